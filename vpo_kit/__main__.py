@@ -1,0 +1,5 @@
+"""``python -m vpo_kit`` is `vpo`."""
+
+from vpo_kit.cli import main
+
+main()

@@ -1,0 +1,166 @@
+"""The command line. Nothing heavy is imported here: each command imports its own module when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpo_kit import __version__
+from vpo_kit.errors import ConfigError, VpoError
+
+app = typer.Typer(
+    name="vpo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Align text-to-video diffusion models to preferences.",
+)
+reward_app = typer.Typer(no_args_is_help=True, help="Train the built-in judges.")
+app.add_typer(reward_app, name="reward")
+
+Model = Annotated[str | None, typer.Option(help="sprites, a diffusers pipeline folder or a hub id", show_default="sprites")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML recipe")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="any field of the recipe: section.field=value")]
+Prompts = Annotated[Path | None, typer.Option(help="text file, one prompt a line", show_default="the model's own")]
+Seed = Annotated[int | None, typer.Option(min=0, help="seed", show_default="0")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vpo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    method: Annotated[str | None, typer.Option(help="training method (vpo methods)", show_default="online")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="vqa, a mixture vqa:0.7+other:0.3, or package.module:Class", show_default="vqa")
+    ] = None,
+    model: Model = None,
+    prompts: Prompts = None,
+    output: Annotated[Path | None, typer.Option(help="run folder", show_default="runs/METHOD-DATE")] = None,
+    steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
+    seed: Seed = None,
+    config: Config = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --output")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, print the recipe, load no weights")] = False,
+) -> None:
+    """Align a model, with its measurement before and after on held-out prompts."""
+    options = {
+        "method": method, "reward": reward, "model": model, "prompts": prompts,
+        "output": output, "steps": steps, "seed": seed,
+    }  # fmt: skip
+    from vpo_kit.commands import train as command
+
+    command.run(options, config, set_ or [], resume=resume, overwrite=overwrite, dry_run=dry_run)
+
+
+@app.command()
+def sample(
+    output: Annotated[Path, typer.Option(help="folder for the videos")],
+    prompt: Annotated[list[str] | None, typer.Option(help="a prompt; may be given several times")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="text file, one prompt a line")] = None,
+    model: Model = None,
+    lora: Annotated[Path | None, typer.Option(help="LoRA folder, or a run folder")] = None,
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Make videos, one for each prompt."""
+    from vpo_kit.commands import sample as command
+
+    command.run(output, prompt or [], prompts, model or "sprites", lora, seed or 0, set_ or [])
+
+
+@app.command()
+def score(
+    videos: Annotated[list[Path], typer.Argument(help="clips, or folders of clips")],
+    reward: Annotated[str, typer.Option(help="reward or mixture")] = "vqa",
+    prompt: Annotated[str | None, typer.Option(help="the clips' prompt, where the reward needs one")] = None,
+    set_: Set = None,
+) -> None:
+    """Score clips with a reward: higher is better."""
+    from vpo_kit.commands import score as command
+
+    command.run(videos, reward, prompt, set_ or [])
+
+
+@app.command(name="eval")
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="run folders or LoRA folders, all of one model")],
+    output: Annotated[Path, typer.Option(help="folder for videos, results.json and report.html")],
+    model: Annotated[str | None, typer.Option(help="base model", show_default="the first run's")] = None,
+    prompts: Prompts = None,
+    num_prompts: Annotated[int, typer.Option(min=1, help="at most so many prompts")] = 48,
+    videos_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    reward: Annotated[list[str] | None, typer.Option(help="reward to report; may be given several times")] = None,
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Compare the base model with runs: same prompts, same seeds, paired intervals, a page of videos."""
+    from vpo_kit.commands import evaluate as command
+
+    command.run(runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [])
+
+
+@app.command()
+def methods() -> None:
+    """List the training methods."""
+    from vpo_kit.commands import lists
+
+    lists.methods()
+
+
+@app.command()
+def rewards() -> None:
+    """List the rewards, with their licences."""
+    from vpo_kit.commands import lists
+
+    lists.rewards()
+
+
+@app.command()
+def models() -> None:
+    """List the embedded models and the supported pipeline classes."""
+    from vpo_kit.commands import lists
+
+    lists.models()
+
+
+@reward_app.command("train-vqa")
+def train_vqa(
+    output: Annotated[Path, typer.Option(help="folder for the weights and the report")],
+    kind: Annotated[str, typer.Option(help="vqa, or gold: the held-out judge")] = "vqa",
+    steps: Annotated[int, typer.Option(min=1)] = 2500,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train the built-in video quality judge on procedural clips."""
+    if kind not in ("vqa", "gold"):
+        raise ConfigError(f"--kind {kind!r}: vqa or gold")
+    from vpo_kit.rewards import train_vqa as command
+
+    command.train(kind, output, steps, seed)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The `vpo` script: an error that a user can mend is one line and an exit code, never a traceback."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except VpoError as error:
+        print(f"vpo: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("vpo: interrupted; a run goes on with --resume", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,1 @@
+"""What each command of `vpo` does, one file each."""

@@ -1,0 +1,104 @@
+"""From options, ``--set`` and a file to checked settings: everything that can be said before weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpo_kit import config
+from vpo_kit.config import Run
+from vpo_kit.errors import ConfigError
+from vpo_kit.methods.base import Method, MethodConfig
+from vpo_kit.models.base import Settings
+from vpo_kit.models.loading import prompts_of, resolve
+from vpo_kit.prompts import read_prompts
+from vpo_kit.registry import METHODS
+from vpo_kit.rewards import loading as rewards
+from vpo_kit.training import health
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run that has been checked as far as it can be without weights; `run` holds the resolved settings."""
+
+    run: Run
+    method: type[Method]
+    method_config: MethodConfig
+    reward: list[rewards.Plan]
+    judges: list[rewards.Plan]
+    prompts: list[str]
+    held_out: list[str]
+
+
+def read(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
+    """Option over ``--set`` over file over default. Raises `ConfigError`, `DataError` or `ModelError`."""
+    values = config.read_file(file) if file else {}
+    values = config.merge(values, config.read_assignments(assignments))
+    values = config.merge(values, {key: value for key, value in options.items() if value is not None})
+    return check(config.build(values))
+
+
+def check(run: Run) -> Recipe:
+    """Load the classes that `run` names and let each check its own part."""
+    method = METHODS.load(run.method_name)
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise ConfigError(f"{run.method_name} is not a method: it must be a subclass of vpo_kit.methods.base.Method")
+    method_config = config.validate(method.Config, _rest(run.method), "method.")
+    reward = rewards.plan(run.reward_name, _rest(run.reward)) if method.needs.reward != "none" else []
+    for part in reward:
+        _check_reward(part, method, run.method_name)
+    health.validate(run.health)
+    resolve(run.model)
+    held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
+    resolved = run.model_copy(update={"method": {"name": run.method_name, **method_config.model_dump(mode="json")}})
+    return Recipe(
+        run=resolved,
+        method=method,
+        method_config=method_config,
+        reward=reward,
+        judges=[plan for name in run.evaluation.judges for plan in rewards.plan(name, {})],
+        prompts=_prompts(run.model, run.prompts, "train"),
+        held_out=spread(held_out, run.evaluation.num_prompts),
+    )
+
+
+def settings_of(model_settings: Settings, sampling: config.Sampling) -> Settings:
+    """The model's own sampling settings with the recipe's changes."""
+    return model_settings.changed(**sampling.model_dump(exclude={"batch_size"}))
+
+
+def sampling_only(assignments: Sequence[str]) -> config.Sampling:
+    """``--set sampling.*`` of commands that train nothing. Raises `ConfigError` for any other section."""
+    values = config.read_assignments(assignments)
+    if set(values) - {"sampling"}:
+        raise ConfigError("--set: only sampling.* can be set here")
+    return config.validate(config.Sampling, values.get("sampling", {}), "sampling.")
+
+
+def spread(prompts: Sequence[str], count: int) -> list[str]:
+    """`count` of the prompts, spread evenly over the file: neighbours in a file are often alike."""
+    if len(prompts) <= count:
+        return list(prompts)
+    return [prompts[i * len(prompts) // count] for i in range(count)]
+
+
+def _check_reward(part: rewards.Plan, method: type[Method], name: str) -> None:
+    spec = part.kind.spec
+    if not spec.for_training:
+        raise ConfigError(f"reward {spec.name!r} is a held-out judge: training on it would leave nothing to check with")
+    if method.needs.reward == "differentiable" and not spec.differentiable:
+        raise ConfigError(f"method {name!r} needs a differentiable reward, and {spec.name!r} is not")
+
+
+def _prompts(model: str, path: Path | None, split: str) -> list[str]:
+    found = path or prompts_of(model, split)
+    if found is None:
+        option = "--prompts" if split == "train" else "--set evaluation.prompts"
+        raise ConfigError(f"model {model!r} ships no {split} prompts: give {option}=FILE, one prompt a line")
+    return read_prompts(found)
+
+
+def _rest(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "name"}

@@ -1,0 +1,133 @@
+"""`vpo train`: measure, train, measure again, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vpo_kit import models
+from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands.display import TrainingBar, evaluation_bar, print_changes
+from vpo_kit.commands.recipe import Recipe
+from vpo_kit.config import dump
+from vpo_kit.errors import ConfigError, HealthError
+from vpo_kit.evaluation import report
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate
+from vpo_kit.methods.base import Context
+from vpo_kit.models.base import VideoModel
+from vpo_kit.rewards import loading as rewards
+from vpo_kit.rewards.base import Reward
+from vpo_kit.training.folder import RunFolder, settings_of
+from vpo_kit.training.loop import PromptCache, PromptStream, train
+from vpo_kit.training.lora import LoraPolicy
+
+
+def run(
+    options: dict[str, Any], file: Path | None, assignments: Sequence[str], *, resume: bool, overwrite: bool, dry_run: bool
+) -> None:
+    """Train as the recipe says. Raises `VpoError` for whatever a user can mend."""
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with a run, --overwrite replaces it: give one of them")
+    output: Path | None = options.get("output")
+    if resume and output is None:
+        raise ConfigError("--resume: give the run's folder with --output")
+    if resume and file is None and output is not None and (output / "config.yaml").is_file():
+        file = output / "config.yaml"
+    recipe = recipes.read(options, file, assignments)
+    if dry_run:
+        print(dump(recipe.run), end="")
+        return
+    folder = RunFolder(recipe.run.output or Path("runs") / f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder.start(recipe.run, resume=resume, overwrite=overwrite)
+    _train(recipe, folder, Console())
+
+
+def _train(recipe: Recipe, folder: RunFolder, console: Console) -> None:
+    run, started = recipe.run, time.monotonic()
+    model = models.load(run.model, revision=run.revision, dtype=run.dtype)
+    settings = recipes.settings_of(model.settings, run.sampling)
+    model.latent_shape(settings.frames, settings.height, settings.width)
+    policy = LoraPolicy(model, run.lora, run.seed)
+    reward = rewards.load(recipe.reward, model.device) if recipe.reward else None
+    judges = [*(reward.parts if reward else []), *rewards.load(recipe.judges, model.device).parts]
+    plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, run.seed)
+    with policy.reference():  # at the start the reference is the bare model, whatever a checkpoint will load
+        before = _measure(model, plan, judges, folder, 0, "before", console)
+    encode = PromptCache(model)
+    context = Context(policy, reward, settings, encode([settings.negative_prompt]), run.sampling.batch_size, run.seed)
+    method = recipe.method(recipe.method_config, context)
+    stream = PromptStream(recipe.prompts, run.prompts_per_step, run.seed)
+    stopped: HealthError | None = None
+    with TrainingBar(console, run.steps) as bar:
+        try:
+            train(run, method, policy, stream, encode, folder, on_step=bar.step, on_notice=bar.notice)
+        except HealthError as error:
+            stopped = error
+    policy.export(folder.path / "lora")
+    after = _measure(model, plan, judges, folder, bar.done, "after", console)
+    _finish(recipe, folder, before, after, stopped, time.monotonic() - started, console)
+    if stopped is not None:
+        raise stopped
+
+
+def _measure(
+    model: VideoModel, plan: Plan, judges: Sequence[Reward], folder: RunFolder, step: int, name: str, console: Console
+) -> Evaluation | None:
+    """Evaluate, or take what a killed run has already measured."""
+    if not plan.prompts:
+        return None
+    where = folder.path / "samples" / f"step-{step:06d}"
+    if (where / "metrics.json").is_file():
+        return Evaluation.load(where)
+    with evaluation_bar(console, name, len(plan.items)) as tick:
+        return evaluate(model, plan, judges, where, name, tick)
+
+
+def _finish(
+    recipe: Recipe,
+    folder: RunFolder,
+    before: Evaluation | None,
+    after: Evaluation | None,
+    stopped: HealthError | None,
+    seconds: float,
+    console: Console,
+) -> None:
+    run = recipe.run
+    health = {"ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or "")}
+    summary: dict[str, Any] = {
+        "method": run.method_name, "reward": run.reward_name, "model": run.model, "steps": run.steps,
+        "seconds": round(seconds, 1), "before": {}, "after": {}, "health": health, "versions": report.versions(),
+    }  # fmt: skip
+    if before and after:
+        changes = compare(before, after)
+        summary |= {"before": before.table(), "after": after.table(), "changes": report.rows(changes)}
+        page = report.Page(
+            title=f"{run.method_name} with {run.reward_name}",
+            evaluations=[before, after],
+            folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
+            log=_log(folder),
+            settings=settings_of(folder.path),
+            licences={part.kind.spec.name: part.kind.spec.licence for part in [*recipe.reward, *recipe.judges]},
+            health=str(stopped or "passed"),
+        )
+        folder.write("report.html", report.render(page))
+        print_changes(console, changes, "before", "after")
+    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    console.print(f"LoRA: {folder.path / 'lora'}   summary: {folder.path / 'summary.json'}", soft_wrap=True)
+    if before and after:
+        console.print(f"page: {folder.path / 'report.html'}", soft_wrap=True)
+
+
+def _last_samples(folder: RunFolder) -> str:
+    return max(path.name for path in (folder.path / "samples").glob("step-*"))
+
+
+def _log(folder: RunFolder) -> list[Mapping[str, float]]:
+    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,194 @@
+"""A run's settings: read from YAML, options and ``--set``, and checked. No torch here.
+
+The parts that belong to a method or a reward (`method.*`, `reward.*`) are kept as they are; that class's own `Config`
+checks them once the registry has loaded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from vpo_kit.errors import ConfigError
+from vpo_kit.registry import METHODS, nearest
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sampling(Section):
+    """How videos are sampled; what is not given is the model's own default."""
+
+    frames: int | None = Field(None, ge=1)
+    height: int | None = Field(None, ge=8)
+    width: int | None = Field(None, ge=8)
+    steps: int | None = Field(None, ge=1, description="denoising steps")
+    guidance: float | None = Field(None, ge=1, description="classifier-free guidance scale, 1 is off")
+    batch_size: int = Field(24, ge=1, description="videos sampled at once")
+
+
+class Lora(Section):
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(16, gt=0)
+    targets: list[str] | None = Field(None, description="linear layers by name; default: the model family's")
+
+
+class Optimiser(Section):
+    """AdamW with a linear warm-up, then a constant rate."""
+
+    lr: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(5, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class Evaluation(Section):
+    """Before and after training: held-out prompts, the same seeds."""
+
+    prompts: Path | None = Field(None, description="text file; default: the model's own held-out prompts")
+    num_prompts: int = Field(48, ge=0, description="at most so many of them; 0 turns evaluation off")
+    videos_per_prompt: int = Field(1, ge=1)
+    judges: list[str] = Field(["gold"], description="rewards that only look: never trained on")
+
+
+class Checkpoints(Section):
+    every: int = Field(10, ge=1, description="optimiser steps")
+    keep: int = Field(2, ge=1)
+
+
+class Health(Section):
+    """When to stop a run that has gone wrong."""
+
+    disable: list[str] = Field([], description="names of checks to turn off")
+    window: int = Field(10, ge=1, description="optimiser steps that a check looks back over")
+
+
+class Run(Section):
+    """Everything that `vpo train` needs to know."""
+
+    method: dict[str, Any] = {"name": "online"}
+    reward: dict[str, Any] = {"name": "vqa"}
+    model: str = "sprites"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    prompts: Path | None = Field(None, description="one prompt a line; default: the model's own training prompts")
+    output: Path | None = Field(None, description="run folder; default: runs/METHOD-DATE")
+    seed: int = Field(0, ge=0)
+    steps: int = Field(60, ge=1, description="optimiser steps")
+    prompts_per_step: int = Field(8, ge=1)
+    sampling: Sampling = Sampling()
+    lora: Lora = Lora()
+    optimiser: Optimiser = Optimiser()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    health: Health = Health()
+
+    @field_validator("method", "reward", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        """``method: online`` is short for ``method: {name: online}``."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def method_name(self) -> str:
+        return str(self.method["name"])
+
+    @property
+    def reward_name(self) -> str:
+        return str(self.reward["name"])
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A recipe as nested dictionaries. Raises `ConfigError`."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path}: a recipe is a mapping of names to values")
+    return values
+
+
+def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``["a.b=1"]`` to ``{"a": {"b": 1}}``, values as YAML. Raises `ConfigError`."""
+    tree: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {text!r}: write it as section.field=value")
+        try:
+            leaf = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text!r}: {' '.join(str(error).split())}") from error
+        for part in reversed(parts):
+            leaf = {part: leaf}
+        tree = merge(tree, leaf)
+    return tree
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`low` overlaid with `high`, section by section; the short form of a part takes its settings along."""
+    result = dict(low)
+    for key, value in high.items():
+        old = result.get(key)
+        if key in ("method", "reward"):
+            old, value = _named(old), _named(value)
+            if "name" in value and old.get("name") not in (None, value["name"]):
+                old = {}  # another method's settings do not fit this one
+        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _named(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    return dict(value) if isinstance(value, dict) else {"name": value}
+
+
+def build(values: Mapping[str, Any]) -> Run:
+    """A checked `Run`. Raises `ConfigError` that names the field and, for an unknown one, the nearest right name."""
+    defaults = {"method": {"name": "online"}, "reward": {"name": "vqa"}}
+    run = validate(Run, merge(defaults, values))
+    METHODS.check(run.method_name)
+    return run
+
+
+def validate(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """`kind` from `values`, with pydantic's first complaint as one line. Raises `ConfigError`."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(kind, first["loc"][:-1])
+            raise ConfigError(f"unknown setting {prefix}{where}{nearest(str(first['loc'][-1]), known)}") from error
+        raise ConfigError(f"{prefix}{where}: {first['msg'].lower()}, not {first['input']!r}") from error
+
+
+def _fields_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        inner = kind.model_fields[str(part)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        kind = inner
+    return list(kind.model_fields)
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved settings as YAML, in the order of the fields."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,43 @@
+"""Every error that a user can meet, on one screen.
+
+The text of each is one line: what is wrong, where, and what to do. The command line prints it without a traceback
+and ends with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class VpoError(Exception):
+    """Base of all errors that are not our own mistakes."""
+
+    exit_code = 1
+
+
+class ConfigError(VpoError):
+    """A recipe, an option or a name is wrong."""
+
+    exit_code = 2
+
+
+class DataError(VpoError):
+    """A prompt file, a clip or a data set cannot be used."""
+
+
+class ModelError(VpoError):
+    """A model, LoRA or reward cannot be loaded or does not fit."""
+
+
+class OutputError(VpoError):
+    """The output folder cannot be written, or is in use."""
+
+
+class CheckpointError(VpoError):
+    """No checkpoint of a run can be used."""
+
+
+class HealthError(VpoError):
+    """A run was stopped by a health check; `check` is the name by which it can be turned off."""
+
+    def __init__(self, check: str, message: str) -> None:
+        super().__init__(message)
+        self.check = check

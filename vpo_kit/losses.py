@@ -1,0 +1,142 @@
+"""The loss core: per-frame errors in, per-item losses out, reduced in one place. No model inside.
+
+Legend: ``m`` squared error of the network at each latent frame, mean over channels and space, ``[P, T]`` for P pairs;
+``w`` winner, ``l`` loser; ``Delta = (m_w - m_w_ref) - (m_l - m_l_ref)``; ``logit = -beta Delta / 2``.
+Because errors are means, beta does not depend on the video's size: quote it together with "mean reduction".
+
+Sources: Diffusion-DPO (arXiv 2311.12908, eq. 14), DenseDPO (arXiv 2506.03517, eq. 7 and appendix),
+VideoAlign (arXiv 2501.13918), IPO (arXiv 2310.12036).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+Granularity = Literal["clip", "frame", "sum"]
+Link = Literal["sigmoid", "ipo", "hinge"]
+
+
+class PreferenceConfig(BaseModel):
+    """Settings of the preference loss that every pair method shares."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    beta: float = Field(500.0, gt=0, description="strength of the tie to the reference (mean reduction)")
+    link: Link = Field("sigmoid", description="sigmoid (DPO), ipo or hinge")
+    beta_schedule: Literal["constant", "squared"] = Field(
+        "constant", description="squared is beta (1 - t)^2, which invites reward hacking (VideoAlign, table 3)"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="assumed share of wrong labels")
+    loser_weight: float = Field(1.0, ge=0, le=1, description="weight of the loser's term; not in the papers")
+    margin_cap: float | None = Field(None, gt=0, description="logits above it give no gradient; not in the papers")
+    sft_weight: float = Field(0.0, ge=0, description="weight of the winner's own error, an anchor; not in the papers")
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """Per-frame errors ``[P, T]`` of both members of P pairs under the policy and under the reference."""
+
+    first: Tensor
+    second: Tensor
+    first_ref: Tensor
+    second_ref: Tensor
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """`value` and `weight` ``[P]`` or ``[P, T]``, to be reduced by `weighted_mean`; `logit` of the same shape."""
+
+    value: Tensor
+    weight: Tensor
+    logit: Tensor
+
+
+def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error ``[B, C, T, h, w]`` to ``[B, T]``: mean over channels and space, in float32."""
+    return (prediction.float() - target.float()).pow(2).mean((1, 3, 4))
+
+
+def preference_loss(
+    errors: PairErrors,
+    labels: Tensor,
+    config: PreferenceConfig,
+    *,
+    granularity: Granularity = "clip",
+    t: Tensor | None = None,
+    pair_weight: Tensor | None = None,
+) -> PreferenceLoss:
+    """The DPO family's loss for pairs.
+
+    `labels` are +1 (the first is better), -1 or 0 (tie, no loss): ``[P]`` for granularity ``clip`` (errors are
+    averaged over frames, then one sigmoid a pair), ``[P, T]`` for ``frame`` (one sigmoid a latent frame, DenseDPO's
+    appendix) and ``sum`` (one sigmoid round the labelled sum over frames, its eq. 7). `t` ``[P]`` is the flow time
+    that `beta_schedule` needs; `pair_weight` ``[P]`` multiplies the loss (VideoDPO).
+    """
+    first = errors.first - errors.first_ref
+    second = errors.second - errors.second_ref
+    if granularity == "clip":
+        first, second = first.mean(1), second.mean(1)
+    sign = labels.to(first.dtype)
+    # the loser's term alone is weighted: which member loses depends on the label
+    first_weight = torch.where(sign < 0, config.loser_weight, 1.0)
+    second_weight = torch.where(sign > 0, config.loser_weight, 1.0)
+    delta = sign * (first_weight * first - second_weight * second)
+    if granularity == "sum":
+        delta, sign = delta.sum(1), (sign != 0).any(1).to(first.dtype)
+    beta = torch.full_like(delta, config.beta)
+    if config.beta_schedule == "squared":
+        if t is None:
+            raise ValueError("beta_schedule 'squared' needs the flow time t")
+        beta = beta * (1 - t.to(beta)).pow(2).view(-1, *[1] * (beta.ndim - 1))
+    logit = -0.5 * beta * delta
+    capped = logit if config.margin_cap is None else logit.clamp(max=config.margin_cap)
+    value = _link(capped, beta, config)
+    weight = (sign != 0).to(value.dtype)
+    if pair_weight is not None:
+        weight = weight * pair_weight.to(weight).view(-1, *[1] * (weight.ndim - 1))
+    return PreferenceLoss(value, weight, logit)
+
+
+def _link(logit: Tensor, beta: Tensor, config: PreferenceConfig) -> Tensor:
+    smooth = config.label_smoothing
+    if config.link == "sigmoid":
+        return (1 - smooth) * F.softplus(-logit) + smooth * F.softplus(logit)
+    if config.link == "hinge":
+        return F.relu(1 - logit)
+    # IPO regresses the implicit reward difference (logit / beta) on 1 / (2 beta); scaled by beta^2 the
+    # target is 1/2 on the logit, so that the gradient's size compares with the other links
+    return (logit - 0.5).pow(2)
+
+
+def weighted_mean(value: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
+    """``sum(value * weight) / total``, with zero and no NaN where all weights are zero.
+
+    `total` is the weight of the whole global batch where that is larger than this one (several processes,
+    accumulation); by default it is this batch's own number of items with a weight, so weights scale the loss.
+    """
+    count = (weight > 0).sum() if total is None else total
+    kept = torch.where(weight > 0, value * weight, torch.zeros_like(value))
+    return kept.sum() / count.clamp_min(1).to(value.dtype)
+
+
+def gradient_factor(logit: Tensor) -> Tensor:
+    """``sigma(-logit)``: how much of a pair's gradient is left; 0.5 at the start, 0 when the pair is learned."""
+    return torch.sigmoid(-logit)
+
+
+def pair_weights(scores_w: Tensor, scores_l: Tensor, history: Tensor, *, alpha: float, bins: int = 20) -> Tensor:
+    """VideoDPO's weights ``(p_max / sqrt(p_w p_l))^alpha`` ``[P]``: rare scores count more (arXiv 2412.14167).
+
+    `history` holds all scores seen; ``p`` is the share of its histogram's bin into which a score falls.
+    """
+    counts = torch.histc(history.float(), bins, float(history.min()), float(history.max()))
+    share = counts.clamp_min(1) / counts.sum()
+    low, width = history.min(), (history.max() - history.min()).clamp_min(1e-12) / bins
+    p_w, p_l = (share[((s - low) / width).long().clamp(0, bins - 1)] for s in (scores_w, scores_l))
+    return (share.max() / (p_w * p_l).sqrt()).pow(alpha)

@@ -1,0 +1,18 @@
+"""Video models: one adapter for each diffusers family, and the embedded model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vpo_kit.models.base import VideoModel
+
+
+def load(name_or_path: str, *, revision: str | None = None, dtype: str = "float32") -> VideoModel:
+    """Load a diffusers pipeline by name, folder or hub id; see `vpo_kit.models.loading.load`."""
+    from vpo_kit.models import loading  # diffusers takes seconds to import, and the sprite world does without it
+
+    return loading.load(name_or_path, revision=revision, dtype=dtype)
+
+
+__all__ = ["load"]

@@ -1,0 +1,66 @@
+"""Names to classes, without importing them before they are needed. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from vpo_kit.errors import ConfigError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` or, with nothing near, the list of what there is."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(choices)})"
+
+
+class Registry:
+    """Names of one kind of part, each with its ``"module:attribute"``.
+
+    Built-ins and the entry points of `group` come through the same door; two parts of one name are an error.
+    """
+
+    def __init__(self, kind: str, group: str, builtins: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtins = dict(builtins)
+
+    def targets(self) -> dict[str, str]:
+        """All names with their ``"module:attribute"``, plugins included, built-ins first."""
+        found = dict(self._builtins)
+        for point in entry_points(group=self.group):
+            if found.get(point.name, point.value) != point.value:
+                raise ConfigError(f"two {self.kind}s are called {point.name!r}: {found[point.name]} and {point.value}")
+            found[point.name] = point.value
+        return found
+
+    def check(self, name: str) -> str:
+        """The ``"module:attribute"`` behind `name`, nothing imported. Raises `ConfigError`."""
+        if ":" in name:
+            return name
+        targets = self.targets()
+        if name not in targets:
+            raise ConfigError(f"unknown {self.kind} {name!r}{nearest(name, targets)}")
+        return targets[name]
+
+    def load(self, name: str) -> Any:
+        """Import what `name` (registered, or ``package.module:Class``) stands for. Raises `ConfigError`."""
+        target = self.check(name)
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{self.kind} {name!r} cannot be imported from {target}: {error}") from error
+
+
+METHODS = Registry("method", "vpo_kit.methods", {"online": "vpo_kit.methods.online:Online"})
+REWARDS = Registry(
+    "reward",
+    "vpo_kit.rewards",
+    {"vqa": "vpo_kit.rewards.vqa:VQA", "gold": "vpo_kit.rewards.vqa:GoldVQA"},
+)
+MODELS = Registry("model family", "vpo_kit.models", {"WanPipeline": "vpo_kit.models.wan:WanModel"})

@@ -1,0 +1,128 @@
+"""What a reward is, and how a mixture of rewards is written and put together.
+
+Legend: ``B`` videos, ``F`` frames, ``S`` segments. Video is float ``[B, F, 3, H, W]`` in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from vpo_kit.errors import ConfigError, DataError
+
+Segments = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """Facts about a reward that users and methods need before they load it."""
+
+    name: str
+    licence: str
+    source: str
+    """Where the weights come from."""
+    scale: str
+    """Range and direction in words; higher is always better."""
+    differentiable: bool
+    per_segment: bool
+    needs_prompt: bool
+    for_training: bool = True
+    """False for a held-out judge, which no training run may see."""
+
+
+@dataclass(frozen=True)
+class RewardOutput:
+    """`score` ``[B]``, higher is better; `segments` ``[B, S]`` where asked for; `components`, each ``[B]``."""
+
+    score: Tensor
+    segments: Tensor | None = None
+    components: dict[str, Tensor] = field(default_factory=dict)
+
+
+class RewardConfig(BaseModel):
+    """Base of every reward's own settings; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Reward(nn.Module):
+    """A judge of videos. A new one is a file with a `spec`, a `Config` and a `forward`."""
+
+    spec: ClassVar[RewardSpec]
+    Config: ClassVar[type[RewardConfig]] = RewardConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        self.config = config if config is not None else self.Config()
+
+    def forward(
+        self, video: Tensor, prompts: Sequence[str] | None = None, *, fps: float, segments: Segments | None = None
+    ) -> RewardOutput:
+        """Score `video` ``[B, F, 3, H, W]`` in [0, 1] at `fps`; `segments` are half-open ranges of frames."""
+        raise NotImplementedError
+
+
+class Mixture(nn.Module):
+    """A weighted sum of rewards; with several, each is standardised within a prompt's group before it is summed.
+
+    Rewards live on different scales (an HPSv2 point is not a VQA point), and only the order within one prompt's
+    candidates matters to a preference. A single reward keeps its own scale, so that margins stay readable.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
+        super().__init__()
+        self.rewards = nn.ModuleList(reward for reward, _ in parts)
+        self.weights = [weight for _, weight in parts]
+
+    @property
+    def specs(self) -> list[RewardSpec]:
+        return [reward.spec for reward in self.parts]
+
+    @property
+    def parts(self) -> list[Reward]:
+        return [reward for reward in self.rewards if isinstance(reward, Reward)]
+
+    def forward(self, video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
+        """Score `video` ``[B, F, 3, H, W]``; rows ``i * group ... (i + 1) * group - 1`` share a prompt.
+
+        Raises `DataError` when a reward gives a value that is not finite.
+        """
+        scores = {r.spec.name: r(video, prompts, fps=fps).score.float() for r in self.parts}
+        for name, score in scores.items():
+            if not torch.isfinite(score).all():
+                bad = int((~torch.isfinite(score)).nonzero()[0])
+                raise DataError(f"reward {name!r} is not finite for the prompt {prompts[bad]!r}: it cannot be used")
+        if len(scores) == 1:
+            return RewardOutput(next(iter(scores.values())), components=scores)
+        total = torch.zeros_like(next(iter(scores.values())))
+        for weight, score in zip(self.weights, scores.values(), strict=True):
+            rows = score.view(-1, group)
+            spread = rows.std(1, keepdim=True, correction=0).clamp_min(1e-6)
+            total = total + weight * ((rows - rows.mean(1, keepdim=True)) / spread).flatten()
+        return RewardOutput(total, components=scores)
+
+
+def parse(text: str) -> list[tuple[str, float]]:
+    """``"vqa"``, ``"vqa:0.7+hpsv2:0.3"`` or ``"package.module:Class"`` to names and weights.
+
+    Raises `ConfigError` for an empty name, a repeated one, or a weight that is not a positive number.
+    """
+    parts: list[tuple[str, float]] = []
+    for term in text.split("+"):
+        name, colon, last = term.strip().rpartition(":")
+        try:
+            part = (name, float(last)) if colon else (last, 1.0)
+        except ValueError:
+            part = (term.strip(), 1.0)  # package.module:Class
+        if not part[0] or not part[1] > 0 or part[1] == float("inf"):
+            raise ConfigError(f"reward {text!r}: write name or name:weight, joined by +, with weights above zero")
+        parts.append(part)
+    names = [name for name, _ in parts]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"reward {text!r} names a reward twice: add the weights up instead")
+    return parts

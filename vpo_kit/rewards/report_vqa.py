@@ -1,0 +1,167 @@
+"""How good an embedded judge is, on clips from a corpus that it was not trained on.
+
+A pair is right when the clean clip scores above its degraded copy; a window is right when the degraded frames
+score below the others. All clips are softened, as by an autoencoder.
+The attack figure is in units of the mean drop at severity 2.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpo_kit.models.sprites import world
+from vpo_kit.rewards import corpus, degrade
+from vpo_kit.rewards.soften import Softness, soften
+from vpo_kit.rewards.vqa import FrameJudge, pool
+
+Measured = dict[str, Any]
+Attack = Callable[[FrameJudge, Tensor, int], Tensor]
+HELD_OUT_SEED = 90_001
+
+
+def measure(judge: FrameJudge, attack: Attack, num_clips: int = 60, seed: int = HELD_OUT_SEED) -> Measured:
+    """Calibrate the judge's `offset` and `unit`, then measure it; the judge is changed in place."""
+    clips = [corpus.clip(seed, i) for i in range(num_clips)]
+    calibrate(judge, clips, seed)
+    found = pair_accuracy(judge, clips, seed)
+    return found | {
+        "static_clone_rate": static_clone_rate(judge, clips, seed),
+        "static_clone_rate_sprites": static_clone_rate(
+            judge, [corpus.clip(seed, i, family="sprite") for i in range(99)], seed
+        ),
+        "world_flaws": world_accuracy(judge, num_clips, seed),
+        "attack_rise": attack_rise(judge, clips[:12], seed, attack),
+    }
+
+
+@torch.no_grad()
+def calibrate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> None:
+    """Clean clips get mean 0, and the mean drop at severity 2 becomes 1."""
+    judge.offset.zero_()
+    judge.unit.fill_(1.0)
+    found = []
+    for i, clip in enumerate(clips):
+        rng = np.random.default_rng([seed, 3, i])
+        kinds = [str(k) for k in rng.choice(sorted(degrade.DEGRADATIONS), 6, replace=False)]
+        window = _window(clip, rng)
+        videos = [clip.video, *(degrade.DEGRADATIONS[k](clip, window, 2, rng) for k in kinds)]
+        found.append(judge(_softened(clip, videos, rng)))
+    frames = torch.stack(found)  # [clips, 1 + 6, F]
+    for _ in range(
+        30
+    ):  # the pool leans more to the worst frame the larger the scores, so no single division does
+        scores = pool(frames / judge.unit)
+        judge.unit.mul_((scores[:, :1] - scores[:, 1:]).mean().clamp(0.1, 10.0))
+    judge.offset.copy_(pool(frames[:, 0] / judge.unit).mean() * judge.unit)
+
+
+@torch.no_grad()
+def pair_accuracy(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> Measured:
+    """By kind: share of right pairs at each severity, and on sprites; of right windows; mean drops."""
+    pairs: dict[str, list[list[float]]] = defaultdict(list)
+    sprites: dict[str, list[float]] = defaultdict(list)
+    windows: dict[str, list[float]] = defaultdict(list)
+    drops: dict[str, list[list[float]]] = defaultdict(list)
+    clean = []
+    for i, clip in enumerate(clips):
+        for k, (kind, spoil) in enumerate(degrade.DEGRADATIONS.items()):
+            rng = np.random.default_rng([seed, 4, i, k])
+            start, end = _window(clip, rng)
+            chain = int(rng.integers(2**31))
+            spoilt = [spoil(clip, (start, end), s, np.random.default_rng(chain)) for s in degrade.SEVERITIES]
+            frames = judge(_softened(clip, [clip.video, *spoilt], rng))
+            scores = pool(frames)
+            right = (scores[0] > scores[1:]).float().tolist()
+            pairs[kind].append(right)
+            drops[kind].append((scores[0] - scores[1:]).tolist())
+            if clip.family == "sprite":
+                sprites[kind].extend(right)
+            if kind not in degrade.WHOLE:
+                inside = torch.zeros(clip.num_frames, dtype=torch.bool)
+                inside[start:end] = True
+                windows[kind].extend(
+                    (frames[1:, inside].mean(1) < frames[1:, ~inside].mean(1)).float().tolist()
+                )
+        clean.append(float(scores[0]))
+    return {
+        "pairs": _mean(x for rows in pairs.values() for row in rows for x in row),
+        "windows": _mean(x for row in windows.values() for x in row),
+        "pairs_sprites": _mean(x for row in sprites.values() for x in row),
+        "clean_spread": round(float(np.std(clean)), 3),
+        "by_kind": {
+            kind: {
+                "pairs": [_mean(row[s] for row in rows) for s in range(5)],
+                "sprites": _mean(sprites[kind]),
+                "windows": _mean(windows[kind]) if windows[kind] else None,
+                "drops": [_mean(row[s] for row in drops[kind]) for s in range(5)],
+            }
+            for kind, rows in pairs.items()
+        },
+    }
+
+
+@torch.no_grad()
+def static_clone_rate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> float:
+    """Share of moving clips whose copy, frozen at one frame, scores as high or higher."""
+    wins = []
+    for i, clip in enumerate(clips):
+        rng = np.random.default_rng([seed, 5, i])
+        moving = _softened(clip, [clip.video], rng)[0]
+        frozen = moving[int(rng.integers(len(moving)))].expand_as(moving)
+        scores = pool(judge(torch.stack([moving, frozen])))
+        wins.append(float(scores[1] >= scores[0]))
+    return _mean(wins)
+
+
+@torch.no_grad()
+def world_accuracy(judge: FrameJudge, num_pairs: int, seed: int) -> Measured:
+    """Pair accuracy on the sprite world's own flaws, which are not the training degradations, by kind."""
+    found = {}
+    pool_of_scenes = world.scenes(held_out=False) + world.scenes(held_out=True)
+    for k, kind in enumerate(world.FLAWS):
+        right = []
+        for i in range(num_pairs):
+            rng = np.random.default_rng([seed, 6, k, i])
+            scene = pool_of_scenes[int(rng.integers(len(pool_of_scenes)))]
+            length, draw = int(rng.integers(4, 10)), int(rng.integers(2**31))
+            start = int(rng.integers(1, world.NUM_FRAMES - length + 1))
+            flaw = world.Flaw(kind, start, start + length, float(rng.random()))
+            videos = [
+                world.render(scene, np.random.default_rng(draw), flaws).video for flaws in ((), (flaw,))
+            ]
+            softness = Softness.draw(rng, 1.0)
+            soft = [soften(torch.from_numpy(v), softness, rng) for v in videos]
+            scores = pool(judge(torch.stack(soft)))
+            right.append(float(scores[0] > scores[1]))
+        found[kind] = _mean(right)
+    return found
+
+
+def attack_rise(judge: FrameJudge, clips: list[corpus.Clip], seed: int, attack: Attack) -> float:
+    """Mean rise under 20 sign-gradient steps within 2/255, over the mean drop at severity 2 (which is 1)."""
+    rng = np.random.default_rng([seed, 7])
+    video = torch.stack([_softened(c, [c.video], rng)[0] for c in clips])
+    raised = attack(judge, video, 20)
+    with torch.no_grad():
+        return round(float((pool(judge(raised)) - pool(judge(video))).mean()), 3)
+
+
+def _window(clip: corpus.Clip, rng: corpus.Rng) -> degrade.Window:
+    length = int(rng.integers(4, 10))
+    start = int(rng.integers(1, clip.num_frames - length + 1))
+    return start, start + length
+
+
+def _softened(clip: corpus.Clip, videos: list[Tensor], rng: corpus.Rng) -> Tensor:
+    softness = Softness.draw(rng, 1.0 if clip.family == "sprite" else 0.4)
+    return torch.stack([soften(video, softness, rng) for video in videos])
+
+
+def _mean(values: Any) -> float:
+    return round(float(np.mean(list(values))), 3)

@@ -1,0 +1,111 @@
+"""The one sampler: from noise or from a partly noised clip, with or without gradient.
+
+Legend: ``x`` clean latent, ``x_t`` noised latent, ``eps`` noise, all ``[B, C, T, h, w]``; sigma is the noise level.
+The step rule is the pipeline's own diffusers scheduler's, so the result is what the pipeline gives for the same noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Callback = Callable[[int, Tensor], None]
+
+
+class Denoiser(Protocol):
+    """What the sampler needs of a model; a closed form will do, as the tests show."""
+
+    def predict(self, latents: Tensor, t: Tensor, conditions: Any) -> Tensor: ...
+
+    def new_scheduler(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: `scale` (1 is off) and the encoded negative prompt, one for the batch or one each."""
+
+    scale: float
+    negative: Any
+
+
+@dataclass(frozen=True)
+class PartialStart:
+    """Start from the clean latent `x` noised to level `eta` in (0, 1] instead of from pure noise.
+
+    The level is the schedule's own sigma nearest to `eta`, so that the sampler really starts there, also on a
+    shifted schedule.
+    """
+
+    x: Tensor
+    eta: float
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from a run's seed and what it is for: no random state has to be saved for an exact resume."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def draw_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal ``[len(seeds), *shape]``: row ``i`` depends on ``seeds[i]`` alone, whatever the batch."""
+    rows = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(device)
+
+
+def sample(
+    model: Denoiser,
+    conditions: Any,
+    *,
+    noise: Tensor,
+    steps: int,
+    guidance: Guidance | None = None,
+    start: PartialStart | None = None,
+    grad_steps: int = 0,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Denoise `noise` ``[B, C, T, h, w]`` to clean latents in `steps` steps of the full chain.
+
+    With `start` only the part of the chain below `start.eta` runs. Gradient flows through the last `grad_steps`
+    steps, each checkpointed; the steps before build no graph. `callback` gets each step's number and latents.
+    """
+    scheduler = model.new_scheduler()
+    scheduler.set_timesteps(steps, device=noise.device)
+    first, latents = 0, noise
+    if start is not None:
+        sigmas = scheduler.sigmas[:-1]
+        first = int((sigmas - start.eta).abs().argmin())
+        latents = (1 - sigmas[first]) * start.x + sigmas[first] * noise
+    scheduler.set_begin_index(first)
+    timesteps = scheduler.timesteps[first:]
+    graph_from = len(timesteps) - grad_steps
+
+    def step(x_t: Tensor, t: Tensor) -> Tensor:
+        return _guided(model, x_t, t, conditions, guidance)
+
+    for i, t in enumerate(timesteps):
+        if i < graph_from or not torch.is_grad_enabled():
+            with torch.no_grad():
+                prediction = step(latents, t)
+        else:
+            prediction = checkpoint(step, latents, t, use_reentrant=False)
+        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+        if callback is not None:
+            callback(i, latents)
+    return latents
+
+
+def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: Any, guidance: Guidance | None) -> Tensor:
+    """One prediction; with guidance both branches go through the network in one batch."""
+    count = len(x_t)
+    if guidance is None or guidance.scale == 1:
+        return model.predict(x_t, t.expand(count), conditions)
+    negative = guidance.negative if len(guidance.negative) == count else guidance.negative.expand(count)
+    both = type(conditions).cat([conditions, negative])
+    positive, unconditional = model.predict(torch.cat([x_t, x_t]), t.expand(2 * count), both).chunk(2)
+    return unconditional + guidance.scale * (positive - unconditional)

@@ -1,0 +1,115 @@
+"""The policy: a model with a trainable LoRA, whose reference costs no second copy of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from vpo_kit import config
+from vpo_kit.errors import ConfigError
+from vpo_kit.models.base import VideoModel
+
+POLICY, REFERENCE = "default", "reference"
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+
+
+class LoraPolicy:
+    """`model` with a LoRA in float32. The reference is the LoRA switched off until it first moves, then a second LoRA."""
+
+    def __init__(self, model: VideoModel, settings: config.Lora, seed: int) -> None:
+        self.model = model
+        targets = list(settings.targets or model.lora_targets)
+        self._config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
+        self._has_reference = False
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)  # PEFT draws the first weights from the global state
+        self._add(POLICY)
+        torch.set_rng_state(state)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable weights, in a fixed order."""
+        return [p for name, p in self.model.network.named_parameters() if f".{POLICY}." in name]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        network = self.model.network
+        if self._has_reference:
+            network.set_adapter(REFERENCE)
+        else:
+            network.disable_adapters()
+        try:
+            yield
+        finally:
+            if self._has_reference:
+                network.set_adapter(POLICY)
+            else:
+                network.enable_adapters()
+
+    @torch.no_grad()
+    def refresh_reference(self, decay: float) -> None:
+        """``reference <- decay * reference + (1 - decay) * policy``, on the products' factors; 0 is a hard copy.
+
+        The average of factors is not the factor of averages; for an average over many small steps the two are close,
+        and a hard copy is exact.
+        """
+        policy = self.state()
+        if not self._has_reference:
+            self._start_reference()
+        reference = self.reference_state()
+        assert reference is not None
+        mixed = {k: torch.lerp(policy[k], v, decay) for k, v in reference.items()}
+        set_peft_model_state_dict(self.model.network, mixed, REFERENCE)
+
+    def state(self) -> dict[str, Tensor]:
+        """The LoRA's weights in PEFT's names."""
+        return self._read(POLICY)
+
+    def reference_state(self) -> dict[str, Tensor] | None:
+        """The second LoRA's weights, or None while the reference is the bare model."""
+        return self._read(REFERENCE) if self._has_reference else None
+
+    def load_state(self, policy: dict[str, Tensor], reference: dict[str, Tensor] | None) -> None:
+        set_peft_model_state_dict(self.model.network, policy, POLICY)
+        if reference is not None:
+            if not self._has_reference:
+                self._start_reference()
+            set_peft_model_state_dict(self.model.network, reference, REFERENCE)
+
+    def export(self, folder: Path) -> None:
+        """Write the LoRA so that ``pipe.load_lora_weights(folder)`` reads it, alpha included."""
+        network = self.model.network
+        self.model.pipeline.save_lora_weights(
+            str(folder),
+            transformer_lora_layers=self._read(POLICY),
+            transformer_lora_adapter_metadata=network.peft_config[POLICY].to_dict(),
+        )
+
+    def _add(self, name: str) -> None:
+        try:
+            self.model.network.add_adapter(self._config, adapter_name=name)
+        except ValueError as error:
+            raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
+        for key, parameter in self.model.network.named_parameters():
+            if f".{name}." in key:
+                parameter.data = parameter.data.float()
+
+    def _start_reference(self) -> None:
+        """Add the second LoRA at zero, which is the bare model: only then does an average have a start."""
+        network = self.model.network
+        self._add(REFERENCE)
+        network.set_adapter(POLICY)
+        self._has_reference = True
+        zero = {k: torch.zeros_like(v) if "lora_B" in k else v for k, v in self.state().items()}
+        set_peft_model_state_dict(network, zero, REFERENCE)
+
+    def _read(self, name: str) -> dict[str, Tensor]:
+        state: dict[str, Any] = get_peft_model_state_dict(self.model.network, adapter_name=name)
+        return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
