@@ -61,9 +61,7 @@ def _mean(rows: list[tuple[world.Clip, dict[str, float]]], key: str) -> float:
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_clean_clips_are_read_right_and_rarely_called_flawed(
-    soft: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clean_clips_are_read_right_and_rarely_called_flawed(soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = _judged(soft, False, monkeypatch)
     for key in (*WORDS, "background"):
         assert _mean(rows, key) >= 0.98, key
@@ -107,9 +105,7 @@ def test_speed_and_path_match_the_drawing(monkeypatch: pytest.MonkeyPatch) -> No
         steps = np.linalg.norm(np.diff(drawn[-1], axis=0), axis=1)
         assert seen.speed == pytest.approx(steps.mean(), abs=0.06)
         assert seen.pace == scene.speed
-        assert np.diff(seen.path - drawn[-1], axis=0) == pytest.approx(
-            0, abs=0.25
-        )  # sharp triangles alias by 0.17
+        assert np.diff(seen.path - drawn[-1], axis=0) == pytest.approx(0, abs=0.25)  # sharp triangles alias by 0.17
 
 
 def test_judge_counts_wrong_words() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
-from vpo_kit.rewards import corpus, degrade
+from vpo_kit.models.sprites import world
+from vpo_kit.rewards import corpus, degrade, report_vqa, train_vqa
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA, pool
 
@@ -131,6 +133,24 @@ def test_bad_weights_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(ModelError) as caught:
             VQA(VQA.Config(weights=weights))
         assert "\n" not in str(caught.value)
+
+
+def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_vqa, "measure", lambda judge, attack, num_clips: {"num_clips": num_clips})
+    train_vqa.train("vqa", tmp_path, steps=2)
+    first = (tmp_path / "vqa.safetensors").read_bytes()
+    train_vqa.train("vqa", tmp_path, steps=2)  # nothing left to do: the checkpoint is the last step's
+    assert (tmp_path / "vqa.safetensors").read_bytes() == first
+    assert [json.loads(line)["step"] for line in (tmp_path / "vqa.jsonl").read_text().splitlines()] == [0, 1]
+    VQA(VQA.Config(weights=tmp_path / "vqa.safetensors"))
+
+
+@pytest.mark.slow
+def test_the_report_is_complete() -> None:
+    measured = report_vqa.measure(VQA().judge, train_vqa.attacked, num_clips=2)
+    assert measured["by_kind"].keys() == degrade.DEGRADATIONS.keys()
+    assert measured["world_flaws"].keys() == set(world.FLAWS)
+    json.dumps(measured, allow_nan=False)
 
 
 def test_corpus_and_degradations_repeat() -> None:

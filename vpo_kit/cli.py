@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vpo_kit import __version__
-from vpo_kit.errors import ConfigError, VpoError
+from vpo_kit.errors import VpoError
 
 app = typer.Typer(
     name="vpo",
@@ -21,7 +21,9 @@ app = typer.Typer(
 reward_app = typer.Typer(no_args_is_help=True, help="Train the built-in judges.")
 app.add_typer(reward_app, name="reward")
 
-Model = Annotated[str | None, typer.Option(help="sprites, a diffusers pipeline folder or a hub id", show_default="sprites")]
+Model = Annotated[
+    str | None, typer.Option(help="sprites, a diffusers pipeline folder or a hub id", show_default="sprites")
+]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML recipe")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any field of the recipe: section.field=value")]
 Prompts = Annotated[Path | None, typer.Option(help="text file, one prompt a line", show_default="the model's own")]
@@ -36,7 +38,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -56,7 +60,9 @@ def train(
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --output")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in --output")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, print the recipe, load no weights")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, print the recipe, load no weights")
+    ] = False,
 ) -> None:
     """Align a model, with its measurement before and after on held-out prompts."""
     options = {
@@ -142,13 +148,11 @@ def models() -> None:
 @reward_app.command("train-vqa")
 def train_vqa(
     output: Annotated[Path, typer.Option(help="folder for the weights and the report")],
-    kind: Annotated[str, typer.Option(help="vqa, or gold: the held-out judge")] = "vqa",
+    kind: Annotated[Literal["vqa", "gold"], typer.Option(help="gold is the held-out judge")] = "vqa",
     steps: Annotated[int, typer.Option(min=1)] = 2500,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train the built-in video quality judge on procedural clips."""
-    if kind not in ("vqa", "gold"):
-        raise ConfigError(f"--kind {kind!r}: vqa or gold")
     from vpo_kit.rewards import train_vqa as command
 
     command.train(kind, output, steps, seed)

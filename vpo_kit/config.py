@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import METHODS, nearest
 
-
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -184,7 +183,8 @@ def validate(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 def _fields_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         inner = kind.model_fields[str(part)].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
         kind = inner
     return list(kind.model_fields)
 

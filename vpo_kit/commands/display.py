@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from vpo_kit.evaluation.evaluate import LOWER_IS_BETTER
 from vpo_kit.evaluation.statistics import Paired
@@ -52,7 +53,13 @@ class TrainingBar:
 @contextmanager
 def evaluation_bar(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over videos, shown on a terminal only."""
-    columns = (TextColumn(f"{name:6}"), BarColumn(20), MofNCompleteColumn(), TextColumn("videos"), TimeRemainingColumn())
+    columns = (
+        TextColumn(f"{name:6}"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TextColumn("videos"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.advance(task, count)
@@ -70,7 +77,7 @@ def print_changes(console: Console, changes: Mapping[str, Paired], before: str, 
         style = "" if not change.significant or name in ("motion", "speed") else "green" if better else "red"
         span = f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
         table.add_row(
-            name, f"{change.before:.3f}", f"{change.after:.3f}", f"[{style}]{span}[/]" if style else span.replace("[", "\\["),
+            name, f"{change.before:.3f}", f"{change.after:.3f}", Text(span, style=style),
             f"{change.win_rate:.0%}",
         )  # fmt: skip
     console.print(table)

@@ -24,7 +24,8 @@ def run(paths: Sequence[Path], reward_name: str, prompt: str | None, assignments
     needy = [p.kind.spec.name for p in plans if p.kind.spec.needs_prompt]
     if needy and prompt is None:
         raise ConfigError(f"reward {needy[0]!r} judges a video by its prompt: give --prompt")
-    clips = [read_video(path) for path in (files := _files(paths))]
+    files = _files(paths)
+    clips = [read_video(path) for path in files]
     judges = rewards.load(plans, torch.device("cpu")).parts
     table = Table("file", *(judge.spec.name for judge in judges), "motion")
     for path, (video, fps) in zip(files, clips, strict=True):

@@ -29,7 +29,13 @@ from vpo_kit.training.lora import LoraPolicy
 
 
 def run(
-    options: dict[str, Any], file: Path | None, assignments: Sequence[str], *, resume: bool, overwrite: bool, dry_run: bool
+    options: dict[str, Any],
+    file: Path | None,
+    assignments: Sequence[str],
+    *,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
 ) -> None:
     """Train as the recipe says. Raises `VpoError` for whatever a user can mend."""
     if resume and overwrite:

@@ -21,7 +21,7 @@ CURVES = ("reward_mean", "implicit_accuracy", "motion", "loss", "margin", "gradi
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows: the base first, then one or more others; `folders` are their videos', relative to the page."""
+    """What the page shows: the base first, then others; `folders` hold their videos, relative to the page."""
 
     title: str
     evaluations: Sequence[Evaluation]

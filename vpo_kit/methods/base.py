@@ -99,5 +99,5 @@ class Method(ABC):
         """What an exact resume needs beside weights and optimiser; all randomness comes from seed and step."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  (most methods keep nothing)
         """Take back what `state` gave."""

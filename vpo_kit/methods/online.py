@@ -25,7 +25,9 @@ class OnlineConfig(MethodConfig, PreferenceConfig):
     """Settings of `online`. The defaults of beta and draws are for the embedded model, found by experiment."""
 
     num_candidates: int = Field(4, ge=2, description="videos for each prompt (n); not in the paper")
-    min_margin: float = Field(0.0, ge=0, description="prompts whose best and worst are closer are skipped; not in the paper")
+    min_margin: float = Field(
+        0.0, ge=0, description="prompts whose best and worst are closer are skipped; not in the paper"
+    )
     updates_per_rollout: int = Field(4, ge=1, description="optimiser steps for each fresh batch; not in the paper")
     num_draws: int = Field(2, ge=1, description="draws of (t, noise) for each pair and step; not in the paper")
     reference_update: Literal["never", "hard", "ema"] = Field("hard", description="hard is the paper's")

@@ -31,7 +31,7 @@ def pair_errors(
     with torch.no_grad(), policy.reference():
         reference = losses.frame_errors(policy.model.predict(x_t, time, both), target)
     errors = losses.frame_errors(policy.model.predict(x_t, time, both), target)
-    return PairErrors(*errors.split(count), *reference.split(count)), t
+    return PairErrors(*errors.chunk(2), *reference.chunk(2)), t
 
 
 def report(errors: PairErrors, labels: Tensor, loss: PreferenceLoss) -> dict[str, float]:

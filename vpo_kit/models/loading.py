@@ -8,6 +8,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
@@ -43,7 +44,9 @@ def resolve(name_or_path: str) -> str:
         return str(path)
     if path.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
         names = ", ".join(EMBEDDED)
-        raise ModelError(f"no model {name_or_path!r}: give {names}, a diffusers pipeline folder or a hub id (owner/name)")
+        raise ModelError(
+            f"no model {name_or_path!r}: give {names}, a diffusers pipeline folder or a hub id (owner/name)"
+        )
     return name_or_path
 
 
@@ -61,11 +64,15 @@ def load(name_or_path: str, *, revision: str | None = None, dtype: str = "float3
     family = index.get("_class_name", "")
     targets = MODELS.targets()
     if family not in targets:
-        raise ModelError(f"{name_or_path} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}")
+        raise ModelError(
+            f"{name_or_path} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}"
+        )
     adapter = MODELS.load(family)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, family).from_pretrained(
-            source, revision=revision, torch_dtype=getattr(torch, dtype), use_safetensors=True
+            source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error

@@ -63,13 +63,13 @@ class WanModel(VideoModel):
     def encode(self, video: Tensor) -> Tensor:
         vae = self.pipeline.vae
         pixels = video.transpose(1, 2).to(vae.device, vae.dtype) * 2 - 1
-        latents = vae.encode(pixels).latent_dist.mode().float()
+        latents: Tensor = vae.encode(pixels).latent_dist.mode().float()
         return (latents - self._mean.to(latents.device)) / self._std.to(latents.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
         z = latents.to(vae.device).float() * self._std.to(vae.device) + self._mean.to(vae.device)
-        video = vae.decode(z.to(vae.dtype), return_dict=False)[0]
+        video: Tensor = vae.decode(z.to(vae.dtype), return_dict=False)[0]
         return (video.float() / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:

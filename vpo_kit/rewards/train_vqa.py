@@ -51,6 +51,7 @@ RECIPES: dict[str, Recipe] = {
     "gold": Recipe(GOLD_SHAPE, corpus_seed=29, rate=2e-3),
 }
 ATTACK = 2 / 255
+LOG_EVERY, SAVE_EVERY = 25, 100
 SLOW_COST = 0.35  # score that one step of severity of a slow copy costs, in the network's raw units
 
 # What an earlier judge could not see, and its policy therefore did: they fill the second place of a chain.
@@ -158,7 +159,7 @@ def attack_loss(judge: FrameJudge, batch: Batch, scores: Tensor) -> Tensor:
     return 0.5 * over.mean() + 0.15 * functional.smooth_l1_loss(rise, torch.zeros_like(rise))
 
 
-def train(kind: Kind, out: Path, steps: int = 2000, seed: int = 0, log_every: int = 25) -> Measured:
+def train(kind: Kind, out: Path, steps: int = 1250, seed: int = 0, num_measured: int = 60) -> Measured:
     """Train a judge into `out` (``<kind>.safetensors``, ``.json``, ``.jsonl``); resumable."""
     recipe = RECIPES[kind]
     out.mkdir(parents=True, exist_ok=True)
@@ -174,11 +175,11 @@ def train(kind: Kind, out: Path, steps: int = 2000, seed: int = 0, log_every: in
     for step in range(_resume(checkpoint, parts), steps):
         report = _step(judge, optimiser, recipe, step, steps)
         average.update_parameters(judge)
-        if step % log_every == 0 or step == steps - 1:
+        if step % LOG_EVERY == 0 or step == steps - 1:
             line = {"step": step, "seconds": round(time.monotonic() - begun, 1)} | report
             with (out / f"{kind}.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
-        if (step + 1) % 100 == 0 or step == steps - 1:
+        if (step + 1) % SAVE_EVERY == 0 or step == steps - 1:
             _checkpoint(checkpoint, parts, step + 1)
     final = cast(FrameJudge, average.module)
     facts = {
@@ -188,14 +189,17 @@ def train(kind: Kind, out: Path, steps: int = 2000, seed: int = 0, log_every: in
         "corpus_seed": recipe.corpus_seed,
         "torch": torch.__version__,
     }
-    return finish(final, out / f"{kind}.safetensors", facts | {"python": platform.python_version()})
+    return finish(
+        final, out / f"{kind}.safetensors", facts | {"python": platform.python_version()}, num_measured
+    )
 
 
-def finish(judge: FrameJudge, weights: Path, facts: dict[str, Any]) -> Measured:
+def finish(judge: FrameJudge, weights: Path, facts: dict[str, Any], num_clips: int = 60) -> Measured:
     """Calibrate, measure on held-out clips, and write the weights and, beside them, the report."""
-    measured = measure(judge.eval().requires_grad_(False), attacked)
+    measured = measure(judge.eval().requires_grad_(False), attacked, num_clips)
     part = weights.with_suffix(".part")
     save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, part)
+    part.chmod(0o644)  # safetensors writes for the owner alone
     part.replace(weights)
     report = facts | {"parameters": sum(p.numel() for p in judge.parameters())} | measured
     weights.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -222,7 +226,7 @@ def _step(
     nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
     optimiser.step()
     right = (pool(frames)[:, [0, 1, 0]] > pool(frames)[:, [1, 2, 3]]).float().mean()
-    return {name: round(float(value), 4) for name, value in (named | {"accuracy": right}).items()}
+    return {name: round(float(value.detach()), 4) for name, value in (named | {"accuracy": right}).items()}
 
 
 def _checkpoint(path: Path, parts: dict[str, Any], step: int) -> None:

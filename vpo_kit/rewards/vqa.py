@@ -199,7 +199,9 @@ class VQA(Reward):
     def forward(
         self, video: Tensor, prompts: Any = None, *, fps: float, segments: Segments | None = None
     ) -> RewardOutput:
-        frames = self.judge(video)
+        # One video at a time is up to twice as fast on CPUs: a video's maps fit the cache, a batch's do not.
+        size = 1 if video.device.type == "cpu" else 8
+        frames = torch.cat([self.judge(part) for part in torch.split(video, size)])
         parts = None if segments is None else torch.stack([pool(frames[:, a:b]) for a, b in segments], 1)
         return RewardOutput(
             pool(frames), parts, {"mean_frame": frames.mean(1), "worst_frame": frames.amin(1)}

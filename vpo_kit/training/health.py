@@ -31,7 +31,9 @@ def winner_error(history: Sequence[Report], window: int) -> str | None:
     winner, loser = (_mean(history[-window:], f"{who}_error_change") for who in ("winner", "loser"))
     if len(history) < window or winner is None or loser is None or min(winner, loser) < 0.1:
         return None
-    return f"the errors of winners and losers are up by {winner:.0%} and {loser:.0%}: lower optimiser.lr or raise method.beta"
+    return (
+        f"the errors of winners and losers are up {winner:.0%} and {loser:.0%}: lower optimiser.lr or raise method.beta"
+    )
 
 
 def margin_runaway(history: Sequence[Report], window: int) -> str | None:

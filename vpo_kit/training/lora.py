@@ -21,7 +21,7 @@ WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
 
 class LoraPolicy:
-    """`model` with a LoRA in float32. The reference is the LoRA switched off until it first moves, then a second LoRA."""
+    """`model` with a LoRA in float32. The reference is the LoRA switched off until it moves, then a second one."""
 
     def __init__(self, model: VideoModel, settings: config.Lora, seed: int) -> None:
         self.model = model

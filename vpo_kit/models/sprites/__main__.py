@@ -55,7 +55,9 @@ def encode_clips(vae: AutoencoderKLWan, work: Path, count: int) -> tuple[Tensor,
     return load_file(path)["latents"], json.loads(captions_path.read_text())
 
 
-def build_transformer(latents: Tensor, captions: list[str], work: Path, steps: int, batch: int, bf16: bool) -> nn.Module:
+def build_transformer(
+    latents: Tensor, captions: list[str], work: Path, steps: int, batch: int, bf16: bool
+) -> nn.Module:
     """Transformer and text encoder, trained together on normalised latents; `nn.ModuleDict` with both."""
     torch.manual_seed(1)
     tokenizer = parts.tokenizer()

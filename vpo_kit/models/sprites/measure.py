@@ -23,7 +23,7 @@ def quality(model: VideoModel, seed: int, *, batch: int = 36, training_clips: in
     clean = [clip for clip in clips if not clip.flaws][:100]
     video = torch.stack([torch.from_numpy(clip.video) for clip in clean])
     with torch.no_grad():
-        decoded = torch.cat([model.decode(model.encode(part)) for part in video.split(batch)])
+        decoded = torch.cat([model.decode(model.encode(part)) for part in torch.split(video, batch)])
     held_out = world.scenes(held_out=True)
     made = _sample(model, held_out, seed, batch)
     return {

@@ -24,7 +24,15 @@ Loss = Callable[[int], Tensor]
 
 
 def fit(
-    model: nn.Module, loss: Loss, *, steps: int, lr: float, folder: Path, name: str, save_every: int = 250, ema: float = 0.0
+    model: nn.Module,
+    loss: Loss,
+    *,
+    steps: int,
+    lr: float,
+    folder: Path,
+    name: str,
+    save_every: int = 250,
+    ema: float = 0.0,
 ) -> None:
     """Train `model` in place, then load the averaged weights (``ema > 0``) into it.
 
@@ -46,7 +54,7 @@ def fit(
     for step in range(first, steps):
         value = loss(step)
         model.zero_grad(set_to_none=True)
-        value.backward()
+        torch.autograd.backward(value)
         optimiser.step(lr * min((step + 1) / 100, 1.0, (steps - step) / (steps / 3)))
         if ema:
             weight = max(1 - ema, 1 / (step + 1))
@@ -54,7 +62,12 @@ def fit(
                 average[key].lerp_(tensor, weight)
         recent += float(value.detach())
         if (step + 1) % 50 == 0:
-            row = {"part": name, "step": step + 1, "loss": round(recent / 50, 5), "seconds": round(time.time() - started)}
+            row = {
+                "part": name,
+                "step": step + 1,
+                "loss": round(recent / 50, 5),
+                "seconds": round(time.time() - started),
+            }
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             recent = 0.0
@@ -78,7 +91,9 @@ class Optimiser:
         # torch's Muon takes matrices only: each proxy shares its parameter's storage
         self._proxies = [(nn.Parameter(p.data.view(len(p), -1)), p) for p in wide]
         self._muon = torch.optim.Muon([q for q, _ in self._proxies], weight_decay=0.01)
-        self._adam = torch.optim.AdamW([p for p in model.parameters() if id(p) not in known], betas=(0.9, 0.98), weight_decay=0.01)
+        self._adam = torch.optim.AdamW(
+            [p for p in model.parameters() if id(p) not in known], betas=(0.9, 0.98), weight_decay=0.01
+        )
 
     def step(self, lr: float) -> None:
         for proxy, parameter in self._proxies:
@@ -86,7 +101,7 @@ class Optimiser:
         for optimiser, rate in ((self._muon, lr), (self._adam, lr / 10)):
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            optimiser.step()
+            optimiser.step()  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
@@ -130,7 +145,7 @@ def autoencoder_loss(vae: AutoencoderKLWan, batch: int, seed: int, *, cropped: b
         x = torch.stack([video for video, _ in clips(batch, seed + step)])
         if cropped:
             x = crops(x, 5, 32, generator)
-        y = vae.decode(vae.encode(x).latent_dist.sample()).sample
+        y: Tensor = vae.decode(vae.encode(x).latent_dist.sample()).sample
         focus = 1.0 if cropped else 1 + 4 * _shape_mask(x)
         error = (focus * (2 * (y - x).pow(2) + 0.2 * (y - x).abs())).mean()
         return error if cropped else error + 0.2 * (y.diff(dim=2) - x.diff(dim=2)).abs().mean()
@@ -159,7 +174,7 @@ def plain_attention() -> Iterator[None]:
             weights = torch.bmm(q * size**-0.5, k.transpose(1, 2)).softmax(-1)
             return torch.bmm(weights, v).view(batch, heads, count, size)
 
-    F.scaled_dot_product_attention = plain
+    F.scaled_dot_product_attention = plain  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -195,7 +210,7 @@ def flow_loss(
         x_t = torch.lerp(x, noise, t[:, None, None, None, None])
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             hidden = text(ids, seen).last_hidden_state * seen[..., None]  # WanPipeline zeroes the padding too
-            velocity = model(x_t, t * 1000, hidden, return_dict=False)[0]
+            velocity: Tensor = model(x_t, t * 1000, hidden, return_dict=False)[0]
         return (velocity.float() - (noise - x)).pow(2).mean()
 
     return loss

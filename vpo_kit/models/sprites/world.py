@@ -223,7 +223,7 @@ def _blur(video: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
         pad = [(0, 0)] * 4
         pad[axis] = (reach, reach)
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(video, pad, mode="edge"), 2 * reach + 1, axis)
-        video = windows @ kernel
+        video = np.asarray(windows @ kernel, dtype=np.float64)
     return video
 
 

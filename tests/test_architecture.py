@@ -1,0 +1,110 @@
+"""Rules about the code itself: imports go one way, the command line stays light, no pickle."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "vpo_kit"
+
+# each layer may import the ones before it
+LAYERS = [
+    {"errors"},
+    {"registry", "config", "prompts"},
+    {"video", "schedule", "losses"},
+    {"sampler"},
+    {"models"},
+    {"rewards"},
+    {"pairing"},
+    {"methods"},
+    {"training", "evaluation"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+# the command line's siblings inside one layer or folder: a part and its base
+SHARED = {
+    "registry": {"config", "prompts"},
+    "base": {"rewards", "methods", "models"},
+    "preference": {"methods"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of this package that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name for name in names if name.startswith("vpo_kit.")}
+    return found
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("").parts
+    for name in imports(path):
+        other = name.split(".")[1:]
+        if other[0] not in LEVEL or other[0] == own[0]:
+            continue
+        lower = LEVEL[other[0]] < LEVEL[own[0]]
+        neighbour = own[0] in SHARED.get(other[0], set())
+        assert lower or neighbour, f"{'/'.join(own)} must not import {name}"
+
+
+@pytest.mark.parametrize("folder", ["methods", "rewards"])
+def test_methods_and_rewards_do_not_import_each_other(folder: str) -> None:
+    shared = {"base", "preference"}
+    tools = {
+        "loading",
+        "train_vqa",
+        "report_vqa",
+        "corpus",
+        "degrade",
+        "soften",
+        "vqa",
+    }  # the built-in judge's own parts
+    for path in (PACKAGE / folder).glob("*.py"):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[1] == folder and len(parts) > 2 and parts[2] not in shared and path.stem not in tools:
+                pytest.fail(f"{path.name} imports its sibling {name}")
+
+
+def test_help_is_fast_and_imports_no_torch() -> None:
+    commands = [[], ["train"], ["sample"], ["score"], ["eval"], ["methods"], ["rewards"], ["models"], ["reward"]]
+    for command in commands:
+        code = (
+            "import sys\nfrom vpo_kit.cli import main\n"
+            f"try: main({[*command, '--help']!r})\nexcept SystemExit: pass\n"
+            "heavy = {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
+        )
+        started = time.process_time(), time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+        assert time.monotonic() - started[1] < 5  # loose: the machine is shared; `make bench` measures it
+
+
+def test_no_pickle() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+                assert not {"pickle", "dill", "joblib"} & set(names), path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), path

@@ -1,0 +1,82 @@
+"""Recipes: precedence, short forms, and errors that name the right word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vpo_kit import config
+from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.prompts import read_prompts
+
+
+def test_precedence_is_option_set_file_default(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("steps: 5\nseed: 5\nlora: {rank: 5}\nmethod: {name: online, beta: 5.0}\n")
+    values = config.merge(config.read_file(file), config.read_assignments(["seed=6", "steps=6", "lora.alpha=6"]))
+    run = config.build(config.merge(values, {"steps": 7}))
+    assert (run.steps, run.seed, run.lora.rank, run.lora.alpha, run.prompts_per_step) == (7, 6, 5, 6.0, 8)
+    assert run.method == {"name": "online", "beta": 5.0}
+
+
+def test_short_form_keeps_the_settings_of_the_same_method() -> None:
+    merged = config.merge({"method": {"name": "online", "beta": 5.0}}, {"method": "online"})
+    assert merged["method"] == {"name": "online", "beta": 5.0}
+    assert config.merge({"method": {"name": "online", "beta": 5.0}}, {"method": "other"})["method"] == {"name": "other"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stepz": 3}, "unknown setting stepz (did you mean 'steps'?)"),
+        ({"lora": {"rnk": 3}}, "unknown setting lora.rnk (did you mean 'rank'?)"),
+        ({"method": "onlin"}, "unknown method 'onlin' (did you mean 'online'?)"),
+        ({"steps": 0}, "steps: input should be greater than or equal to 1, not 0"),
+        ({"sampling": {"guidance": 0.5}}, "sampling.guidance: input should be greater than or equal to 1, not 0.5"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.build(values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["a", "=3", "a..b=1", "a=[1"])
+def test_bad_assignments(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        config.read_assignments([text])
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]", b"a: [", b"\xff\xfe", b"1: 2"])
+def test_bad_files(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"r\.yaml"):
+        config.read_file(tmp_path / "r.yaml")
+
+
+def test_dump_reads_back(tmp_path: Path) -> None:
+    run = config.build({"steps": 3, "output": "runs/x"})
+    (tmp_path / "r.yaml").write_text(config.dump(run))
+    assert config.build(config.read_file(tmp_path / "r.yaml")) == run
+
+
+def test_prompt_files(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("# comment\n a  cat \n\na dog\na cat\n", encoding="utf-8")
+    assert read_prompts(path) == ["a cat", "a dog"]
+    for content in (b"", b"\n \n# only\n", b"\xff\xfe\x00", b"a\0b"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"p\.txt"):
+            read_prompts(path)
+    with pytest.raises(DataError, match="cannot read"):
+        read_prompts(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_recipe_loads(path: Path) -> None:
+    from vpo_kit.commands import recipe
+
+    assert recipe.read({}, path, []).run.steps > 0

@@ -1,0 +1,154 @@
+"""The identities of the loss core, and one loss worked out with a pencil."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from vpo_kit import losses
+from vpo_kit.losses import PairErrors, PreferenceConfig, preference_loss, weighted_mean
+
+CONFIG = PreferenceConfig(beta=10.0)
+
+
+def errors(pairs: int = 4, frames: int = 5, seed: int = 0) -> PairErrors:
+    generator = torch.Generator().manual_seed(seed)
+    return PairErrors(*(torch.rand(pairs, frames, generator=generator, dtype=torch.float64) for _ in range(4)))
+
+
+def reduced(e: PairErrors, labels: Tensor, config: PreferenceConfig = CONFIG, granularity: str = "clip") -> Tensor:
+    found = preference_loss(e, labels, config, granularity=granularity)  # type: ignore[arg-type]
+    return weighted_mean(found.value, found.weight)
+
+
+def test_worked_by_hand() -> None:
+    # one pair of two frames: the winner's error fell from .5 to .3 on average, the loser's rose from .4 to .5:
+    # Delta = (.3 - .5) - (.5 - .4) = -.3, logit = -.5 * 10 * -.3 = 1.5, loss = log(1 + exp(-1.5))
+    e = PairErrors(
+        first=torch.tensor([[0.2, 0.4]]), second=torch.tensor([[0.6, 0.4]]),
+        first_ref=torch.tensor([[0.4, 0.6]]), second_ref=torch.tensor([[0.5, 0.3]]),
+    )  # fmt: skip
+    found = preference_loss(e, torch.tensor([1.0]), CONFIG)
+    assert found.logit.item() == pytest.approx(1.5, abs=1e-6)
+    assert found.value.item() == pytest.approx(math.log1p(math.exp(-1.5)), abs=1e-6)
+    # frame by frame: Delta = (-.2 - .1, -.2 - .1), the second labelled a tie, so only the first counts
+    dense = preference_loss(e, torch.tensor([[1.0, 0.0]]), CONFIG, granularity="frame")
+    assert weighted_mean(dense.value, dense.weight).item() == pytest.approx(math.log1p(math.exp(-1.5)), abs=1e-6)
+
+
+@pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
+def test_policy_equal_to_reference_is_ln_2(granularity: str) -> None:
+    e = errors()
+    same = PairErrors(e.first, e.second, e.first, e.second)
+    labels = torch.ones(4) if granularity == "clip" else torch.ones(4, 5)
+    assert reduced(same, labels, granularity=granularity).item() == pytest.approx(math.log(2), abs=1e-12)
+
+
+@pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, CONFIG.model_copy(update={"loser_weight": 0.3}), CONFIG.model_copy(update={"label_smoothing": 0.2})],
+)
+def test_swapping_videos_and_labels_changes_nothing(granularity: str, config: PreferenceConfig) -> None:
+    e = errors()
+    swapped = PairErrors(e.second, e.first, e.second_ref, e.first_ref)
+    labels = torch.tensor([1.0, -1.0, 0.0, 1.0])
+    if granularity != "clip":
+        labels = labels[:, None] * torch.tensor([1.0, -1.0, 0.0, 1.0, 1.0])
+    one, other = reduced(e, labels, config, granularity), reduced(swapped, -labels, config, granularity)
+    assert one.item() == pytest.approx(other.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
+def test_all_ties_give_zero_loss_and_gradient(granularity: str) -> None:
+    e = errors()
+    first = e.first.clone().requires_grad_()
+    labels = torch.zeros(4) if granularity == "clip" else torch.zeros(4, 5)
+    loss = reduced(replace(e, first=first), labels, granularity=granularity)
+    loss.backward()
+    assert loss.item() == 0
+    assert first.grad is not None
+    assert torch.equal(first.grad, torch.zeros_like(first))
+
+
+def test_dense_with_one_label_and_equal_frame_errors_is_whole_clip() -> None:
+    e = errors(frames=1)
+    wide = PairErrors(*(x.expand(4, 5) for x in (e.first, e.second, e.first_ref, e.second_ref)))
+    labels = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    dense = reduced(wide, labels[:, None].expand(4, 5), granularity="frame")
+    assert dense.item() == pytest.approx(reduced(wide, labels).item(), abs=1e-12)
+
+
+def test_sum_with_one_label_is_whole_clip_up_to_beta() -> None:
+    e, labels = errors(), torch.tensor([1.0, -1.0, 1.0, -1.0])
+    scaled = CONFIG.model_copy(update={"beta": CONFIG.beta / 5})
+    summed = reduced(e, labels[:, None].expand(4, 5), scaled, "sum")
+    assert summed.item() == pytest.approx(reduced(e, labels).item(), abs=1e-12)
+
+
+def test_epsilon_loss_with_its_weight_is_the_flow_loss_with_squared_beta() -> None:
+    # x_t = (1 - t) x + t eps: from a velocity v follows eps = x_t + (1 - t) v, so the error in eps is (1 - t) times
+    # that in v; DPO on eps errors with constant beta is DPO on v errors with beta (1 - t)^2
+    t = torch.tensor([0.1, 0.4, 0.6, 0.9], dtype=torch.float64)
+    e = errors()
+    in_eps = PairErrors(*(x * ((1 - t) ** 2)[:, None] for x in (e.first, e.second, e.first_ref, e.second_ref)))
+    labels = torch.ones(4)
+    squared = CONFIG.model_copy(update={"beta_schedule": "squared"})
+    flow = preference_loss(e, labels, squared, t=t).value
+    epsilon = preference_loss(in_eps, labels, CONFIG).value
+    torch.testing.assert_close(flow, epsilon)
+
+
+def test_margin_cap_stops_the_gradient() -> None:
+    e = errors()
+    first = (e.first - 5).requires_grad_()  # a margin far above the cap
+    capped = CONFIG.model_copy(update={"margin_cap": 2.0})
+    reduced(replace(e, first=first), torch.ones(4), capped).backward()
+    assert first.grad is not None
+    assert float(first.grad.abs().max()) == 0
+
+
+def test_links_prefer_a_larger_margin() -> None:
+    e = errors()
+    better = replace(e, first=e.first - 0.01)
+    for link in ("sigmoid", "ipo", "hinge"):
+        config = PreferenceConfig(beta=1.0, link=link)  # type: ignore[arg-type]
+        assert reduced(better, torch.ones(4), config) < reduced(e, torch.ones(4), config)
+
+
+def test_label_smoothing_is_the_expected_loss_under_flips() -> None:
+    e = errors()
+    smooth = CONFIG.model_copy(update={"label_smoothing": 0.2})
+    expected = 0.8 * reduced(e, torch.ones(4)) + 0.2 * reduced(e, -torch.ones(4))
+    assert reduced(e, torch.ones(4), smooth).item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_frame_errors_do_not_depend_on_size() -> None:
+    small = torch.full((2, 4, 3, 2, 2), 0.5)
+    large = torch.full((2, 8, 3, 16, 16), 0.5)
+    for x in (small, large):
+        torch.testing.assert_close(losses.frame_errors(x, torch.zeros_like(x)), torch.full((2, 3), 0.25))
+
+
+def test_global_mean_over_unequal_shares() -> None:
+    # two processes with 1 and 3 kept items: with the global total their sum is the mean over all four
+    value = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    total = torch.tensor(4)
+    parts = [weighted_mean(value[:1], torch.ones(1), total), weighted_mean(value[1:], torch.ones(3), total)]
+    assert sum(parts).item() == pytest.approx(2.5)  # type: ignore[union-attr]
+
+
+def test_nan_in_a_tie_does_not_reach_the_loss() -> None:
+    value = torch.tensor([1.0, math.nan])
+    assert weighted_mean(value, torch.tensor([1.0, 0.0])).item() == 1.0
+
+
+def test_rare_scores_weigh_more() -> None:
+    history = torch.cat([torch.zeros(90), torch.ones(10)])
+    weights = losses.pair_weights(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0]), history, alpha=1.0)
+    assert weights[0].item() == pytest.approx(0.9 / math.sqrt(0.9 * 0.1))
+    assert weights[1].item() == pytest.approx(1.0)

@@ -1,0 +1,130 @@
+"""The sampler against closed forms, plain autograd, and the diffusers pipeline itself."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
+from torch import Tensor, nn
+
+from vpo_kit import models
+from vpo_kit.models.base import Conditions
+from vpo_kit.sampler import Guidance, PartialStart, derive_seed, draw_noise, sample
+
+SHAPE = (2, 3, 4, 4)
+
+
+class Gaussian:
+    """The exact velocity for data ``N(mean, 0)``: every path is a straight line to `mean`."""
+
+    def __init__(self, mean: float, scale: float = 1.0) -> None:
+        self.mean = nn.Parameter(torch.tensor(mean))
+        self.scale = scale
+        self.calls: list[bool] = []
+
+    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        self.calls.append(torch.is_grad_enabled())
+        sigma = (t / 1000).view(-1, 1, 1, 1, 1)
+        shift = conditions.tensors["shift"].view(-1, 1, 1, 1, 1)
+        return (latents - (self.mean + shift) * self.scale) / sigma
+
+    def new_scheduler(self) -> FlowMatchEulerDiscreteScheduler:
+        return FlowMatchEulerDiscreteScheduler(shift=3.0)
+
+
+def conditions(*shifts: float) -> Conditions:
+    return Conditions({"shift": torch.tensor(shifts)})
+
+
+def test_a_point_is_reached_exactly() -> None:
+    noise = draw_noise(SHAPE, [1, 2])
+    for steps in (1, 4, 30):
+        found = sample(Gaussian(0.7), conditions(0, 0), noise=noise, steps=steps)
+        torch.testing.assert_close(found, torch.full_like(noise, 0.7), atol=1e-5, rtol=0)
+
+
+def test_guidance_moves_along_the_difference() -> None:
+    # both branches are points, so the guided path ends at negative + scale * (positive - negative)
+    noise = draw_noise(SHAPE, [1, 2])
+    guided = sample(Gaussian(0.0), conditions(1.0, 2.0), noise=noise, steps=5, guidance=Guidance(3.0, conditions(0.5)))
+    expected = torch.tensor([2.0, 5.0]).view(2, 1, 1, 1, 1).expand_as(noise)
+    torch.testing.assert_close(guided, expected, atol=1e-5, rtol=0)
+
+
+def test_gradient_is_that_of_the_plain_last_steps() -> None:
+    noise = draw_noise(SHAPE, [3])
+    model = Gaussian(0.4)
+    sample(model, conditions(0), noise=noise, steps=6, grad_steps=2).sum().backward()
+    assert model.mean.grad is not None
+    found, model.mean.grad = model.mean.grad.clone(), None
+    # plainly: four steps without graph, then two with
+    scheduler = model.new_scheduler()
+    scheduler.set_timesteps(6)
+    x_t = noise
+    for i, t in enumerate(scheduler.timesteps):
+        with torch.set_grad_enabled(i >= 4):
+            x_t = scheduler.step(model.predict(x_t, t.expand(1), conditions(0)), t, x_t, return_dict=False)[0]
+    x_t.sum().backward()
+    torch.testing.assert_close(found, model.mean.grad)
+
+
+def test_without_grad_steps_there_is_no_graph() -> None:
+    model = Gaussian(0.4)
+    found = sample(model, conditions(0), noise=draw_noise(SHAPE, [3]), steps=4)
+    assert not found.requires_grad
+    assert not any(model.calls)
+
+
+def test_partial_start() -> None:
+    noise, x = draw_noise(SHAPE, [5]), torch.full((1, *SHAPE), 0.3)
+    seen: list[int] = []
+    model = Gaussian(0.3)
+    found = sample(
+        model, conditions(0), noise=noise, steps=20, start=PartialStart(x, 0.5), callback=lambda i, _: seen.append(i)
+    )
+    torch.testing.assert_close(found, x, atol=1e-5, rtol=0)
+    assert 0 < len(seen) < 20
+    # at the lowest level nearly nothing is changed, whatever the network says
+    nearly = sample(Gaussian(0.3), conditions(0), noise=noise, steps=1000, start=PartialStart(x, 1e-6))
+    torch.testing.assert_close(nearly, x, atol=5e-3, rtol=0)
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    assert torch.equal(draw_noise(SHAPE, [7, 8])[1], draw_noise(SHAPE, [8])[0])
+    assert derive_seed(0, "a", 1) != derive_seed(0, "a", 2)
+    assert derive_seed(0, "a", 1) == derive_seed(0, "a", 1) < 2**63
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_same_video_as_the_pipeline(tiny_wan: Path, guidance: float) -> None:
+    model = models.load(str(tiny_wan))
+    prompts = ["a red circle moving right slowly on a navy background", "a blue square circling quickly"]
+    noise = draw_noise(model.latent_shape(9, 32, 32), [11, 12])
+    ours = model.decode(
+        sample(
+            model,
+            model.encode_prompts(prompts),
+            noise=noise,
+            steps=5,
+            guidance=Guidance(guidance, model.encode_prompts(["blurry"])),
+        )
+    )
+    theirs = WanPipeline.from_pretrained(tiny_wan)
+    theirs.set_progress_bar_config(disable=True)
+    video = theirs(
+        prompt=prompts,
+        negative_prompt="blurry",
+        latents=copy.deepcopy(noise),
+        num_inference_steps=5,
+        guidance_scale=guidance,
+        height=32,
+        width=32,
+        num_frames=9,
+        max_sequence_length=16,
+        output_type="pt",
+    ).frames
+    assert float((ours - video).abs().max()) < 1e-4
+    assert float(ours.std()) > 0.01

@@ -1,0 +1,218 @@
+"""The loop: repeatable, resumable, and honest when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vpo_kit import config, models
+from vpo_kit.config import Lora
+from vpo_kit.errors import CheckpointError, HealthError
+from vpo_kit.methods.base import Context
+from vpo_kit.methods.online import Online, OnlineConfig
+from vpo_kit.models.base import VideoModel
+from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.training import checkpoints, health
+from vpo_kit.training.folder import RunFolder
+from vpo_kit.training.loop import PromptCache, PromptStream, train
+from vpo_kit.training.lora import LoraPolicy
+
+PROMPTS = [
+    "a red circle moving right slowly on a navy background",
+    "a blue square circling quickly on a black background",
+]
+
+
+class Brightness(Reward):
+    """A reward that a few steps can raise: the mean pixel."""
+
+    spec = RewardSpec("brightness", "none", "closed form", "0 to 1", True, False, False)
+
+    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
+        return RewardOutput(video.flatten(1).mean(1))
+
+
+class Broken(Brightness):
+    spec = RewardSpec("broken", "none", "closed form", "nan", False, False, False)
+
+    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
+        return RewardOutput(torch.full((len(video),), math.nan))
+
+
+def run_once(
+    model: VideoModel, folder: Path, steps: int, settings: dict[str, object] | None = None, every: int = 2
+) -> list[dict[str, float]]:
+    """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
+    run = config.build({
+        "steps": steps, "prompts_per_step": 2, "checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3},
+    })  # fmt: skip
+    policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
+    try:
+        encode = PromptCache(model)
+        chosen = OnlineConfig(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
+        context = Context(policy, Mixture([(Brightness(), 1.0)]), model.settings, encode([""]), 8, 0)
+        method = Online(chosen, context)
+        stream = PromptStream(PROMPTS, 2, 0)
+        target = RunFolder(folder)
+        return train(run, method, policy, stream, encode, target, on_step=lambda _: None, on_notice=lambda _: None)
+    finally:
+        model.network.delete_adapters(["default", *(["reference"] if policy.reference_state() else [])])
+
+
+@pytest.fixture(scope="module")
+def model(tiny_wan: Path) -> VideoModel:
+    return models.load(str(tiny_wan))
+
+
+@pytest.mark.parametrize("reference", ["never", "hard", "ema"])
+def test_resume_is_exact(model: VideoModel, tmp_path: Path, reference: str) -> None:
+    settings = {"reference_update": reference, "reference_every": 2}
+    whole = run_once(model, tmp_path / "whole", 5, settings)
+    run_once(model, tmp_path / "parts", 3, settings)  # a checkpoint in the middle of a rollout's updates
+    parts = run_once(model, tmp_path / "parts", 5, settings)
+    assert parts == whole
+    logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    first, second = (load_file(tmp_path / n / "checkpoints/step-000005/lora.safetensors") for n in ("whole", "parts"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(value.abs().max() > 0 for key, value in first.items() if "lora_B" in key)
+
+
+def test_reference_is_the_base_until_it_moves(model: VideoModel) -> None:
+    x, t = torch.randn(1, *model.latent_shape(9, 32, 32)), torch.tensor([500.0])
+    conditions = model.encode_prompts(PROMPTS[:1])
+    base = model.predict(x, t, conditions)
+    policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
+    try:
+        torch.testing.assert_close(model.predict(x, t, conditions), base, atol=0, rtol=0)
+        with torch.no_grad():
+            for parameter in policy.parameters:
+                parameter.add_(0.05)
+        moved = model.predict(x, t, conditions)
+        assert not torch.allclose(moved, base, atol=1e-3)
+        with policy.reference():
+            assert torch.equal(model.predict(x, t, conditions), base)
+        policy.refresh_reference(0.0)
+        with torch.no_grad():
+            for parameter in policy.parameters:
+                parameter.add_(0.05)
+        with policy.reference():
+            torch.testing.assert_close(model.predict(x, t, conditions), moved)
+        assert not torch.allclose(model.predict(x, t, conditions), moved, atol=1e-4)
+        assert all(parameter.requires_grad for parameter in policy.parameters)
+    finally:
+        model.network.delete_adapters(["default", "reference"])
+
+
+def test_lora_loads_into_the_pipeline(model: VideoModel, tiny_wan: Path, tmp_path: Path) -> None:
+    """`pipe.load_lora_weights` gives the output of our own policy, alpha included (here twice the rank)."""
+    from diffusers import WanPipeline
+
+    x, t = torch.randn(1, *model.latent_shape(9, 32, 32)), torch.tensor([300.0])
+    conditions = model.encode_prompts(PROMPTS[:1])
+    base = model.predict(x, t, conditions)
+    policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
+    try:
+        with torch.no_grad():
+            for i, parameter in enumerate(policy.parameters):
+                parameter.add_(0.03 * (i % 3))
+        ours = model.predict(x, t, conditions)
+        policy.export(tmp_path / "lora")
+    finally:
+        model.network.delete_adapters(["default"])
+    pipeline = WanPipeline.from_pretrained(tiny_wan)
+    pipeline.load_lora_weights(str(tmp_path / "lora"))
+    theirs = pipeline.transformer(x, t, conditions.tensors["embeds"], return_dict=False)[0]
+    assert not torch.allclose(ours, base, atol=1e-3)
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
+
+
+def test_damaged_checkpoint_is_passed_over(model: VideoModel, tmp_path: Path) -> None:
+    run_once(model, tmp_path, 4)
+    newest = tmp_path / "checkpoints/step-000004/lora.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-1] ^= 1
+    newest.write_bytes(data)
+    found = checkpoints.latest(tmp_path / "checkpoints")
+    assert found is not None
+    state, damaged = found
+    assert state.step == 2
+    assert "lora.safetensors has changed" in damaged[0]
+    (tmp_path / "checkpoints/step-000002/state.json").unlink()
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        checkpoints.latest(tmp_path / "checkpoints")
+
+
+def test_all_candidates_alike_is_a_tie(model: VideoModel, tmp_path: Path) -> None:
+    rows = run_once(model, tmp_path, 2, {"min_margin": 1e9})
+    assert [row["loss"] for row in rows] == [0.0, 0.0]
+    assert rows[0]["skipped"] == 1.0
+    assert rows[1]["grad_norm"] == 0.0
+
+
+def row(**values: float) -> dict[str, float]:
+    healthy = {
+        "loss": 0.6, "implicit_accuracy": 0.7, "winner_error_change": 0.0, "loser_error_change": 0.01,
+        "gradient_factor": 0.3, "motion": 0.02,
+    }  # fmt: skip
+    return {**healthy, **values}
+
+
+@pytest.mark.parametrize(
+    ("name", "history"),
+    [
+        ("not_finite", [row(loss=math.nan)]),
+        ("no_learning", [row(loss=math.log(2))] * 40),
+        ("winner_error", [row(winner_error_change=0.4, loser_error_change=0.5)] * 20),
+        ("margin_runaway", [row(gradient_factor=0.001)] * 20),
+        ("motion_collapse", [row()] * 10 + [row(motion=0.005)] * 10),
+    ],
+)
+def test_health_checks(name: str, history: list[dict[str, float]]) -> None:
+    with pytest.raises(HealthError) as caught:
+        health.check(history, config.Health())
+    assert caught.value.check == name
+    health.check(history, config.Health(disable=[name]))
+    health.check([row()] * 50, config.Health())
+
+
+def command(tiny_wan: Path, output: Path, *more: str) -> list[str]:
+    small = ["--set", "prompts_per_step=2", "--set", "evaluation.num_prompts=2", "--set", "checkpoints.every=1"]
+    method = ["--set", "method.num_candidates=2", "--set", "method.updates_per_rollout=3"]
+    head = [sys.executable, "-m", "vpo_kit", "train", "--model", str(tiny_wan), "--output", str(output), "--steps", "6"]
+    return [*head, *small, *method, *more]
+
+
+def test_kill_9_and_resume(tiny_wan: Path, tmp_path: Path) -> None:
+    """A killed run that is resumed leaves the files of an undisturbed one, which runs of one seed share."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = subprocess.run(
+        command(tiny_wan, tmp_path / "whole"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert whole.returncode == 0, whole.stderr
+    log = tmp_path / "killed" / "metrics.jsonl"
+    process = subprocess.Popen(command(tiny_wan, tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.is_file() and log.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = subprocess.run(
+        command(tiny_wan, tmp_path / "killed", "--resume"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    for name in ("metrics.jsonl", "lora/pytorch_lora_weights.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    results = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "killed")]
+    assert results[0]["after"] == results[1]["after"]
+    assert results[0]["health"]["ok"]
