@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -84,20 +84,30 @@ def test_methods_and_rewards_do_not_import_each_other(folder: str) -> None:
                 pytest.fail(f"{path.name} imports its sibling {name}")
 
 
-def test_help_is_fast_and_imports_no_torch() -> None:
-    commands = [[], ["train"], ["sample"], ["score"], ["eval"], ["methods"], ["rewards"], ["models"], ["reward"]]
-    for command in commands:
-        code = (
-            "import sys\nfrom vpo_kit.cli import main\n"
-            f"try: main({[*command, '--help']!r})\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)\n"
-            "assert not heavy, heavy\n"
-        )
-        started = time.process_time(), time.monotonic()
+@pytest.mark.parametrize("command", ["", "train", "sample", "score", "eval", "methods", "rewards", "models", "reward"])
+def test_help_is_fast_and_imports_no_torch(command: str) -> None:
+    code = (
+        "import sys\nfrom vpo_kit.cli import main\n"
+        f"try: main({[*command.split(), '--help']!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+    def seconds() -> float:
+        """Processor time, which a busy machine does not stretch."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    took = []
+    for _ in range(3):
+        before = seconds()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        took.append(seconds() - before)
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
-        assert time.monotonic() - started[1] < 5  # loose: the machine is shared; `make bench` measures it
+        if took[-1] < 0.5:
+            return
+    pytest.fail(f"--help took {min(took):.2f} s")
 
 
 def test_no_pickle() -> None:

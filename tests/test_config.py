@@ -9,6 +9,7 @@ import pytest
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.prompts import read_prompts
+from vpo_kit.registry import METHODS
 
 
 def test_precedence_is_option_set_file_default(tmp_path: Path) -> None:
@@ -77,6 +78,6 @@ def test_prompt_files(tmp_path: Path) -> None:
     "path", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda p: p.name
 )
 def test_every_recipe_loads(path: Path) -> None:
-    from vpo_kit.commands import recipe
-
-    assert recipe.read({}, path, []).run.steps > 0
+    run = config.build(config.read_file(path))
+    settings = {key: value for key, value in run.method.items() if key != "name"}
+    config.validate(METHODS.load(run.method_name).Config, settings, "method.")

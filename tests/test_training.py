@@ -66,7 +66,7 @@ def run_once(
         target = RunFolder(folder)
         return train(run, method, policy, stream, encode, target, on_step=lambda _: None, on_notice=lambda _: None)
     finally:
-        model.network.delete_adapters(["default", *(["reference"] if policy.reference_state() else [])])
+        model.network.delete_adapters([*(["reference"] if policy.reference_state() else []), "default"])
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_reference_is_the_base_until_it_moves(model: VideoModel) -> None:
         assert not torch.allclose(model.predict(x, t, conditions), moved, atol=1e-4)
         assert all(parameter.requires_grad for parameter in policy.parameters)
     finally:
-        model.network.delete_adapters(["default", "reference"])
+        model.network.delete_adapters(["reference", "default"])
 
 
 def test_lora_loads_into_the_pipeline(model: VideoModel, tiny_wan: Path, tmp_path: Path) -> None:

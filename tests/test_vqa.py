@@ -53,10 +53,7 @@ def test_clean_scores_above_degraded(
     judges: dict[str, VQA], clips: list[corpus.Clip], clean: dict[str, Tensor], kind: str
 ) -> None:
     spoil, rngs = degrade.DEGRADATIONS[kind], [np.random.default_rng([SEED, 1, i]) for i in range(NUM_CLIPS)]
-    spoilt = [
-        softened(spoil(clip, (4, 12), 4, rng), i)
-        for i, (clip, rng) in enumerate(zip(clips, rngs, strict=True))
-    ]
+    spoilt = [softened(spoil(clip, (4, 12), 4, rng), i) for i, (clip, rng) in enumerate(zip(clips, rngs, strict=True))]
     for name, judge in judges.items():
         right = (clean[name] > score(judge, torch.stack(spoilt))).float().mean()
         assert right >= FLOORS[kind], name
@@ -70,9 +67,7 @@ def test_frozen_clips_do_not_win(judges: dict[str, VQA], clips: list[corpus.Clip
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "flicker", "vanish", "blocks", "jitter"])
-def test_segments_point_at_the_bad_window(
-    judges: dict[str, VQA], clips: list[corpus.Clip], kind: str
-) -> None:
+def test_segments_point_at_the_bad_window(judges: dict[str, VQA], clips: list[corpus.Clip], kind: str) -> None:
     segments = [(0, 4), (4, 8), (8, 12), (12, 17)]
     spoil, rngs = degrade.DEGRADATIONS[kind], [np.random.default_rng([SEED, 2, i]) for i in range(NUM_CLIPS)]
     video = torch.stack([spoil(clip, (8, 12), 4, rng) for clip, rng in zip(clips, rngs, strict=True)])

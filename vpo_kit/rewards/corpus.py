@@ -204,9 +204,7 @@ def _canvas(seed: int, index: int) -> Tensor:
     rng = np.random.default_rng([seed, 7_919, index])
     noise = _pink(rng, 2 * CANVAS, rng.uniform(0.9, 1.3)).numpy()
     palette = rng.uniform(0.05, 0.95, (int(rng.integers(3, 9)), 3))
-    palette = palette.mean(1, keepdims=True) + (palette - palette.mean(1, keepdims=True)) * rng.uniform(
-        0.2, 0.9
-    )
+    palette = palette.mean(1, keepdims=True) + (palette - palette.mean(1, keepdims=True)) * rng.uniform(0.2, 0.9)
     out = np.empty((3, CANVAS, CANVAS), np.float32)
     out[:] = palette[0][:, None, None]
     for _ in range(260):

@@ -97,12 +97,8 @@ def flicker(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     length, pattern, gamma = window[1] - window[0], int(rng.integers(3)), rng.random() < 0.3
     steps = np.arange(length)
     signs = ((-1.0) ** steps, rng.uniform(-1, 1, length), (-1.0) ** (steps // 4 + (steps % 4 == 3)))[pattern]
-    change = torch.from_numpy(signs * _amount(severity, 0.06, 0.12, 0.2, 0.3, 0.42)).float()[
-        :, None, None, None
-    ]
-    return _inside(
-        clip, window, lambda v: v.clamp(min=1e-3) ** torch.exp(change) if gamma else v * (1 + change)
-    )
+    change = torch.from_numpy(signs * _amount(severity, 0.06, 0.12, 0.2, 0.3, 0.42)).float()[:, None, None, None]
+    return _inside(clip, window, lambda v: v.clamp(min=1e-3) ** torch.exp(change) if gamma else v * (1 + change))
 
 
 def drift(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
@@ -143,9 +139,7 @@ def jitter(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     size = _amount(severity, 0.6, 1.1, 1.7, 2.5, 3.5)
     start, end = window
     shift = np.zeros((clip.num_frames, 2))
-    shift[start:end] = (
-        rng.choice([-1.0, 1.0], (end - start, 2)) * rng.uniform(0.7, 1.3, (end - start, 2)) * size
-    )
+    shift[start:end] = rng.choice([-1.0, 1.0], (end - start, 2)) * rng.uniform(0.7, 1.3, (end - start, 2)) * size
     if clip.family == "sprite" or rng.random() < 0.5:
         return clip.redraw(_times(clip), shift=shift)
     move = shift[start:end, None, None, :] + np.zeros((end - start, *clip.video.shape[-2:], 2))
@@ -155,9 +149,7 @@ def jitter(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
 def boil(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     """Boiling texture and outlines: a smooth random displacement, new in each frame."""
     length, (height, width) = window[1] - window[0], clip.video.shape[-2:]
-    field = functional.interpolate(
-        _normal(rng, length, 2, height // 7, width // 7), (height, width), mode="bicubic"
-    )
+    field = functional.interpolate(_normal(rng, length, 2, height // 7, width // 7), (height, width), mode="bicubic")
     move = field.permute(0, 2, 3, 1) * _amount(severity, 0.6, 1.0, 1.6, 2.4, 3.5)
     return _inside(clip, window, lambda v: _warp(v, move))
 
@@ -165,9 +157,7 @@ def boil(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
 def morph(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     """Things turn into something else: a smooth warp that grows over the window and snaps back."""
     length, (height, width) = window[1] - window[0], clip.video.shape[-2:]
-    field = functional.interpolate(
-        _normal(rng, 1, 2, height // 10, width // 10), (height, width), mode="bicubic"
-    )
+    field = functional.interpolate(_normal(rng, 1, 2, height // 10, width // 10), (height, width), mode="bicubic")
     grow = torch.linspace(0.4, 1.0, length)[:, None, None, None]
     move = field.permute(0, 2, 3, 1) * grow * _amount(severity, 1.2, 2.0, 3.0, 4.5, 6.5)
     return _inside(clip, window, lambda v: _warp(v, move))
@@ -222,9 +212,7 @@ def stutter(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
 def shuffle(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     """Frames out of order; the severity is how far they stray."""
     start, end = window
-    stray = np.arange(end - start) + rng.uniform(-1, 1, end - start) * _amount(
-        severity, 0.9, 1.3, 2.0, 3.0, 5.0
-    )
+    stray = np.arange(end - start) + rng.uniform(-1, 1, end - start) * _amount(severity, 0.9, 1.3, 2.0, 3.0, 5.0)
     order = np.argsort(stray)
     if (order == np.arange(end - start)).all():
         order[:2] = 1, 0
@@ -287,9 +275,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "collapse": collapse,
     "static": static,
 }
-WHOLE = frozenset(
-    {"drop", "slow", "collapse", "static"}
-)  # no frame labels: the trace is not confined to the window
+WHOLE = frozenset({"drop", "slow", "collapse", "static"})  # no frame labels: the trace is not confined to the window
 MILD = frozenset({"slow"})  # clean all the same: less motion costs a little, never as much as a flaw
 
 

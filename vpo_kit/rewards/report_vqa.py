@@ -53,9 +53,7 @@ def calibrate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> None:
         videos = [clip.video, *(degrade.DEGRADATIONS[k](clip, window, 2, rng) for k in kinds)]
         found.append(judge(_softened(clip, videos, rng)))
     frames = torch.stack(found)  # [clips, 1 + 6, F]
-    for _ in range(
-        30
-    ):  # the pool leans more to the worst frame the larger the scores, so no single division does
+    for _ in range(30):  # the pool leans more to the worst frame the larger the scores, so no single division does
         scores = pool(frames / judge.unit)
         judge.unit.mul_((scores[:, :1] - scores[:, 1:]).mean().clamp(0.1, 10.0))
     judge.offset.copy_(pool(frames[:, 0] / judge.unit).mean() * judge.unit)
@@ -85,9 +83,7 @@ def pair_accuracy(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> Mea
             if kind not in degrade.WHOLE:
                 inside = torch.zeros(clip.num_frames, dtype=torch.bool)
                 inside[start:end] = True
-                windows[kind].extend(
-                    (frames[1:, inside].mean(1) < frames[1:, ~inside].mean(1)).float().tolist()
-                )
+                windows[kind].extend((frames[1:, inside].mean(1) < frames[1:, ~inside].mean(1)).float().tolist())
         clean.append(float(scores[0]))
     return {
         "pairs": _mean(x for rows in pairs.values() for row in rows for x in row),
@@ -132,9 +128,7 @@ def world_accuracy(judge: FrameJudge, num_pairs: int, seed: int) -> Measured:
             length, draw = int(rng.integers(4, 10)), int(rng.integers(2**31))
             start = int(rng.integers(1, world.NUM_FRAMES - length + 1))
             flaw = world.Flaw(kind, start, start + length, float(rng.random()))
-            videos = [
-                world.render(scene, np.random.default_rng(draw), flaws).video for flaws in ((), (flaw,))
-            ]
+            videos = [world.render(scene, np.random.default_rng(draw), flaws).video for flaws in ((), (flaw,))]
             softness = Softness.draw(rng, 1.0)
             soft = [soften(torch.from_numpy(v), softness, rng) for v in videos]
             scores = pool(judge(torch.stack(soft)))

@@ -92,7 +92,5 @@ def blur(video: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     flat = video.reshape(-1, 1, *video.shape[-2:])
     flat = functional.pad(flat, (reach, reach, reach, reach), mode="replicate")
-    flat = functional.conv2d(
-        functional.conv2d(flat, kernel[None, None, None, :]), kernel[None, None, :, None]
-    )
+    flat = functional.conv2d(functional.conv2d(flat, kernel[None, None, None, :]), kernel[None, None, :, None])
     return flat.reshape(video.shape)

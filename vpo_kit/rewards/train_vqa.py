@@ -82,9 +82,7 @@ def draw_window(num_frames: int, rng: corpus.Rng) -> degrade.Window:
 def draw_batch(recipe: Recipe, step: int) -> Batch:
     """The batch of one step; it depends on the recipe and the step alone."""
     num_frames = int(np.random.default_rng([recipe.corpus_seed, 1, step]).choice([9, 13, 17]))
-    drawn = [
-        _variants(recipe, step * recipe.num_contents + g, num_frames) for g in range(recipe.num_contents)
-    ]
+    drawn = [_variants(recipe, step * recipe.num_contents + g, num_frames) for g in range(recipe.num_contents)]
     return Batch(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 
 
@@ -189,9 +187,7 @@ def train(kind: Kind, out: Path, steps: int = 1250, seed: int = 0, num_measured:
         "corpus_seed": recipe.corpus_seed,
         "torch": torch.__version__,
     }
-    return finish(
-        final, out / f"{kind}.safetensors", facts | {"python": platform.python_version()}, num_measured
-    )
+    return finish(final, out / f"{kind}.safetensors", facts | {"python": platform.python_version()}, num_measured)
 
 
 def finish(judge: FrameJudge, weights: Path, facts: dict[str, Any], num_clips: int = 60) -> Measured:
@@ -206,9 +202,7 @@ def finish(judge: FrameJudge, weights: Path, facts: dict[str, Any], num_clips: i
     return measured
 
 
-def _step(
-    judge: FrameJudge, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int
-) -> dict[str, Any]:
+def _step(judge: FrameJudge, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> dict[str, Any]:
     """One update; returns the parts of the loss."""
     # Constant until the last third: a longer run can go on from a checkpoint before the fall.
     pace = min(1.0, (step + 1) / recipe.warmup, 3 * (steps - step) / steps)
@@ -230,9 +224,7 @@ def _step(
 
 
 def _checkpoint(path: Path, parts: dict[str, Any], step: int) -> None:
-    torch.save(
-        {name: part.state_dict() for name, part in parts.items()} | {"step": step}, path.with_suffix(".tmp")
-    )
+    torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step}, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
 
 

@@ -103,9 +103,7 @@ class FrameJudge(nn.Module):
         """Colour, normalised luma, first differences in colour, second in luma: ``[B, F, 8, H, W]``."""
         if self.shape.opponent:
             red, green, blue = (video - 0.5).unbind(2)
-            video = torch.stack(
-                [(red + green + blue) / 3, 0.7 * (red - green), 0.4 * (red + green) - 0.8 * blue], 2
-            )
+            video = torch.stack([(red + green + blue) / 3, 0.7 * (red - green), 0.4 * (red + green) - 0.8 * blue], 2)
         luma = video[:, :, :1] if self.shape.opponent else video.mean(2, keepdim=True) - 0.5
         step = video[:, 1:] - video[:, :-1]
         step = torch.cat([step[:, :1], step], 1)  # not zero, which would look like a frozen first frame
@@ -203,9 +201,7 @@ class VQA(Reward):
         size = 1 if video.device.type == "cpu" else 8
         frames = torch.cat([self.judge(part) for part in torch.split(video, size)])
         parts = None if segments is None else torch.stack([pool(frames[:, a:b]) for a, b in segments], 1)
-        return RewardOutput(
-            pool(frames), parts, {"mean_frame": frames.mean(1), "worst_frame": frames.amin(1)}
-        )
+        return RewardOutput(pool(frames), parts, {"mean_frame": frames.mean(1), "worst_frame": frames.amin(1)})
 
 
 class GoldVQA(VQA):

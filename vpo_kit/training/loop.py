@@ -92,7 +92,8 @@ def train(
         norm = accelerator.clip_grad_norm_(policy.parameters, settings.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad()
-        row = {"step": step + 1, "loss": float(output.loss.detach()), "grad_norm": float(norm), **output.report}
+        row = {"step": step + 1, "loss": float(output.loss.detach()), "grad_norm": float(norm)}
+        row |= sorted(output.report.items())
         history.append(row)
         try:
             health.check(history, run.health)

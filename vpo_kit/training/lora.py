@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,16 +86,20 @@ class LoraPolicy:
 
     def export(self, folder: Path) -> None:
         """Write the LoRA so that ``pipe.load_lora_weights(folder)`` reads it, alpha included."""
-        network = self.model.network
+        settings = self.model.network.peft_config[POLICY].to_dict()
+        # PEFT keeps targets as a set, whose order changes from process to process: the same run, the same bytes
+        settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
         self.model.pipeline.save_lora_weights(
             str(folder),
             transformer_lora_layers=self._read(POLICY),
-            transformer_lora_adapter_metadata=network.peft_config[POLICY].to_dict(),
+            transformer_lora_adapter_metadata=settings,
         )
 
     def _add(self, name: str) -> None:
         try:
-            self.model.network.add_adapter(self._config, adapter_name=name)
+            with warnings.catch_warnings():  # PEFT asks whether a second adapter is meant: it is
+                warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+                self.model.network.add_adapter(self._config, adapter_name=name)
         except ValueError as error:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
         for key, parameter in self.model.network.named_parameters():
