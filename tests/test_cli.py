@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -156,6 +157,7 @@ def test_dry_run_loads_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_sample_score_eval_and_lists(
     train: list[object], tmp_path: Path, tiny_wan: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +187,7 @@ def test_sample_score_eval_and_lists(
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     _, shown = fails(capsys, "score", tmp_path / "bad.mp4")
     assert "bad.mp4" in shown
+    gc.collect()  # imageio-ffmpeg leaves the pipes of an ffmpeg that failed to the garbage collector
 
 
 def main_ok(arguments: list[object]) -> None:

@@ -149,7 +149,7 @@ def models() -> None:
 def train_vqa(
     output: Annotated[Path, typer.Option(help="folder for the weights and the report")],
     kind: Annotated[Literal["vqa", "gold"], typer.Option(help="gold is the held-out judge")] = "vqa",
-    steps: Annotated[int, typer.Option(min=1)] = 2500,
+    steps: Annotated[int, typer.Option(min=1)] = 1250,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train the built-in video quality judge on procedural clips."""

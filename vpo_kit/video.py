@@ -5,6 +5,7 @@ Video is float32 ``[..., F, 3, H, W]`` in [0, 1].
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -41,10 +42,10 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
 def read_video(path: Path) -> tuple[Tensor, float]:
     """All frames of a clip as ``[F, 3, H, W]`` and its frames a second. Raises `DataError`."""
     try:
-        reader = imageio_ffmpeg.read_frames(str(path))
-        about = reader.__next__()
-        width, height = about["size"]
-        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+        with closing(imageio_ffmpeg.read_frames(str(path))) as reader:
+            about = next(reader)
+            width, height = about["size"]
+            frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
     except (OSError, RuntimeError, ValueError, KeyError, StopIteration) as error:
         raise DataError(f"{path} cannot be decoded as a video") from error
     if not frames:

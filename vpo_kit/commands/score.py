@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ def run(paths: Sequence[Path], reward_name: str, prompt: str | None, assignments
     files = _files(paths)
     clips = [read_video(path) for path in files]
     judges = rewards.load(plans, torch.device("cpu")).parts
-    table = Table("file", *(judge.spec.name for judge in judges), "motion")
+    table = Table(Column("file", overflow="fold"), *(judge.spec.name for judge in judges), "motion")
     for path, (video, fps) in zip(files, clips, strict=True):
         with torch.no_grad():
             scores = [judge(video[None], [prompt or ""], fps=fps).score for judge in judges]

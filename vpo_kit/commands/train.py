@@ -50,11 +50,11 @@ def run(
         print(dump(recipe.run), end="")
         return
     folder = RunFolder(recipe.run.output or Path("runs") / f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
-    folder.start(recipe.run, resume=resume, overwrite=overwrite)
-    _train(recipe, folder, Console())
+    folder.check(recipe.run, resume=resume, overwrite=overwrite)
+    _train(recipe, folder, Console(), resume=resume)
 
 
-def _train(recipe: Recipe, folder: RunFolder, console: Console) -> None:
+def _train(recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool) -> None:
     run, started = recipe.run, time.monotonic()
     model = models.load(run.model, revision=run.revision, dtype=run.dtype)
     settings = recipes.settings_of(model.settings, run.sampling)
@@ -62,6 +62,7 @@ def _train(recipe: Recipe, folder: RunFolder, console: Console) -> None:
     policy = LoraPolicy(model, run.lora, run.seed)
     reward = rewards.load(recipe.reward, model.device) if recipe.reward else None
     judges = [*(reward.parts if reward else []), *rewards.load(recipe.judges, model.device).parts]
+    folder.start(run, resume=resume)  # only now: a model that does not load must leave nothing behind
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, run.seed)
     with policy.reference():  # at the start the reference is the bare model, whatever a checkpoint will load
         before = _measure(model, plan, judges, folder, 0, "before", console)

@@ -32,8 +32,8 @@ class RunFolder:
     def holds_run(self) -> bool:
         return (self.path / "config.yaml").is_file()
 
-    def start(self, run: Run, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready. Raises `OutputError`, or `ConfigError` for a resumed run with other settings."""
+    def check(self, run: Run, *, resume: bool, overwrite: bool) -> None:
+        """May `run` be written here? Raises `OutputError`, or `ConfigError` for a resumed run with other settings."""
         if self.holds_run and not (resume or overwrite):
             raise OutputError(f"{self.path} already holds a run: go on with --resume or replace it with --overwrite")
         if self.holds_run and resume:
@@ -41,6 +41,10 @@ class RunFolder:
         elif self.path.exists() and any(self.path.iterdir()):
             if not (self.holds_run and overwrite):
                 raise OutputError(f"{self.path} is not empty and holds no run: give another --output")
+
+    def start(self, run: Run, *, resume: bool) -> None:
+        """Make the folder ready, without an old run where this is a new one. Raises `OutputError`."""
+        if self.holds_run and not resume:
             self._remove_run()
         self.write("config.yaml", dump(run))
 
