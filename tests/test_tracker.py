@@ -15,13 +15,13 @@ from vpo_kit.models.sprites import tracker, world
 WORDS = ("colour", "shape", "direction", "speed_class")
 SCENES = world.scenes(held_out=False) + world.scenes(held_out=True)
 COUNT = 200
-MOTTLE = world._blur(np.random.default_rng(6).normal(size=(17, 1, 64, 64)), 1.0)
+MOTTLE = world.blur(np.random.default_rng(6).normal(size=(17, 1, 64, 64)), 1.0)
 MOTTLE /= MOTTLE.std()
 
 
 def _soften(video: world.Array, rng: np.random.Generator) -> world.Array:
     """What a lossy autoencoder does to ``[F, 3, H, W]``: soft edges, mottling, a shift of colour."""
-    soft = world._blur(video.astype(np.float64), 0.8)
+    soft = world.blur(video.astype(np.float64), 0.8)
     mottle = np.roll(MOTTLE, rng.integers(64, size=3), (0, 2, 3))
     shift = rng.uniform(-0.03, 0.03, (1, 3, 1, 1))
     return np.asarray(np.clip(soft + 0.012 * mottle + shift, 0, 1), np.float32)
@@ -30,7 +30,7 @@ def _soften(video: world.Array, rng: np.random.Generator) -> world.Array:
 def _wobble(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     """Draw every shape 0.2 px off, after the flaws of the path: a frozen shape wobbles too."""
     tracker._references()  # they must not wobble
-    cover = world._coverage
+    cover = world.coverage
 
     def wobbly(shape: str, path: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         return cover(shape, path + rng.normal(0, 0.2, path.shape), radius)
@@ -92,7 +92,7 @@ def test_a_strong_flaw_is_named(kind: str) -> None:
 
 def test_speed_and_path_match_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[NDArray[np.float64]] = []
-    draw = world._path
+    draw = world.draw_path
 
     def recorded(*args: Any) -> NDArray[np.float64]:
         drawn.append(draw(*args))

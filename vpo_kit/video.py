@@ -5,6 +5,7 @@ Video is float32 ``[..., F, 3, H, W]`` in [0, 1].
 
 from __future__ import annotations
 
+import warnings
 from contextlib import closing
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
 def read_video(path: Path) -> tuple[Tensor, float]:
     """All frames of a clip as ``[F, 3, H, W]`` and its frames a second. Raises `DataError`."""
     try:
-        with closing(imageio_ffmpeg.read_frames(str(path))) as reader:
+        with warnings.catch_warnings(), closing(imageio_ffmpeg.read_frames(str(path))) as reader:
+            warnings.simplefilter("ignore", ResourceWarning)  # imageio-ffmpeg leaves its pipes to the collector
             about = next(reader)
             width, height = about["size"]
             frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]

@@ -62,14 +62,14 @@ def _sprite(seed: int, rng: Rng) -> Redraw:
     """A scene of the sprite world (both sides of its split), without flaws: `world.render`, at any time."""
     scene = _scenes()[int(rng.integers(len(_scenes())))]
     radius = rng.uniform(7.0, 9.0)
-    path = world._path(scene, radius, rng)
+    path = world.draw_path(scene, radius, rng)
     fore = np.asarray(world.COLOURS[scene.colour])[None, :, None, None]
     back = np.asarray(world.BACKGROUNDS[scene.background])[None, :, None, None] * rng.uniform(0.92, 1.06)
 
     def redraw(time: Array, opacity: Array | None = None, shift: Array | None = None) -> Tensor:
         frames = np.arange(len(path))
         centres = np.stack([np.interp(time, frames, path[:, k]) for k in (0, 1)], 1)
-        cover = world._coverage(scene.shape, centres if shift is None else centres + shift, radius)
+        cover = world.coverage(scene.shape, centres if shift is None else centres + shift, radius)
         if opacity is not None:
             cover = cover * opacity[:, None, None]
         return torch.from_numpy((back + (fore - back) * cover[:, None]).astype(np.float32)).clamp(0, 1)

@@ -189,8 +189,8 @@ def _references() -> tuple[dict[str, Floats], dict[str, float]]:
     places = 32 + np.array([[0, 0], [0.5, 0.0], [0.0, 0.5], [0.3, 0.7]])
     moments, softness = {}, {}
     for shape in world.SHAPES:
-        sharp = np.concatenate([world._coverage(shape, places, radius) for radius in (7.0, 8.0, 9.0)])
-        blurred = [world._blur(sharp[:, None], sigma)[:, 0] for sigma in (0.5, 0.9, 1.4)]
+        sharp = np.concatenate([world.coverage(shape, places, radius) for radius in (7.0, 8.0, 9.0)])
+        blurred = [world.blur(sharp[:, None], sigma)[:, 0] for sigma in (0.5, 0.9, 1.4)]
         crops = [c[:, 32 - HALF : 33 + HALF, 32 - HALF : 33 + HALF] for c in (sharp, *blurred)]
         moments[shape] = _moments(np.concatenate(crops))
         softness[shape] = float(_softness(crops[2]).mean())

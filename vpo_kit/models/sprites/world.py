@@ -116,11 +116,11 @@ def draw_flaws(scene: Scene, rng: np.random.Generator) -> tuple[Flaw, ...]:
 def render(scene: Scene, rng: np.random.Generator, flaws: tuple[Flaw, ...] = ()) -> Clip:
     """Draw one clip: ``[NUM_FRAMES, 3, SIZE, SIZE]``, anti-aliased, with the given flaws."""
     radius = rng.uniform(7.0, 9.0)
-    path = _path(scene, radius, rng)
+    path = draw_path(scene, radius, rng)
     opacity = np.ones(NUM_FRAMES)
     for flaw in flaws:
         path, opacity = _disturb_path(path, opacity, flaw, rng)
-    cover = _coverage(scene.shape, path, radius) * opacity[:, None, None]
+    cover = coverage(scene.shape, path, radius) * opacity[:, None, None]
     level = rng.uniform(0.92, 1.06)
     fore = np.asarray(COLOURS[scene.colour])[None, :, None, None]
     back = np.asarray(BACKGROUNDS[scene.background])[None, :, None, None] * level
@@ -139,7 +139,7 @@ def training_clips(count: int, seed: int) -> Iterator[Clip]:
         yield render(scene, rng, draw_flaws(scene, rng))
 
 
-def _path(scene: Scene, radius: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def draw_path(scene: Scene, radius: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Centres ``[F, 2]`` (x, y) of a path that stays inside the picture."""
     speed = rng.uniform(*SPEEDS[scene.speed])
     time = np.arange(NUM_FRAMES) - (NUM_FRAMES - 1) / 2
@@ -155,7 +155,7 @@ def _path(scene: Scene, radius: float, rng: np.random.Generator) -> NDArray[np.f
     return path + rng.uniform(low, np.maximum(low, high))
 
 
-def _coverage(shape: str, path: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+def coverage(shape: str, path: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
     """Share of each pixel that the shape covers, ``[F, H, W]``, from its signed distance."""
     axis = np.arange(SIZE)
     x = axis[None, None, :] - path[:, 0, None, None]
@@ -201,7 +201,7 @@ def _disturb_pixels(video: NDArray[np.float64], flaw: Flaw, rng: np.random.Gener
         sign = np.where(np.arange(size) % 2, 1.0, -1.0)[:, None, None, None]
         window = window * (1 + sign * (0.30 + 0.15 * flaw.strength))
     elif flaw.kind == "blur":
-        window = _blur(window, 2.2 + 1.3 * flaw.strength)
+        window = blur(window, 2.2 + 1.3 * flaw.strength)
     elif flaw.kind == "blocks":
         coarse = window.reshape(size, 3, SIZE // 8, 8, SIZE // 8, 8).mean((3, 5))
         window = coarse.repeat(8, 2).repeat(8, 3)
@@ -215,7 +215,7 @@ def _disturb_pixels(video: NDArray[np.float64], flaw: Flaw, rng: np.random.Gener
     return video
 
 
-def _blur(video: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+def blur(video: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     reach = int(3 * sigma)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     kernel /= kernel.sum()
