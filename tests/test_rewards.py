@@ -76,7 +76,7 @@ def test_a_reward_that_is_not_finite_is_named() -> None:
 
 
 def test_plans_check_settings() -> None:
-    with pytest.raises(ConfigError, match="unknown setting reward.weigths"):
+    with pytest.raises(ConfigError, match=r"unknown setting reward\.weigths"):
         plan("vqa", {"weigths": "x"})
     with pytest.raises(ConfigError, match=r"write reward\.NAME\.setting"):
         plan("vqa+gold", {"weights": "x"})

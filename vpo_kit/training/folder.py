@@ -38,9 +38,8 @@ class RunFolder:
             raise OutputError(f"{self.path} already holds a run: go on with --resume or replace it with --overwrite")
         if self.holds_run and resume:
             self._check_same(run)
-        elif self.path.exists() and any(self.path.iterdir()):
-            if not (self.holds_run and overwrite):
-                raise OutputError(f"{self.path} is not empty and holds no run: give another --output")
+        elif self.path.exists() and any(self.path.iterdir()) and not (self.holds_run and overwrite):
+            raise OutputError(f"{self.path} is not empty and holds no run: give another --output")
 
     def start(self, run: Run, *, resume: bool) -> None:
         """Make the folder ready, without an old run where this is a new one. Raises `OutputError`."""

@@ -152,7 +152,7 @@ def draw_path(scene: Scene, radius: float, rng: np.random.Generator) -> NDArray[
         path = time[:, None] * speed * np.asarray(direction)
     margin = radius + 1.5
     low, high = margin - path.min(0), SIZE - 1 - margin - path.max(0)
-    return path + rng.uniform(low, np.maximum(low, high))
+    return np.asarray(path + rng.uniform(low, np.maximum(low, high)))
 
 
 def coverage(shape: str, path: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
@@ -172,7 +172,7 @@ def coverage(shape: str, path: NDArray[np.float64], radius: float) -> NDArray[np
         upright = np.maximum(abs(x) - width, abs(y) - arm)
         level = np.maximum(abs(x) - arm, abs(y) - width)
         distance = np.minimum(upright, level)
-    return np.clip(0.5 - distance, 0, 1)
+    return np.asarray(np.clip(0.5 - distance, 0, 1))
 
 
 def _disturb_path(
@@ -223,7 +223,7 @@ def blur(video: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
         pad = [(0, 0)] * 4
         pad[axis] = (reach, reach)
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(video, pad, mode="edge"), 2 * reach + 1, axis)
-        video = np.asarray(windows @ kernel, dtype=np.float64)
+        video = np.asarray(windows @ kernel)
     return video
 
 
