@@ -1,0 +1,58 @@
+"""The pictures in docs: ``python -m benchmarks.pictures sheet|change``.
+
+`sheet` samples the embedded model on held-out prompts; `change` shows the demo run's videos before and after.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.image import imsave
+from torch import Tensor
+
+from vpo_kit import models
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, videos
+from vpo_kit.models.loading import prompts_of
+from vpo_kit.prompts import read_prompts
+from vpo_kit.video import read_video
+
+DOCS = Path(__file__).parent.parent / "docs" / "images"
+FRAMES = slice(0, 17, 2)
+
+
+def strip(video: Tensor, gap: int = 2) -> np.ndarray:
+    """Every second frame of one clip ``[F, 3, H, W]``, side by side."""
+    frames = torch.nn.functional.pad(video[FRAMES], (gap, 0, gap, 0), value=1.0)
+    return np.concatenate([frame.permute(1, 2, 0).numpy() for frame in frames], 1)
+
+
+def sheet(count: int = 12) -> None:
+    """`count` held-out prompts, spread over the file, seed 0, one row each."""
+    model = models.load("sprites")
+    file = prompts_of("sprites", "heldout")
+    assert file is not None
+    prompts = read_prompts(file)
+    chosen = [prompts[i * len(prompts) // count] for i in range(count)]
+    rows = [strip(clip) for _, batch in videos(model, Plan(chosen, 1, model.settings, count, 0)) for clip in batch]
+    imsave(DOCS / "sprites.png", np.concatenate(rows).clip(0, 1))
+    (DOCS / "sprites.txt").write_text("\n".join(chosen) + "\n")
+
+
+def change(run: Path = Path("runs/demo"), count: int = 6) -> None:
+    """The prompts with the biggest rise of the reward: before above, after below."""
+    folders = sorted((run / "samples").glob("step-*"))
+    before, after = Evaluation.load(folders[0]), Evaluation.load(folders[-1])
+    rise = np.subtract(after.metrics["vqa"], before.metrics["vqa"])
+    rows = []
+    for i in np.argsort(-rise)[:count]:
+        clips = [read_video(folder / before.files[i])[0] for folder in (folders[0], folders[-1])]
+        rows.append(np.pad(np.concatenate([strip(clip) for clip in clips]), ((0, 8), (0, 0), (0, 0)), constant_values=1))
+    imsave(DOCS / "before_after.png", np.concatenate(rows).clip(0, 1))
+
+
+if __name__ == "__main__":
+    DOCS.mkdir(parents=True, exist_ok=True)
+    {"sheet": sheet, "change": change}[sys.argv[1]]()
