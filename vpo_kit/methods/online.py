@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from vpo_kit import losses
@@ -25,6 +25,12 @@ class OnlineConfig(MethodConfig, PreferenceConfig):
     """Settings of `online`. The defaults of beta and draws are for the embedded model, found by experiment."""
 
     num_candidates: int = Field(4, ge=2, description="videos for each prompt (n); not in the paper")
+    num_pairs: int = Field(
+        1, ge=1, description="best against worst, second best against second worst, ... of a prompt; 1 is the paper's"
+    )
+    rollout_steps: int | None = Field(
+        None, ge=1, description="denoising steps of a rollout; default: those of sampling"
+    )
     min_margin: float = Field(
         0.0, ge=0, description="prompts whose best and worst are closer are skipped; not in the paper"
     )
@@ -34,10 +40,16 @@ class OnlineConfig(MethodConfig, PreferenceConfig):
     reference_every: int = Field(200, ge=1, description="optimiser steps between hard copies (K)")
     reference_decay: float = Field(0.99, gt=0, lt=1, description="per step, for ema")
 
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> OnlineConfig:
+        if 2 * self.num_pairs > self.num_candidates:
+            raise ValueError(f"{self.num_pairs} pairs of a prompt need at least {2 * self.num_pairs} candidates")
+        return self
+
 
 @dataclass(frozen=True)
 class Rollout:
-    """Pairs for one or more optimiser steps: `labels` ``[P]`` are +1, or 0 where the margin is too small."""
+    """Pairs for one or more optimiser steps: `labels` are +1, or 0 where the margin is too small."""
 
     winners: Tensor
     losers: Tensor
@@ -97,25 +109,27 @@ class Online(Method):
         assert context.reward is not None
         scored = context.reward(video, prompts, fps=context.sampling.fps, group=n)
         scores = scored.score.view(-1, n)
-        best, worst = scores.argmax(1), scores.argmin(1)
-        rows = torch.arange(len(scores), device=scores.device) * n
-        margin = scores.max(1).values - scores.min(1).values
-        # a margin of zero is a tie whatever the threshold: best and worst are then the same video
+        ranked, order = scores.sort(dim=1, descending=True, stable=True)
+        order = order + torch.arange(len(scores), device=scores.device)[:, None] * n
+        k = self.config.num_pairs
+        best, worst = order[:, :k].flatten(), order.flip(1)[:, :k].flatten()
+        margin = (ranked[:, :k] - ranked.flip(1)[:, :k]).flatten()
+        # a margin of zero is a tie whatever the threshold
         labels = (margin > self.config.min_margin).to(latents.dtype)
         raw = {f"reward/{name}": float(value.mean()) for name, value in scored.components.items()}
         summary = {
             "reward_mean": float(scores.mean()),
             "reward_std": float(scores.std(1).mean()),
-            "reward_margin": float(margin.mean()),
+            "reward_margin": float((ranked[:, 0] - ranked[:, -1]).mean()),
             "skipped": float((labels == 0).float().mean()),
             "motion": float(motion(video).mean()),
         }
         kept = labels.nonzero().flatten() if labels.any() else torch.arange(len(labels), device=labels.device)
         return Rollout(
-            latents[rows + best][kept],
-            latents[rows + worst][kept],
+            latents[best][kept],
+            latents[worst][kept],
             labels[kept],
-            batch.conditions[kept],
+            batch.conditions.repeat(k)[kept],
             {**summary, **(raw if len(raw) > 1 else {})},
         )
 
@@ -125,12 +139,13 @@ class Online(Method):
         model = context.policy.model
         shape = model.latent_shape(settings.frames, settings.height, settings.width)
         guidance = Guidance(settings.guidance, context.negative)
+        steps = self.config.rollout_steps or settings.steps
         latents, videos = [], []
         for start in range(0, len(conditions), context.batch_size):
             rows = range(start, min(start + context.batch_size, len(conditions)))
             noise = draw_noise(shape, [derive_seed(context.seed, "rollout", step, i) for i in rows], model.device)
             part = conditions[slice(rows.start, rows.stop)]
-            latents.append(sample(model, part, noise=noise, steps=settings.steps, guidance=guidance))
+            latents.append(sample(model, part, noise=noise, steps=steps, guidance=guidance))
             videos.append(model.decode(latents[-1]))
         return torch.cat(latents), torch.cat(videos)
 
