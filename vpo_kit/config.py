@@ -45,7 +45,7 @@ class Lora(Section):
 class Optimiser(Section):
     """AdamW with a linear warm-up, then a constant rate."""
 
-    lr: float = Field(2e-4, gt=0)
+    lr: float = Field(1.5e-3, gt=0, description="for the embedded model, found by experiment; recipes set their own")
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(5, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
@@ -83,7 +83,7 @@ class Run(Section):
     prompts: Path | None = Field(None, description="one prompt a line; default: the model's own training prompts")
     output: Path | None = Field(None, description="run folder; default: runs/METHOD-DATE")
     seed: int = Field(0, ge=0)
-    steps: int = Field(60, ge=1, description="optimiser steps")
+    steps: int = Field(40, ge=1, description="optimiser steps")
     prompts_per_step: int = Field(8, ge=1)
     sampling: Sampling = Sampling()
     lora: Lora = Lora()

@@ -34,7 +34,8 @@ class OnlineConfig(MethodConfig, PreferenceConfig):
     min_margin: float = Field(
         0.0, ge=0, description="prompts whose best and worst are closer are skipped; not in the paper"
     )
-    updates_per_rollout: int = Field(4, ge=1, description="optimiser steps for each fresh batch; not in the paper")
+    beta: float = Field(250.0, gt=0, description="strength of the tie to the reference (mean reduction)")
+    updates_per_rollout: int = Field(2, ge=1, description="optimiser steps for each fresh batch; not in the paper")
     num_draws: int = Field(2, ge=1, description="draws of (t, noise) for each pair and step; not in the paper")
     reference_update: Literal["never", "hard", "ema"] = Field("hard", description="hard is the paper's")
     reference_every: int = Field(200, ge=1, description="optimiser steps between hard copies (K)")

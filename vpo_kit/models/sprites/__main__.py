@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--crop-steps", type=int, default=1500)
     parser.add_argument("--autoencoder-steps", type=int, default=650)
     parser.add_argument("--clips", type=int, default=6144)
-    parser.add_argument("--steps", type=int, default=5000, help="transformer steps")
+    parser.add_argument("--steps", type=int, default=4600, help="transformer steps")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--bf16", action="store_true", help="train the transformer in bfloat16 (AVX512-BF16 or a GPU)")
     args = parser.parse_args()
