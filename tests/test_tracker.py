@@ -35,7 +35,7 @@ def _wobble(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     def wobbly(shape: str, path: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
         return cover(shape, path + rng.normal(0, 0.2, path.shape), radius)
 
-    monkeypatch.setattr(world, "_coverage", wobbly)
+    monkeypatch.setattr(world, "coverage", wobbly)
 
 
 def _flaws(scene: world.Scene, rng: np.random.Generator) -> tuple[world.Flaw, ...]:
@@ -98,7 +98,7 @@ def test_speed_and_path_match_the_drawing(monkeypatch: pytest.MonkeyPatch) -> No
         drawn.append(draw(*args))
         return drawn[-1]
 
-    monkeypatch.setattr(world, "_path", recorded)
+    monkeypatch.setattr(world, "draw_path", recorded)
     rng = np.random.default_rng(4)
     for scene in SCENES[::40]:
         seen = tracker.track(world.render(scene, rng).video)

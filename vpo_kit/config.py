@@ -38,7 +38,7 @@ class Sampling(Section):
 
 class Lora(Section):
     rank: int = Field(16, ge=1)
-    alpha: float = Field(16, gt=0)
+    alpha: float = Field(16.0, gt=0)
     targets: list[str] | None = Field(None, description="linear layers by name; default: the model family's")
 
 

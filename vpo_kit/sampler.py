@@ -101,11 +101,13 @@ def sample(
 
 
 def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: Any, guidance: Guidance | None) -> Tensor:
-    """One prediction; with guidance both branches go through the network in one batch."""
+    """One prediction. The branches of guidance go through the network one after the other, as in the pipelines: the
+    result is then theirs to the last bit, and a batch of videos leaves nothing to gain from doubling it.
+    """
     count = len(x_t)
+    positive = model.predict(x_t, t.expand(count), conditions)
     if guidance is None or guidance.scale == 1:
-        return model.predict(x_t, t.expand(count), conditions)
+        return positive
     negative = guidance.negative if len(guidance.negative) == count else guidance.negative.expand(count)
-    both = type(conditions).cat([conditions, negative])
-    positive, unconditional = model.predict(torch.cat([x_t, x_t]), t.expand(2 * count), both).chunk(2)
+    unconditional = model.predict(x_t, t.expand(count), negative)
     return unconditional + guidance.scale * (positive - unconditional)

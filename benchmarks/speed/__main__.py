@@ -66,7 +66,7 @@ def online_step() -> tuple[float, float]:
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     noise = draw_noise(shape, range(2 * count))
     rolled, paired = conditions.repeat(NUM_CANDIDATES), conditions.repeat(2)
-    both = type(rolled).cat([rolled, negative.expand(count)])
+    negatives = negative.expand(count)
     time_in = torch.full((2 * count,), 500.0)
 
     def ours() -> None:
@@ -75,7 +75,8 @@ def online_step() -> tuple[float, float]:
     def bare() -> None:
         with torch.no_grad():
             for _ in range(settings.steps):
-                model.predict(noise, time_in, both)
+                model.predict(noise[:count], time_in[:count], rolled)
+                model.predict(noise[:count], time_in[:count], negatives)
             video = model.decode(noise[:count])
             reward.parts[0](video, None, fps=settings.fps)
             with policy.reference():

@@ -68,8 +68,10 @@ class WanModel(VideoModel):
 
     def decode(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        z = latents.to(vae.device).float() * self._std.to(vae.device) + self._mean.to(vae.device)
-        video: Tensor = vae.decode(z.to(vae.dtype), return_dict=False)[0]
+        z = latents.to(vae.device, vae.dtype)
+        # divided by the inverse, as in the pipeline: the same to the last bit
+        z = z / (1 / self._std).to(z) + self._mean.to(z)
+        video: Tensor = vae.decode(z, return_dict=False)[0]
         return (video.float() / 2 + 0.5).clamp(0, 1).transpose(1, 2)
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:

@@ -76,11 +76,13 @@ def build_transformer(
 
 
 def export(vae: AutoencoderKLWan, both: Any, mean: Tensor, std: Tensor, folder: Path) -> None:
-    """Write the pipeline in half precision, its sizes and its prompts."""
+    """Write the pipeline, its sizes and its prompts. Half precision, but for the text encoder: transformers loads what
+    is in the file, diffusers always float32, and the two must not depend on who loads them.
+    """
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
     pipeline = WanPipeline(
         tokenizer=parts.tokenizer(),
-        text_encoder=both["text"].half(),
+        text_encoder=both["text"].half().float(),
         vae=vae.half(),
         scheduler=parts.scheduler(),
         transformer=both["transformer"].half(),
