@@ -47,6 +47,7 @@ def train(tiny_wan: Path, tmp_path: Path) -> list[object]:
         (["--prompts", "/none.txt"], 1, "cannot read the prompts /none.txt"),
         (["--config", "/none.yaml"], 2, "/none.yaml: No such file or directory"),
         (["--resume", "--overwrite"], 2, "give one of them"),
+        (["--set", "attention=xformers"], 2, "attention: xformers"),
         (["--nonsense"], 2, "No such option"),
         (["--set", "sampling.frames=8"], 2, "the nearest that do are 9 frames of 32 x 32"),
         (["--reward", NAN_REWARD], 1, "reward 'broken' is not finite for the prompt"),

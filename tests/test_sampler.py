@@ -128,3 +128,12 @@ def test_same_video_as_the_pipeline(tiny_wan: Path, guidance: float) -> None:
     ).frames
     assert float((ours - video).abs().max()) < 1e-4
     assert float(ours.std()) > 0.01
+
+
+def test_attention_backend_changes_nothing(tiny_wan: Path) -> None:
+    x, t = torch.randn(1, 8, 3, 4, 4), torch.tensor([400.0])
+    found = []
+    for attention in ("auto", "sdpa"):
+        model = models.load(str(tiny_wan), attention=attention)
+        found.append(model.predict(x, t, model.encode_prompts(["a red circle"])))
+    torch.testing.assert_close(*found)

@@ -80,6 +80,7 @@ class Run(Section):
     model: str = "sprites"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["auto", "sdpa", "xformers"] = Field("auto", description="xformers is an extra, for CUDA only")
     prompts: Path | None = Field(None, description="one prompt a line; default: the model's own training prompts")
     output: Path | None = Field(None, description="run folder; default: runs/METHOD-DATE")
     seed: int = Field(0, ge=0)

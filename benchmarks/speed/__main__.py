@@ -10,7 +10,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,18 +86,8 @@ def online_step() -> tuple[float, float]:
     return ratio(ours, bare)
 
 
-def help_page() -> tuple[float, float]:
-    """`vpo --help` over an interpreter that only imports typer and rich."""
-
-    def start(*arguments: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-
-    return ratio(start("-m", "vpo_kit", "--help"), start("-c", "import typer, rich.console, rich.table"), rounds=9)
-
-
 BENCHMARKS: dict[str, tuple[Callable[[], tuple[float, float]], str, float]] = {
     "online step": (online_step, "the bare network, autoencoder and reward calls", 1.15),
-    "vpo --help": (help_page, "python -c 'import typer, rich'", 1.5),
 }
 
 

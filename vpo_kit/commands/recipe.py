@@ -12,7 +12,7 @@ from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Method, MethodConfig
 from vpo_kit.models.base import Settings
-from vpo_kit.models.loading import prompts_of, resolve
+from vpo_kit.models.loading import check_attention, prompts_of, resolve
 from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
@@ -51,6 +51,7 @@ def check(run: Run) -> Recipe:
         _check_reward(part, method, run.method_name)
     health.validate(run.health)
     resolve(run.model)
+    check_attention(run.attention)
     held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
     resolved = run.model_copy(update={"method": {"name": run.method_name, **method_config.model_dump(mode="json")}})
     return Recipe(

@@ -56,7 +56,7 @@ def run(
 
 def _train(recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool) -> None:
     run, started = recipe.run, time.monotonic()
-    model = models.load(run.model, revision=run.revision, dtype=run.dtype)
+    model = models.load(run.model, revision=run.revision, dtype=run.dtype, attention=run.attention)
     settings = recipes.settings_of(model.settings, run.sampling)
     model.latent_shape(settings.frames, settings.height, settings.width)
     policy = LoraPolicy(model, run.lora, run.seed)

@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from vpo_kit.models.base import VideoModel
 
 
-def load(name_or_path: str, *, revision: str | None = None, dtype: str = "float32") -> VideoModel:
+def load(
+    name_or_path: str, *, revision: str | None = None, dtype: str = "float32", attention: str = "auto"
+) -> VideoModel:
     """Load a diffusers pipeline by name, folder or hub id; see `vpo_kit.models.loading.load`."""
     from vpo_kit.models import loading  # diffusers takes seconds to import, and the sprite world does without it
 
-    return loading.load(name_or_path, revision=revision, dtype=dtype)
+    return loading.load(name_or_path, revision=revision, dtype=dtype, attention=attention)
 
 
 __all__ = ["load"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from vpo_kit.config import validate
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.registry import MODELS
 
@@ -50,12 +51,26 @@ def resolve(name_or_path: str) -> str:
     return name_or_path
 
 
-def load(name_or_path: str, *, revision: str | None = None, dtype: str = "float32") -> VideoModel:
+def check_attention(name: str) -> None:
+    """Raises `ConfigError` where the attention backend `name` cannot run here."""
+    if name != "xformers":
+        return
+    if importlib.util.find_spec("xformers") is None:
+        raise ConfigError("attention: xformers is not installed: pip install 'vpo-kit[xformers]', or use sdpa")
+    if not torch.cuda.is_available():
+        raise ConfigError("attention: xformers needs a CUDA device, and there is none: use sdpa")
+
+
+def load(
+    name_or_path: str, *, revision: str | None = None, dtype: str = "float32", attention: str = "auto"
+) -> VideoModel:
     """Load a pipeline and wrap it in the adapter of its class, on the GPU where there is one.
 
     `name_or_path` is an embedded model's name, a local folder or a hub id (`HF_HUB_OFFLINE` is respected); `dtype` a
-    torch dtype's name for the weights. Raises `ModelError`.
+    torch dtype's name for the weights; `attention` is auto (diffusers' own choice), sdpa or xformers.
+    Raises `ModelError`, or `ConfigError` for an attention backend that cannot run here.
     """
+    check_attention(attention)
     source = resolve(name_or_path)
     try:
         index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
@@ -78,6 +93,8 @@ def load(name_or_path: str, *, revision: str | None = None, dtype: str = "float3
         raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     model: VideoModel = adapter(_on_device(pipeline), _settings(source), name_or_path)
+    if attention != "auto":
+        model.network.set_attention_backend({"sdpa": "native"}.get(attention, attention))
     return model
 
 
