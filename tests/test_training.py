@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import CheckpointError, HealthError
-from vpo_kit.methods.base import Context
+from vpo_kit.methods.base import Batch, Context, StepOutput
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
@@ -50,7 +50,12 @@ class Broken(Brightness):
 
 
 def run_once(
-    model: VideoModel, folder: Path, steps: int, settings: dict[str, object] | None = None, every: int = 2
+    model: VideoModel,
+    folder: Path,
+    steps: int,
+    settings: dict[str, object] | None = None,
+    every: int = 2,
+    kind: type[Online] = Online,
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
     run = config.build({
@@ -61,7 +66,7 @@ def run_once(
         encode = PromptCache(model)
         chosen = OnlineConfig(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
         context = Context(policy, Mixture([(Brightness(), 1.0)]), model.settings, encode([""]), 8, 0)
-        method = Online(chosen, context)
+        method = kind(chosen, context)
         stream = PromptStream(PROMPTS, 2, 0)
         target = RunFolder(folder)
         return train(run, method, policy, stream, encode, target, on_step=lambda _: None, on_notice=lambda _: None)
@@ -158,6 +163,26 @@ def test_all_candidates_alike_is_a_tie(model: VideoModel, tmp_path: Path) -> Non
     assert [row["loss"] for row in rows] == [0.0, 0.0]
     assert rows[0]["skipped"] == 1.0
     assert rows[1]["grad_norm"] == 0.0
+
+
+class Exploding(Online):
+    """Good for two steps; then the loss is finite and its gradient is not."""
+
+    def step(self, batch: Batch) -> StepOutput:
+        output = super().step(batch)
+        if batch.step < 2:
+            return output
+        return StepOutput(torch.sqrt(output.loss - output.loss.detach()) + 0.5, output.report)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(model: VideoModel, tmp_path: Path) -> None:
+    with pytest.raises(HealthError, match=r"step 3: the gradient is .*no weight was changed") as caught:
+        run_once(model, tmp_path, 4, kind=Exploding)
+    assert caught.value.check == "not_finite"
+    found = checkpoints.latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found[0].step == 2
+    assert all(torch.isfinite(value).all() for value in found[0].policy.values())
 
 
 def row(**values: float) -> dict[str, float]:

@@ -85,11 +85,12 @@ def train(
             conditions = encode(prompts)
         batch = Batch(step, prompts, conditions)
         output = method.step(batch)
-        _must_be_finite(output.loss, batch, run)
+        _must_be_finite("loss", output.loss, batch, run)
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
         accelerator.backward(output.loss)
         norm = accelerator.clip_grad_norm_(policy.parameters, settings.max_grad_norm)
+        _must_be_finite("gradient", norm, batch, run)
         optimiser.step()
         optimiser.zero_grad()
         row = {"step": step + 1, "loss": float(output.loss.detach()), "grad_norm": float(norm)}
@@ -108,11 +109,12 @@ def train(
     return history
 
 
-def _must_be_finite(loss: Tensor, batch: Batch, run: Run) -> None:
-    if not torch.isfinite(loss) and "not_finite" not in run.health.disable:
+def _must_be_finite(what: str, value: Tensor, batch: Batch, run: Run) -> None:
+    """Before the optimiser's step: afterwards the weights would be lost, and the next checkpoint with them."""
+    if not torch.isfinite(value) and "not_finite" not in run.health.disable:
         shown = "; ".join(repr(prompt) for prompt in batch.prompts[:3])
         raise HealthError(
-            "not_finite", f"step {batch.step + 1}: the loss is {float(loss)}; prompts {shown}; no weight was changed"
+            "not_finite", f"step {batch.step + 1}: the {what} is {float(value)}; prompts {shown}; no weight was changed"
         )
 
 
