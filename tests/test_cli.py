@@ -185,6 +185,8 @@ def test_sample_score_eval_and_lists(
     ):
         _, shown = fails(capsys, *arguments)
         assert message in shown
+    _, shown = fails(capsys, "score", out, "--reward", "tests.test_training:Wordy")
+    assert "reward 'wordy' judges a video by its prompt: give --prompt" in shown
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
     _, shown = fails(capsys, "score", tmp_path / "bad.mp4")
     assert "bad.mp4" in shown

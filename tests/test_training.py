@@ -49,6 +49,10 @@ class Broken(Brightness):
         return RewardOutput(torch.full((len(video),), math.nan))
 
 
+class Wordy(Brightness):
+    spec = RewardSpec("wordy", "none", "closed form", "0 to 1", False, False, needs_prompt=True)
+
+
 def run_once(
     model: VideoModel,
     folder: Path,

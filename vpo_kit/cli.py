@@ -165,6 +165,10 @@ def main(arguments: list[str] | None = None) -> Any:
     except VpoError as error:
         print(f"vpo: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a disk that fills up can strike anywhere
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vpo: {where}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("vpo: interrupted; a run goes on with --resume", file=sys.stderr)
         raise SystemExit(130) from None

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vpo_kit import config
-from vpo_kit.errors import ConfigError
+from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.models.base import VideoModel
 
 POLICY, REFERENCE = "default", "reference"
@@ -85,15 +86,18 @@ class LoraPolicy:
             set_peft_model_state_dict(self.model.network, reference, REFERENCE)
 
     def export(self, folder: Path) -> None:
-        """Write the LoRA so that ``pipe.load_lora_weights(folder)`` reads it, alpha included."""
+        """Write the LoRA so that ``pipe.load_lora_weights(folder)`` reads it, alpha included. Raises `OutputError`."""
         settings = self.model.network.peft_config[POLICY].to_dict()
         # PEFT keeps targets as a set, whose order changes from process to process: the same run, the same bytes
         settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
-        self.model.pipeline.save_lora_weights(
-            str(folder),
-            transformer_lora_layers=self._read(POLICY),
-            transformer_lora_adapter_metadata=settings,
-        )
+        try:
+            self.model.pipeline.save_lora_weights(
+                str(folder),
+                transformer_lora_layers=self._read(POLICY),
+                transformer_lora_adapter_metadata=settings,
+            )
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
 
     def _add(self, name: str) -> None:
         try:
