@@ -50,6 +50,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         partial.rename(final)
         _sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise OutputError(f"cannot write the checkpoint {final}: {error}; the ones before it are untouched") from error
     for old in _folders(folder)[keep:]:
         shutil.rmtree(old)
