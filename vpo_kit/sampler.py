@@ -101,8 +101,8 @@ def sample(
 
 
 def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: Any, guidance: Guidance | None) -> Tensor:
-    """One prediction. The branches of guidance go through the network one after the other, as in the pipelines: the
-    result is then theirs to the last bit, and a batch of videos leaves nothing to gain from doubling it.
+    """One prediction. The branches of guidance go through the network one after the other, as in the pipelines, so
+    that the arithmetic is theirs; in one batch the last bits could differ, and guidance multiplies differences.
     """
     count = len(x_t)
     positive = model.predict(x_t, t.expand(count), conditions)

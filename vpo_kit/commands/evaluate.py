@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vpo_kit import models
+from vpo_kit import config, models
 from vpo_kit.commands import loras
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import evaluation_bar, print_changes
@@ -18,7 +18,7 @@ from vpo_kit.evaluation.evaluate import Plan, compare, evaluate
 from vpo_kit.models.loading import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.training.folder import RunFolder, settings_of
+from vpo_kit.training.folder import RunFolder
 
 
 def run(
@@ -74,7 +74,7 @@ def run(
 
 def _model_of(run: Path) -> str:
     if (run / "config.yaml").is_file():
-        return str(settings_of(run).get("model", "sprites"))
+        return str(config.read_file(run / "config.yaml").get("model", "sprites"))
     return "sprites"
 
 

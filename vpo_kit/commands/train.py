@@ -23,7 +23,7 @@ from vpo_kit.methods.base import Context
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training.folder import RunFolder, settings_of
+from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import PromptCache, PromptStream, train
 from vpo_kit.training.lora import LoraPolicy
 
@@ -119,7 +119,7 @@ def _finish(
             evaluations=[before, after],
             folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
             log=_log(folder),
-            settings=settings_of(folder.path),
+            settings=run.model_dump(mode="json"),
             licences={part.kind.spec.name: part.kind.spec.licence for part in [*recipe.reward, *recipe.judges]},
             health=str(stopped or "passed"),
         )

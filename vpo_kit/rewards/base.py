@@ -80,10 +80,6 @@ class Mixture(nn.Module):
         self.weights = [weight for _, weight in parts]
 
     @property
-    def specs(self) -> list[RewardSpec]:
-        return [reward.spec for reward in self.parts]
-
-    @property
     def parts(self) -> list[Reward]:
         return [reward for reward in self.rewards if isinstance(reward, Reward)]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from vpo_kit.config import Run, build, dump, read_file
 from vpo_kit.errors import ConfigError, OutputError
@@ -56,7 +55,8 @@ class RunFolder:
             partial.write_text(text, encoding="utf-8")
             partial.replace(target)
         except OSError as error:
-            partial.unlink(missing_ok=True) if os.access(target.parent, os.W_OK) else None
+            with suppress(OSError):
+                partial.unlink()
             raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
     def append(self, row: dict[str, Any]) -> None:
@@ -91,12 +91,3 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("config.yaml", "metrics.jsonl", "summary.json", "report.html"):
             (self.path / name).unlink(missing_ok=True)
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    """The settings a run was started with. Raises `ConfigError` where the folder holds none."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{folder} holds no run (no config.yaml)")
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return values
