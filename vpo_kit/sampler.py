@@ -15,15 +15,20 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vpo_kit.schedule import Schedule
+
 Callback = Callable[[int, Tensor], None]
 
 
 class Denoiser(Protocol):
     """What the sampler needs of a model; a closed form will do, as the tests show."""
 
+    schedule: Schedule
+
     def predict(self, latents: Tensor, t: Tensor, conditions: Any) -> Tensor: ...
 
-    def new_scheduler(self) -> Any: ...
+    def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
+        """A fresh diffusers scheduler with `steps` steps set, for latents of `shape` ``(C, T, h, w)``."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,15 @@ class Guidance:
 
 @dataclass(frozen=True)
 class PartialStart:
-    """Start from the clean latent `x` noised to level `eta` in (0, 1] instead of from pure noise.
-
-    The level is the schedule's own sigma nearest to `eta`, so that the sampler really starts there, also on a
-    shifted schedule.
-    """
+    """Start at step `first` of the chain, from the clean latent `x` noised to the level at which that step starts."""
 
     x: Tensor
-    eta: float
+    first: int
+
+
+def chain_levels(model: Denoiser, steps: int, shape: Sequence[int]) -> Tensor:
+    """The share of noise ``[steps]`` at which each step of the chain starts, as the scheduler shifts it."""
+    return model.schedule.noise_level(model.schedule.chain_times(model.new_scheduler(steps, shape))).cpu()
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -71,18 +77,18 @@ def sample(
 ) -> Tensor:
     """Denoise `noise` ``[B, C, T, h, w]`` to clean latents in `steps` steps of the full chain.
 
-    With `start` only the part of the chain below `start.eta` runs. Gradient flows through the last `grad_steps`
+    With `start` only the chain from step `start.first` on runs. Gradient flows through the last `grad_steps`
     steps, each checkpointed; the steps before build no graph. `callback` gets each step's number and latents.
     """
-    scheduler = model.new_scheduler()
-    scheduler.set_timesteps(steps, device=noise.device)
+    scheduler = model.new_scheduler(steps, noise.shape[1:])
     first, latents = 0, noise
     if start is not None:
-        sigmas = scheduler.sigmas[:-1]
-        first = int((sigmas - start.eta).abs().argmin())
-        latents = (1 - sigmas[first]) * start.x + sigmas[first] * noise
-    scheduler.set_begin_index(first)
-    timesteps = scheduler.timesteps[first:]
+        first = start.first
+        t = model.schedule.chain_times(scheduler)[first]
+        latents = model.schedule.add_noise(start.x, noise, t.expand(len(noise)))
+    if hasattr(scheduler, "set_begin_index"):  # the others look the step up by its time
+        scheduler.set_begin_index(first)
+    timesteps = scheduler.timesteps[first:].to(noise.device)
     graph_from = len(timesteps) - grad_steps
 
     def step(x_t: Tensor, t: Tensor) -> Tensor:

@@ -44,6 +44,14 @@ class Schedule(ABC):
     def network_time(self, t: Tensor) -> Tensor:
         """``t`` in the units of the network's timestep input."""
 
+    @abstractmethod
+    def chain_times(self, scheduler: Any) -> Tensor:
+        """``t`` at which each step of a sampling chain starts, from a diffusers scheduler whose steps are set."""
+
+    @abstractmethod
+    def noise_level(self, t: Tensor) -> Tensor:
+        """The share of noise in ``x_t``, in [0, 1]: the flow time of the same signal-to-noise ratio."""
+
 
 class FlowSchedule(Schedule):
     """Rectified flow: ``x_t = (1 - t) x + t eps``, target ``eps - x``; ``t`` is logit-normal(0, 1) in training."""
@@ -66,6 +74,13 @@ class FlowSchedule(Schedule):
 
     def network_time(self, t: Tensor) -> Tensor:
         return t * self.num_train_timesteps
+
+    def chain_times(self, scheduler: Any) -> Tensor:
+        sigmas: Tensor = scheduler.sigmas[:-1]
+        return sigmas
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        return t
 
 
 class DDPMSchedule(Schedule):
@@ -100,6 +115,14 @@ class DDPMSchedule(Schedule):
 
     def network_time(self, t: Tensor) -> Tensor:
         return t
+
+    def chain_times(self, scheduler: Any) -> Tensor:
+        times: Tensor = scheduler.timesteps
+        return times.long()
+
+    def noise_level(self, t: Tensor) -> Tensor:
+        abar = self.alphas_cumprod.to(t.device)[t]
+        return (1 - abar).sqrt() / (abar.sqrt() + (1 - abar).sqrt())
 
 
 def from_scheduler(scheduler: Any) -> Schedule:

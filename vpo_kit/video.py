@@ -55,6 +55,12 @@ def read_video(path: Path) -> tuple[Tensor, float]:
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255, float(about["fps"])
 
 
+def straight_through_clamp(video: Tensor) -> Tensor:
+    """Clamp to [0, 1] with the gradient of the identity: a clamp would silence every saturated pixel."""
+    fixed = video.detach()
+    return video + (fixed.clamp(0, 1) - fixed)
+
+
 def motion(video: Tensor) -> Tensor:
     """How much a clip moves: mean absolute change between frames, median over time; ``[B, F, ...]`` to ``[B]``.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vpo_kit import schedule as schedules
+from vpo_kit.video import straight_through_clamp
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,10 @@ class VideoModel(ABC):
 
     lora_targets: ClassVar[Sequence[str]]
     """Names of the linear layers that carry the LoRA by default."""
+    causal: ClassVar[bool] = True
+    """Whether latent frame 0 is pixel frame 0 alone, as in causal video autoencoders."""
+    decode_context: ClassVar[int] = 1
+    """Latent frames before a wanted one that are decoded with it: the left context of `decode` with `frames`."""
 
     def __init__(self, pipeline: Any, settings: Settings, source: str) -> None:
         self.pipeline = pipeline
@@ -85,9 +90,24 @@ class VideoModel(ABC):
     def device(self) -> torch.device:
         return torch.device(self.network.device)
 
-    def new_scheduler(self) -> Any:
-        """A fresh copy of the pipeline's scheduler: a sampling run changes its state."""
-        return copy.deepcopy(self.pipeline.scheduler)
+    @property
+    @abstractmethod
+    def temporal_stride(self) -> int:
+        """Pixel frames for each latent frame."""
+
+    def frame_map(self, frames: int) -> list[tuple[int, int]]:
+        """The half-open range of pixel frames that each latent frame of a clip of `frames` frames stands for."""
+        stride, lead = self.temporal_stride, 1 if self.causal else self.temporal_stride
+        starts = [0, *range(lead, frames, stride)]
+        return list(zip(starts, [*starts[1:], frames], strict=True))
+
+    def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
+        """A fresh copy of the pipeline's scheduler (sampling changes its state) with `steps` steps set for latents of
+        `shape` ``(C, T, h, w)``, as the pipeline's own ``__call__`` does it: some families shift the chain by size.
+        """
+        scheduler = copy.deepcopy(self.pipeline.scheduler)
+        scheduler.set_timesteps(steps)
+        return scheduler
 
     @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -102,9 +122,38 @@ class VideoModel(ABC):
         """Video ``[B, F, 3, H, W]`` to its normalised latent (the posterior's mode). No gradient."""
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents to video ``[B, F, 3, H, W]`` in [0, 1]; the gradient passes where there is one."""
+    def decode_clip(self, latents: Tensor) -> Tensor:
+        """Normalised latents to video ``[B, F, 3, H, W]``, not clamped; the gradient passes where there is one."""
+
+    def decode(self, latents: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        """Video ``[B, F, 3, H, W]`` in [0, 1], clamped with a straight-through gradient.
+
+        With `frames` (pixel frames, ascending) only those, ``[B, len(frames), ...]``: each run of neighbouring latent
+        frames that they need is decoded with `decode_context` latent frames before it. What a causal autoencoder
+        remembers from further back is cut off.
+        """
+        if frames is None:
+            return straight_through_clamp(self.decode_clip(latents))
+        stride, lead = self.temporal_stride, 1 if self.causal else self.temporal_stride
+        needed = sorted({0 if p < lead else 1 + (p - lead) // stride for p in frames})
+        found: dict[int, Tensor] = {}
+        for low, high in _runs(needed, self.decode_context):
+            part = self.decode_clip(latents[:, :, low:high])
+            found |= {p: part[:, p - low * stride] for p in frames if 0 <= p - low * stride < part.shape[1]}
+        return straight_through_clamp(torch.stack([found[p] for p in frames], 1))
 
     @abstractmethod
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         """The network's output at ``x_t``, float32 ``[B, C, T, h, w]``; `t` ``[B]`` in the network's own units."""
+
+
+def _runs(latent_frames: Sequence[int], context: int) -> list[tuple[int, int]]:
+    """Half-open runs that hold the latent frames, each with its left context; runs that meet are one."""
+    runs: list[tuple[int, int]] = []
+    for frame in latent_frames:
+        low = max(0, frame - context)
+        if runs and low <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], frame + 1)
+        else:
+            runs.append((low, frame + 1))
+    return runs

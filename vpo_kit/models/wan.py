@@ -33,6 +33,10 @@ class WanModel(VideoModel):
     def network(self) -> Any:
         return self.pipeline.transformer
 
+    @property
+    def temporal_stride(self) -> int:
+        return int(self.pipeline.vae.config.scale_factor_temporal)
+
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         config = self.pipeline.vae.config
         time, space = config.scale_factor_temporal, config.scale_factor_spatial
@@ -66,13 +70,13 @@ class WanModel(VideoModel):
         latents: Tensor = vae.encode(pixels).latent_dist.mode().float()
         return (latents - self._mean.to(latents.device)) / self._std.to(latents.device)
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode_clip(self, latents: Tensor) -> Tensor:
         vae = self.pipeline.vae
         z = latents.to(vae.device, vae.dtype)
         # divided by the inverse, as in the pipeline: the same to the last bit
         z = z / (1 / self._std).to(z) + self._mean.to(z)
         video: Tensor = vae.decode(z, return_dict=False)[0]
-        return (video.float() / 2 + 0.5).clamp(0, 1).transpose(1, 2)
+        return (video.float() / 2 + 0.5).transpose(1, 2)
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network = self.network

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from vpo_kit.errors import ModelError
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
+from vpo_kit.video import straight_through_clamp
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,6 @@ def pool(frames: Tensor) -> Tensor:
     half a second is not averaged away in a long clip.
     """
     return -(torch.logsumexp(-frames, -1) - torch.log(torch.tensor(float(frames.shape[-1]))))
-
-
-def straight_through_clamp(video: Tensor) -> Tensor:
-    """Clamp to [0, 1] with the gradient of the identity: a clamp would silence every saturated pixel."""
-    fixed = video.detach()
-    return video + (fixed.clamp(0, 1) - fixed)
 
 
 def _shifted(x: Tensor, step: int) -> Tensor:
