@@ -69,7 +69,7 @@ class VideoModel(ABC):
     """Names of the linear layers that carry the LoRA by default."""
     causal: ClassVar[bool] = True
     """Whether latent frame 0 is pixel frame 0 alone, as in causal video autoencoders."""
-    decode_context: ClassVar[int] = 1
+    decode_context: ClassVar[int] = 2
     """Latent frames before a wanted one that are decoded with it: the left context of `decode` with `frames`."""
 
     def __init__(self, pipeline: Any, settings: Settings, source: str) -> None:
