@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vpo_kit import __version__
-from vpo_kit.errors import VpoError
+from vpo_kit.errors import ConfigError, VpoError
 
 app = typer.Typer(
     name="vpo",
@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Align text-to-video diffusion models to preferences.",
 )
+pair_app = typer.Typer(invoke_without_command=True, help="Make preference pairs, and look after sets of them.")
+app.add_typer(pair_app, name="pair")
 reward_app = typer.Typer(no_args_is_help=True, help="Train the built-in judges.")
 app.add_typer(reward_app, name="reward")
 
@@ -74,6 +76,44 @@ def train(
     command.run(options, config, set_ or [], resume=resume, overwrite=overwrite, dry_run=dry_run)
 
 
+@pair_app.callback()
+def pair(
+    context: typer.Context,
+    strategy: Annotated[
+        Literal["independent", "guided"], typer.Option(help="from prompts alone, or from noised real clips")
+    ] = "independent",
+    output: Annotated[Path | None, typer.Option(help="folder of the set; the same command goes on with it")] = None,
+    prompts: Prompts = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="guided: a videofolder, or videos with a .txt beside each")
+    ] = None,
+    model: Model = None,
+    label: Annotated[str, typer.Option(help="reward:NAME, segment by segment, or none")] = "reward:vqa",
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Make pairs of videos and label them."""
+    if context.invoked_subcommand is not None:
+        return
+    from vpo_kit.commands import pair as command
+
+    if output is None:
+        raise ConfigError("vpo pair: give --output DIR for the set")
+    command.run(strategy, output, prompts, videos, model or "sprites", label, seed or 0, set_ or [])
+
+
+@app.command(name="label")
+def label_set(
+    path: Annotated[Path, typer.Argument(help="a pair set", metavar="SET")],
+    with_: Annotated[str, typer.Option("--with", help="reward:NAME")] = "reward:vqa",
+    set_: Set = None,
+) -> None:
+    """Label a pair set anew; its videos stay."""
+    from vpo_kit.commands import pair as command
+
+    command.relabel(path, with_, set_ or [])
+
+
 @app.command()
 def sample(
     output: Annotated[Path, typer.Option(help="folder for the videos")],
@@ -119,6 +159,18 @@ def evaluate(
     from vpo_kit.commands import evaluate as command
 
     command.run(runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [])
+
+
+@app.command()
+def clips(
+    output: Annotated[Path, typer.Option(help="folder for the videos and metadata.jsonl")],
+    count: Annotated[int, typer.Option(min=1, help="how many")] = 64,
+    seed: Seed = None,
+) -> None:
+    """Write real clips of the embedded model's world as a videofolder, flawed ones among them."""
+    from vpo_kit.commands import clips as command
+
+    command.run(output, count, seed or 0)
 
 
 @app.command()

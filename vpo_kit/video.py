@@ -5,9 +5,13 @@ Video is float32 ``[..., F, 3, H, W]`` in [0, 1].
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -15,6 +19,19 @@ import torch
 from torch import Tensor
 
 from vpo_kit.errors import DataError, OutputError
+
+logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every resize that was asked for
+
+SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mov", ".mkv"})
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a video file: `frames` frames at `fps` frames a second from `start` seconds on."""
+
+    start: float
+    frames: int
+    fps: float
 
 
 def write_video(path: Path, video: Tensor, fps: float) -> None:
@@ -42,17 +59,57 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
 
 def read_video(path: Path) -> tuple[Tensor, float]:
     """All frames of a clip as ``[F, 3, H, W]`` and its frames a second. Raises `DataError`."""
+    about, frames = _decode(path)
+    if not len(frames):
+        raise DataError(f"{path} holds no frames")
+    return frames, float(about["fps"])
+
+
+def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:
+    """A window of a clip as ``[frames, 3, height, width]``: resampled in time, resized to cover, cropped to the centre.
+
+    Raises `DataError` when the file does not decode or ends before the window does.
+    """
+    # a little early: ffmpeg drops the frame that lies on the seek point when rounding puts it just before
+    seek = ["-ss", f"{max(0.0, window.start - 1e-3):.6f}"] if window.start else []
+    picture = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=area,crop={width}:{height}"
+    chain = ["-vf", f"setpts=PTS-STARTPTS,fps={window.fps}:round=up,{picture}", "-frames:v", str(window.frames)]
+    _, frames = _decode(path, seek, chain, (width, height))
+    if len(frames) < window.frames:
+        raise DataError(f"{path} ends after {len(frames)} of {window.frames} frames from {window.start:.2f} s on")
+    return frames
+
+
+def seconds(path: Path) -> float:
+    """How long a video says it is; nothing is decoded. Raises `DataError`."""
     try:
         with warnings.catch_warnings(), closing(imageio_ffmpeg.read_frames(str(path))) as reader:
+            warnings.simplefilter("ignore", ResourceWarning)
+            return float(next(reader)["duration"])
+    except (OSError, RuntimeError, ValueError, KeyError, StopIteration) as error:
+        raise DataError(f"{path} cannot be decoded as a video") from error
+
+
+def _decode(
+    path: Path, before: Sequence[str] = (), after: Sequence[str] = (), size: tuple[int, int] | None = None
+) -> tuple[dict[str, Any], Tensor]:
+    """What ffmpeg says about a file, and its frames ``[F, 3, H, W]``."""
+    try:
+        with (
+            warnings.catch_warnings(),
+            closing(
+                imageio_ffmpeg.read_frames(str(path), input_params=list(before), output_params=list(after))
+            ) as reader,
+        ):
             warnings.simplefilter("ignore", ResourceWarning)  # imageio-ffmpeg leaves its pipes to the collector
             about = next(reader)
-            width, height = about["size"]
+            width, height = size or about["size"]
             frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
     except (OSError, RuntimeError, ValueError, KeyError, StopIteration) as error:
         raise DataError(f"{path} cannot be decoded as a video") from error
     if not frames:
-        raise DataError(f"{path} holds no frames")
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255, float(about["fps"])
+        return about, torch.empty(0, 3, height, width)
+    return about, torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
 def straight_through_clamp(video: Tensor) -> Tensor:

@@ -51,13 +51,13 @@ class TrainingBar:
 
 
 @contextmanager
-def evaluation_bar(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over videos, shown on a terminal only."""
+def count_bar(console: Console, name: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """A bar that counts to `total`, shown on a terminal only."""
     columns = (
         TextColumn(f"{name:6}"),
         BarColumn(20),
         MofNCompleteColumn(),
-        TextColumn("videos"),
+        TextColumn(unit),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

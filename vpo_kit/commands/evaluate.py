@@ -11,7 +11,7 @@ from rich.console import Console
 from vpo_kit import config, models
 from vpo_kit.commands import loras
 from vpo_kit.commands import recipe as recipes
-from vpo_kit.commands.display import evaluation_bar, print_changes
+from vpo_kit.commands.display import count_bar, print_changes
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Plan, compare, evaluate
@@ -49,10 +49,10 @@ def run(
     plan = Plan(texts, videos_per_prompt, settings, sampling.batch_size, seed)
     judges = rewards.load(plans, model.device).parts
     names = ["base", *_names(runs)]
-    with evaluation_bar(console, "base", len(plan.items)) as tick:
+    with count_bar(console, "base", len(plan.items), "videos") as tick:
         results = [evaluate(model, plan, judges, output / "videos" / "base", "base", tick)]
     for label, path in zip(names[1:], runs, strict=True):
-        with evaluation_bar(console, label, len(plan.items)) as tick, loras.loaded(model, path):
+        with count_bar(console, label, len(plan.items), "videos") as tick, loras.loaded(model, path):
             results.append(evaluate(model, plan, judges, output / "videos" / label, label, tick))
     changes = {result.name: compare(results[0], result) for result in results[1:]}
     folder = RunFolder(output)

@@ -12,9 +12,7 @@ from rich.table import Column, Table
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.video import motion, read_video
-
-SUFFIXES = {".mp4", ".webm", ".gif", ".mov", ".mkv"}
+from vpo_kit.video import SUFFIXES, motion, read_video
 
 
 def run(paths: Sequence[Path], reward_name: str, prompt: str | None, assignments: Sequence[str]) -> None:

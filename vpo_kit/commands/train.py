@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vpo_kit import models
 from vpo_kit.commands import recipe as recipes
-from vpo_kit.commands.display import TrainingBar, evaluation_bar, print_changes
+from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.config import dump
 from vpo_kit.errors import ConfigError, HealthError
@@ -92,7 +92,7 @@ def _measure(
     where = folder.path / "samples" / f"step-{step:06d}"
     if (where / "metrics.json").is_file():
         return Evaluation.load(where)
-    with evaluation_bar(console, name, len(plan.items)) as tick:
+    with count_bar(console, name, len(plan.items), "videos") as tick:
         return evaluate(model, plan, judges, where, name, tick)
 
 

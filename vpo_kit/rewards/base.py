@@ -5,6 +5,7 @@ Legend: ``B`` videos, ``F`` frames, ``S`` segments. Video is float ``[B, F, 3, H
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -33,6 +34,9 @@ class RewardSpec:
     needs_prompt: bool
     for_training: bool = True
     """False for a held-out judge, which no training run may see."""
+    mean: float = 0.0
+    std: float = 1.0
+    """Typical mean and spread over good clips: the fixed scale on which a mixture adds rewards."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,17 @@ class Reward(nn.Module):
 
     spec: ClassVar[RewardSpec]
     Config: ClassVar[type[RewardConfig]] = RewardConfig
+    argument: ClassVar[str | None] = None
+    """The setting that may be written behind the name, as in ``remote:URL``."""
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
         self.config = config if config is not None else self.Config()
+
+    @classmethod
+    def describe(cls, config: Any) -> RewardSpec:
+        """The facts of this reward with these settings, before anything is loaded."""
+        return cls.spec
 
     def forward(
         self, video: Tensor, prompts: Sequence[str] | None = None, *, fps: float, segments: Segments | None = None
@@ -83,6 +94,23 @@ class Mixture(nn.Module):
     def parts(self) -> list[Reward]:
         return [reward for reward in self.rewards if isinstance(reward, Reward)]
 
+    def fixed(
+        self, video: Tensor, prompts: Sequence[str], *, fps: float, segments: Segments | None = None
+    ) -> RewardOutput:
+        """Score `video` ``[B, F, 3, H, W]`` where there is no group to standardise in: several rewards are added as
+        ``weight (score - mean) / std`` with each spec's own mean and std; a single one keeps its scale. The gradient
+        passes.
+        """
+        found = [score_segments(r, video, prompts, fps=fps, segments=segments) for r in self.parts]
+        if len(found) == 1:
+            return found[0]
+        scales = [(w, r.spec.mean, r.spec.std) for w, r in zip(self.weights, self.parts, strict=True)]
+        total = torch.stack([w * (f.score - m) / s for f, (w, m, s) in zip(found, scales, strict=True)]).sum(0)
+        parts = [w * (f.segments - m) / s for f, (w, m, s) in zip(found, scales, strict=True) if f.segments is not None]
+        names = [r.spec.name for r in self.parts]
+        components = {name: f.score for name, f in zip(names, found, strict=True)}
+        return RewardOutput(total, torch.stack(parts).sum(0) if parts else None, components)
+
     def forward(self, video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
         """Score `video` ``[B, F, 3, H, W]``; rows ``i * group ... (i + 1) * group - 1`` share a prompt.
 
@@ -103,8 +131,25 @@ class Mixture(nn.Module):
         return RewardOutput(total, components=scores)
 
 
+_PORT_LAST = re.compile(r"://(\[[^\]]*\]|[^/:]*):\d+$")
+
+
+def score_segments(
+    reward: Reward, video: Tensor, prompts: Sequence[str], *, fps: float, segments: Segments | None
+) -> RewardOutput:
+    """Clip scores and, where asked for, segment scores, also of a reward that only knows whole clips."""
+    if segments is None or reward.spec.per_segment:
+        return reward(video, prompts, fps=fps, segments=segments)  # type: ignore[no-any-return]
+    whole = reward(video, prompts, fps=fps)
+    parts = [reward(video[:, start:end], prompts, fps=fps).score for start, end in segments]
+    return RewardOutput(whole.score, torch.stack(parts, 1), whole.components)
+
+
 def parse(text: str) -> list[tuple[str, float]]:
-    """``"vqa"``, ``"vqa:0.7+hpsv2:0.3"`` or ``"package.module:Class"`` to names and weights.
+    """``"vqa"``, ``"vqa:0.7+hpsv2:0.3"``, ``"package.module:Class"`` or ``"remote:http://host:8000:0.5"`` to names
+    (with what is written behind them) and weights.
+
+    A whole number right behind a URL's host is its port, not a weight; ``http://host/:2`` has no port and weight 2.
 
     Raises `ConfigError` for an empty name, a repeated one, or a weight that is not a positive number.
     """
@@ -112,7 +157,8 @@ def parse(text: str) -> list[tuple[str, float]]:
     for term in text.split("+"):
         name, colon, last = term.strip().rpartition(":")
         try:
-            part = (name, float(last)) if colon else (last, 1.0)
+            weighted = colon and not _PORT_LAST.search(term.strip())
+            part = (name, float(last)) if weighted else (term.strip(), 1.0)
         except ValueError:
             part = (term.strip(), 1.0)  # package.module:Class
         if not part[0] or not part[1] > 0 or part[1] == float("inf"):

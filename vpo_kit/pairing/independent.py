@@ -1,0 +1,69 @@
+"""Independent pairs: n videos of a prompt from independent noises, best against worst or all pairs above a margin.
+
+Legend: ``P`` prompts, ``n`` candidates, latents ``[P * n, C, T, h, w]``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
+from vpo_kit.rewards.base import Mixture
+from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
+
+
+class Independent:
+    """One item is one prompt."""
+
+    def __init__(self, task: Task, prompts: Sequence[str], reward: Mixture | None) -> None:
+        settings = task.sampling
+        self.task = task
+        self.prompts = prompts
+        self.reward = reward
+        self.shape = task.model.latent_shape(settings.frames, settings.height, settings.width)
+
+    def job(self) -> Job:
+        options = self.task.settings
+        size = options.sampling.batch_size // options.independent.num_candidates
+        return Job("independent", list(chunks(range(len(self.prompts)), size)), self.make)
+
+    def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        task, n = self.task, self.task.settings.independent.num_candidates
+        prompts = [self.prompts[item] for item in batch for _ in range(n)]
+        seeds = [derive_seed(task.seed, "independent", item, k) for item in batch for k in range(n)]
+        latents = sample(
+            task.model,
+            task.encode(prompts),
+            noise=draw_noise(self.shape, seeds, task.model.device),
+            steps=task.sampling.steps,
+            guidance=Guidance(task.sampling.guidance, task.encode([task.sampling.negative_prompt])),
+        )
+        video = task.model.decode(latents)
+        scores = self.reward(video, prompts, fps=task.sampling.fps, group=n).score.cpu() if self.reward else None
+        video = video.cpu()
+        for row, item in enumerate(batch):
+            rows = range(row * n, row * n + n)
+            pairs = self._pairs(None if scores is None else scores[rows.start : rows.stop])
+            made = [
+                Made(
+                    f"{item:06d}-{i}-{j}", self.prompts[item], video[rows[i]], video[rows[j]],
+                    {"first": latents[rows[i]], "second": latents[rows[j]]}, (seeds[rows[i]], seeds[rows[j]]),
+                )
+                for i, j in pairs
+            ]  # fmt: skip
+            yield item, made or f"prompt {self.prompts[item]!r}: no two candidates differ by more than the margin"
+
+    def _pairs(self, scores: Tensor | None) -> list[tuple[int, int]]:
+        """Candidates to pair, in their own order: a winner that always came first would teach labellers a habit."""
+        options = self.task.settings.independent
+        if scores is None:
+            return [(0, 1)]
+        if options.pairs == "best":
+            i, j = sorted((int(scores.argmax()), int(scores.argmin())))
+            chosen = [(i, j)] if i != j else []
+        else:
+            chosen = list(itertools.combinations(range(len(scores)), 2))
+        return [(i, j) for i, j in chosen if float((scores[i] - scores[j]).abs()) >= options.min_margin]

@@ -1,0 +1,211 @@
+"""A pair set on disk. It is also a Hugging Face `videofolder`: ``load_dataset("videofolder", data_dir=...)`` reads it.
+
+    SET/  metadata.jsonl  dataset.yaml  videos/*.mp4  latents/*.safetensors
+
+One line of ``metadata.jsonl`` is one `Pair`. Training reads the stored latents, never the lossy mp4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vpo_kit.errors import DataError, OutputError
+from vpo_kit.pairing.segments import Range
+
+
+class Scores(BaseModel):
+    """What a labeller gave: one score for each segment and one for the clip; higher is better."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: list[float]
+    second: list[float]
+    first_clip: float
+    second_clip: float
+
+
+class Motion(BaseModel):
+    """Mean change between frames of each segment (`video.motion`), for the veto and for `vpo pair inspect`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: list[float]
+    second: list[float]
+
+
+class Pair(BaseModel):
+    """Two videos of one prompt. Labels are +1 (first is better), -1 (second) or 0 (tie); None before labelling."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    prompt: str
+    first_file_name: str
+    second_file_name: str
+    latents: str
+    strategy: Literal["independent", "guided"]
+    eta: float | None = Field(None, description="noise level at which both members really started; guided only")
+    seeds: tuple[int, int]
+    source: str | None = Field(None, description="the real clip and where its window starts in seconds; guided only")
+    fps: float = Field(gt=0)
+    frames: int = Field(ge=1)
+    segments: list[Range]
+    labels: list[Literal[-1, 0, 1]] | None = None
+    label: Literal[-1, 0, 1] | None = None
+    scores: Scores | None = None
+    motion: Motion | None = None
+    labeller: str | None = None
+    sha256: dict[str, str]
+
+    @field_validator("first_file_name", "second_file_name", "latents")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or "\\" in value or "\0" in value:
+            raise ValueError("a path must stay inside the set")
+        return value
+
+    @model_validator(mode="after")
+    def _lengths(self) -> Pair:
+        last = 0
+        for start, end in self.segments:
+            if not last == start < end:
+                raise ValueError(f"segments {self.segments} do not follow each other")
+            last = end
+        if last != self.frames:
+            raise ValueError(f"segments end at frame {last}, the clip at {self.frames}")
+        if self.labels is not None and len(self.labels) != len(self.segments):
+            raise ValueError(f"{len(self.labels)} labels for {len(self.segments)} segments")
+        return self
+
+    @property
+    def files(self) -> tuple[str, str, str]:
+        return self.first_file_name, self.second_file_name, self.latents
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """A finished set: its facts (``dataset.yaml``), its readable pairs, and what is wrong with the others."""
+
+    path: Path
+    facts: dict[str, Any]
+    pairs: list[Pair]
+    broken: list[str]
+
+    @property
+    def model(self) -> str:
+        return str(self.facts.get("model", "an unknown model"))
+
+
+def read(path: Path) -> PairSet:
+    """Read a set; a line that is no pair is named in `broken`, the rest stays usable. Raises `DataError`."""
+    lines = _text(path / "metadata.jsonl", path).splitlines()
+    pairs: list[Pair] = []
+    broken: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            pairs.append(Pair.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            broken.append(
+                f"metadata.jsonl, line {number} ({_name(line)}): {f'{where}: ' if where else ''}{first['msg']}"
+            )
+    try:
+        facts = yaml.safe_load(_text(path / "dataset.yaml", path))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path / 'dataset.yaml'} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(facts, dict):
+        raise DataError(f"{path / 'dataset.yaml'} is not a mapping of names to values")
+    return PairSet(path, facts, pairs, broken)
+
+
+def write(path: Path, facts: Mapping[str, Any], pairs: Iterable[Pair]) -> None:
+    """Write ``dataset.yaml``, then ``metadata.jsonl``, each whole or not at all. Raises `OutputError`."""
+    replace(path / "dataset.yaml", yaml.safe_dump(dict(facts), sort_keys=False, allow_unicode=True))
+    replace(path / "metadata.jsonl", "".join(f"{pair.model_dump_json()}\n" for pair in pairs))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a text file beside and rename it. Raises `OutputError`."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_latents(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write ``first``, ``second`` and, for guided pairs, ``source``, each ``[C, T, h, w]``. Raises `OutputError`."""
+    partial = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}, partial)
+        partial.chmod(0o644)  # safetensors makes its files private
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error}") from error
+
+
+def read_latents(path: Path) -> dict[str, Tensor]:
+    """The latents of one pair by name. Raises `DataError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: file_hash(path / name) for name in names}
+
+
+def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str | None:
+    """What is wrong with a pair's files (or with those of `names`): missing, changed; None when nothing is."""
+    for name in names or pair.files:
+        if not (path / name).is_file():
+            return f"{pair.id}: {name} is missing"
+        if file_hash(path / name) != pair.sha256.get(name):
+            return f"{pair.id}: {name} has changed since the set was made (its SHA-256 differs)"
+    return None
+
+
+def _text(path: Path, folder: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        unfinished = (folder / ".parts").is_dir()
+        hint = "it is not finished: run the same vpo pair again" if unfinished else "give a folder made by vpo pair"
+        raise DataError(f"{folder} is no pair set ({path.name} cannot be read): {hint}") from error
+
+
+def _name(line: str) -> str:
+    try:
+        return str(json.loads(line)["id"])
+    except (ValueError, KeyError, TypeError):
+        return "no id"
