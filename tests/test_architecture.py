@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from vpo_kit.registry import METHODS, MODELS, REWARDS, Registry
+
 PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 
 # each layer may import the ones before it
 LAYERS = [
     {"errors"},
     {"registry", "config", "prompts"},
-    {"video", "schedule", "losses"},
+    {"video", "schedule", "losses", "processes"},
     {"sampler"},
     {"models"},
     {"rewards"},
@@ -32,7 +34,6 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SHARED = {
     "registry": {"config", "prompts"},
     "base": {"rewards", "methods", "models"},
-    "preference": {"methods"},
 }
 
 
@@ -65,23 +66,13 @@ def test_imports_go_one_way(path: Path) -> None:
         assert lower or neighbour, f"{'/'.join(own)} must not import {name}"
 
 
-@pytest.mark.parametrize("folder", ["methods", "rewards"])
-def test_methods_and_rewards_do_not_import_each_other(folder: str) -> None:
-    shared = {"base", "preference"}
-    tools = {
-        "loading",
-        "train_vqa",
-        "report_vqa",
-        "corpus",
-        "degrade",
-        "soften",
-        "vqa",
-    }  # the built-in judge's own parts
-    for path in (PACKAGE / folder).glob("*.py"):
-        for name in imports(path):
-            parts = name.split(".")
-            if parts[1] == folder and len(parts) > 2 and parts[2] not in shared and path.stem not in tools:
-                pytest.fail(f"{path.name} imports its sibling {name}")
+@pytest.mark.parametrize("registry", [METHODS, REWARDS, MODELS], ids=lambda registry: registry.kind)
+def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
+    modules = {target.partition(":")[0] for target in registry.targets().values() if target.startswith("vpo_kit.")}
+    for module in modules:
+        found = imports(PACKAGE.parent / f"{module.replace('.', '/')}.py")
+        siblings = {name for name in found if name.rpartition(".")[0] in modules - {module} or name in modules}
+        assert not siblings, f"{module} imports its siblings {siblings}"
 
 
 @pytest.mark.parametrize("command", ["", "train", "sample", "score", "eval", "methods", "rewards", "models", "reward"])

@@ -27,7 +27,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
 
 @pytest.fixture
 def train(tiny_wan: Path, tmp_path: Path) -> list[object]:
-    small = ["--set", "prompts_per_step=1", "--set", "evaluation.num_prompts=1", "--set", "method.num_candidates=2"]
+    small = ["--set", "batch_size=1", "--set", "evaluation.num_prompts=1", "--set", "method.num_candidates=2"]
     return ["train", "--model", tiny_wan, "--output", tmp_path / "run", "--steps", 1, *small]
 
 

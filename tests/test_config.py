@@ -17,7 +17,7 @@ def test_precedence_is_option_set_file_default(tmp_path: Path) -> None:
     file.write_text("steps: 5\nseed: 5\nlora: {rank: 5}\nmethod: {name: online, beta: 5.0}\n")
     values = config.merge(config.read_file(file), config.read_assignments(["seed=6", "steps=6", "lora.alpha=6"]))
     run = config.build(config.merge(values, {"steps": 7}))
-    assert (run.steps, run.seed, run.lora.rank, run.lora.alpha, run.prompts_per_step) == (7, 6, 5, 6.0, 8)
+    assert (run.steps, run.seed, run.lora.rank, run.lora.alpha, run.batch_size) == (7, 6, 5, 6.0, 8)
     assert run.method == {"name": "online", "beta": 5.0}
 
 

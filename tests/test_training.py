@@ -21,10 +21,13 @@ from vpo_kit.errors import CheckpointError, HealthError
 from vpo_kit.methods.base import Batch, Context, StepOutput
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.encoding import PromptCache
+from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
 from vpo_kit.training import checkpoints, health
+from vpo_kit.training.data import Prompts, Stream
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import PromptCache, PromptStream, train
+from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
 
 PROMPTS = [
@@ -53,6 +56,10 @@ class Wordy(Brightness):
     spec = RewardSpec("wordy", "none", "closed form", "0 to 1", False, False, needs_prompt=True)
 
 
+def nothing(_: object) -> None:
+    """No progress bar."""
+
+
 def run_once(
     model: VideoModel,
     folder: Path,
@@ -63,7 +70,7 @@ def run_once(
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
     run = config.build({
-        "steps": steps, "prompts_per_step": 2, "checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3},
+        "steps": steps, "batch_size": 2, "checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3},
     })  # fmt: skip
     policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
     try:
@@ -71,9 +78,9 @@ def run_once(
         chosen = OnlineConfig(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
         context = Context(policy, Mixture([(Brightness(), 1.0)]), model.settings, encode([""]), 8, 0)
         method = kind(chosen, context)
-        stream = PromptStream(PROMPTS, 2, 0)
-        target = RunFolder(folder)
-        return train(run, method, policy, stream, encode, target, on_step=lambda _: None, on_notice=lambda _: None)
+        processes = Processes()
+        stream = Stream(Prompts(PROMPTS), range(2), 2, 0, encode, processes)
+        return train(Job(run, method, policy, stream, None, RunFolder(folder), processes, nothing, nothing))
     finally:
         model.network.delete_adapters([*(["reference"] if policy.reference_state() else []), "default"])
 
@@ -216,7 +223,7 @@ def test_health_checks(name: str, history: list[dict[str, float]]) -> None:
 
 
 def command(tiny_wan: Path, output: Path, *more: str) -> list[str]:
-    small = ["--set", "prompts_per_step=2", "--set", "evaluation.num_prompts=2", "--set", "checkpoints.every=1"]
+    small = ["--set", "batch_size=2", "--set", "evaluation.num_prompts=2", "--set", "checkpoints.every=1"]
     method = ["--set", "method.num_candidates=2", "--set", "method.updates_per_rollout=3"]
     head = [sys.executable, "-m", "vpo_kit", "train", "--model", str(tiny_wan), "--output", str(output), "--steps", "6"]
     return [*head, *small, *method, *more]

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 pair_app = typer.Typer(invoke_without_command=True, help="Make preference pairs, and look after sets of them.")
 app.add_typer(pair_app, name="pair")
-reward_app = typer.Typer(no_args_is_help=True, help="Train the built-in judges.")
+reward_app = typer.Typer(no_args_is_help=True, help="Train the built-in judges, serve any reward over HTTP.")
 app.add_typer(reward_app, name="reward")
 
 Model = Annotated[
@@ -55,6 +55,8 @@ def train(
     ] = None,
     model: Model = None,
     prompts: Prompts = None,
+    pairs: Annotated[Path | None, typer.Option(help="pair set (vpo pair), for dense, structural, dpo, sft")] = None,
+    videos: Annotated[Path | None, typer.Option(help="folder of real clips, for sft")] = None,
     output: Annotated[Path | None, typer.Option(help="run folder", show_default="runs/METHOD-DATE")] = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
     seed: Seed = None,
@@ -68,7 +70,7 @@ def train(
 ) -> None:
     """Align a model, with its measurement before and after on held-out prompts."""
     options = {
-        "method": method, "reward": reward, "model": model, "prompts": prompts,
+        "method": method, "reward": reward, "model": model, "prompts": prompts, "pairs": pairs, "videos": videos,
         "output": output, "steps": steps, "seed": seed,
     }  # fmt: skip
     from vpo_kit.commands import train as command
@@ -208,6 +210,24 @@ def train_vqa(
     from vpo_kit.rewards import train_vqa as command
 
     command.train(kind, output, steps, seed)
+
+
+@reward_app.command("serve")
+def serve_reward(
+    name: Annotated[str, typer.Argument(help="a reward (vpo rewards), or package.module:Class")],
+    host: Annotated[str, typer.Option(help="address to listen on; traffic is not encrypted")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(envvar="VPO_REWARD_TOKEN", help="what clients must send", show_default="a new one")
+    ] = None,
+    no_token: Annotated[bool, typer.Option("--no-token", help="let every user of this machine in")] = False,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="largest request")] = 256,
+    set_: Set = None,
+) -> None:
+    """Serve a reward to runs elsewhere: vpo train --reward remote:http://HOST:PORT."""
+    from vpo_kit.commands import serve_reward as command
+
+    command.run(name, host, port, token, set_ or [], open_to_all=no_token, max_body_mb=max_body_mb)
 
 
 def main(arguments: list[str] | None = None) -> Any:

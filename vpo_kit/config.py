@@ -57,7 +57,7 @@ class Evaluation(Section):
     prompts: Path | None = Field(None, description="text file; default: the model's own held-out prompts")
     num_prompts: int = Field(48, ge=0, description="at most so many of them; 0 turns evaluation off")
     videos_per_prompt: int = Field(1, ge=1)
-    judges: list[str] = Field(["gold"], description="rewards that only look: never trained on")
+    judges: list[str] = Field(["vqa", "gold"], description="rewards that look on, beside the one that is trained on")
 
 
 class Checkpoints(Section):
@@ -72,6 +72,21 @@ class Health(Section):
     window: int = Field(10, ge=1, description="optimiser steps that a check looks back over")
 
 
+class Validation(Section):
+    """The method's own loss on items that training never sees: whole prompts, the same times and noises each time."""
+
+    share: float = Field(0.1, ge=0, lt=1, description="of a pair set or of the clips; 0 turns validation off")
+    every: int = Field(10, ge=1, description="optimiser steps")
+
+
+class EarlyStopping(Section):
+    """Stop when a validation metric gets no better, and keep the best LoRA instead of the last."""
+
+    patience: int = Field(0, ge=0, description="validations in a row without a better value; 0 is off")
+    metric: str = Field("heldout_loss", description="a field of metrics.jsonl")
+    greater_is_better: bool = False
+
+
 class Run(Section):
     """Everything that `vpo train` needs to know."""
 
@@ -82,13 +97,17 @@ class Run(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["auto", "sdpa", "xformers"] = Field("auto", description="xformers is an extra, for CUDA only")
     prompts: Path | None = Field(None, description="one prompt a line; default: the model's own training prompts")
+    pairs: Path | None = Field(None, description="a pair set, for methods that learn from pairs")
+    videos: Path | None = Field(None, description="a folder of clips, for methods that learn from clips")
     output: Path | None = Field(None, description="run folder; default: runs/METHOD-DATE")
     seed: int = Field(0, ge=0)
     steps: int = Field(40, ge=1, description="optimiser steps")
-    prompts_per_step: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1, description="prompts, pairs or clips of one optimiser step, over all processes")
     sampling: Sampling = Sampling()
     lora: Lora = Lora()
     optimiser: Optimiser = Optimiser()
+    validation: Validation = Validation()
+    early_stopping: EarlyStopping = EarlyStopping()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
     health: Health = Health()

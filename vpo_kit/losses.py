@@ -78,17 +78,18 @@ def preference_loss(
     appendix) and ``sum`` (one sigmoid round the labelled sum over frames, its eq. 7). `t` ``[P]`` is the flow time
     that `beta_schedule` needs; `pair_weight` ``[P]`` multiplies the loss (VideoDPO).
     """
-    first = errors.first - errors.first_ref
-    second = errors.second - errors.second_ref
+    first, second = errors.first - errors.first_ref, errors.second - errors.second_ref
+    own_first, own_second = errors.first, errors.second
     if granularity == "clip":
-        first, second = first.mean(1), second.mean(1)
+        first, second, own_first, own_second = (e.mean(1) for e in (first, second, own_first, own_second))
     sign = labels.to(first.dtype)
+    anchor = torch.where(sign > 0, own_first, own_second) * (sign != 0)
     # the loser's term alone is weighted: which member loses depends on the label
     first_weight = torch.where(sign < 0, config.loser_weight, 1.0)
     second_weight = torch.where(sign > 0, config.loser_weight, 1.0)
     delta = sign * (first_weight * first - second_weight * second)
     if granularity == "sum":
-        delta, sign = delta.sum(1), (sign != 0).any(1).to(first.dtype)
+        delta, anchor, sign = delta.sum(1), anchor.sum(1), (sign != 0).any(1).to(first.dtype)
     beta = torch.full_like(delta, config.beta)
     if config.beta_schedule == "squared":
         if t is None:
@@ -97,6 +98,8 @@ def preference_loss(
     logit = -0.5 * beta * delta
     capped = logit if config.margin_cap is None else logit.clamp(max=config.margin_cap)
     value = _link(capped, beta, config)
+    if config.sft_weight:
+        value = value + config.sft_weight * anchor
     weight = (sign != 0).to(value.dtype)
     if pair_weight is not None:
         weight = weight * pair_weight.to(weight).view(-1, *[1] * (weight.ndim - 1))

@@ -57,10 +57,37 @@ class Registry:
             raise ConfigError(f"{self.kind} {name!r} cannot be imported from {target}: {error}") from error
 
 
-METHODS = Registry("method", "vpo_kit.methods", {"online": "vpo_kit.methods.online:Online"})
+METHODS = Registry(
+    "method",
+    "vpo_kit.methods",
+    {
+        "online": "vpo_kit.methods.online:Online",
+        "dense": "vpo_kit.methods.dense:Dense",
+        "structural": "vpo_kit.methods.structural:Structural",
+        "dpo": "vpo_kit.methods.dpo:DPO",
+        "sft": "vpo_kit.methods.sft:SFT",
+    },
+)
 REWARDS = Registry(
     "reward",
     "vpo_kit.rewards",
-    {"vqa": "vpo_kit.rewards.vqa:VQA", "gold": "vpo_kit.rewards.vqa:GoldVQA"},
+    {
+        "vqa": "vpo_kit.rewards.vqa:VQA",
+        "gold": "vpo_kit.rewards.vqa:GoldVQA",
+        "remote": "vpo_kit.rewards.remote:Remote",
+    },
 )
-MODELS = Registry("model family", "vpo_kit.models", {"WanPipeline": "vpo_kit.models.wan:WanModel"})
+MODELS = Registry(
+    "model family",
+    "vpo_kit.models",
+    {
+        "AnimateDiffPipeline": "vpo_kit.models.animatediff:AnimateDiffModel",
+        "CogVideoXPipeline": "vpo_kit.models.cogvideox:CogVideoXModel",
+        "HunyuanVideo15Pipeline": "vpo_kit.models.hunyuan15:Hunyuan15Model",
+        "HunyuanVideoPipeline": "vpo_kit.models.hunyuan:HunyuanModel",
+        "LTXPipeline": "vpo_kit.models.ltx:LTXModel",
+        "MochiPipeline": "vpo_kit.models.mochi:MochiModel",
+        "TextToVideoSDPipeline": "vpo_kit.models.modelscope:ModelScopeModel",
+        "WanPipeline": "vpo_kit.models.wan:WanModel",
+    },
+)

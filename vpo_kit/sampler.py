@@ -7,6 +7,7 @@ The step rule is the pipeline's own diffusers scheduler's, so the result is what
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,7 +34,10 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance: `scale` (1 is off) and the encoded negative prompt, one for the batch or one each."""
+    """Guidance: `scale` (1 is off) and the encoded negative prompt, one for the batch or one each.
+
+    Classifier-free, in two passes; where the family embeds the scale in its network, in one, without the negative.
+    """
 
     scale: float
     negative: Any
@@ -64,6 +68,21 @@ def draw_noise(shape: Sequence[int], seeds: Sequence[int], device: torch.device 
     return torch.stack(rows).to(device)
 
 
+def step_generators(noise: Tensor) -> list[torch.Generator]:
+    """One generator for each video, seeded from its first noise, for schedulers that draw noise in every step.
+
+    So a video follows from its first noise alone, whatever the batch, with these schedulers too.
+    """
+    rows = noise.detach().flatten(1)[:, :64].float().cpu()
+    return [torch.Generator().manual_seed(derive_seed("step", str(row.tolist()))) for row in rows]
+
+
+def draw_times(schedule: Schedule, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Training times ``[len(seeds)]``: entry ``i`` depends on ``seeds[i]`` alone, and not on its noise."""
+    generators = [torch.Generator().manual_seed(derive_seed(seed, "t")) for seed in seeds]
+    return torch.cat([schedule.sample_t(1, generator) for generator in generators]).to(device)
+
+
 def sample(
     model: Denoiser,
     conditions: Any,
@@ -90,6 +109,8 @@ def sample(
         scheduler.set_begin_index(first)
     timesteps = scheduler.timesteps[first:].to(noise.device)
     graph_from = len(timesteps) - grad_steps
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    drawing = {"generator": step_generators(noise)} if takes_generator else {}
 
     def step(x_t: Tensor, t: Tensor) -> Tensor:
         return _guided(model, x_t, t, conditions, guidance)
@@ -100,7 +121,7 @@ def sample(
                 prediction = step(latents, t)
         else:
             prediction = checkpoint(step, latents, t, use_reentrant=False)
-        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+        latents = scheduler.step(prediction, t, latents, return_dict=False, **drawing)[0]
         if callback is not None:
             callback(i, latents)
     return latents
@@ -111,9 +132,12 @@ def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: Any, guidance: 
     that the arithmetic is theirs; in one batch the last bits could differ, and guidance multiplies differences.
     """
     count = len(x_t)
-    positive = model.predict(x_t, t.expand(count), conditions)
     if guidance is None or guidance.scale == 1:
-        return positive
+        return model.predict(x_t, t.expand(count), conditions)
+    embedded = conditions.with_guidance(guidance.scale)
+    if embedded is not None:  # a network distilled from guidance: it takes the scale, in one pass
+        return model.predict(x_t, t.expand(count), embedded)
+    positive = model.predict(x_t, t.expand(count), conditions)
     negative = guidance.negative if len(guidance.negative) == count else guidance.negative.expand(count)
     unconditional = model.predict(x_t, t.expand(count), negative)
     return unconditional + guidance.scale * (positive - unconditional)

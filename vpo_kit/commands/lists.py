@@ -13,7 +13,7 @@ def methods() -> None:
     table = Table("method", "needs", "what it does")
     for name in METHODS.targets():
         kind = METHODS.load(name)
-        needs = ["prompts"] if kind.needs.prompts else []
+        needs = [" or ".join(kind.needs.data)]
         needs += [] if kind.needs.reward == "none" else [f"reward ({kind.needs.reward})"]
         table.add_row(name, ", ".join(needs), kind.summary)
     Console().print(table)

@@ -10,7 +10,7 @@ from typing import Any
 from vpo_kit import config
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
-from vpo_kit.methods.base import Method, MethodConfig
+from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.base import Settings
 from vpo_kit.models.loading import check_attention, prompts_of, resolve
 from vpo_kit.prompts import read_prompts
@@ -28,6 +28,7 @@ class Recipe:
     method_config: MethodConfig
     reward: list[rewards.Plan]
     judges: list[rewards.Plan]
+    data: Data
     prompts: list[str]
     held_out: list[str]
 
@@ -53,14 +54,16 @@ def check(run: Run) -> Recipe:
     resolve(run.model)
     check_attention(run.attention)
     held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
+    data = _data(run, method)
     resolved = run.model_copy(update={"method": {"name": run.method_name, **method_config.model_dump(mode="json")}})
     return Recipe(
         run=resolved,
         method=method,
         method_config=method_config,
         reward=reward,
-        judges=[plan for name in run.evaluation.judges for plan in rewards.plan(name, {})],
-        prompts=_prompts(run.model, run.prompts, "train"),
+        judges=_judges(run, reward),
+        data=data,
+        prompts=_prompts(run.model, run.prompts, "train") if data == "prompts" else [],
         held_out=spread(held_out, run.evaluation.num_prompts),
     )
 
@@ -83,6 +86,31 @@ def spread(prompts: Sequence[str], count: int) -> list[str]:
     if len(prompts) <= count:
         return list(prompts)
     return [prompts[i * len(prompts) // count] for i in range(count)]
+
+
+def _data(run: Run, method: type[Method]) -> Data:
+    """What the run learns from: of the kinds that the method can use, the one that was given."""
+    given: dict[Data, Path | None] = {"prompts": run.prompts, "pairs": run.pairs, "videos": run.videos}
+    for kind in ("pairs", "videos"):
+        if given[kind] is not None and kind not in method.needs.data:
+            raise ConfigError(f"method {run.method_name!r} learns from {' or '.join(method.needs.data)}, not --{kind}")
+    chosen: list[Data] = [kind for kind in method.needs.data if given[kind] is not None]
+    if not chosen and "prompts" in method.needs.data:
+        return "prompts"
+    if not chosen:
+        options = " or ".join(f"--{kind} DIR" for kind in method.needs.data)
+        made = ", made by vpo pair" if "pairs" in method.needs.data else ""
+        raise ConfigError(
+            f"method {run.method_name!r} learns from {' or '.join(method.needs.data)}: give {options}{made}"
+        )
+    return chosen[0]
+
+
+def _judges(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:
+    """The judges of the evaluation that are not the run's own reward already."""
+    trained = {part.kind for part in reward}
+    plans = [plan for name in run.evaluation.judges for plan in rewards.plan(name, {})]
+    return [plan for plan in plans if plan.kind not in trained]
 
 
 def _check_reward(part: rewards.Plan, method: type[Method], name: str) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from vpo_kit import models
 from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands import sources
 from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.config import dump
@@ -21,10 +23,13 @@ from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate
 from vpo_kit.methods.base import Context
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.encoding import PromptCache
+from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
+from vpo_kit.training.data import Pairs, Stream, split
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import PromptCache, PromptStream, train
+from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
 
 
@@ -49,51 +54,77 @@ def run(
     if dry_run:
         print(dump(recipe.run), end="")
         return
-    folder = RunFolder(recipe.run.output or Path("runs") / f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
+    processes = Processes()
+    if recipe.run.batch_size % processes.count:
+        raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
+    name = processes.agree(f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = RunFolder(recipe.run.output or Path("runs") / name)
     folder.check(recipe.run, resume=resume, overwrite=overwrite)
-    _train(recipe, folder, Console(), resume=resume)
+    processes.wait()  # all have looked before the first one writes
+    _train(recipe, folder, Console(quiet=not processes.is_main), processes, resume=resume)
 
 
-def _train(recipe: Recipe, folder: RunFolder, console: Console, *, resume: bool) -> None:
+def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, *, resume: bool) -> None:
     run, started = recipe.run, time.monotonic()
     model = models.load(run.model, revision=run.revision, dtype=run.dtype, attention=run.attention)
     settings = recipes.settings_of(model.settings, run.sampling)
     model.latent_shape(settings.frames, settings.height, settings.width)
+    source = sources.build(recipe, model, settings, lambda line: console.print(line, soft_wrap=True, markup=False))
     policy = LoraPolicy(model, run.lora, run.seed)
     reward = rewards.load(recipe.reward, model.device) if recipe.reward else None
     judges = [*(reward.parts if reward else []), *rewards.load(recipe.judges, model.device).parts]
-    folder.start(run, resume=resume)  # only now: a model that does not load must leave nothing behind
+    if processes.is_main:
+        folder.start(run, resume=resume)  # only now: a model that does not load must leave nothing behind
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, run.seed)
+    measure = partial(_measure, model, plan, judges, folder, console, processes)
     with policy.reference():  # at the start the reference is the bare model, whatever a checkpoint will load
-        before = _measure(model, plan, judges, folder, 0, "before", console)
+        before = measure(0, "before")
     encode = PromptCache(model)
-    context = Context(policy, reward, settings, encode([settings.negative_prompt]), run.sampling.batch_size, run.seed)
+    context = Context(
+        policy, reward, settings, encode([settings.negative_prompt]), run.sampling.batch_size, run.seed,
+        processes, source.scores if isinstance(source, Pairs) else None,
+    )  # fmt: skip
     method = recipe.method(recipe.method_config, context)
-    stream = PromptStream(recipe.prompts, run.prompts_per_step, run.seed)
+    train_items, held_items = split(source, run.validation.share if recipe.data != "prompts" else 0.0, run.seed)
+    streams = [
+        Stream(source, items, run.batch_size, run.seed, encode, processes) for items in (train_items, held_items)
+    ]
     stopped: HealthError | None = None
     with TrainingBar(console, run.steps) as bar:
+        held_out = streams[1] if held_items else None
+        job = Job(run, method, policy, streams[0], held_out, folder, processes, bar.step, bar.notice)
         try:
-            train(run, method, policy, stream, encode, folder, on_step=bar.step, on_notice=bar.notice)
+            train(job)
         except HealthError as error:
             stopped = error
-    policy.export(folder.path / "lora")
-    after = _measure(model, plan, judges, folder, bar.done, "after", console)
-    _finish(recipe, folder, before, after, stopped, time.monotonic() - started, console)
+    if processes.is_main:
+        policy.export(folder.path / "lora")
+    after = measure(bar.done, "after")
+    if processes.is_main:
+        _finish(recipe, folder, before, after, stopped, time.monotonic() - started, console)
     if stopped is not None:
         raise stopped
 
 
 def _measure(
-    model: VideoModel, plan: Plan, judges: Sequence[Reward], folder: RunFolder, step: int, name: str, console: Console
+    model: VideoModel,
+    plan: Plan,
+    judges: Sequence[Reward],
+    folder: RunFolder,
+    console: Console,
+    processes: Processes,
+    step: int,
+    name: str,
 ) -> Evaluation | None:
-    """Evaluate, or take what a killed run has already measured."""
+    """Evaluate in the first process, or take what a killed run has already measured."""
     if not plan.prompts:
         return None
     where = folder.path / "samples" / f"step-{step:06d}"
-    if (where / "metrics.json").is_file():
-        return Evaluation.load(where)
-    with count_bar(console, name, len(plan.items), "videos") as tick:
-        return evaluate(model, plan, judges, where, name, tick)
+    if processes.is_main and not (where / "metrics.json").is_file():
+        with count_bar(console, name, len(plan.items), "videos") as tick:
+            evaluate(model, plan, judges, where, name, tick)
+    processes.wait()
+    return Evaluation.load(where)
 
 
 def _finish(
@@ -108,14 +139,15 @@ def _finish(
     run = recipe.run
     health = {"ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or "")}
     summary: dict[str, Any] = {
-        "method": run.method_name, "reward": run.reward_name, "model": run.model, "steps": run.steps,
-        "seconds": round(seconds, 1), "before": {}, "after": {}, "health": health, "versions": report.versions(),
+        "method": run.method_name, "reward": run.reward_name if recipe.reward else None, "model": run.model,
+        "steps": run.steps, "seconds": round(seconds, 1), "before": {}, "after": {}, "health": health,
+        "versions": report.versions(),
     }  # fmt: skip
     if before and after:
         changes = compare(before, after)
         summary |= {"before": before.table(), "after": after.table(), "changes": report.rows(changes)}
         page = report.Page(
-            title=f"{run.method_name} with {run.reward_name}",
+            title=f"{run.method_name} with {run.reward_name}" if recipe.reward else run.method_name,
             evaluations=[before, after],
             folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
             log=_log(folder),

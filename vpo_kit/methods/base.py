@@ -1,31 +1,38 @@
 """What a training method is: a small class that says what it needs and turns a batch into a loss.
 
-The loop owns everything else: it checks the needs before anything is loaded, draws prompts, steps the optimiser,
+The loop owns everything else: it checks the needs before anything is loaded, draws the data, steps the optimiser,
 logs, checks health and writes checkpoints. No method can override it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.pairing.store import Pair
+from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture
+
+Data = Literal["prompts", "pairs", "videos"]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run must have for a method. `reward` is ``none``, ``any`` or ``differentiable``."""
+    """What a run must have for a method. `data` names what it can learn from, the preferred kind first; `reward` is
+    ``none``, ``any`` or ``differentiable``; `strategy` is how its pairs should have been made.
+    """
 
-    prompts: bool = True
+    data: Sequence[Data] = ("prompts",)
     reference: bool = False
     reward: Literal["none", "any", "differentiable"] = "none"
+    strategy: Literal["independent", "guided"] | None = None
 
 
 class Policy(Protocol):
@@ -42,7 +49,11 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What the loop hands to a method once, before the first step."""
+    """What the loop hands to a method once, before the first step.
+
+    `scores` ``[N, 2]`` holds both members' clip scores of a labelled pair
+    set, NaN where there are none.
+    """
 
     policy: Policy
     reward: Mixture | None
@@ -50,23 +61,43 @@ class Context:
     negative: Conditions
     batch_size: int
     seed: int
+    processes: Processes = field(default_factory=Processes)
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One optimiser step's prompts, already encoded; `step` counts from 0."""
+    """This process's part of one optimiser step's data, prompts already encoded; `step` counts from 0.
+
+    `positions` are the items' places in the global batch and `visits` which pass over the data each belongs to, so
+    that random draws depend on neither the number of processes nor where a run was resumed; `indices` name the items
+    themselves. `tensors` are what the source has: latents ``[B, C, T, h, w]``, labels.
+    """
 
     step: int
     prompts: Sequence[str]
     conditions: Conditions
+    positions: Sequence[int]
+    indices: Sequence[int]
+    visits: Sequence[int]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def at(self, step: int) -> Batch:
+        """The same data for another optimiser step."""
+        return replace(self, step=step)
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What is optimised, and what is logged: the two never share a value."""
+    """What is optimised, and what is logged: the two never share a value.
+
+    `loss` is this process's share of the global mean. Where `parts` is given, the loop runs backward on each of them
+    in turn instead, and only one of their graphs is held at a time.
+    """
 
     loss: Tensor
     report: dict[str, float] = field(default_factory=dict)
+    parts: Iterable[Tensor] | None = None
 
 
 class MethodConfig(BaseModel):
@@ -91,12 +122,24 @@ class Method(ABC):
         """How many optimiser steps in a row get the same batch."""
         return 1
 
+    @classmethod
+    def keeps(cls, config: Any, pair: Pair) -> bool:
+        """Whether a pair of a set has anything to teach; the others are left out before batches are drawn."""
+        return True
+
     @abstractmethod
     def step(self, batch: Batch) -> StepOutput:
         """The loss of one optimiser step, with its graph."""
 
+    def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Metrics on held-out data, at the same times and noises whenever it is called; nothing by default."""
+        return {}
+
     def state(self) -> dict[str, Tensor]:
-        """What an exact resume needs beside weights and optimiser; all randomness comes from seed and step."""
+        """What an exact resume needs beside weights and optimiser; all randomness comes from seed and step.
+
+        Called by all processes; what the first one returns is saved, and given to all of them on resume.
+        """
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  (most methods keep nothing)

@@ -5,7 +5,8 @@ Legend: ``P`` prompts, ``n`` candidates each, latents ``[P * n, C, T, h, w]``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -13,15 +14,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.losses import PreferenceConfig
+from vpo_kit.losses import PairErrors
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, Needs, StepOutput
-from vpo_kit.methods.preference import pair_errors, report
+from vpo_kit.methods.preference import PairConfig, noised, reference_errors, report, step_output
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
 from vpo_kit.video import motion
 
 
-class OnlineConfig(MethodConfig, PreferenceConfig):
+class OnlineConfig(PairConfig):
     """Settings of `online`. The defaults of beta and draws are for the embedded model, found by experiment."""
 
     num_candidates: int = Field(4, ge=2, description="videos for each prompt (n); not in the paper")
@@ -50,20 +51,25 @@ class OnlineConfig(MethodConfig, PreferenceConfig):
 
 @dataclass(frozen=True)
 class Rollout:
-    """Pairs for one or more optimiser steps: `labels` are +1, or 0 where the margin is too small."""
+    """This process's pairs for one or more optimiser steps; `numbers` ``[P]`` are their places in the global batch."""
 
     winners: Tensor
     losers: Tensor
-    labels: Tensor
+    numbers: Tensor
     conditions: Conditions
     report: dict[str, float]
+
+    def tensors(self) -> dict[str, Tensor]:
+        conditions = {f"conditions.{k}": v for k, v in self.conditions.tensors.items()}
+        own = {"winners": self.winners, "losers": self.losers, "numbers": self.numbers, **conditions}
+        return {key: value.cpu() for key, value in own.items()}
 
 
 class Online(Method):
     """Whole-clip DPO on pairs that the current policy has just made."""
 
     summary: ClassVar[str] = "OnlineVPO: best against worst of n fresh videos, DPO, moving reference"
-    needs: ClassVar[Needs] = Needs(prompts=True, reference=True, reward="any")
+    needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any")
     Config: ClassVar[type[MethodConfig]] = OnlineConfig
     config: OnlineConfig
 
@@ -79,20 +85,23 @@ class Online(Method):
         self._move_reference(batch.step)
         if self._rollout is None or batch.step % self.updates_per_batch == 0:
             self._rollout = self._roll_out(batch)
-        rollout, draws = self._rollout, self.config.num_draws
-        labels = rollout.labels.repeat(draws)
-        errors, t = pair_errors(
-            self.context.policy,
-            rollout.winners.repeat(draws, 1, 1, 1, 1),
-            rollout.losers.repeat(draws, 1, 1, 1, 1),
-            Conditions.cat([rollout.conditions] * draws),
-            torch.Generator().manual_seed(derive_seed(self.context.seed, "pair", batch.step)),
-        )
-        loss = losses.preference_loss(errors, labels, self.config, t=t)
-        value = losses.weighted_mean(loss.value, loss.weight)
-        if self.config.sft_weight:
-            value = value + self.config.sft_weight * errors.first.mean()
-        return StepOutput(value, {**report(errors, labels, loss), **rollout.report})
+        rollout, draws, context = self._rollout, self.config.num_draws, self.context
+        numbers = rollout.numbers.tolist()
+        total = context.processes.total(torch.tensor(len(numbers) * draws))
+        if not numbers:
+            return StepOutput(torch.zeros(()), rollout.report, parts=())
+        seeds = [derive_seed(context.seed, "pair", batch.step, i, d) for d in range(draws) for i in numbers]
+        winners, losers = (torch.cat([latents] * draws) for latents in (rollout.winners, rollout.losers))
+        pairs = noised(context.policy.model, winners, losers, Conditions.cat([rollout.conditions] * draws), seeds)
+        reference = reference_errors(context.policy, pairs, 1 if self.config.low_memory else None)
+
+        def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
+            labels = torch.ones(len(seeds), device=pairs.t.device)
+            loss = losses.preference_loss(errors, labels, self.config, t=pairs.t)
+            return losses.weighted_mean(loss.value, loss.weight, total), report(errors, labels, loss)
+
+        output = step_output(context.policy, pairs, reference, loss_of, low_memory=self.config.low_memory)
+        return replace(output, report={**output.report, **rollout.report})
 
     def _move_reference(self, step: int) -> None:
         kind = self.config.reference_update
@@ -106,7 +115,8 @@ class Online(Method):
         """Sample n candidates for each prompt with the current policy and pair the best with the worst."""
         context, n = self.context, self.config.num_candidates
         prompts = [prompt for prompt in batch.prompts for _ in range(n)]
-        latents, video = self._sample(batch.conditions.repeat(n), batch.step)
+        candidates = [position * n + i for position in batch.positions for i in range(n)]
+        latents, video = self._sample(batch.conditions.repeat(n), batch.step, candidates)
         assert context.reward is not None
         scored = context.reward(video, prompts, fps=context.sampling.fps, group=n)
         scores = scored.score.view(-1, n)
@@ -116,26 +126,26 @@ class Online(Method):
         best, worst = order[:, :k].flatten(), order.flip(1)[:, :k].flatten()
         margin = (ranked[:, :k] - ranked.flip(1)[:, :k]).flatten()
         # a margin of zero is a tie whatever the threshold
-        labels = (margin > self.config.min_margin).to(latents.dtype)
+        kept = (margin > self.config.min_margin).nonzero().flatten()
+        numbers = (torch.tensor(batch.positions)[:, None] * k + torch.arange(k)).flatten()
         raw = {f"reward/{name}": float(value.mean()) for name, value in scored.components.items()}
         summary = {
             "reward_mean": float(scores.mean()),
             "reward_std": float(scores.std(1).mean()),
             "reward_margin": float((ranked[:, 0] - ranked[:, -1]).mean()),
-            "skipped": float((labels == 0).float().mean()),
+            "skipped": 1 - len(kept) / len(margin),
             "motion": float(motion(video).mean()),
         }
-        kept = labels.nonzero().flatten() if labels.any() else torch.arange(len(labels), device=labels.device)
         return Rollout(
             latents[best][kept],
             latents[worst][kept],
-            labels[kept],
+            numbers[kept.cpu()],
             batch.conditions.repeat(k)[kept],
             {**summary, **(raw if len(raw) > 1 else {})},
         )
 
-    def _sample(self, conditions: Conditions, step: int) -> tuple[Tensor, Tensor]:
-        """Latents and video of all candidates, at most `batch_size` at once."""
+    def _sample(self, conditions: Conditions, step: int, candidates: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Latents and video of all candidates, given by their global numbers, at most `batch_size` at once."""
         context, settings = self.context, self.context.sampling
         model = context.policy.model
         shape = model.latent_shape(settings.frames, settings.height, settings.width)
@@ -143,33 +153,36 @@ class Online(Method):
         steps = self.config.rollout_steps or settings.steps
         latents, videos = [], []
         for start in range(0, len(conditions), context.batch_size):
-            rows = range(start, min(start + context.batch_size, len(conditions)))
-            noise = draw_noise(shape, [derive_seed(context.seed, "rollout", step, i) for i in rows], model.device)
-            part = conditions[slice(rows.start, rows.stop)]
+            rows = slice(start, start + context.batch_size)
+            seeds = [derive_seed(context.seed, "rollout", step, i) for i in candidates[rows]]
+            noise, part = draw_noise(shape, seeds, model.device), conditions[rows]
             latents.append(sample(model, part, noise=noise, steps=steps, guidance=guidance))
             videos.append(model.decode(latents[-1]))
         return torch.cat(latents), torch.cat(videos)
 
     def state(self) -> dict[str, Tensor]:
-        """The pairs in use, where the next step goes on with them."""
+        """The pairs in use by all processes, where the next step goes on with them."""
         if self._rollout is None:
             return {}
-        conditions = {f"conditions.{k}": v for k, v in self._rollout.conditions.tensors.items()}
-        numbers = {f"report.{k}": torch.tensor(v, dtype=torch.float64) for k, v in self._rollout.report.items()}
-        kept = {"winners": self._rollout.winners, "losers": self._rollout.losers, "labels": self._rollout.labels}
-        return {**kept, **conditions, **numbers}
+        everyone = self.context.processes.gather([self._rollout.tensors()])
+        joined = {key: torch.cat([part[key] for part in everyone]) for key in everyone[0]}
+        means = self.context.processes.mean(self._rollout.report)
+        return {**joined, **{f"report.{k}": torch.tensor(v, dtype=torch.float64) for k, v in means.items()}}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         if not state:
             return
+        processes = self.context.processes
+        position = state["numbers"].cpu() // self.config.num_pairs
+        own = (position % processes.count == processes.rank).nonzero().flatten()
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
         self._rollout = Rollout(
-            state["winners"],
-            state["losers"],
-            state["labels"],
-            Conditions(part("conditions.")),
+            state["winners"][own],
+            state["losers"][own],
+            state["numbers"].cpu()[own],
+            Conditions(part("conditions."))[own],
             {k: float(v) for k, v in part("report.").items()},
         )

@@ -27,6 +27,7 @@ class Checkpoint:
     reference: dict[str, Tensor] | None
     method: dict[str, Tensor]
     optimiser: dict[str, Any]
+    best: dict[str, Tensor]
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -40,6 +41,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         if checkpoint.reference is not None:
             save_file(checkpoint.reference, partial / "reference.safetensors")
         save_file({k: v.contiguous() for k, v in checkpoint.method.items()}, partial / "method.safetensors")
+        save_file(checkpoint.best, partial / "best.safetensors")
         torch.save(checkpoint.optimiser, partial / "optimiser.pt")
         hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
         state = {"step": checkpoint.step, "sha256": hashes}
@@ -84,6 +86,7 @@ def _read(path: Path) -> Checkpoint:
         reference=load_file(reference) if reference.is_file() else None,
         method=load_file(path / "method.safetensors"),
         optimiser=torch.load(path / "optimiser.pt", weights_only=True, map_location="cpu"),
+        best=load_file(path / "best.safetensors"),
     )
 
 

@@ -1,9 +1,9 @@
-"""The one loop. It draws prompts, asks the method for a loss, steps, logs, checks and saves."""
+"""The one loop. It draws data, asks the method for a loss, steps, logs, validates, checks and saves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,100 +13,92 @@ from torch import Tensor
 from vpo_kit.config import Run
 from vpo_kit.errors import HealthError
 from vpo_kit.methods.base import Batch, Method
-from vpo_kit.models.base import Conditions, VideoModel
-from vpo_kit.sampler import derive_seed
+from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, health
 from vpo_kit.training.checkpoints import Checkpoint
+from vpo_kit.training.data import Stream
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stopping import Best
 
 Report = dict[str, float]
 
 
-class PromptCache:
-    """Each prompt's encoding, made when it is first needed and then kept."""
-
-    def __init__(self, model: VideoModel) -> None:
-        self._model = model
-        self._known: dict[str, Conditions] = {}
-
-    def __call__(self, prompts: Sequence[str]) -> Conditions:
-        new = [p for p in dict.fromkeys(prompts) if p not in self._known]
-        if new:
-            encoded = self._model.encode_prompts(new)
-            self._known.update({p: encoded[i : i + 1] for i, p in enumerate(new)})
-        return Conditions.cat([self._known[p] for p in prompts])
-
-
 @dataclass(frozen=True)
-class PromptStream:
-    """Prompts in shuffled passes over the file: batch ``i`` depends on the seed and ``i`` alone."""
+class Job:
+    """The parts of one run, put together; `held_out` is what validation looks at, or None."""
 
-    prompts: Sequence[str]
-    per_batch: int
-    seed: int
-
-    def __getitem__(self, index: int) -> list[str]:
-        start = index * self.per_batch
-        return [self._at(position) for position in range(start, start + self.per_batch)]
-
-    def _at(self, position: int) -> str:
-        count = len(self.prompts)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "prompts", position // count))
-        order = torch.randperm(count, generator=generator)
-        return self.prompts[int(order[position % count])]
+    run: Run
+    method: Method
+    policy: LoraPolicy
+    stream: Stream
+    held_out: Stream | None
+    folder: RunFolder
+    processes: Processes
+    on_step: Callable[[Report], None]
+    on_notice: Callable[[str], None]
 
 
-def train(
-    run: Run,
-    method: Method,
-    policy: LoraPolicy,
-    stream: PromptStream,
-    encode: PromptCache,
-    folder: RunFolder,
-    *,
-    on_step: Callable[[Report], None],
-    on_notice: Callable[[str], None],
-) -> list[Report]:
-    """Train to ``run.steps``, from the newest checkpoint in `folder` where there is one; returns the log's rows.
+def train(job: Job) -> list[Report]:
+    """Train to ``run.steps``, from the newest checkpoint in the folder where there is one; returns the log's rows.
 
     Raises `HealthError` when a check stops the run; the state of that moment is then the newest checkpoint.
     """
+    run, method, policy = job.run, job.method, job.policy
     accelerator = Accelerator()
     settings = run.optimiser
     optimiser = torch.optim.AdamW(policy.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     optimiser = accelerator.prepare(optimiser)
-    first = _resume(method, policy, optimiser, folder, on_notice)
-    history: list[Report] = folder.rewind(first)
+    best = Best(run.early_stopping)
+    first = _resume(job, optimiser, best)
+    # the same everywhere: a health check that fires in one process alone would leave the others waiting
+    history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])
     batch: Batch | None = None
     for step in range(first, run.steps):
+        if best.stop:
+            job.on_notice(f"{run.early_stopping.metric} gets no better: stopped, and back to step {best.step}")
+            break
         if batch is None or step % method.updates_per_batch == 0:
-            prompts = stream[step // method.updates_per_batch]
-            conditions = encode(prompts)
-        batch = Batch(step, prompts, conditions)
+            batch = job.stream.batch(step // method.updates_per_batch, step)
+        batch = batch.at(step)
         output = method.step(batch)
-        _must_be_finite("loss", output.loss, batch, run)
+        loss = job.processes.total(output.loss)
+        _must_be_finite("loss", loss, batch, run)
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
-        accelerator.backward(output.loss)
-        norm = accelerator.clip_grad_norm_(policy.parameters, settings.max_grad_norm)
+        for part in [output.loss] if output.parts is None else output.parts:
+            accelerator.backward(part)
+        job.processes.sum_gradients(policy.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(policy.parameters, settings.max_grad_norm)
         _must_be_finite("gradient", norm, batch, run)
         optimiser.step()
         optimiser.zero_grad()
-        row = {"step": step + 1, "loss": float(output.loss.detach()), "grad_norm": float(norm)}
-        row |= sorted(output.report.items())
+        row = {"step": step + 1, "loss": float(loss), "grad_norm": float(norm)}
+        row |= sorted(job.processes.mean(output.report).items())
+        last = step + 1 == run.steps
+        if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
+            row |= method.validate(job.held_out.in_order())
+            best.update(row, policy.state())
         history.append(row)
-        try:
-            health.check(history, run.health)
-        except HealthError:
-            _save(step + 1, method, policy, optimiser, folder, run)
-            raise
-        finally:
-            folder.append({k: v for k, v in row.items() if math.isfinite(v)})
-        on_step(row)
-        if (step + 1) % run.checkpoints.every == 0 or step + 1 == run.steps:
-            _save(step + 1, method, policy, optimiser, folder, run)
+        _log(job, row, history, optimiser, best)
+        if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
+            _save(step + 1, job, optimiser, best)
+    if best.policy:
+        policy.load_state(best.policy, policy.reference_state())
     return history
+
+
+def _log(job: Job, row: Report, history: list[Report], optimiser: torch.optim.Optimizer, best: Best) -> None:
+    """Check the run's health and write the row, also that of a run which ends here."""
+    try:
+        health.check(history, job.run.health)
+    except HealthError:
+        _save(int(row["step"]), job, optimiser, best)
+        raise
+    finally:
+        if job.processes.is_main:
+            job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
+    job.on_step(row)
 
 
 def _must_be_finite(what: str, value: Tensor, batch: Batch, run: Run) -> None:
@@ -118,33 +110,30 @@ def _must_be_finite(what: str, value: Tensor, batch: Batch, run: Run) -> None:
         )
 
 
-def _resume(
-    method: Method,
-    policy: LoraPolicy,
-    optimiser: torch.optim.Optimizer,
-    folder: RunFolder,
-    on_notice: Callable[[str], None],
-) -> int:
-    found = checkpoints.latest(folder.checkpoints)
+def _resume(job: Job, optimiser: torch.optim.Optimizer, best: Best) -> int:
+    found = checkpoints.latest(job.folder.checkpoints)
     if found is None:
         return 0
     state, damaged = found
     for line in damaged:
-        on_notice(f"{line}: going on from step {state.step}")
-    policy.load_state(state.policy, state.reference)
-    method.load_state({k: v.to(policy.model.device) for k, v in state.method.items()})
+        job.on_notice(f"{line}: going on from step {state.step}")
+    job.policy.load_state(state.policy, state.reference)
+    job.method.load_state({k: v.to(job.policy.model.device) for k, v in state.method.items()})
     optimiser.load_state_dict(state.optimiser)
+    best.load_state(state.best)
     return state.step
 
 
-def _save(
-    step: int, method: Method, policy: LoraPolicy, optimiser: torch.optim.Optimizer, folder: RunFolder, run: Run
-) -> None:
-    state = Checkpoint(
-        step=step,
-        policy=policy.state(),
-        reference=policy.reference_state(),
-        method={k: v.cpu() for k, v in method.state().items()},
-        optimiser=optimiser.state_dict(),
-    )
-    checkpoints.save(folder.checkpoints, state, run.checkpoints.keep)
+def _save(step: int, job: Job, optimiser: torch.optim.Optimizer, best: Best) -> None:
+    method = job.method.state()  # all processes: it may gather
+    if job.processes.is_main:
+        state = Checkpoint(
+            step=step,
+            policy=job.policy.state(),
+            reference=job.policy.reference_state(),
+            method={k: v.cpu() for k, v in method.items()},
+            optimiser=optimiser.state_dict(),
+            best=best.state(),
+        )
+        checkpoints.save(job.folder.checkpoints, state, job.run.checkpoints.keep)
+    job.processes.wait()

@@ -90,12 +90,10 @@ class LoraPolicy:
         settings = self.model.network.peft_config[POLICY].to_dict()
         # PEFT keeps targets as a set, whose order changes from process to process: the same run, the same bytes
         settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
+        part = self.model.network_name
+        content = {f"{part}_lora_layers": self._read(POLICY), f"{part}_lora_adapter_metadata": settings}
         try:
-            self.model.pipeline.save_lora_weights(
-                str(folder),
-                transformer_lora_layers=self._read(POLICY),
-                transformer_lora_adapter_metadata=settings,
-            )
+            self.model.pipeline.save_lora_weights(str(folder), **content)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
 

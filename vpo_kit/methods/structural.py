@@ -1,0 +1,26 @@
+"""StructuralDPO (DenseDPO's baseline, arXiv 2506.03517): guided pairs, one label for the whole clip."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vpo_kit.methods.base import Batch, MethodConfig, Needs
+from vpo_kit.methods.offline import OfflineConfig, OfflinePairs
+from vpo_kit.pairing.store import Pair
+
+
+class Structural(OfflinePairs):
+    """Whole-clip DPO on pairs that share their structure."""
+
+    summary: ClassVar[str] = "StructuralDPO: guided pairs, one label for the clip"
+    needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True, strategy="guided")
+    Config: ClassVar[type[MethodConfig]] = OfflineConfig
+
+    @classmethod
+    def keeps(cls, config: Any, pair: Pair) -> bool:
+        return bool(pair.label)
+
+    def labels(self, batch: Batch) -> Tensor:
+        return batch.tensors["label"]
