@@ -51,7 +51,10 @@ def test_policy_equal_to_reference_is_ln_2(granularity: str) -> None:
 @pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, CONFIG.model_copy(update={"loser_weight": 0.3}), CONFIG.model_copy(update={"label_smoothing": 0.2})],
+    [
+        CONFIG,
+        *(CONFIG.model_copy(update=u) for u in ({"loser_weight": 0.3}, {"label_smoothing": 0.2}, {"sft_weight": 2.0})),
+    ],
 )
 def test_swapping_videos_and_labels_changes_nothing(granularity: str, config: PreferenceConfig) -> None:
     e = errors()

@@ -17,7 +17,8 @@ class Processes:
     """Rank and number of the processes, and sums over them. With one process nothing is sent anywhere."""
 
     def __init__(self) -> None:
-        self._state = PartialState()
+        # without a GPU, Accelerate starts a process group only when it is told to use the CPU
+        self._state = PartialState(cpu=not torch.cuda.is_available())
         self.rank = int(self._state.process_index)
         self.count = int(self._state.num_processes)
 

@@ -82,31 +82,36 @@ def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:
 
 def seconds(path: Path) -> float:
     """How long a video says it is; nothing is decoded. Raises `DataError`."""
-    try:
-        with warnings.catch_warnings(), closing(imageio_ffmpeg.read_frames(str(path))) as reader:
-            warnings.simplefilter("ignore", ResourceWarning)
-            return float(next(reader)["duration"])
-    except (OSError, RuntimeError, ValueError, KeyError, StopIteration) as error:
-        raise DataError(f"{path} cannot be decoded as a video") from error
+    return float(_decode(path, head=True)[0]["duration"])
 
 
 def _decode(
-    path: Path, before: Sequence[str] = (), after: Sequence[str] = (), size: tuple[int, int] | None = None
+    path: Path,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    size: tuple[int, int] | None = None,
+    *,
+    head: bool = False,
 ) -> tuple[dict[str, Any], Tensor]:
-    """What ffmpeg says about a file, and its frames ``[F, 3, H, W]``."""
-    try:
-        with (
-            warnings.catch_warnings(),
-            closing(
+    """What ffmpeg says about a file, and its frames ``[F, 3, H, W]``, none of them with `head`. Raises `DataError`."""
+    about: dict[str, Any] | None = None
+    frames: list[Any] = []
+    with warnings.catch_warnings():
+        # imageio-ffmpeg leaves its pipes to the collector, which an exception would keep waiting: none may leave here
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(
                 imageio_ffmpeg.read_frames(str(path), input_params=list(before), output_params=list(after))
-            ) as reader,
-        ):
-            warnings.simplefilter("ignore", ResourceWarning)  # imageio-ffmpeg leaves its pipes to the collector
-            about = next(reader)
-            width, height = size or about["size"]
-            frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
-    except (OSError, RuntimeError, ValueError, KeyError, StopIteration) as error:
-        raise DataError(f"{path} cannot be decoded as a video") from error
+            ) as reader:
+                found = next(reader)
+                width, height = size or found["size"]
+                if not head:
+                    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+                about = found
+        except (OSError, RuntimeError, ValueError, KeyError, StopIteration):
+            pass
+    if about is None:
+        raise DataError(f"{path} cannot be decoded as a video")
     if not frames:
         return about, torch.empty(0, 3, height, width)
     return about, torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255

@@ -55,6 +55,8 @@ def run(
         "label": label, "settings": settings.model_dump(mode="json"), "versions": versions(), "skipped": [],
     }  # fmt: skip
     console = Console(quiet=not processes.is_main)
+    folder.check(facts)
+    processes.wait()  # all have looked before the first one writes
     if not folder.finished:
         _make(folder, strategy, data, facts, settings, plans, processes, console)
     found = store.read(output)

@@ -75,7 +75,7 @@ class OfflinePairs(Method):
         else:
             seeds = [derive_seed(seed, "pair", batch.step, position, d) for d in draws for position in batch.positions]
             pairs = self._noised(batch, seeds)
-            reference = reference_errors(self.context.policy, pairs, self._size)
+            reference = reference_errors(self.context.policy, pairs)
         return step_output(
             self.context.policy,
             pairs,
@@ -92,7 +92,7 @@ class OfflinePairs(Method):
             keys = [(index, d) for d in range(HELD_OUT_DRAWS) for index in batch.indices]
             pairs = self._noised(batch, [derive_seed(self.context.seed, "held out", *key) for key in keys])
             reference = self._remembered(pairs, keys, self._held_out)
-            errors = PairErrors(*errors_of(self.context.policy, pairs, self._size), *reference)
+            errors = PairErrors(*errors_of(self.context.policy, pairs), *reference)
             found = self._preference(errors, batch, pairs, HELD_OUT_DRAWS)
             value, right = (found.value * (found.weight > 0)).sum(), ((found.logit > 0) & (found.weight > 0)).sum()
             sums += torch.stack([value.double(), right.double(), (found.weight > 0).sum().double()]).cpu()
@@ -107,10 +107,6 @@ class OfflinePairs(Method):
     def load_state(self, state: dict[str, Tensor]) -> None:
         self._kept = {(int(i), int(n)): value for (i, _, n), value in ((k.partition("."), v) for k, v in state.items())}
 
-    @property
-    def _size(self) -> int | None:
-        return 1 if self.config.low_memory else None
-
     def _noised(self, batch: Batch, seeds: Sequence[int]) -> Noised:
         draws = len(seeds) // len(batch.indices)
         first, second = (torch.cat([batch.tensors[name]] * draws) for name in ("first", "second"))
@@ -121,7 +117,7 @@ class OfflinePairs(Method):
     ) -> tuple[Tensor, Tensor]:
         """Reference errors by (item, draw), taken once: the reference of these methods never moves."""
         if any(key not in known for key in keys):
-            found = torch.stack(reference_errors(self.context.policy, pairs, self._size), 1)
+            found = torch.stack(reference_errors(self.context.policy, pairs), 1)
             known.update({key: found[i] for i, key in enumerate(keys) if key not in known})
         first, second = torch.stack([known[key] for key in keys]).unbind(1)
         return first, second

@@ -93,7 +93,7 @@ class Online(Method):
         seeds = [derive_seed(context.seed, "pair", batch.step, i, d) for d in range(draws) for i in numbers]
         winners, losers = (torch.cat([latents] * draws) for latents in (rollout.winners, rollout.losers))
         pairs = noised(context.policy.model, winners, losers, Conditions.cat([rollout.conditions] * draws), seeds)
-        reference = reference_errors(context.policy, pairs, 1 if self.config.low_memory else None)
+        reference = reference_errors(context.policy, pairs)
 
         def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
             labels = torch.ones(len(seeds), device=pairs.t.device)

@@ -58,18 +58,16 @@ def noised(model: VideoModel, first: Tensor, second: Tensor, conditions: Conditi
     )
 
 
-def errors_of(policy: Policy, pairs: Noised, size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Errors ``[P, T]`` of firsts and seconds under the model as it is, `size` videos at once (default: all)."""
-    count = len(pairs.x_t)
-    found = [_errors(policy, pairs, slice(i, i + (size or count))) for i in range(0, count, size or count)]
-    first, second = torch.cat(found).chunk(2)
+def errors_of(policy: Policy, pairs: Noised) -> tuple[Tensor, Tensor]:
+    """Errors ``[P, T]`` of firsts and seconds under the model as it is, all videos in one pass."""
+    first, second = _errors(policy, pairs, slice(None)).chunk(2)
     return first, second
 
 
-def reference_errors(policy: Policy, pairs: Noised, size: int | None = None) -> tuple[Tensor, Tensor]:
+def reference_errors(policy: Policy, pairs: Noised) -> tuple[Tensor, Tensor]:
     """`errors_of` the reference, without graph."""
     with torch.no_grad(), policy.reference():
-        return errors_of(policy, pairs, size)
+        return errors_of(policy, pairs)
 
 
 def step_output(
@@ -85,7 +83,7 @@ def step_output(
         loss, report = loss_of(PairErrors(*errors_of(policy, pairs), *reference))
         return StepOutput(loss, report)
     with torch.no_grad():
-        first, second = errors_of(policy, pairs, 1)
+        first, second = (errors.clone() for errors in errors_of(policy, pairs))
     leaves = first.requires_grad_(), second.requires_grad_()
     with torch.enable_grad():
         loss, report = loss_of(PairErrors(*leaves, *reference))

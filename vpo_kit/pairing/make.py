@@ -76,20 +76,24 @@ class Folder:
     def finished(self) -> bool:
         return (self.path / "metadata.jsonl").is_file()
 
-    def start(self, facts: dict[str, Any]) -> None:
-        """Make or take up the folder. Raises `OutputError`, or `ConfigError` when it was begun with other settings."""
+    def check(self, facts: dict[str, Any]) -> None:
+        """Raises `ConfigError` for a set begun with other settings, `OutputError` for a folder of other things."""
         listing = self.path / "dataset.yaml"
-        if listing.is_file():
-            old = yaml.safe_load(listing.read_text(encoding="utf-8"))
-            changed = [key for key in facts if key not in ("versions", "skipped") and old.get(key) != facts[key]]
-            if changed:
-                raise ConfigError(
-                    f"{self.path} was begun with another {' and '.join(changed)}: give another --output, or the same"
-                )
+        if not listing.is_file():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise OutputError(f"{self.path} is not empty and holds no pair set: give another --output")
             return
-        if self.path.exists() and any(self.path.iterdir()):
-            raise OutputError(f"{self.path} is not empty and holds no pair set: give another --output")
-        store.replace(listing, yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+        old = yaml.safe_load(listing.read_text(encoding="utf-8"))
+        changed = [key for key in facts if key not in ("versions", "skipped") and old.get(key) != facts[key]]
+        if changed:
+            raise ConfigError(
+                f"{self.path} was begun with another {' and '.join(changed)}: give another --output, or the same"
+            )
+
+    def start(self, facts: dict[str, Any]) -> None:
+        """Write what the set is to be, before its first pair. Raises `OutputError`."""
+        if not (self.path / "dataset.yaml").is_file():
+            store.replace(self.path / "dataset.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
 
     def missing(self, items: Iterable[int]) -> list[int]:
         return [item for item in items if not self._part(item).is_file()]

@@ -45,7 +45,7 @@ def train(job: Job) -> list[Report]:
     Raises `HealthError` when a check stops the run; the state of that moment is then the newest checkpoint.
     """
     run, method, policy = job.run, job.method, job.policy
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     settings = run.optimiser
     optimiser = torch.optim.AdamW(policy.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     optimiser = accelerator.prepare(optimiser)
