@@ -86,7 +86,7 @@ def test_bad_model_folders(
     index = json.loads((other / "model_index.json").read_text())
     (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionPipeline"}))
     _, shown = fails(capsys, *train, "--model", other)
-    assert "is a StableDiffusionPipeline: supported are WanPipeline" in shown
+    assert "is a StableDiffusionPipeline: supported are AnimateDiffPipeline" in shown
     (other / "model_index.json").write_text("{")
     _, shown = fails(capsys, *train, "--model", other)
     assert "cannot read model_index.json" in shown

@@ -255,7 +255,7 @@ class TestBadSets:
         save_file({"first": torch.zeros(8, 2, 4, 4), "second": torch.zeros(8, 2, 4, 4)}, path / "latents/2.safetensors")
         lines = (path / "metadata.jsonl").read_text().splitlines()
         row = json.loads(lines[2])
-        row["sha256"]["latents/2.safetensors"] = store.file_hash(path / "latents/2.safetensors")
+        row["sha256"]["latents"] = store.file_hash(path / "latents/2.safetensors")
         lines[2] = json.dumps(row)
         lines[3] = json.dumps({**json.loads(lines[3]), "labels": [1]})
         lines[4] = json.dumps({**json.loads(lines[4]), "latents": "../../etc/passwd"})

@@ -132,7 +132,7 @@ class TestLabels:
         return Pair.model_validate({
             "id": "a", "prompt": "p", "first_file_name": "videos/a", "second_file_name": "videos/b",
             "latents": "latents/a", "strategy": strategy, "seeds": (1, 2), "fps": 8, "frames": 4 * len(first),
-            "segments": cut(4 * len(first), 8, 0.5), "sha256": {},
+            "segments": cut(4 * len(first), 8, 0.5), "sha256": {"first": "", "second": "", "latents": ""},
             "scores": Scores(first=first, second=second, first_clip=sum(first), second_clip=sum(second)),
             "motion": Motion(first=[moved] * len(first), second=[1.0] * len(first)),
         })  # fmt: skip

@@ -11,7 +11,7 @@ from vpo_kit import registry
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.registry import REWARDS, Registry
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec, parse
-from vpo_kit.rewards.loading import plan
+from vpo_kit.rewards.loading import load, plan
 
 
 class Mean(Reward):
@@ -35,6 +35,15 @@ class Thousand(Mean):
         ("vqa:0.7+hpsv2:0.3", [("vqa", 0.7), ("hpsv2", 0.3)]),
         ("a.b:C", [("a.b:C", 1.0)]),
         ("a.b:C:2 + vqa", [("a.b:C", 2.0), ("vqa", 1.0)]),
+        ("remote:http://h:8000", [("remote:http://h:8000", 1.0)]),
+        ("remote:http://h:8000:0.5+vqa:0.5", [("remote:http://h:8000", 0.5), ("vqa", 0.5)]),
+        ("remote:http://h:8000:2", [("remote:http://h:8000", 2.0)]),
+        ("remote:https://h/judge:2", [("remote:https://h/judge", 2.0)]),
+        ("remote:http://h:0.5", [("remote:http://h", 0.5)]),
+        ("remote:http://h/:2", [("remote:http://h/", 2.0)]),
+        ("remote:http://[::1]:8000", [("remote:http://[::1]:8000", 1.0)]),
+        ("remote:http://[::1]:8000:3", [("remote:http://[::1]:8000", 3.0)]),
+        ("remote:http://[::1]", [("remote:http://[::1]", 1.0)]),
     ],
 )
 def test_parse(text: str, parts: list[tuple[str, float]]) -> None:
@@ -85,6 +94,18 @@ def test_plans_check_settings() -> None:
         plan("pathlib:Path", {})
     with pytest.raises(ConfigError, match="cannot be imported"):
         plan("no.such.module:Thing", {})
+    with pytest.raises(ConfigError, match="'vqa' takes nothing but a weight behind its name, not 'best'"):
+        plan("vqa:best", {})
+
+
+class OtherMean(Mean):
+    """A plugin that chose the name of another."""
+
+
+def test_scores_are_kept_by_name_so_names_must_differ() -> None:
+    both = [f"{__name__}:{kind.__name__}" for kind in (Mean, OtherMean)]
+    with pytest.raises(ConfigError, match="two rewards are called 'mean'"):
+        load(plan("+".join(both), {}), torch.device("cpu"))
 
 
 def test_plugins_come_through_the_same_door(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,8 +247,11 @@ def test_kill_9_and_resume(tiny_wan: Path, tmp_path: Path) -> None:
         command(tiny_wan, tmp_path / "killed", "--resume"), env=environment, capture_output=True, text=True, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
-    for name in ("metrics.jsonl", "lora/pytorch_lora_weights.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
+    # safetensors orders its metadata by chance, so tensors are compared and not files
+    one, other = (load_file(tmp_path / n / "lora/pytorch_lora_weights.safetensors") for n in ("whole", "killed"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
     results = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "killed")]
     assert results[0]["after"] == results[1]["after"]
     assert results[0]["health"]["ok"]

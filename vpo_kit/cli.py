@@ -20,13 +20,14 @@ app = typer.Typer(
 )
 pair_app = typer.Typer(invoke_without_command=True, help="Make preference pairs, and look after sets of them.")
 app.add_typer(pair_app, name="pair")
-reward_app = typer.Typer(no_args_is_help=True, help="Train the built-in judges, serve any reward over HTTP.")
+reward_app = typer.Typer(no_args_is_help=True, help="Check rewards, train the built-in judges, serve over HTTP.")
 app.add_typer(reward_app, name="reward")
 
 Model = Annotated[
     str | None, typer.Option(help="sprites, a diffusers pipeline folder or a hub id", show_default="sprites")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML recipe")]
+PairSet = Annotated[Path, typer.Argument(help="a pair set", metavar="SET")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any field of the recipe: section.field=value")]
 Prompts = Annotated[Path | None, typer.Option(help="text file, one prompt a line", show_default="the model's own")]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed", show_default="0")]
@@ -102,6 +103,65 @@ def pair(
     if output is None:
         raise ConfigError("vpo pair: give --output DIR for the set")
     command.run(strategy, output, prompts, videos, model or "sprites", label, seed or 0, set_ or [])
+
+
+@pair_app.command("inspect")
+def pair_inspect(
+    path: PairSet,
+    page: Annotated[Path | None, typer.Option(help="the HTML page", show_default="SET/inspect.html")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="pairs on the page")] = 200,
+) -> None:
+    """Labels, margins, motion and duplicates in numbers, and a page with the videos."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.inspect(path, page, limit)
+
+
+@pair_app.command("check")
+def pair_check(
+    path: PairSet,
+    decode: Annotated[bool, typer.Option("--decode", help="also decode every video and count its frames")] = False,
+) -> None:
+    """Name every pair that is wrong; exit code 1 when there is one."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.check_set(path, decode)
+
+
+@pair_app.command("export")
+def pair_export(
+    path: PairSet,
+    output: Annotated[Path, typer.Option(help="JSON lines file to write")],
+    format_: Annotated[Literal["trl"], typer.Option("--format", help="prompt, chosen, rejected")] = "trl",
+) -> None:
+    """Write the pairs for another trainer; whole-clip ties are left out and counted."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.export_set(path, output)
+
+
+@pair_app.command("merge")
+def pair_merge(
+    sets: Annotated[list[Path], typer.Argument(help="pair sets of one model", metavar="SET...")],
+    output: Annotated[Path, typer.Option(help="folder of the new set")],
+) -> None:
+    """Make one set of several; the old ones stay."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.merge(sets, output)
+
+
+@pair_app.command("split")
+def pair_split(
+    path: PairSet,
+    output: Annotated[Path, typer.Option(help="folder for the sets train and heldout")],
+    share: Annotated[float, typer.Option(help="about this share of the pairs is held out")] = 0.1,
+    seed: Seed = None,
+) -> None:
+    """Split a set by prompt, so that no prompt is on both sides; the old set stays."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.split(path, share, seed or 0, output)
 
 
 @app.command(name="label")
@@ -210,6 +270,19 @@ def train_vqa(
     from vpo_kit.rewards import train_vqa as command
 
     command.train(kind, output, steps, seed)
+
+
+@reward_app.command("check")
+def check_reward(
+    name: Annotated[str, typer.Argument(help="a reward (vpo rewards), or package.module:Class")],
+    clips: Annotated[int, typer.Option(min=2, help="sprite clips to look at")] = 12,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    set_: Set = None,
+) -> None:
+    """Look at a reward before training on it: direction, frozen copies, gradient, batches, time, licence."""
+    from vpo_kit.commands import check_reward as command
+
+    command.run(name, clips, seed, set_ or [])
 
 
 @reward_app.command("serve")

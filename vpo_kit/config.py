@@ -75,8 +75,9 @@ class Health(Section):
 class Validation(Section):
     """The method's own loss on items that training never sees: whole prompts, the same times and noises each time."""
 
-    share: float = Field(0.1, ge=0, lt=1, description="of a pair set or of the clips; 0 turns validation off")
+    share: float = Field(0.1, ge=0, lt=1, description="of the data, whole prompts; 0 turns validation off")
     every: int = Field(10, ge=1, description="optimiser steps")
+    max_items: int = Field(64, ge=1, description="at most so many held-out items are looked at")
 
 
 class EarlyStopping(Section):

@@ -66,6 +66,10 @@ METHODS = Registry(
         "structural": "vpo_kit.methods.structural:Structural",
         "dpo": "vpo_kit.methods.dpo:DPO",
         "sft": "vpo_kit.methods.sft:SFT",
+        "instruct": "vpo_kit.methods.instruct:Instruct",
+        "draft": "vpo_kit.methods.draft:Draft",
+        "alignprop": "vpo_kit.methods.alignprop:AlignProp",
+        "vader": "vpo_kit.methods.vader:Vader",
     },
 )
 REWARDS = Registry(
@@ -74,6 +78,17 @@ REWARDS = Registry(
     {
         "vqa": "vpo_kit.rewards.vqa:VQA",
         "gold": "vpo_kit.rewards.vqa:GoldVQA",
+        "technical": "vpo_kit.rewards.technical:Technical",
+        "hpsv2": "vpo_kit.rewards.clip:HPSv2",
+        "hpsv2.1": "vpo_kit.rewards.clip:HPSv21",
+        "pickscore": "vpo_kit.rewards.pickscore:PickScore",
+        "clip": "vpo_kit.rewards.clip:Clip",
+        "aesthetic": "vpo_kit.rewards.aesthetic:Aesthetic",
+        "fastvqa": "vpo_kit.rewards.fastvqa:FastVQA",
+        "dover": "vpo_kit.rewards.dover:Dover",
+        "videoscore": "vpo_kit.rewards.videoscore:VideoScore",
+        "videoreward": "vpo_kit.rewards.videoreward:VideoReward",
+        "viclip": "vpo_kit.rewards.viclip:ViCLIP",
         "remote": "vpo_kit.rewards.remote:Remote",
     },
 )

@@ -37,10 +37,12 @@ class Guidance:
     """Guidance: `scale` (1 is off) and the encoded negative prompt, one for the batch or one each.
 
     Classifier-free, in two passes; where the family embeds the scale in its network, in one, without the negative.
+    With `detached` no gradient flows through the unconditional pass, which halves the graph of a step.
     """
 
     scale: float
     negative: Any
+    detached: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,5 +141,6 @@ def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: Any, guidance: 
         return model.predict(x_t, t.expand(count), embedded)
     positive = model.predict(x_t, t.expand(count), conditions)
     negative = guidance.negative if len(guidance.negative) == count else guidance.negative.expand(count)
-    unconditional = model.predict(x_t, t.expand(count), negative)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not guidance.detached):
+        unconditional = model.predict(x_t, t.expand(count), negative)
     return unconditional + guidance.scale * (positive - unconditional)

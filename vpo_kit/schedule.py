@@ -8,6 +8,7 @@ Only what training needs is here. The rules of a sampling step are the pipeline'
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -54,10 +55,14 @@ class Schedule(ABC):
 
 
 class FlowSchedule(Schedule):
-    """Rectified flow: ``x_t = (1 - t) x + t eps``, target ``eps - x``; ``t`` is logit-normal(0, 1) in training."""
+    """Rectified flow: ``x_t = (1 - t) x + t eps``, target ``eps - x``; ``t`` is logit-normal(0, 1) in training.
 
-    def __init__(self, num_train_timesteps: int = 1000) -> None:
+    With `inverted` (Mochi) the network's own time runs from noise to data: it sees ``1 - t`` and gives ``x - eps``.
+    """
+
+    def __init__(self, num_train_timesteps: int = 1000, *, inverted: bool = False) -> None:
         self.num_train_timesteps = num_train_timesteps
+        self.inverted = inverted
 
     def sample_t(self, count: int, generator: torch.Generator) -> Tensor:
         return torch.sigmoid(torch.randn(count, generator=generator))
@@ -67,17 +72,18 @@ class FlowSchedule(Schedule):
         return (1 - t) * x + t * eps
 
     def target(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        return eps - x
+        return x - eps if self.inverted else eps - x
 
     def to_clean(self, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
-        return x_t - _wide(t, x_t) * prediction
+        velocity = -prediction if self.inverted else prediction
+        return x_t - _wide(t, x_t) * velocity
 
     def network_time(self, t: Tensor) -> Tensor:
-        return t * self.num_train_timesteps
+        return (1 - t if self.inverted else t) * self.num_train_timesteps
 
     def chain_times(self, scheduler: Any) -> Tensor:
         sigmas: Tensor = scheduler.sigmas[:-1]
-        return sigmas
+        return 1 - sigmas if self.inverted else sigmas
 
     def noise_level(self, t: Tensor) -> Tensor:
         return t
@@ -122,15 +128,27 @@ class DDPMSchedule(Schedule):
 
     def noise_level(self, t: Tensor) -> Tensor:
         abar = self.alphas_cumprod.to(t.device)[t]
-        return (1 - abar).sqrt() / (abar.sqrt() + (1 - abar).sqrt())
+        return ((1 - abar).sqrt() / (abar.sqrt() + (1 - abar).sqrt())).float()
 
 
 def from_scheduler(scheduler: Any) -> Schedule:
-    """The schedule behind a diffusers scheduler. Raises `ModelError` for a prediction type that is not known."""
+    """The schedule behind a diffusers scheduler.
+
+    Raises `ModelError` for a prediction type that is not known and for a chain that cannot be entered halfway.
+    """
     config = scheduler.config
-    kind = config.get("prediction_type", "flow_prediction")
+    name, kind = type(scheduler).__name__, config.get("prediction_type", "flow_prediction")
     if kind == "flow_prediction" or config.get("use_flow_sigmas"):
-        return FlowSchedule(config.num_train_timesteps)
-    if kind in ("epsilon", "v_prediction"):
-        return DDPMSchedule(scheduler.alphas_cumprod, v_prediction=kind == "v_prediction")
-    raise ModelError(f"scheduler {type(scheduler).__name__} predicts {kind!r}: flow, epsilon and v_prediction work")
+        return FlowSchedule(config.num_train_timesteps, inverted=bool(config.get("invert_sigmas")))
+    if kind not in ("epsilon", "v_prediction"):
+        raise ModelError(f"scheduler {name} predicts {kind!r}: flow, epsilon and v_prediction work")
+    if float(scheduler.init_noise_sigma) != 1 or _length(scheduler, 4) != 4:
+        # latents in other units (Euler, LMS, Heun), or steps taken twice (PNDM): no part of such a chain stands alone
+        raise ModelError(f"scheduler {name} does not work here: save the pipeline with DDIMScheduler")
+    return DDPMSchedule(scheduler.alphas_cumprod, v_prediction=kind == "v_prediction")
+
+
+def _length(scheduler: Any, steps: int) -> int:
+    probe = copy.deepcopy(scheduler)
+    probe.set_timesteps(steps)
+    return len(probe.timesteps)

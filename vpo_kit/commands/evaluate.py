@@ -64,7 +64,7 @@ def run(
         evaluations=results,
         folders=[f"videos/{label}" for label in names],
         settings={"model": name, "seed": seed, "sampling": sampling.model_dump()},
-        licences={plan.kind.spec.name: plan.kind.spec.licence for plan in plans},
+        licences={plan.spec.name: plan.spec.licence for plan in plans},
     )
     folder.write("report.html", report.render(page))
     for label, change in changes.items():

@@ -115,7 +115,7 @@ def _label(
     plans = rewards.plan(reward_name, {})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = labelling.RewardScorer(reward_name, rewards.load(plans, device))
-    facts = {"licences": {plan.kind.spec.name: plan.kind.spec.licence for plan in plans}}
+    facts = {"licences": {plan.spec.name: plan.spec.licence for plan in plans}}
     with count_bar(console, "labels", len(processes.share(found.pairs))) as tick:
         return labelling.label(found, scorer, settings, processes, lambda: tick(1), facts)
 

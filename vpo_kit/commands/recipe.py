@@ -108,13 +108,13 @@ def _data(run: Run, method: type[Method]) -> Data:
 
 def _judges(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:
     """The judges of the evaluation that are not the run's own reward already."""
-    trained = {part.kind for part in reward}
+    trained = {(part.kind, part.config) for part in reward}
     plans = [plan for name in run.evaluation.judges for plan in rewards.plan(name, {})]
-    return [plan for plan in plans if plan.kind not in trained]
+    return [plan for plan in plans if (plan.kind, plan.config) not in trained]
 
 
 def _check_reward(part: rewards.Plan, method: type[Method], name: str) -> None:
-    spec = part.kind.spec
+    spec = part.spec
     if not spec.for_training:
         raise ConfigError(f"reward {spec.name!r} is a held-out judge: training on it would leave nothing to check with")
     if method.needs.reward == "differentiable" and not spec.differentiable:

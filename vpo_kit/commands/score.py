@@ -19,7 +19,7 @@ def run(paths: Sequence[Path], reward_name: str, prompt: str | None, assignments
     """Print a table: file, each reward's score, motion. Raises `DataError` for what is no video."""
     settings = config.read_assignments(assignments).get("reward", {})
     plans = rewards.plan(reward_name, settings)
-    needy = [p.kind.spec.name for p in plans if p.kind.spec.needs_prompt]
+    needy = [p.spec.name for p in plans if p.spec.needs_prompt]
     if needy and prompt is None:
         raise ConfigError(f"reward {needy[0]!r} judges a video by its prompt: give --prompt")
     files = _files(paths)

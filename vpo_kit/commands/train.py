@@ -83,11 +83,14 @@ def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Proce
     context = Context(
         policy, reward, settings, encode([settings.negative_prompt]), run.sampling.batch_size, run.seed,
         processes, source.scores if isinstance(source, Pairs) else None,
+        [judge for judge in judges if not judge.spec.for_training],
     )  # fmt: skip
     method = recipe.method(recipe.method_config, context)
-    train_items, held_items = split(source, run.validation.share if recipe.data != "prompts" else 0.0, run.seed)
+    share = run.validation.share if recipe.method.needs.validation else 0.0
+    train_items, held_items = split(source, share, run.seed)
     streams = [
-        Stream(source, items, run.batch_size, run.seed, encode, processes) for items in (train_items, held_items)
+        Stream(source, items, run.batch_size, run.seed, encode, processes)
+        for items in (train_items, held_items[: run.validation.max_items])
     ]
     stopped: HealthError | None = None
     with TrainingBar(console, run.steps) as bar:
@@ -152,7 +155,7 @@ def _finish(
             folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
             log=_log(folder),
             settings=run.model_dump(mode="json"),
-            licences={part.kind.spec.name: part.kind.spec.licence for part in [*recipe.reward, *recipe.judges]},
+            licences={part.spec.name: part.spec.licence for part in [*recipe.reward, *recipe.judges]},
             health=str(stopped or "passed"),
         )
         folder.write("report.html", report.render(page))

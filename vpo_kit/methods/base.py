@@ -18,7 +18,7 @@ from torch import Tensor
 from vpo_kit.models.base import Conditions, Settings, VideoModel
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
-from vpo_kit.rewards.base import Mixture
+from vpo_kit.rewards.base import Mixture, Reward
 
 Data = Literal["prompts", "pairs", "videos"]
 
@@ -26,13 +26,15 @@ Data = Literal["prompts", "pairs", "videos"]
 @dataclass(frozen=True)
 class Needs:
     """What a run must have for a method. `data` names what it can learn from, the preferred kind first; `reward` is
-    ``none``, ``any`` or ``differentiable``; `strategy` is how its pairs should have been made.
+    ``none``, ``any`` or ``differentiable``; `strategy` is how its pairs should have been made. `validation` says that
+    the method can use held-out items: then some of the data is kept from training.
     """
 
     data: Sequence[Data] = ("prompts",)
     reference: bool = False
     reward: Literal["none", "any", "differentiable"] = "none"
     strategy: Literal["independent", "guided"] | None = None
+    validation: bool = True
 
 
 class Policy(Protocol):
@@ -52,7 +54,8 @@ class Context:
     """What the loop hands to a method once, before the first step.
 
     `scores` ``[N, 2]`` holds both members' clip scores of a labelled pair
-    set, NaN where there are none.
+    set, NaN where there are none; `judges` are
+    held-out rewards that validation reports and no loss sees.
     """
 
     policy: Policy
@@ -63,6 +66,7 @@ class Context:
     seed: int
     processes: Processes = field(default_factory=Processes)
     scores: Tensor | None = None
+    judges: Sequence[Reward] = ()
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Online(Method):
     """Whole-clip DPO on pairs that the current policy has just made."""
 
     summary: ClassVar[str] = "OnlineVPO: best against worst of n fresh videos, DPO, moving reference"
-    needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any")
+    needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = OnlineConfig
     config: OnlineConfig
 
@@ -82,9 +82,9 @@ class Online(Method):
         return self.config.updates_per_rollout
 
     def step(self, batch: Batch) -> StepOutput:
-        self._move_reference(batch.step)
         if self._rollout is None or batch.step % self.updates_per_batch == 0:
             self._rollout = self._roll_out(batch)
+        self._move_reference(batch.step)  # after the rollout: a reward that fails there must leave no trace
         rollout, draws, context = self._rollout, self.config.num_draws, self.context
         numbers = rollout.numbers.tolist()
         total = context.processes.total(torch.tensor(len(numbers) * draws))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vpo_kit import schedule as schedules
+from vpo_kit.errors import ConfigError
 from vpo_kit.video import straight_through_clamp
 
 
@@ -39,6 +40,12 @@ class Conditions:
     def expand(self, count: int) -> Conditions:
         """A single prompt as a batch of `count`, without a copy."""
         return Conditions({k: v.expand(count, *v.shape[1:]) for k, v in self.tensors.items()})
+
+    def with_guidance(self, scale: float) -> Conditions | None:
+        """These prompts at an embedded guidance `scale`, or None where the network takes no such input."""
+        if "guidance" not in self.tensors:
+            return None
+        return Conditions({**self.tensors, "guidance": torch.full_like(self.tensors["guidance"], scale)})
 
     @staticmethod
     def cat(parts: Sequence[Conditions]) -> Conditions:
@@ -63,18 +70,26 @@ class Settings:
 
 
 class VideoModel(ABC):
-    """A diffusers text-to-video pipeline behind one interface. An adapter is one small file."""
+    """A diffusers text-to-video pipeline behind one interface. An adapter is one small file.
 
-    lora_targets: ClassVar[Sequence[str]]
+    What is here fits a causal video autoencoder with one scaling factor and a transformer whose latents need no
+    packing; an adapter says what is different in its family.
+    """
+
+    lora_targets: ClassVar[Sequence[str]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Names of the linear layers that carry the LoRA by default."""
+    network_name: ClassVar[str] = "transformer"
+    """The pipeline's component that is trained; it is also the prefix of the keys in a LoRA file."""
+    defaults: ClassVar[Settings]
+    """The published usual sizes, for a model folder that does not state its own."""
     causal: ClassVar[bool] = True
     """Whether latent frame 0 is pixel frame 0 alone, as in causal video autoencoders."""
     decode_context: ClassVar[int] = 2
     """Latent frames before a wanted one that are decoded with it: the left context of `decode` with `frames`."""
 
-    def __init__(self, pipeline: Any, settings: Settings, source: str) -> None:
+    def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
         self.pipeline = pipeline
-        self.settings = settings
+        self.settings = settings or self.defaults
         self.source = source
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
         for part in pipeline.components.values():
@@ -82,18 +97,29 @@ class VideoModel(ABC):
                 part.requires_grad_(False).eval()
 
     @property
-    @abstractmethod
     def network(self) -> Any:
         """The module that is trained: the transformer or UNet, with PEFT's adapter methods."""
+        return getattr(self.pipeline, self.network_name)
 
     @property
     def device(self) -> torch.device:
         return torch.device(self.network.device)
 
     @property
-    @abstractmethod
     def temporal_stride(self) -> int:
         """Pixel frames for each latent frame."""
+        return int(self.pipeline.vae_scale_factor_temporal)
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels for each latent pixel, in height and in width."""
+        return int(self.pipeline.vae_scale_factor_spatial)
+
+    @property
+    def multiples(self) -> tuple[int, int, int]:
+        """What frames (less the first, where the autoencoder is causal), height and width must be multiples of."""
+        side = self.spatial_stride * int(self.network.config.patch_size)
+        return self.temporal_stride, side, side
 
     def frame_map(self, frames: int) -> list[tuple[int, int]]:
         """The half-open range of pixel frames that each latent frame of a clip of `frames` frames stands for."""
@@ -109,35 +135,74 @@ class VideoModel(ABC):
         scheduler.set_timesteps(steps)
         return scheduler
 
-    @abstractmethod
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """``(C, T, h, w)``. Raises `ConfigError`, naming the nearest right sizes, where the strides do not divide."""
+        lead, (time, tall, wide) = int(self.causal), self.multiples
+        right = (
+            max(round((frames - lead) / time) * time + lead, 1 if self.causal else time),
+            max(round(height / tall), 1) * tall,
+            max(round(width / wide), 1) * wide,
+        )
+        if right != (frames, height, width):
+            raise ConfigError(
+                f"{frames} frames of {width} x {height} do not fit the autoencoder of {self.source}: "
+                f"the nearest that do are {right[0]} frames of {right[2]} x {right[1]}"
+            )
+        stride = self.spatial_stride
+        return self.latent_channels, (frames - lead) // self.temporal_stride + lead, height // stride, width // stride
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.pipeline.vae.config.latent_channels)
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         """Text to conditions, as the pipeline itself encodes it. No gradient."""
 
-    @abstractmethod
+    def statistics(self) -> tuple[Any, Any]:
+        """Mean and standard deviation of the autoencoder's own latents: numbers, or one for each channel."""
+        return 0.0, 1 / self.pipeline.vae.config.scaling_factor
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """The autoencoder's latents as the network sees them."""
+        mean, std = (torch.as_tensor(value).view(1, -1, 1, 1, 1).to(latents) for value in self.statistics())
+        return (latents - mean) / std
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The network's latents as the autoencoder decodes them: the inverse of `normalise`."""
+        mean, std = (torch.as_tensor(value).view(1, -1, 1, 1, 1).to(latents) for value in self.statistics())
+        return latents * std + mean
+
+    @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Video ``[B, F, 3, H, W]`` to its normalised latent (the posterior's mode). No gradient."""
+        vae = self.pipeline.vae
+        pixels = video.transpose(1, 2).to(vae.device, vae.dtype) * 2 - 1
+        return self.normalise(vae.encode(pixels).latent_dist.mode().float())
 
-    @abstractmethod
     def decode_clip(self, latents: Tensor) -> Tensor:
         """Normalised latents to video ``[B, F, 3, H, W]``, not clamped; the gradient passes where there is one."""
+        vae = self.pipeline.vae
+        video: Tensor = vae.decode(self.denormalise(latents.to(vae.device, vae.dtype)), return_dict=False)[0]
+        return (video.float() / 2 + 0.5).transpose(1, 2)
+
+    def decode_window(self, frame: int) -> tuple[int, int]:
+        """The half-open range of latent frames that is decoded for latent frame `frame`."""
+        return max(0, frame - self.decode_context), frame + 1
 
     def decode(self, latents: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         """Video ``[B, F, 3, H, W]`` in [0, 1], clamped with a straight-through gradient.
 
         With `frames` (pixel frames, ascending) only those, ``[B, len(frames), ...]``: each run of neighbouring latent
-        frames that they need is decoded with `decode_context` latent frames before it. What a causal autoencoder
-        remembers from further back is cut off.
+        frames that they need is decoded with the context of `decode_window`. What a causal autoencoder remembers from
+        further back is cut off.
         """
         if frames is None:
             return straight_through_clamp(self.decode_clip(latents))
         stride, lead = self.temporal_stride, 1 if self.causal else self.temporal_stride
         needed = sorted({0 if p < lead else 1 + (p - lead) // stride for p in frames})
         found: dict[int, Tensor] = {}
-        for low, high in _runs(needed, self.decode_context):
+        for low, high in _runs([self.decode_window(frame) for frame in needed]):
             part = self.decode_clip(latents[:, :, low:high])
             found |= {p: part[:, p - low * stride] for p in frames if 0 <= p - low * stride < part.shape[1]}
         return straight_through_clamp(torch.stack([found[p] for p in frames], 1))
@@ -147,13 +212,21 @@ class VideoModel(ABC):
         """The network's output at ``x_t``, float32 ``[B, C, T, h, w]``; `t` ``[B]`` in the network's own units."""
 
 
-def _runs(latent_frames: Sequence[int], context: int) -> list[tuple[int, int]]:
-    """Half-open runs that hold the latent frames, each with its left context; runs that meet are one."""
+def add_methods(part: Any, mixin: type) -> None:
+    """Give a pipeline or module the methods of a diffusers mixin that its class lacks.
+
+    The class keeps its name, so that what is saved afterwards says the same in its configuration.
+    """
+    if not isinstance(part, mixin):
+        part.__class__ = type(type(part).__name__, (type(part), mixin), {})
+
+
+def _runs(windows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The windows, ascending, with those that meet made one."""
     runs: list[tuple[int, int]] = []
-    for frame in latent_frames:
-        low = max(0, frame - context)
+    for low, high in windows:
         if runs and low <= runs[-1][1]:
-            runs[-1] = (runs[-1][0], frame + 1)
+            runs[-1] = (runs[-1][0], high)
         else:
-            runs.append((low, frame + 1))
+            runs.append((low, high))
     return runs

@@ -1,57 +1,63 @@
-"""Wan 2.1: `WanPipeline` with one transformer (also the embedded model)."""
+"""Wan: `WanPipeline`, text to video. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B, and sampling of Wan 2.2 A14B.
+
+Wan 2.2 A14B has two experts: `transformer` for times of at least `boundary_ratio` (of all training steps),
+`transformer_2` for the times below. TI2V-5B takes one time for each token (`expand_timesteps`); without an input image
+they are all the same.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.errors import ModelError
 from vpo_kit.models.base import Conditions, Settings, VideoModel
+
+WAN_2_1 = Settings(frames=81, height=480, width=832, fps=16, steps=50, guidance=5.0)
+TI2V_5B = Settings(frames=121, height=704, width=1280, fps=24, steps=50, guidance=5.0)
+A14B = Settings(frames=81, height=480, width=832, fps=16, steps=40, guidance=4.0)
+
+
+def _defaults(pipeline: Any) -> Settings:
+    if pipeline.config.get("expand_timesteps"):
+        return TI2V_5B
+    return WAN_2_1 if pipeline.config.get("boundary_ratio") is None else A14B
 
 
 class WanModel(VideoModel):
     """Causal video autoencoder (latent frame 0 is pixel frame 0), T5 text, flow matching."""
 
-    lora_targets: ClassVar[Sequence[str]] = ("to_q", "to_k", "to_v", "to_out.0")
-    defaults: ClassVar[Settings] = Settings(frames=81, height=480, width=832, fps=16, steps=50, guidance=5.0)
-
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
-        if pipeline.config.get("boundary_ratio") is not None or pipeline.config.get("expand_timesteps"):
-            raise ModelError(f"{source}: Wan 2.2 pipelines are not supported, Wan 2.1 text-to-video is")
-        super().__init__(pipeline, settings or self.defaults, source)
-        config = pipeline.vae.config
-        shape = (1, config.z_dim, 1, 1, 1)
-        self._mean = torch.tensor(config.latents_mean).view(shape)
-        self._std = torch.tensor(config.latents_std).view(shape)
+        ratio = pipeline.config.get("boundary_ratio")
+        self._boundary = None if ratio is None else ratio * pipeline.scheduler.config.num_train_timesteps
+        super().__init__(pipeline, settings or _defaults(pipeline), source)
         # the pipeline's default; a tokenizer made for shorter texts says so
         self._num_tokens = min(512, pipeline.tokenizer.model_max_length)
 
     @property
     def network(self) -> Any:
+        if self._boundary is not None:
+            raise ModelError(
+                f"{self.source} has two experts, and so far they can only be sampled (attention: auto, no LoRA): "
+                "to train, take a Wan with one transformer"
+            )
         return self.pipeline.transformer
 
     @property
-    def temporal_stride(self) -> int:
-        return int(self.pipeline.vae.config.scale_factor_temporal)
+    def device(self) -> torch.device:
+        return torch.device(self.pipeline.transformer.device)
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        config = self.pipeline.vae.config
-        time, space = config.scale_factor_temporal, config.scale_factor_spatial
-        _, patch_h, patch_w = self.network.config.patch_size
-        right = (
-            max(1, round((frames - 1) / time) * time + 1),
-            max(1, round(height / (space * patch_h))) * space * patch_h,
-            max(1, round(width / (space * patch_w))) * space * patch_w,
-        )
-        if right != (frames, height, width):
-            raise ConfigError(
-                f"{frames} frames of {width} x {height} do not fit the autoencoder of {self.source}: "
-                f"the nearest that do are {right[0]} frames of {right[2]} x {right[1]}"
-            )
-        return config.z_dim, (frames - 1) // time + 1, height // space, width // space
+    @property
+    def multiples(self) -> tuple[int, int, int]:
+        _, tall, wide = self.pipeline.transformer.config.patch_size
+        return self.temporal_stride, self.spatial_stride * tall, self.spatial_stride * wide
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.pipeline.vae.config.z_dim)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
@@ -61,28 +67,35 @@ class WanModel(VideoModel):
             max_sequence_length=self._num_tokens,
             device=self.device,
         )
-        return Conditions({"embeds": embeds.to(self.network.dtype)})
+        return Conditions({"embeds": embeds.to(self.pipeline.transformer.dtype)})
 
-    @torch.no_grad()
-    def encode(self, video: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        pixels = video.transpose(1, 2).to(vae.device, vae.dtype) * 2 - 1
-        latents: Tensor = vae.encode(pixels).latent_dist.mode().float()
-        return (latents - self._mean.to(latents.device)) / self._std.to(latents.device)
+    def statistics(self) -> tuple[Any, Any]:
+        return self.pipeline.vae.config.latents_mean, self.pipeline.vae.config.latents_std
 
-    def decode_clip(self, latents: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        z = latents.to(vae.device, vae.dtype)
+    def denormalise(self, latents: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in self.statistics())
         # divided by the inverse, as in the pipeline: the same to the last bit
-        z = z / (1 / self._std).to(z) + self._mean.to(z)
-        video: Tensor = vae.decode(z, return_dict=False)[0]
-        return (video.float() / 2 + 0.5).transpose(1, 2)
+        return latents / (1 / std).to(latents) + mean.to(latents)
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        network = self.network
+        if self._boundary is None:
+            return self._run(self.pipeline.transformer, latents, t, conditions)
+        early = t >= self._boundary
+        output = torch.empty_like(latents, dtype=torch.float32)
+        for expert, rows in ((self.pipeline.transformer, early), (self.pipeline.transformer_2, ~early)):
+            if rows.any():
+                output[rows] = self._run(expert, latents[rows], t[rows], conditions[rows])
+        return output
+
+    def _run(self, network: Any, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        t = t.to(latents.device)
+        if self.pipeline.config.get("expand_timesteps"):
+            _, patch_h, patch_w = network.config.patch_size
+            _, _, frames, height, width = latents.shape
+            t = t[:, None].expand(-1, frames * (height // patch_h) * (width // patch_w))
         output: Tensor = network(
             hidden_states=latents.to(network.dtype),
-            timestep=t.to(latents.device),
+            timestep=t,
             encoder_hidden_states=conditions.tensors["embeds"],
             return_dict=False,
         )[0]

@@ -45,6 +45,16 @@ class Motion(BaseModel):
     second: list[float]
 
 
+class Hashes(BaseModel):
+    """Hexadecimal SHA-256 of a pair's three files, by member and not by file name: a table has fixed columns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: str
+    second: str
+    latents: str
+
+
 class Pair(BaseModel):
     """Two videos of one prompt. Labels are +1 (first is better), -1 (second) or 0 (tie); None before labelling."""
 
@@ -67,7 +77,7 @@ class Pair(BaseModel):
     scores: Scores | None = None
     motion: Motion | None = None
     labeller: str | None = None
-    sha256: dict[str, str]
+    sha256: Hashes
 
     @field_validator("first_file_name", "second_file_name", "latents")
     @classmethod
@@ -93,6 +103,11 @@ class Pair(BaseModel):
     @property
     def files(self) -> tuple[str, str, str]:
         return self.first_file_name, self.second_file_name, self.latents
+
+    @property
+    def hashed(self) -> dict[str, str]:
+        """SHA-256 by file name."""
+        return dict(zip(self.files, (self.sha256.first, self.sha256.second, self.sha256.latents), strict=True))
 
 
 @dataclass(frozen=True)
@@ -181,8 +196,16 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
-    return {name: file_hash(path / name) for name in names}
+def hashes(path: Path, files: Sequence[str]) -> Hashes:
+    """Of a pair's first video, second video and latents."""
+    first, second, latents = (file_hash(path / name) for name in files)
+    return Hashes(first=first, second=second, latents=latents)
+
+
+def renamed(pair: Pair, new: str) -> Pair:
+    """The pair under another id, with its files named after it; the files themselves are the caller's to move."""
+    videos = {f"{who}_file_name": f"videos/{new}-{who}.mp4" for who in ("first", "second")}
+    return pair.model_copy(update={"id": new, "latents": f"latents/{new}.safetensors", **videos})
 
 
 def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str | None:
@@ -190,7 +213,7 @@ def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str |
     for name in names or pair.files:
         if not (path / name).is_file():
             return f"{pair.id}: {name} is missing"
-        if file_hash(path / name) != pair.sha256.get(name):
+        if file_hash(path / name) != pair.hashed[name]:
             return f"{pair.id}: {name} has changed since the set was made (its SHA-256 differs)"
     return None
 

@@ -34,6 +34,8 @@ class RewardSpec:
     needs_prompt: bool
     for_training: bool = True
     """False for a held-out judge, which no training run may see."""
+    per_frame: bool = False
+    """True where each frame is scored on its own: then only the frames that are looked at need be decoded."""
     mean: float = 0.0
     std: float = 1.0
     """Typical mean and spread over good clips: the fixed scale on which a mixture adds rewards."""
@@ -131,9 +133,6 @@ class Mixture(nn.Module):
         return RewardOutput(total, components=scores)
 
 
-_PORT_LAST = re.compile(r"://(\[[^\]]*\]|[^/:]*):\d+$")
-
-
 def score_segments(
     reward: Reward, video: Tensor, prompts: Sequence[str], *, fps: float, segments: Segments | None
 ) -> RewardOutput:
@@ -143,6 +142,9 @@ def score_segments(
     whole = reward(video, prompts, fps=fps)
     parts = [reward(video[:, start:end], prompts, fps=fps).score for start, end in segments]
     return RewardOutput(whole.score, torch.stack(parts, 1), whole.components)
+
+
+_PORT_LAST = re.compile(r"://(\[[^\]]*\]|[^/:]*):\d+$")
 
 
 def parse(text: str) -> list[tuple[str, float]]:

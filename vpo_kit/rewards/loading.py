@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import REWARDS
-from vpo_kit.rewards.base import Mixture, Reward, RewardConfig, parse
+from vpo_kit.rewards.base import Mixture, Reward, RewardConfig, RewardSpec, parse
 
 
 @dataclass(frozen=True)
@@ -22,27 +23,51 @@ class Plan:
     config: RewardConfig
     weight: float
 
+    @cached_property
+    def spec(self) -> RewardSpec:
+        """The reward's facts; a remote one is asked for them. Raises `ModelError` where it does not answer."""
+        return self.kind.describe(self.config)
+
 
 def plan(text: str, settings: Mapping[str, Any]) -> list[Plan]:
     """Check names and settings. One reward takes `settings` as they are, each of several its own section by name.
 
     Raises `ConfigError`.
     """
-    parts = parse(text)
+    parts = [(*_split(term), weight) for term, weight in parse(text)]
     plans = []
-    for name, weight in parts:
+    for name, argument, weight in parts:
         kind = REWARDS.load(name)
         if not (isinstance(kind, type) and issubclass(kind, Reward)):
             raise ConfigError(f"{name} is not a reward: it must be a subclass of vpo_kit.rewards.base.Reward")
         own = settings if len(parts) == 1 else settings.get(name, {})
+        if argument:
+            own = _with_argument(kind, name, argument, own)
         plans.append(Plan(kind, validate(kind.Config, own, "reward."), weight))
-    unknown = set(settings) - {name for name, _ in parts} if len(parts) > 1 else set()
+    unknown = set(settings) - {name for name, _, _ in parts} if len(parts) > 1 else set()
     if unknown:
         raise ConfigError(f"reward.{unknown.pop()}: with several rewards, write reward.NAME.setting")
     return plans
 
 
 def load(plans: list[Plan], device: torch.device) -> Mixture:
-    """Read the weights. Raises `ModelError` where a file is missing or damaged."""
+    """Read the weights. Raises `ModelError` where a file is missing or damaged, `ConfigError` for two of one name."""
     mixture = Mixture([(p.kind(p.config), p.weight) for p in plans])
+    names = [part.spec.name for part in mixture.parts]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"two rewards are called {min(twice)!r}, and scores are kept by name: give one of them")
     return mixture.requires_grad_(False).eval().to(device)
+
+
+def _split(term: str) -> tuple[str, str]:
+    """A registered name and what is written behind it; ``package.module:Class`` is a name as it stands."""
+    name, _, argument = term.partition(":")
+    return (name, argument) if argument and name in REWARDS.targets() else (term, "")
+
+
+def _with_argument(kind: type[Reward], name: str, argument: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    if kind.argument is None:
+        raise ConfigError(f"reward {name!r} takes nothing but a weight behind its name, not {argument!r}")
+    if kind.argument in settings:
+        raise ConfigError(f"reward {name!r}: its {kind.argument} is given twice, behind its name and as a setting")
+    return {**settings, kind.argument: argument}

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from vpo_kit.config import Run
-from vpo_kit.errors import HealthError
+from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, health
@@ -61,7 +61,11 @@ def train(job: Job) -> list[Report]:
         if batch is None or step % method.updates_per_batch == 0:
             batch = job.stream.batch(step // method.updates_per_batch, step)
         batch = batch.at(step)
-        output = method.step(batch)
+        try:
+            output = method.step(batch)
+        except VpoError:  # a reward that cannot go on, for one: nothing of this step has happened yet
+            _keep(step, first, job, optimiser, best)
+            raise
         loss = job.processes.total(output.loss)
         _must_be_finite("loss", loss, batch, run)
         for group in optimiser.param_groups:
@@ -86,6 +90,15 @@ def train(job: Job) -> list[Report]:
     if best.policy:
         policy.load_state(best.policy, policy.reference_state())
     return history
+
+
+def _keep(step: int, first: int, job: Job, optimiser: torch.optim.Optimizer, best: Best) -> None:
+    """Save the state before a step that failed. Of several processes the others wait inside the step and cannot help
+    to save: that run goes on from its last regular checkpoint.
+    """
+    if step > first and job.processes.count == 1:
+        _save(step, job, optimiser, best)
+        job.on_notice(f"step {step + 1} failed: the state after step {step} is saved, go on with --resume")
 
 
 def _log(job: Job, row: Report, history: list[Report], optimiser: torch.optim.Optimizer, best: Best) -> None:

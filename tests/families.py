@@ -1,0 +1,287 @@
+"""Tiny pipelines of every supported family, random weights in the real layout, and how diffusers itself runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import diffusers
+import transformers
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as token_models
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+from vpo_kit.models.sprites import parts, world
+from vpo_kit.sampler import step_generators
+
+WORDS = sorted({word for held in (False, True) for s in world.scenes(held_out=held) for word in s.caption.split()})
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A builder, the smallest useful size, and what the pipeline's ``__call__`` takes besides the common arguments."""
+
+    build: Callable[[], Any]
+    frames: int = 9
+    size: int = 32
+    more: dict[str, Any] = field(default_factory=dict)
+    pack: Callable[[Tensor], Tensor] = lambda noise: noise
+    draws: bool = False  # its scheduler draws noise in every step
+    negative: bool = True  # guidance needs a negative prompt
+    scale_name: str = "guidance_scale"
+    plain_lora: bool = True  # the pipeline class of diffusers loads LoRA files
+    trains: bool = True
+    attributes: dict[str, int] = field(default_factory=dict)  # of the pipeline, made smaller to be fast
+
+    def run(
+        self, pipeline: Any, noise: Tensor, *, prompts: list[str], negative: str, scale: float, steps: int
+    ) -> Tensor:
+        """The pipeline's own video ``[B, F, 3, H, W]``."""
+        arguments = dict(self.more)
+        if self.negative:
+            arguments["negative_prompt"] = [negative] * len(prompts)
+        if self.draws:
+            arguments["generator"] = step_generators(noise)
+        if hasattr(pipeline, "guider"):
+            pipeline.guider = pipeline.guider.new(guidance_scale=scale)
+            pipeline.vae.enable_slicing()  # without it this autoencoder takes one video only
+        else:
+            arguments[self.scale_name] = scale
+        video: Tensor = pipeline(
+            prompt=prompts, latents=self.pack(noise.clone()), num_inference_steps=steps, output_type="pt",
+            num_frames=self.frames, height=self.size, width=self.size, **arguments,
+        ).frames  # fmt: skip
+        return video
+
+
+def t5() -> dict[str, Any]:
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -9.0), *((f"▁{word}", -1.0) for word in WORDS)]
+    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=16)
+    config = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=4)
+    return {"tokenizer": tokenizer, "text_encoder": T5EncoderModel(config)}
+
+
+def clip(width: int) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    tokens = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
+    tokenizer = CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
+    config = CLIPTextConfig(
+        vocab_size=len(tokens), hidden_size=width, projection_dim=width, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=4, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    return tokenizer, CLIPTextModel(config)
+
+
+def words(length: int, **more: Any) -> transformers.PreTrainedTokenizerFast:
+    """A word-level tokenizer for the language models whose templates come before the prompt."""
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<unk>", *WORDS])}
+    backend = Tokenizer(token_models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", padding_side="right",
+        model_max_length=length, **more,
+    )  # fmt: skip
+
+
+def wan(**config: Any) -> Any:
+    def network() -> diffusers.WanTransformer3DModel:
+        return diffusers.WanTransformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=8, out_channels=8,
+            text_dim=64, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32,
+        )  # fmt: skip
+
+    tokenizer = parts.tokenizer()
+    return diffusers.WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=parts.text_encoder(len(tokenizer)),
+        vae=parts.autoencoder(latents_mean=[0.1] * 8, latents_std=[0.5] * 8),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        transformer=network(),
+        transformer_2=network() if "boundary_ratio" in config else None,
+        **config,
+    )
+
+
+def ltx(timed: bool = False) -> Any:
+    vae = diffusers.AutoencoderKLLTXVideo(
+        latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, timestep_conditioning=timed,
+    )  # fmt: skip
+    vae.latents_mean.fill_(0.1)
+    vae.latents_std.fill_(0.5)
+    return diffusers.LTXPipeline(
+        **t5(),
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
+        ),
+        transformer=diffusers.LTXVideoTransformer3DModel(
+            in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=32,
+            num_layers=2, caption_channels=32,
+        ),
+    )  # fmt: skip
+
+
+def cogvideox(rotary: bool, patch_size_t: int | None = None) -> Any:
+    scheduler = diffusers.CogVideoXDPMScheduler if rotary else diffusers.CogVideoXDDIMScheduler
+    return diffusers.CogVideoXPipeline(
+        **t5(),
+        vae=diffusers.AutoencoderKLCogVideoX(
+            block_out_channels=(8,) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=2, scaling_factor=0.7
+        ),
+        transformer=diffusers.CogVideoXTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8,
+            text_embed_dim=32, num_layers=2, sample_width=4, sample_height=4, sample_frames=9,
+            max_text_seq_length=16, use_rotary_positional_embeddings=rotary, patch_size_t=patch_size_t,
+        ),
+        scheduler=scheduler(
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+            snr_shift_scale=1.0 if rotary else 3.0, clip_sample=False,
+        ),
+    )  # fmt: skip
+
+
+def hunyuan(guidance_embeds: bool = True) -> Any:
+    clip_tokenizer, clip_encoder = clip(8)
+    tokenizer = words(351)
+    return diffusers.HunyuanVideoPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.LlamaModel(
+            transformers.LlamaConfig(
+                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3,
+                num_attention_heads=4, pad_token_id=0,
+            )
+        ),
+        tokenizer_2=clip_tokenizer,
+        text_encoder_2=clip_encoder,
+        vae=diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4, block_out_channels=(8,) * 4, layers_per_block=1, norm_num_groups=4
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        transformer=diffusers.HunyuanVideoTransformer3DModel(
+            in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1,
+            num_single_layers=1, num_refiner_layers=1, text_embed_dim=16, pooled_projection_dim=8,
+            rope_axes_dim=(2, 4, 4), guidance_embeds=guidance_embeds,
+        ),
+    )  # fmt: skip
+
+
+def hunyuan15() -> Any:
+    # as long as the real template's beginning, which the pipeline cuts off
+    template = "{{ 'a ' * 108 }}{{ messages[-1]['content'] }}"
+    tokenizer = words(1108, chat_template=template)
+    return diffusers.HunyuanVideo15Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.Qwen2_5_VLTextModel(
+            transformers.Qwen2_5_VLTextConfig(
+                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=3,
+                num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+                rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
+            )
+        ),
+        tokenizer_2=transformers.ByT5Tokenizer(),
+        text_encoder_2=T5EncoderModel(
+            T5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+        ),
+        vae=diffusers.AutoencoderKLHunyuanVideo15(
+            latent_channels=4, block_out_channels=(8,) * 5, layers_per_block=1, scaling_factor=0.5
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        transformer=diffusers.HunyuanVideo15Transformer3DModel(
+            in_channels=9, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=2,
+            num_refiner_layers=1, mlp_ratio=2.0, text_embed_dim=16, text_embed_2_dim=16, image_embed_dim=8,
+            rope_axes_dim=(2, 2, 4), target_size=32, task_type="t2v",
+        ),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+    )  # fmt: skip
+
+
+def mochi() -> Any:
+    return diffusers.MochiPipeline(
+        **t5(),
+        vae=diffusers.AutoencoderKLMochi(
+            encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4, layers_per_block=(1,) * 5
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+        transformer=diffusers.MochiTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=8, num_layers=2, pooled_projection_dim=16, text_embed_dim=32,
+            time_embed_dim=4, max_sequence_length=16,
+        ),
+        force_zeros_for_empty_prompt=True,
+    )  # fmt: skip
+
+
+def image_autoencoder() -> diffusers.AutoencoderKL:
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, norm_num_groups=2, scaling_factor=0.18215,
+    )  # fmt: skip
+
+
+def ddim() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1,
+    )  # fmt: skip
+
+
+def modelscope() -> Any:
+    tokenizer, text_encoder = clip(16)
+    return diffusers.TextToVideoSDPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=image_autoencoder(),
+        scheduler=ddim(),
+        unet=diffusers.UNet3DConditionModel(
+            block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4,
+            norm_num_groups=2, down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        ),
+    )  # fmt: skip
+
+
+def animatediff() -> Any:
+    tokenizer, text_encoder = clip(16)
+    return diffusers.AnimateDiffPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=image_autoencoder(),
+        scheduler=ddim(),
+        unet=diffusers.UNet2DConditionModel(
+            block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4,
+            norm_num_groups=2, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        ),
+        motion_adapter=diffusers.MotionAdapter(
+            block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=2,
+            motion_num_attention_heads=2, motion_max_seq_length=16,
+        ),
+    )  # fmt: skip
+
+
+TEXT = {"max_sequence_length": 16}
+SHORT = {"tokenizer_max_length": 24, "tokenizer_2_max_length": 16, "vision_num_semantic_tokens": 8}
+FAMILIES = {
+    "wan2.1": Family(wan, more=TEXT),
+    "wan2.2-5b": Family(lambda: wan(expand_timesteps=True), more=TEXT),
+    "wan2.2-a14b": Family(lambda: wan(boundary_ratio=0.875), more=TEXT, trains=False),
+    "ltx": Family(ltx, 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)),
+    "ltx0.9.1": Family(
+        lambda: ltx(timed=True), 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)
+    ),
+    "cogvideox-2b": Family(lambda: cogvideox(rotary=False), more=TEXT, pack=lambda noise: noise.transpose(1, 2)),
+    "cogvideox-5b": Family(
+        lambda: cogvideox(rotary=True), more=TEXT, pack=lambda noise: noise.transpose(1, 2), draws=True
+    ),
+    "hunyuan": Family(hunyuan, negative=False),
+    "hunyuan-undistilled": Family(lambda: hunyuan(guidance_embeds=False), scale_name="true_cfg_scale"),
+    "hunyuan1.5": Family(hunyuan15, plain_lora=False, attributes=SHORT),
+    "mochi": Family(mochi, 13, more=TEXT),
+    "modelscope": Family(modelscope, 4, plain_lora=False),
+    "animatediff": Family(animatediff, 4),
+}

@@ -1,0 +1,119 @@
+"""`vpo pair inspect`, `check`, `export`, `merge` and `split`: look after finished sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vpo_kit.commands.display import count_bar
+from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.pairing import arrange, check, export, page, store
+from vpo_kit.pairing.inspect import summarise
+from vpo_kit.pairing.store import PairSet
+from vpo_kit.pairing.tables import Grid, grids
+
+
+def inspect(path: Path, place: Path | None, limit: int) -> None:
+    """Print a set's numbers and write its page. Raises `DataError` for a set without a readable pair."""
+    found = _read(path)
+    place = place or path / "inspect.html"
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--page {place}: the page is an .html file")
+    summary = summarise(found.pairs)
+    console = Console()
+    for grid in grids(found, summary):
+        _print(console, grid)
+    store.replace(place, page.render(found, summary, place, limit))
+    console.print(f"page: {place}", soft_wrap=True, markup=False, highlight=False)
+
+
+def check_set(path: Path, decode: bool) -> None:
+    """Name everything that is wrong with a set, one line each. Raises `DataError` at the end when anything is."""
+    found = store.read(path)
+    console = Console()
+    with _progress(console, "check", [found]) as tick:
+        checked = check.pairs(found, decode=decode, tick=tick)
+    strays = check.strays(found)
+    for line in [*checked.wrong, *strays]:
+        console.print(" ".join(line.split()), soft_wrap=True, markup=False, highlight=False)
+    total = len(found.pairs) + len(found.broken)
+    if not total:
+        raise DataError(f"{path} holds no pairs")
+    if checked.wrong or strays:
+        raise DataError(
+            f"{path}: {len(checked.wrong)} of {total} pairs are wrong, files that belong to no pair: {len(strays)}"
+        )
+    console.print(
+        f"{path}: {len(found.pairs)} pairs, nothing wrong; latents {check.shape_text(checked.shape)}", soft_wrap=True
+    )
+
+
+def export_set(path: Path, output: Path) -> None:
+    """Write prompt, chosen, rejected as JSON lines. Raises `DataError` when no pair has a winner."""
+    found = _read(path)
+    if output.exists():
+        raise OutputError(f"{output} exists: give another --output")
+    made = export.trl(found)
+    console = Console()
+    for line in [*found.broken, *made.missing]:
+        console.print(f"left out: {line}", soft_wrap=True, markup=False, highlight=False)
+    if not made.rows:
+        raise DataError(
+            f"{path}: no pair has a whole-clip winner ({made.ties} ties, {made.unlabelled} without a label)"
+        )
+    store.replace(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows))
+    left_out = f"{made.ties} ties and {made.unlabelled} pairs without a label left out"
+    console.print(f"{output}: {len(made.rows)} pairs; {left_out}", soft_wrap=True)
+
+
+def merge(paths: Sequence[Path], output: Path) -> None:
+    """One set of several. Raises `VpoError` when they do not fit together."""
+    sets = [_read(path) for path in paths]
+    console = Console()
+    with _progress(console, "check", sets) as tick:
+        merged = arrange.merge(sets, output, tick)
+    console.print(f"{output}: {len(merged.pairs)} pairs of {len(sets)} sets", soft_wrap=True)
+
+
+def split(path: Path, share: float, seed: int, output: Path) -> None:
+    """A training and a held-out set with no prompt in common. Raises `VpoError`."""
+    found = _read(path)
+    console = Console()
+    with _progress(console, "check", [found]) as tick:
+        sides = arrange.split(found, share, seed, output, tick)
+    for side in sides:
+        prompts = len({pair.prompt for pair in side.pairs})
+        console.print(f"{side.path}: {len(side.pairs)} pairs of {prompts} prompts", soft_wrap=True)
+
+
+def _read(path: Path) -> PairSet:
+    found = store.read(path)
+    if not found.pairs:
+        raise DataError(f"{path} holds no readable pair{f': {found.broken[0]}' if found.broken else ''}")
+    return found
+
+
+@contextmanager
+def _progress(console: Console, name: str, sets: Sequence[PairSet]) -> Iterator[Callable[[], None]]:
+    with count_bar(console, name, sum(len(found.pairs) for found in sets)) as tick:
+        yield lambda: tick(1)
+
+
+def _print(console: Console, grid: Grid) -> None:
+    table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, show_header=bool(grid.columns))
+    for i in range(len(grid.rows[0])):
+        name = grid.columns[i] if grid.columns and i else ""
+        table.add_column(name, justify="left" if i in grid.left else "right", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+    if grid.note:
+        console.print(f"  {grid.note}", markup=False, highlight=False)
+    console.print()

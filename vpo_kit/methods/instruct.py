@@ -1,0 +1,16 @@
+"""InstructVideo (arXiv 2312.12490): reward fine-tuning as editing of real clips."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from vpo_kit.methods.base import MethodConfig, Needs
+from vpo_kit.methods.editing import Editing, EditingConfig
+
+
+class Instruct(Editing):
+    """A clip noised partway, denoised, and the gradient of a segmental, attenuated reward through the last step."""
+
+    summary: ClassVar[str] = "InstructVideo: edit real clips, reward gradient through the last step"
+    needs: ClassVar[Needs] = Needs(data=("videos", "pairs"), reward="differentiable")
+    Config: ClassVar[type[MethodConfig]] = EditingConfig

@@ -1,0 +1,94 @@
+"""CogVideoX 1.0: `CogVideoXPipeline`, 2B (DDIM) and 5B (DPM, rotary embeddings); v-prediction, zero terminal SNR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import CogVideoXDPMScheduler
+from torch import Tensor
+
+from vpo_kit.errors import ModelError
+from vpo_kit.models.base import Conditions, Settings, VideoModel
+
+
+class _DPMSteps:
+    """`CogVideoXDPMScheduler` under the calling convention of all others: it keeps the history that its steps need.
+
+    Its steps add noise, drawn in the pipeline's own layout ``[B, T, C, h, w]``.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.timesteps: Tensor = scheduler.timesteps
+        self._scheduler = scheduler
+        self._clean: Tensor | None = None
+        self._last: Tensor | None = None
+
+    def step(
+        self, prediction: Tensor, t: Tensor, latents: Tensor, *, generator: list[torch.Generator], return_dict: bool
+    ) -> tuple[Tensor]:
+        x_t, self._clean = self._scheduler.step(
+            prediction.transpose(1, 2), self._clean, t, self._last, latents.transpose(1, 2), generator=generator
+        )
+        self._last = t
+        return (x_t.transpose(1, 2),)
+
+
+class CogVideoXModel(VideoModel):
+    """The network takes latents with frames before channels; frames come in ones and eights, as its autoencoder's
+    chunks of two latent frames want it.
+    """
+
+    defaults: ClassVar[Settings] = Settings(frames=49, height=480, width=720, fps=8, steps=50, guidance=6.0)
+
+    def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
+        if pipeline.transformer.config.patch_size_t is not None:
+            raise ModelError(f"{source}: CogVideoX 1.5 is not supported, CogVideoX 1.0 (2B and 5B) is")
+        super().__init__(pipeline, settings, source)
+
+    @property
+    def multiples(self) -> tuple[int, int, int]:
+        time, tall, wide = super().multiples
+        return time * 2, tall, wide
+
+    def decode_window(self, frame: int) -> tuple[int, int]:
+        """Whole chunks: the autoencoder decodes latent frames 0 to 2 together, then two and two."""
+        chunk = max(0, frame - 1) // 2
+        return max(0, 2 * chunk - 2), 2 * chunk + 3
+
+    def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
+        scheduler = super().new_scheduler(steps, shape)
+        return _DPMSteps(scheduler) if isinstance(scheduler, CogVideoXDPMScheduler) else scheduler
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        embeds, _ = self.pipeline.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.network.config.max_text_seq_length,
+            device=self.device,
+        )
+        return Conditions({"embeds": embeds.to(self.network.dtype)})
+
+    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        network = self.network
+        output: Tensor = network(
+            hidden_states=latents.transpose(1, 2).to(network.dtype),
+            encoder_hidden_states=conditions.tensors["embeds"],
+            timestep=t.to(latents.device),
+            image_rotary_emb=self._rotary(latents),
+            return_dict=False,
+        )[0]
+        return output.float().transpose(1, 2)
+
+    def _rotary(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+        if not self.network.config.use_rotary_positional_embeddings:
+            return None
+        frames, height, width = latents.shape[2:]
+        stride = self.spatial_stride
+        # no public function makes these: they depend on the pipeline's crop to the size of its training
+        rotary: tuple[Tensor, Tensor] = self.pipeline._prepare_rotary_positional_embeddings(
+            height * stride, width * stride, frames, latents.device
+        )
+        return rotary

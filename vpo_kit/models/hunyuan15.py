@@ -1,0 +1,59 @@
+"""HunyuanVideo 1.5: `HunyuanVideo15Pipeline`, text to video."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.loaders import HunyuanVideoLoraLoaderMixin
+from torch import Tensor
+
+from vpo_kit.models.base import Conditions, Settings, VideoModel, add_methods
+
+
+class Hunyuan15Model(VideoModel):
+    """Qwen and ByT5 text, flow matching, classifier-free guidance in two passes (the pipeline's guider is not used).
+
+    Diffusers' pipeline class cannot load LoRA files; the adapter adds the loader of HunyuanVideo 1.0. In diffusers
+    alone, ``pipe.transformer.load_lora_adapter`` reads the same file.
+    """
+
+    defaults: ClassVar[Settings] = Settings(frames=121, height=480, width=848, fps=24, steps=50, guidance=6.0)
+
+    def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
+        super().__init__(pipeline, settings, source)
+        add_methods(pipeline, HunyuanVideoLoraLoaderMixin)
+        pipeline.vae.enable_slicing()  # its attention mask fits one video at a time (diffusers 0.42)
+
+    def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
+        scheduler = copy.deepcopy(self.pipeline.scheduler)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+        return scheduler
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        embeds, mask, glyphs, glyph_mask = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, dtype=self.network.dtype, batch_size=len(prompts)
+        )
+        return Conditions({"embeds": embeds, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask})
+
+    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        network, given = self.network, conditions.tensors
+        x_t = latents.to(network.dtype)
+        # the condition on a first image, and its mask: none
+        empty = x_t.new_zeros(len(x_t), network.config.in_channels - x_t.shape[1], *x_t.shape[2:])
+        image = x_t.new_zeros(len(x_t), self.pipeline.vision_num_semantic_tokens, network.config.image_embed_dim)
+        output: Tensor = network(
+            hidden_states=torch.cat([x_t, empty], 1),
+            image_embeds=image,
+            timestep=t.to(x_t),
+            encoder_hidden_states=given["embeds"],
+            encoder_attention_mask=given["mask"],
+            encoder_hidden_states_2=given["glyphs"],
+            encoder_attention_mask_2=given["glyph_mask"],
+            return_dict=False,
+        )[0]
+        return output.float()

@@ -1,0 +1,89 @@
+"""LTX-Video: `LTXPipeline`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from torch import Tensor
+
+from vpo_kit.models.base import Conditions, Settings, VideoModel
+
+
+class LTXModel(VideoModel):
+    """Flow matching with a shift that grows with the video's size; the latents are packed into a row of tokens.
+
+    The autoencoder's decoder is not causal: `decode` with `frames` gives it two latent frames on either side. Where
+    the decoder takes a time (LTX 0.9.1 and later) it is 0, the pipeline's default.
+    """
+
+    defaults: ClassVar[Settings] = Settings(frames=161, height=512, width=704, fps=25, steps=50, guidance=3.0)
+
+    @property
+    def temporal_stride(self) -> int:
+        return int(self.pipeline.vae_temporal_compression_ratio)
+
+    @property
+    def spatial_stride(self) -> int:
+        return int(self.pipeline.vae_spatial_compression_ratio)
+
+    def decode_window(self, frame: int) -> tuple[int, int]:
+        low, high = super().decode_window(frame)
+        return low, high + self.decode_context
+
+    def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
+        scheduler = copy.deepcopy(self.pipeline.scheduler)
+        config, (_, frames, height, width) = scheduler.config, shape
+        mu = calculate_shift(
+            frames * height * width,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+        return scheduler
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        embeds, mask, _, _ = self.pipeline.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            max_sequence_length=min(128, self.pipeline.tokenizer.model_max_length),
+            device=self.device,
+        )
+        return Conditions({"embeds": embeds.to(self.network.dtype), "mask": mask})
+
+    def statistics(self) -> tuple[Any, Any]:
+        vae = self.pipeline.vae
+        return vae.latents_mean, vae.latents_std / vae.config.scaling_factor
+
+    def decode_clip(self, latents: Tensor) -> Tensor:
+        vae = self.pipeline.vae
+        z = self.denormalise(latents.to(vae.device, vae.dtype))
+        time = torch.zeros(len(z), device=z.device, dtype=z.dtype) if vae.config.timestep_conditioning else None
+        video: Tensor = vae.decode(z, time, return_dict=False)[0]
+        return (video.float() / 2 + 0.5).transpose(1, 2)
+
+    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        network, size = self.network, latents.shape[2:]
+        output: Tensor = network(
+            hidden_states=latents.flatten(2).transpose(1, 2).to(network.dtype),
+            encoder_hidden_states=conditions.tensors["embeds"],
+            timestep=t.to(latents.device),
+            encoder_attention_mask=conditions.tensors["mask"],
+            num_frames=size[0],
+            height=size[1],
+            width=size[2],
+            rope_interpolation_scale=(
+                self.temporal_stride / self.settings.fps,
+                self.spatial_stride,
+                self.spatial_stride,
+            ),
+            return_dict=False,
+        )[0]
+        return output.float().transpose(1, 2).reshape(len(latents), -1, *size)

@@ -1,0 +1,149 @@
+"""New sets from old ones: several merged, or one split by prompt. The old sets stay as they are.
+
+A new set is built in a hidden folder beside its place and renamed when it is whole. Its files are hard links where the
+disk allows them, else copies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+
+from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.pairing import check, store
+from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.sampler import derive_seed
+
+SIDES = ("train", "heldout")
+
+
+def merge(sets: Sequence[PairSet], output: Path, tick: Callable[[], None] = lambda: None) -> PairSet:
+    """One set of the pairs of all `sets`; the ids of the k-th set begin with ``k-``, counted from 0.
+
+    ``dataset.yaml`` keeps what all sets have in common, and under ``origins`` what each of them said. Raises
+    `ConfigError` for sets of different models, `DataError` when a set is not sound or latents differ in shape.
+    """
+    if len({found.path.resolve() for found in sets}) < max(2, len(sets)):
+        raise ConfigError("merge takes two sets or more, each of them once")
+    first = sets[0]
+    for other in sets[1:]:
+        if other.model != first.model:
+            raise ConfigError(
+                f"{first.path} was made by {first.model}, {other.path} by {other.model}: latents of two models "
+                "do not belong in one set"
+            )
+    _free(output, sets)
+    shapes = [_sound(found, tick) for found in sets]
+    for found, shape in zip(sets, shapes, strict=True):
+        if shape != shapes[0]:
+            raise DataError(
+                f"latents of {first.path} are {check.shape_text(shapes[0])}, those of {found.path} "
+                f"{check.shape_text(shape)}: a set has one shape"
+            )
+    common = {
+        key: value
+        for key, value in first.facts.items()
+        if key != "skipped" and all(key in found.facts and found.facts[key] == value for found in sets)
+    }
+    # copies, or YAML would write references in place of what a set has in common with the first
+    origins = [
+        {"prefix": f"{k}-", "path": str(found.path), "facts": deepcopy(found.facts)} for k, found in enumerate(sets)
+    ]
+    with _building(output) as partial:
+        pairs = []
+        for k, found in enumerate(sets):
+            for pair in found.pairs:
+                pairs.append(store.renamed(pair, f"{k}-{pair.id}"))
+                _put(found.path, pair, partial, pairs[-1])
+        store.write(partial, {**common, "pairs": len(pairs), "origins": origins}, pairs)
+    return store.read(output)
+
+
+def split(
+    found: PairSet, share: float, seed: int, output: Path, tick: Callable[[], None] = lambda: None
+) -> tuple[PairSet, PairSet]:
+    """Two sets, ``output/train`` and ``output/heldout``: whole prompts, about `share` of the pairs held out.
+
+    Which prompts are held out depends on the prompts and the seed alone. Raises `ConfigError` for a share that is not
+    between 0 and 1, `DataError` when the set is not sound or has one prompt only.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"--share {share:g}: give a share of the pairs above 0 and below 1")
+    prompts = [pair.prompt for pair in found.pairs]
+    if len(set(prompts)) < 2:
+        raise DataError(f"{found.path} has a single prompt: no prompt may be on both sides, so it cannot be split")
+    _free(output, [found])
+    _sound(found, tick)
+    held = held_out(prompts, share, seed)
+    sides = [[pair for pair in found.pairs if (pair.prompt in held) == wanted] for wanted in (False, True)]
+    with _building(output) as partial:
+        for side, pairs in zip(SIDES, sides, strict=True):
+            for pair in pairs:
+                _put(found.path, pair, partial / side, pair)
+            about = {"side": side, "of": str(found.path), "share": share, "seed": seed}
+            store.write(partial / side, {**found.facts, "pairs": len(pairs), "split": about}, pairs)
+    train, heldout = (store.read(output / side) for side in SIDES)
+    return train, heldout
+
+
+def held_out(prompts: Sequence[str], share: float, seed: int) -> set[str]:
+    """Prompts, in an order drawn by the seed, until they cover `share` of the items; at least one on each side."""
+    order = sorted(set(prompts), key=lambda prompt: derive_seed(seed, "split", prompt))
+    held: set[str] = set()
+    count = 0
+    for prompt in order[:-1]:
+        if held and count >= share * len(prompts):
+            break
+        held.add(prompt)
+        count += prompts.count(prompt)
+    return held
+
+
+def _sound(found: PairSet, tick: Callable[[], None]) -> check.Shape | None:
+    """The set's latent shape. Raises `DataError` when any pair is wrong: a new set must not inherit that."""
+    checked = check.pairs(found, tick=tick)
+    if checked.wrong or not found.pairs:
+        reason = checked.wrong[0] if checked.wrong else "it holds no pairs"
+        raise DataError(f"{found.path} is not sound: {reason} (vpo pair check {found.path} names all that is wrong)")
+    return checked.shape
+
+
+def _free(output: Path, sets: Sequence[PairSet]) -> None:
+    """Raises when `output` is taken, or would lie among the files of a set."""
+    if any(output.resolve().is_relative_to(found.path.resolve()) for found in sets):
+        raise ConfigError(f"{output} lies inside a set that it is made from: give another --output")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} exists: give another --output")
+
+
+@contextmanager
+def _building(output: Path) -> Iterator[Path]:
+    """A hidden folder beside `output` that takes its place at the end, or goes when anything fails."""
+    partial = output.resolve().with_name(f".{output.resolve().name}.part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed run
+        partial.mkdir(parents=True)
+        yield partial
+        if output.is_dir():
+            output.rmdir()
+        partial.replace(output)
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(old: Path, pair: Pair, new: Path, renamed: Pair) -> None:
+    for source, target in zip(pair.files, renamed.files, strict=True):
+        place = new / target
+        if place.exists():  # two pairs may share a video
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link((old / source).resolve(), place)
+        except OSError:  # another disk, or one without hard links
+            shutil.copyfile(old / source, place)

@@ -1,0 +1,51 @@
+"""Published weights on the Hugging Face hub: from a path, the hub's cache, or downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+
+from vpo_kit.errors import ModelError
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """Where a reward's weights are published, for finding them and for the one line that says they are missing."""
+
+    reward: str
+    repository: str
+    names: tuple[str, ...]
+    """The file; where a repository holds one of several, the best first."""
+    size: str
+    licence: str
+    setting: str = "weights"
+
+    def find(self, given: Path | None) -> Path:
+        """`given`, else the cached file, else a download of it (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
+        if given is not None:
+            if given.is_file():
+                return given
+            raise ModelError(f"there is no {given}: {self.advice}")
+        for name in self.names:
+            cached = huggingface_hub.try_to_load_from_cache(self.repository, name)
+            if isinstance(cached, str):
+                return Path(cached)
+        for name in self.names:
+            try:
+                return Path(huggingface_hub.hf_hub_download(self.repository, name))
+            except Exception:  # no such file, no access, no connection: the HTTP library adds errors of its own
+                continue
+        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub did not give it"
+        raise ModelError(
+            f"reward {self.reward!r} needs weights: they are not in the hub's cache and {why}: {self.advice}"
+        )
+
+    @property
+    def advice(self) -> str:
+        return (
+            f"download {self.names[0]} ({self.size}, {self.licence}) from huggingface.co/{self.repository} "
+            f"and give its path with --set reward.{self.setting}=PATH"
+        )
