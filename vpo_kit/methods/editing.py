@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vpo_kit import losses
+from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import Guidance, PartialStart, derive_seed, draw_noise, sample
@@ -66,9 +67,11 @@ class Editing(Method):
             "reward_mean": float(rewards.detach().mean()),
             "reward_std": float(rewards.detach().mean(1).std(correction=0)),
         }
-        if len(frames) == context.sampling.frames:
+        if video.shape[1] == context.sampling.frames:
             report["motion"] = float(motion(video.detach()).mean())
         if self.config.anchor:
+            if not entering:
+                raise ConfigError("method.anchor needs a chain of at least two steps: raise tau or chain_steps")
             distance = self._distance(entering[-1], batch.conditions)
             loss = loss + self.config.anchor * distance.sum() / total
             report["anchor"] = float(distance.detach().mean())
@@ -76,7 +79,9 @@ class Editing(Method):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Reward, held-out judges and motion of edits of held-out items, from the same noises every time."""
+        """Reward (of each segment's first frame, as in the paper), held-out judges and motion of edits of held-out
+        items, from the same noises every time.
+        """
         rows: dict[str, list[Tensor]] = {}
         fps, reward = self.context.sampling.fps, self.context.reward
         assert reward is not None
@@ -84,7 +89,10 @@ class Editing(Method):
             noise = self._noise(batch, [derive_seed(self.context.seed, "held out", i) for i in batch.indices])
             video = self.context.policy.model.decode(self._denoise(batch, noise, 0, []))
             found = {f"heldout_{j.spec.name}": j(video, batch.prompts, fps=fps).score for j in self.context.judges}
-            found["heldout_reward"] = reward.fixed(video, batch.prompts, fps=fps).score
+            looked = [(frame, frame + 1) for frame in self._bounds()[:-1]]
+            scored = reward.fixed(video, batch.prompts, fps=fps, segments=looked)
+            assert scored.segments is not None
+            found["heldout_reward"] = scored.segments.mean(1)
             found["heldout_motion"] = motion(video)
             for name, values in found.items():
                 rows.setdefault(name, []).append(torch.stack([values.double().sum().cpu(), torch.tensor(len(video))]))
@@ -129,13 +137,15 @@ class Editing(Method):
 
     def _frames(self, seed: int) -> list[int]:
         """Pixel frames that are looked at in this step: one uniformly random frame of each segment."""
-        count = self.context.sampling.frames
-        if not self.config.segments:
-            return list(range(count))
-        bounds = [round(i * count / self.config.segments) for i in range(self.config.segments + 1)]
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.rand(self.config.segments, generator=generator).tolist()
+        bounds = self._bounds()
+        drawn = torch.rand(len(bounds) - 1, generator=torch.Generator().manual_seed(seed)).tolist()
         return [low + int(share * (high - low)) for low, high, share in zip(bounds, bounds[1:], drawn, strict=False)]
+
+    def _bounds(self) -> list[int]:
+        """Where the segments begin, and the clip's end; every frame is a segment where none are asked for."""
+        count = self.context.sampling.frames
+        segments = min(self.config.segments or count, count)
+        return [round(i * count / segments) for i in range(segments + 1)]
 
     def _weights(self, frames: Sequence[int]) -> Tensor:
         """``f = exp(-lambda |g - F/2|)`` for each frame looked at, ``[K]``."""

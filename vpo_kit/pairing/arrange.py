@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -92,14 +93,15 @@ def split(
 
 def held_out(prompts: Sequence[str], share: float, seed: int) -> set[str]:
     """Prompts, in an order drawn by the seed, until they cover `share` of the items; at least one on each side."""
-    order = sorted(set(prompts), key=lambda prompt: derive_seed(seed, "split", prompt))
+    items = Counter(prompts)
+    order = sorted(items, key=lambda prompt: derive_seed(seed, "split", prompt))
     held: set[str] = set()
     count = 0
     for prompt in order[:-1]:
         if held and count >= share * len(prompts):
             break
         held.add(prompt)
-        count += prompts.count(prompt)
+        count += items[prompt]
     return held
 
 

@@ -18,6 +18,7 @@ from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
+from vpo_kit.pairing.arrange import held_out
 from vpo_kit.pairing.clips import Clip
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
@@ -129,16 +130,9 @@ def usable(
 
 def split(source: Source, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Item numbers for training and held out: whole prompts, about `share` of the items, at least one of each side."""
-    prompts = sorted(set(source.prompts), key=lambda prompt: derive_seed(seed, "split", prompt))
-    if share == 0 or len(prompts) < 2:
+    if share == 0 or len(set(source.prompts)) < 2:
         return list(range(len(source.prompts))), []
-    held: set[str] = set()
-    wanted, count = share * len(source.prompts), 0
-    for prompt in prompts[:-1]:
-        if held and count >= wanted:
-            break
-        held.add(prompt)
-        count += list(source.prompts).count(prompt)
+    held = held_out(source.prompts, share, seed)
     sides = [prompt in held for prompt in source.prompts]
     return [i for i, side in enumerate(sides) if not side], [i for i, side in enumerate(sides) if side]
 

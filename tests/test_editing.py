@@ -1,0 +1,253 @@
+"""Reward fine-tuning through the sampler: the gradient is the plain one, and costs what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import PROMPTS
+from tests.families import FAMILIES
+from vpo_kit import config, models
+from vpo_kit.config import Lora
+from vpo_kit.methods.base import Batch, Context
+from vpo_kit.methods.editing import Editing
+from vpo_kit.models.base import VideoModel
+from vpo_kit.models.encoding import PromptCache
+from vpo_kit.processes import Processes
+from vpo_kit.registry import METHODS
+from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.training.data import Stream
+from vpo_kit.training.folder import RunFolder
+from vpo_kit.training.loop import Job, train
+from vpo_kit.training.lora import LoraPolicy
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*TextToVideoSDPipeline")
+
+
+class Redness(Reward):
+    """A reward of single frames: red less blue, squared so that its gradient is not constant."""
+
+    spec = RewardSpec("redness", "none", "closed form", "about -1 to 1", True, True, False, per_frame=True)
+
+    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
+        frames = (video[:, :, 0] - video[:, :, 2]).pow(2).mean((2, 3)) + video[:, :, 0].mean((2, 3))
+        parts = None if segments is None else torch.stack([frames[:, a:b].mean(1) for a, b in segments], 1)
+        return RewardOutput(frames.mean(1), parts)
+
+
+class Whole(Redness):
+    """The same, but it says that it must see the whole clip."""
+
+    spec = replace(Redness.spec, name="whole", per_frame=False)
+
+
+class Bench:
+    """A tiny model with a LoRA off the reference, and one batch of clips."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.family = FAMILIES[name]
+        torch.manual_seed(0)
+        self.family.build().save_pretrained(folder, safe_serialization=True)
+        self.model: VideoModel = models.load(str(folder))
+        self.policy = LoraPolicy(self.model, Lora(rank=2, alpha=4), seed=0)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in self.policy.parameters:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        size = self.family.size
+        self.sampling = self.model.settings.changed(
+            frames=self.family.frames, height=size, width=size, steps=10, guidance=3.0
+        )
+        self.shape = self.model.latent_shape(self.family.frames, size, size)
+        self.encode = PromptCache(self.model)
+        self.clips = draw_noise(self.shape, [50, 51]) * 0.5
+
+    def method(self, name: str = "instruct", reward: Reward | None = None, **settings: Any) -> Editing:
+        kind = METHODS.load(name)
+        mixture = Mixture([(reward or Redness(), 1.0)])
+        context = Context(self.policy, mixture, self.sampling, self.encode([""]), 4, 0)
+        found: Editing = kind(kind.Config(**settings), context)
+        return found
+
+    def batch(self, step: int = 0) -> Batch:
+        prompts = PROMPTS[:2]
+        return Batch(step, prompts, self.encode(prompts), [0, 1], [0, 1], [0, 0], {"clip": self.clips})
+
+    def gradients(self, loss: Tensor) -> Tensor:
+        found = torch.autograd.grad(loss, self.policy.parameters, materialize_grads=True)
+        return torch.cat([g.flatten() for g in found])
+
+
+@pytest.fixture(scope="module", params=["wan2.1", "modelscope"])
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(request.param, tmp_path_factory.mktemp("models") / request.param)
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench("wan2.1", tmp_path_factory.mktemp("models") / "wan")
+
+
+def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tensor:
+    """The loss of step 0, written out: noise, 6 of 10 steps, the last `last` of them with graph, decode, weigh."""
+    model, batch, steps = bench.model, bench.batch(), bench.sampling.steps
+    noise = method._noise(batch, [derive_seed(0, "edit", 0, p) for p in (0, 1)])
+    scheduler = model.new_scheduler(steps, bench.shape)
+    first = steps - 6
+    t = model.schedule.chain_times(scheduler)[first]
+    x_t = model.schedule.add_noise(bench.clips, noise, t.expand(2))
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    empty = bench.encode([""]).expand(2)
+    for i, time in enumerate(scheduler.timesteps[first:]):
+        with torch.set_grad_enabled(i >= 6 - last):
+            positive = model.predict(x_t, time.expand(2), batch.conditions)
+            with torch.set_grad_enabled(i >= 6 - last and not detached):
+                unconditional = model.predict(x_t, time.expand(2), empty)
+            guided = unconditional + 3.0 * (positive - unconditional)
+            x_t = scheduler.step(guided, time, x_t, return_dict=False)[0]
+    frames = method._frames(derive_seed(0, "frames", 0))
+    video = model.decode(x_t, frames)
+    count = bench.sampling.frames
+    weights = torch.exp(-torch.tensor([abs(f - count / 2) * 16 / count for f in frames]))
+    reward = (video[:, :, 0] - video[:, :, 2]).pow(2).mean((2, 3)) + video[:, :, 0].mean((2, 3))
+    return -(reward * weights).mean()
+
+
+@pytest.mark.parametrize(("last", "gradient"), [(1, False), (3, False), (2, True)])
+def test_gradient_is_the_plain_one(bench: Bench, last: int, gradient: bool) -> None:
+    """Also through a causal autoencoder, whose feature cache is filled a second time when a checkpoint recomputes."""
+    method = bench.method(grad_steps=last, guidance_gradient=gradient)
+    ours, theirs = method.step(bench.batch()).loss, plainly(bench, method, last, detached=not gradient)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    one, other = bench.gradients(ours), bench.gradients(theirs)
+    assert float(other.norm()) > 1e-6
+    assert float((one - other).norm()) < 1e-5 * float(other.norm())
+
+
+def test_what_the_graph_holds_does_not_grow_with_the_chain(bench: Bench) -> None:
+    held = []
+    for steps in (10, 20, 40):
+        sizes: list[int] = []
+
+        def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            bench.method(chain_steps=steps).step(bench.batch())
+        held.append(sum(sizes))
+    assert held[0] == held[1] == held[2] > 0
+
+
+class TestFrames:
+    def test_one_of_each_segment_and_new_ones_each_step(self, flow: Bench) -> None:
+        flow_method = flow.method(segments=3)
+        drawn = [flow_method._frames(derive_seed(0, "frames", step)) for step in range(40)]
+        for low, high, column in zip((0, 3, 6), (3, 6, 9), zip(*drawn, strict=True), strict=True):
+            assert set(column) == set(range(low, high))
+
+    def test_every_frame_and_more_segments_than_frames(self, flow: Bench) -> None:
+        assert flow.method(segments=0)._frames(1) == list(range(9))
+        assert flow.method(segments=50)._frames(1) == list(range(9))
+
+    def test_weights_are_the_papers(self, flow: Bench) -> None:
+        """METHODS: with 16 frames and four segments about .003, .143, .388 and .007 on average."""
+        flow.sampling, kept = flow.sampling.changed(frames=16), flow.sampling
+        try:
+            raw, scaled = (flow.method(attenuation=kind)._weights(range(16)) for kind in ("raw", "normalised"))
+            torch.testing.assert_close(raw, scaled)
+            expected = torch.tensor([0.003, 0.143, 0.388, 0.007])
+            torch.testing.assert_close(raw.view(4, 4).mean(1), expected, atol=6e-4, rtol=0)
+            flow.sampling = flow.sampling.changed(frames=64)
+            wide = flow.method()._weights(range(64)).view(4, 16).mean(1)
+            # on longer clips the middle weighs as much as before; a finer grid only shares it out evenly
+            assert abs(float(wide[1:3].sum() - expected[1:3].sum())) < 0.04
+            assert float(wide[[0, 3]].max()) < 0.01
+            raw = flow.method(attenuation="raw")._weights(range(64)).view(4, 16).mean(1)
+            assert float(raw[1:3].sum()) < 0.3 * float(expected[1:3].sum())
+            assert flow.method(attenuation="none")._weights(range(64)).unique().tolist() == [1.0]
+        finally:
+            flow.sampling = kept
+
+
+def test_a_reward_of_clips_sees_the_clip_and_one_of_frames_the_frames(flow: Bench) -> None:
+    """With nothing to the left cut off, both give the same loss."""
+    flow.model.decode_context = 4  # type: ignore[misc]
+    alone, whole = (flow.method(reward=reward).step(flow.batch()) for reward in (Redness(), Whole()))
+    torch.testing.assert_close(alone.loss, whole.loss)
+    assert "motion" in whole.report
+    assert "motion" not in alone.report
+
+
+def test_a_reward_at_its_target_gives_no_gradient(flow: Bench) -> None:
+    assert float(flow.gradients(flow.method(reward_cap=-100.0).step(flow.batch()).loss).norm()) == 0
+    assert float(flow.gradients(flow.method(reward_cap=100.0).step(flow.batch()).loss).norm()) > 0
+
+
+def test_the_anchor_is_zero_at_the_reference(flow: Bench) -> None:
+    output = flow.method(anchor=1.0).step(flow.batch())
+    assert output.report["anchor"] > 0
+    state = flow.policy.state()
+    flow.policy.load_state({k: torch.zeros_like(v) if "lora_B" in k else v for k, v in state.items()}, None)
+    try:
+        assert flow.method(anchor=1.0).step(flow.batch()).report["anchor"] == 0
+    finally:
+        flow.policy.load_state(state, None)
+
+
+@pytest.mark.parametrize("name", ["draft", "alignprop", "vader"])
+def test_presets_start_from_noise(flow: Bench, name: str) -> None:
+    method = flow.method(name)
+    assert method.config.start == "noise"
+    output = method.step(flow.batch())
+    assert float(flow.gradients(output.loss).norm()) > 0
+    without = replace(flow.batch(), tensors={})
+    torch.testing.assert_close(method.step(without).loss, output.loss)  # no clip is looked at
+    if name == "alignprop":
+        assert {method._grad_steps(step) for step in range(40)} == {1, 2, 3, 4}
+
+
+def run(bench: Bench, folder: Path, steps: int) -> list[dict[str, float]]:
+    recipe = config.build({
+        "method": "instruct", "steps": steps, "batch_size": 2, "checkpoints": {"every": 2, "keep": 2},
+        "optimiser": {"lr": 1e-2}, "validation": {"every": 2},
+    })  # fmt: skip
+    bench.policy = LoraPolicy(bench.model, Lora(rank=2, alpha=4), seed=0)
+
+    class Source:
+        prompts = PROMPTS[:4]
+
+        def tensors(self, indices: list[int]) -> dict[str, Tensor]:
+            return {"clip": draw_noise(bench.shape, [50 + i for i in indices]) * 0.5}
+
+    processes = Processes()
+    streams = [
+        Stream(Source(), items, 2, 0, bench.encode, processes)  # type: ignore[arg-type]
+        for items in ([0, 1, 2], [3])
+    ]
+    nothing: Callable[[object], None] = lambda _: None  # noqa: E731
+    try:
+        method = bench.method(grad_steps=1)
+        return train(
+            Job(recipe, method, bench.policy, streams[0], streams[1], RunFolder(folder), processes, nothing, nothing)
+        )
+    finally:
+        bench.model.network.delete_adapters(["default"])
+
+
+def test_learns_and_resumes_exactly(tmp_path: Path) -> None:
+    bench = Bench("wan2.1", tmp_path / "model")
+    bench.model.network.delete_adapters(["default"])
+    whole = run(bench, tmp_path / "whole", 8)
+    run(bench, tmp_path / "parts", 4)
+    assert run(bench, tmp_path / "parts", 8) == whole
+    assert whole[-1]["heldout_reward"] > whole[1]["heldout_reward"]
+    assert "heldout_motion" in whole[1]
