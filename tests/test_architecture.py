@@ -75,7 +75,14 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
         assert not siblings, f"{module} imports its siblings {siblings}"
 
 
-@pytest.mark.parametrize("command", ["", "train", "sample", "score", "eval", "methods", "rewards", "models", "reward"])
+COMMANDS = [
+    "", "train", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models",
+    "pair", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
+    "reward", "reward check", "reward serve", "reward train-vqa",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_fast_and_imports_no_torch(command: str) -> None:
     code = (
         "import sys\nfrom vpo_kit.cli import main\n"

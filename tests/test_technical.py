@@ -79,14 +79,17 @@ def test_no_flow_where_there_is_no_motion() -> None:
 
 @pytest.mark.parametrize("width", [0.8, 1.5, 3.0])
 def test_softness_of_a_gaussian_edge(width: float) -> None:
-    """The squared gradient of an edge of width s blurred by 1 is s / sqrt(1 + s^2) of what it was, at any height."""
+    """The squared gradient of an edge of width s blurred by 1 is s / sqrt(1 + s^2) of what it was, whatever its height.
+
+    The weight of detail favours an edge's middle, more so for a faint one: a few hundredths.
+    """
     x = torch.arange(64) - 31.5
     edge = 0.5 + 0.5 * torch.erf(x / (width * math.sqrt(2)))
     for height in (0.2, 0.9):
         video = (height * edge).expand(1, 3, 64, 64)
         # differences between pixels are means over one: they widen the edge by 1/12 in variance
         seen = math.sqrt(width**2 + 1 / 12)
-        assert float(of(video, "softness")) == pytest.approx(seen / math.sqrt(1 + seen**2), abs=0.015)
+        assert float(of(video, "softness")) == pytest.approx(seen / math.sqrt(1 + seen**2), abs=0.025)
 
 
 def test_blocking_of_a_mosaic(clips: list[corpus.Clip]) -> None:
@@ -184,6 +187,20 @@ def test_gradient_leads_back_into_the_bands(clips: list[corpus.Clip]) -> None:
         assert torch.isfinite(slope).all()
         step = spoilt.detach() + 0.004 * slope / slope.abs().amax()
         assert score(step) > before, kind
+
+
+@pytest.mark.parametrize("kind", ["blur", "noise", "blocks"])
+def test_invisible_changes_do_not_mend_a_flaw(kind: str) -> None:
+    """10 sign-gradient steps within 2/255 of every pixel win back less than half of what the flaw cost."""
+    clean, flawed = score(scenes()[:2]), scenes(world.Flaw(kind, 4, 13, 0.3))[:2]
+    video = flawed.clone()
+    for _ in range(10):
+        video = video.requires_grad_()
+        (slope,) = torch.autograd.grad(Technical()(video, fps=8).score.sum(), video)
+        moved = video.detach() + 0.8 / 255 * slope.sign()
+        video = flawed + (moved - flawed).clamp(-2 / 255, 2 / 255)
+    before = score(flawed)
+    assert ((score(video) - before) < 0.5 * (clean - before)).all()
 
 
 def test_saturated_pixels_have_a_gradient() -> None:

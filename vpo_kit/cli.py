@@ -19,9 +19,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Align text-to-video diffusion models to preferences.",
 )
-pair_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Make preference pairs, and look after sets of them.")
+pair_app = typer.Typer(
+    rich_markup_mode=None, invoke_without_command=True, help="Make preference pairs, and look after sets of them."
+)
 app.add_typer(pair_app, name="pair")
-reward_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Check rewards, train the built-in judges, serve over HTTP.")
+reward_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Check rewards, train the built-in judges, serve over HTTP."
+)
 app.add_typer(reward_app, name="reward")
 
 Model = Annotated[

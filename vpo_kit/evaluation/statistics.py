@@ -1,11 +1,27 @@
-"""Paired statistics: the same prompts and seeds before and after, so that a difference is the method's."""
+"""Paired statistics: the same prompts and seeds before and after, so that a difference is the method's.
+
+Legend: ``N`` videos, ``G`` prompts (groups). Videos of one prompt are not independent, so whatever is drawn anew, and
+whatever is counted as one case, is a prompt. Every random number comes from `seed`: the same input, the same output.
+
+Sources: percentile bootstrap, Efron (1979); sign-flip test, Fisher (1935); Wilson (1927); Holm (1979).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+LEVEL = 0.05
+"""A change is called one where its corrected p is below this."""
+EXACT = 12
+"""Up to so many prompts every pattern of signs is looked at; with more, as many as there are resamples."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +33,28 @@ class Paired:
     difference: float
     low: float
     high: float
-    win_rate: float
+    win_rate: float | None
+    """None for a metric of a whole set of videos, which has no pairs; its interval likewise."""
     count: int
+    """Videos of each side."""
+    win_low: float | None = None
+    win_high: float | None = None
+    p: float = 1.0
+    """Of the difference under exchange of before and after, prompt by prompt; two-sided."""
+    adjusted: float | None = None
+    """`p` with Holm's correction over the metrics of one comparison; None where nothing has been corrected."""
+    spread: float = 0.0
+    """Standard deviation over all videos of both sides: the scale on which metrics can be set side by side."""
 
     @property
     def significant(self) -> bool:
-        """The interval leaves zero out."""
-        return self.low > 0 or self.high < 0
+        """The corrected p (the plain one, where there is none) is below `LEVEL`."""
+        return (self.p if self.adjusted is None else self.adjusted) < LEVEL
+
+    @property
+    def sign(self) -> int:
+        """+1 rose, -1 fell, 0 cannot be told."""
+        return int(math.copysign(1, self.difference)) if self.significant else 0
 
 
 def paired(
@@ -35,7 +66,7 @@ def paired(
     resamples: int = 4000,
     seed: int = 0,
 ) -> Paired:
-    """Percentile bootstrap of the mean difference, over groups: videos of one prompt are not independent.
+    """The mean difference with its percentile bootstrap interval over prompts, wins with Wilson's interval, and p.
 
     `before` and `after` are values of the same prompts and seeds in the same order, `groups` says to which prompt each
     belongs. Raises `ValueError` for unequal or zero lengths.
@@ -51,4 +82,76 @@ def paired(
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     wins = float(((change > 0) + 0.5 * (change == 0)).mean())
-    return Paired(float(old.mean()), float(new.mean()), float(change.mean()), float(low), float(high), wins, len(old))
+    win_low, win_high = wilson(wins, len(sums), confidence)
+    return Paired(
+        float(old.mean()), float(new.mean()), float(change.mean()), float(low), float(high), wins, len(old),
+        win_low, win_high, sign_flip(sums, resamples, seed), None, float(np.concatenate([old, new]).std()),
+    )  # fmt: skip
+
+
+def sign_flip(sums: Floats, resamples: int = 4000, seed: int = 0) -> float:
+    """Two-sided p that changes ``[G]``, one for each prompt, are as likely to go up as down.
+
+    The share of patterns of signs under which the total is as far from zero as it is. All ``2^G`` patterns up to
+    `EXACT` prompts; with more, `resamples` drawn ones and the pattern that was seen, so p is never 0.
+    """
+    seen = abs(sums.sum())
+    reached = seen - 1e-9 * np.abs(sums).sum()  # sums in another order differ in the last bits
+    totals = signs(len(sums), resamples, seed) @ sums
+    return float((np.abs(totals) >= reached).mean())
+
+
+def signs(count: int, resamples: int, seed: int) -> Floats:
+    """Patterns of +1 and -1, ``[R, count]``; the first is that of no change."""
+    if count <= EXACT:
+        return np.array(list(itertools.product((1.0, -1.0), repeat=count)))
+    drawn = np.random.default_rng(seed).integers(2, size=(resamples, count)) * 2.0 - 1.0
+    return np.concatenate([np.ones((1, count)), drawn])
+
+
+def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share of `count` cases.
+
+    The cases are prompts: exact for one video of each, and cautious for more, as if all of a prompt agreed.
+    """
+    z = _normal_quantile(0.5 + confidence / 2)
+    scale = 1 + z * z / count
+    middle = (share + z * z / (2 * count)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction: the smallest p times n, the next times n - 1, and so on, never falling, at most 1.
+
+    Holds the chance of any false find among all n at the level, however the metrics hang together.
+    """
+    found: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(sorted(values, key=lambda key: values[key])):
+        highest = max(highest, min(1.0, (len(values) - place) * values[name]))
+        found[name] = highest
+    return {name: found[name] for name in values}
+
+
+def corrected(changes: Mapping[str, Paired]) -> dict[str, Paired]:
+    """The changes of one comparison with `adjusted` set."""
+    adjusted = holm({name: change.p for name, change in changes.items()})
+    return {name: replace(change, adjusted=adjusted[name]) for name, change in changes.items()}
+
+
+def jackknife(whole: float, without: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a statistic from its values with each of G prompts left out in turn, ``[G]``; G >= 2.
+
+    For statistics of a whole set: a bootstrap would draw copies, which bring a set nearer to itself.
+    """
+    values: Any = np.asarray(without, float)
+    count = len(values)
+    half = _normal_quantile(0.5 + confidence / 2) * math.sqrt((count - 1) / count * ((values - values.mean()) ** 2).sum())
+    return whole - half, whole + half
+
+
+def _normal_quantile(share: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(share)

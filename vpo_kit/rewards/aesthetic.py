@@ -48,6 +48,7 @@ class Aesthetic(ImageReward):
         differentiable=True,
         per_segment=True,
         needs_prompt=False,
+        per_frame=True,
         # LAION's own subsets of 2.3 billion web pictures: 600 million from 5, 12 million from 6; a normal that fits
         mean=4.7,
         std=0.5,

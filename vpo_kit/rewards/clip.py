@@ -34,6 +34,7 @@ class Clip(TextImageReward):
         differentiable=True,
         per_segment=True,
         needs_prompt=True,
+        per_frame=True,
         mean=0.275,  # that range taken as mean +- 2 deviations, as for HPSv2; SigLIP's cosines are much lower
         std=0.0375,
     )
@@ -64,6 +65,7 @@ class HPSv2(TextImageReward):
         differentiable=True,
         per_segment=True,
         needs_prompt=True,
+        per_frame=True,
         mean=0.275,  # the published range, 0.2 to 0.35, taken as mean +- 2 deviations
         std=0.0375,
     )

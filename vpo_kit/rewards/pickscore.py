@@ -39,6 +39,7 @@ class PickScore(TextImageReward):
         differentiable=True,
         per_segment=True,
         needs_prompt=True,
+        per_frame=True,
         mean=21.0,  # that range taken as mean +- 2 deviations
         std=1.5,
     )

@@ -1,0 +1,131 @@
+"""What people are asked: which pairs in which order, which member on which side, and which answers are known.
+
+A question is one segment of one pair. The order of pairs is the same for everybody, so that people who stop early
+have answered the same ones; which member is shown as A is drawn anew for each annotator and pair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from vpo_kit.config import Section
+from vpo_kit.errors import DataError
+from vpo_kit.pairing.labelling import recut
+from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.sampler import derive_seed
+
+
+class People(Section):
+    """How people label a set; fixed once the first of them has answered."""
+
+    segment_seconds: float | None = Field(
+        None, gt=0, description="default: 1, or a quarter of a clip shorter than 4 seconds"
+    )
+    seed: int = Field(0, ge=0, description="of the order of pairs, and of the sides")
+
+
+class Known(Section):
+    """One line of a gold file: the right label of a segment, or without `segment` of the whole clip."""
+
+    id: str
+    segment: int | None = Field(None, ge=0, description="counted from 0")
+    label: Literal[-1, 0, 1]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A range of frames of a pair's two videos. Another video under an old id is another question."""
+
+    pair: str
+    start: int
+    end: int
+    videos: str
+    """A hash of both videos' SHA-256."""
+
+
+class Survey:
+    """The pairs of a set as people see them, in the order in which they see them."""
+
+    def __init__(self, found: PairSet, settings: People, gold: Iterable[Question] = ()) -> None:
+        """`gold` are the questions whose answer is known. Raises `DataError` for a set that cannot be written anew."""
+        if found.broken:
+            raise DataError(
+                f"{found.path}: {found.broken[0]}: mend or delete that line first, labelling writes all anew"
+            )
+        twice = [name for name, count in Counter(pair.id for pair in found.pairs).items() if count > 1]
+        if twice:
+            raise DataError(f"{found.path}: several pairs have the id {twice[0]}: vpo pair check names them all")
+        self.path = found.path
+        self.settings = settings
+        pairs = _spread([recut(pair, settings.segment_seconds) for pair in found.pairs], settings.seed, gold)
+        self.pairs = {pair.id: pair for pair in pairs}
+        self.questions = {pair.id: [_question(pair, *part) for part in pair.segments] for pair in pairs}
+        self.known = {question for parts in self.questions.values() for question in parts}
+
+    def swapped(self, annotator: str, pair: str) -> bool:
+        """Whether this annotator sees the second member of a pair as A."""
+        return bool(derive_seed(self.settings.seed, "side", annotator, pair) & 1)
+
+    def clip(self, pair: str) -> Question:
+        """The whole clip, about which nobody is asked but a gold file may know."""
+        return _question(self.pairs[pair], 0, self.pairs[pair].frames)
+
+
+def read_gold(path: Path, survey: Survey) -> dict[Question, int]:
+    """Known answers from JSON lines (`Known`). Raises `DataError` that names the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--gold {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    gold: dict[Question, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            known = Known.model_validate_json(line)
+            question = _asked(known, survey)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "JSON"
+            raise DataError(f"{path}, line {number}: {where}: {first['msg']}") from error
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+        if question in gold:
+            raise DataError(f"{path}, line {number}: pair {known.id} is there twice with the same segment")
+        gold[question] = known.label
+    if not gold:
+        raise DataError(f'{path} holds no gold question: one is {{"id": "000000", "segment": 0, "label": 1}}')
+    return gold
+
+
+def _asked(known: Known, survey: Survey) -> Question:
+    if known.id not in survey.pairs:
+        raise ValueError(f"the set has no pair {known.id!r}")
+    if known.segment is None:
+        return survey.clip(known.id)
+    parts = survey.questions[known.id]
+    if known.segment >= len(parts):
+        raise ValueError(f"pair {known.id} has segments 0 to {len(parts) - 1}, not {known.segment}")
+    return parts[known.segment]
+
+
+def _question(pair: Pair, start: int, end: int) -> Question:
+    videos = hashlib.sha256(f"{pair.sha256.first}/{pair.sha256.second}".encode()).hexdigest()
+    return Question(pair.id, start, end, videos[:16])
+
+
+def _spread(pairs: Sequence[Pair], seed: int, gold: Iterable[Question]) -> list[Pair]:
+    """The pairs in a drawn order, those with known answers evenly among the others."""
+    known = {question.pair for question in gold}
+    drawn = sorted(pairs, key=lambda pair: derive_seed(seed, "order", pair.id))
+    places = []
+    for group in ([p for p in drawn if p.id in known], [p for p in drawn if p.id not in known]):
+        places += [((i + 0.5) / len(group), pair) for i, pair in enumerate(group)]
+    return [pair for _, pair in sorted(places, key=lambda place: place[0])]

@@ -1,0 +1,185 @@
+"""What a vision-language model is asked about two clips, and how its answers become one label (DenseDPO's protocol).
+
+Both members' frames of one segment go into one question. It is asked in both orders, and two verdicts that disagree
+are a tie. Here is nothing that knows of servers; legend: `F` frames, video ``[F, 3, H, W]``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vpo_kit.pairing.segments import Range
+from vpo_kit.pairing.settings import Vlm
+from vpo_kit.pairing.store import Pair
+
+Verdict = Literal["first", "second", "tie"]
+Label = Literal[-1, 0, 1]
+
+ROLE = """\
+You compare two short video clips and say which of them has fewer and milder visual flaws. Each clip is given as its \
+frames in order, each with its time in seconds.
+
+Go through this list for both clips:
+{checklist}
+
+Say what you see before you decide, with the times of the frames. Judge only what the frames show. Which clip is \
+shown first means nothing, and a clip is not better for moving less. Be careful: if the clips are equally good or \
+equally bad, if the difference would escape someone who watches at normal speed, or if you are not sure, the verdict \
+is "tie".
+
+Answer with one JSON object and nothing else:
+{{"evidence": "what you see in each clip, in one to three sentences", "verdict": "first" or "second" or "tie"}}"""
+QUESTION = "Which clip has fewer and milder visual flaws: first, second, or is it a tie?"
+AGAIN = "Your last answer could not be read. Answer with the JSON object that was asked for and nothing else."
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {  # in this order: the verdict follows from the evidence, not the other way round
+        "evidence": {"type": "string", "description": "what is seen in each clip, with times"},
+        "verdict": {"type": "string", "enum": list(get_args(Verdict))},
+    },
+    "required": ["evidence", "verdict"],
+    "additionalProperties": False,
+}
+RESPONSE_FORMAT: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"name": "comparison", "strict": True, "schema": SCHEMA},
+}
+_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
+_LINE = re.compile(r"^\W*(?:final\s+)?verdict\W+(first|second|tie)\W*$", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One verdict about two clips in the order in which they were shown."""
+
+    evidence: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame as the model gets it."""
+
+    seconds: float
+    jpeg: bytes
+
+
+def system(settings: Vlm) -> str:
+    """The words that come before every question."""
+    return ROLE.format(checklist="\n".join(f"- {line}" for line in settings.checklist))
+
+
+def messages(first: Sequence[Picture], second: Sequence[Picture], settings: Vlm) -> list[dict[str, Any]]:
+    """A question in the form of Chat Completions: pictures as JPEG data URLs, each after its time."""
+    parts: list[dict[str, Any]] = []
+    for name, pictures in (("First", first), ("Second", second)):
+        parts.append({"type": "text", "text": f"{name} clip, {len(pictures)} frames:"})
+        for picture in pictures:
+            image = {"url": f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"}
+            if settings.detail:
+                image["detail"] = settings.detail
+            parts += [
+                {"type": "text", "text": f"{picture.seconds:.2f} s"},
+                {"type": "image_url", "image_url": image},
+            ]
+    parts.append({"type": "text", "text": QUESTION})
+    return [{"role": "system", "content": system(settings)}, {"role": "user", "content": parts}]
+
+
+def read(text: str) -> Answer:
+    """The answer in a model's words: the JSON object, wherever it stands, or else a line ``verdict: first``.
+
+    Raises `ValueError` when there is no verdict, or when there are several that differ.
+    """
+    words = _THOUGHTS.sub("", text)
+    found = _objects(words) or [
+        Answer(" ".join(words.split()), _verdict(match.group(1))) for match in _LINE.finditer(words)
+    ]
+    if len({answer.verdict for answer in found}) != 1:
+        raise ValueError("no verdict" if not found else "verdicts that contradict each other")
+    return found[-1]
+
+
+def fold(stored_order: Verdict, swapped_order: Verdict) -> Label:
+    """The label of a segment: +1 or -1 where both orders name the same member, else 0."""
+    signs: dict[Verdict, Label] = {"first": 1, "second": -1, "tie": 0}
+    return signs[stored_order] if signs[stored_order] == -signs[swapped_order] else 0
+
+
+def frames_shown(segment: Range, fps: float, shown_fps: float) -> list[int]:
+    """The frames of a segment that are shown: `shown_fps` of them a second from its first frame on, or all."""
+    start, end = segment
+    step = max(1.0, fps / shown_fps)
+    count = math.ceil((end - start) / step - 1e-6)
+    return [start + int(i * step + 1e-6) for i in range(count)]
+
+
+def picture(frame: Tensor, seconds: float, settings: Vlm) -> Picture:
+    """A frame ``[3, H, W]`` in [0, 1] as JPEG of at most ``settings.max_pixels`` pixels."""
+    values = (frame.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    image = Image.fromarray(values.numpy())
+    size = scaled(image.width, image.height, settings.max_pixels)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=settings.jpeg_quality)
+    return Picture(seconds, file.getvalue())
+
+
+def scaled(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """Width and height within `max_pixels`, in the same proportion."""
+    scale = min(1.0, math.sqrt(max_pixels / (width * height)))
+    return max(1, int(width * scale)), max(1, int(height * scale))
+
+
+def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm) -> str:
+    """Hexadecimal SHA-256 of all that a model's answer depends on: model, words, parameters, frames.
+
+    Frames count by their file's hash and their numbers. The limit on an answer's length does not count: an answer that
+    was whole is so under another limit too.
+    """
+    parameters = {"temperature", "extra", "detail", "max_pixels", "jpeg_quality"}
+    files = [pair.sha256.first, pair.sha256.second]
+    content = {
+        "model": model,
+        "words": [system(settings), QUESTION, SCHEMA],
+        "parameters": settings.model_dump(mode="json", include=parameters),
+        "files": files[::-1] if swapped else files,
+        "frames": frames_shown(segment, pair.fps, settings.fps),
+        "fps": pair.fps,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _objects(text: str) -> list[Answer]:
+    decoder, found, at = json.JSONDecoder(), [], text.find("{")
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            value, end = None, at + 1
+        if isinstance(value, dict) and "verdict" in value:
+            found.append(Answer(str(value.get("evidence", "")), _verdict(value["verdict"])))
+        at = text.find("{", end)
+    return found
+
+
+def _verdict(value: object) -> Verdict:
+    word = value.strip().lower() if isinstance(value, str) else ""
+    for verdict in get_args(Verdict):
+        if word == verdict:
+            return verdict  # type: ignore[no-any-return]
+    raise ValueError(f"a verdict that is none of first, second, tie: {str(value)[:60]!r}")
