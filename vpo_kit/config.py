@@ -40,6 +40,9 @@ class Lora(Section):
     rank: int = Field(16, ge=1)
     alpha: float = Field(16.0, gt=0)
     targets: list[str] | None = Field(None, description="linear layers by name; default: the model family's")
+    init: Path | None = Field(
+        None, description="run, LoRA folder or file to start from, which is then the reference; sets rank and alpha"
+    )
 
 
 class Optimiser(Section):
@@ -57,6 +60,7 @@ class Evaluation(Section):
     prompts: Path | None = Field(None, description="text file; default: the model's own held-out prompts")
     num_prompts: int = Field(48, ge=0, description="at most so many of them; 0 turns evaluation off")
     videos_per_prompt: int = Field(1, ge=1)
+    seed: int | None = Field(None, ge=0, description="of the videos' noise; default: the run's seed")
     judges: list[str] = Field(["vqa", "gold"], description="rewards that look on, beside the one that is trained on")
 
 
@@ -96,13 +100,21 @@ class Run(Section):
     model: str = "sprites"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["auto", "sdpa", "xformers"] = Field("auto", description="xformers is an extra, for CUDA only")
+    attention: Literal["auto", "sdpa", "xformers", "flash"] = Field(
+        "auto", description="xformers is an extra, flash is the package flash-attn; both for CUDA only"
+    )
+    gradient_checkpointing: bool = Field(False, description="blocks run again in the backward pass: less memory, slower")
+    compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
+    vae: list[Literal["slicing", "tiling"]] = Field(
+        [], description="the autoencoder takes one video at a time, or pieces of the picture: less memory, slower"
+    )
     prompts: Path | None = Field(None, description="one prompt a line; default: the model's own training prompts")
     pairs: Path | None = Field(None, description="a pair set, for methods that learn from pairs")
     videos: Path | None = Field(None, description="a folder of clips, for methods that learn from clips")
     output: Path | None = Field(None, description="run folder; default: runs/METHOD-DATE")
     seed: int = Field(0, ge=0)
     steps: int = Field(40, ge=1, description="optimiser steps")
+    max_passes: int | None = Field(None, ge=1, description="stop when so many videos have gone through the network")
     batch_size: int = Field(8, ge=1, description="prompts, pairs or clips of one optimiser step, over all processes")
     sampling: Sampling = Sampling()
     lora: Lora = Lora()

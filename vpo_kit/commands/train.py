@@ -75,7 +75,8 @@ def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Proce
     judges = [*(reward.parts if reward else []), *rewards.load(recipe.judges, model.device).parts]
     if processes.is_main:
         folder.start(run, resume=resume)  # only now: a model that does not load must leave nothing behind
-    plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, run.seed)
+    seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
+    plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
     measure = partial(_measure, model, plan, judges, folder, console, processes)
     with policy.reference():  # at the start the reference is the bare model, whatever a checkpoint will load
         before = measure(0, "before")

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from vpo_kit.config import Run
 from vpo_kit.errors import HealthError, VpoError
-from vpo_kit.methods.base import Batch, Method
+from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, health
 from vpo_kit.training.checkpoints import Checkpoint
+from vpo_kit.training.cost import Passes
 from vpo_kit.training.data import Stream
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.lora import LoraPolicy
@@ -54,42 +55,54 @@ def train(job: Job) -> list[Report]:
     # the same everywhere: a health check that fires in one process alone would leave the others waiting
     history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])
     batch: Batch | None = None
-    for step in range(first, run.steps):
-        if best.stop:
-            job.on_notice(f"{run.early_stopping.metric} gets no better: stopped, and back to step {best.step}")
-            break
-        if batch is None or step % method.updates_per_batch == 0:
-            batch = job.stream.batch(step // method.updates_per_batch, step)
-        batch = batch.at(step)
-        try:
-            output = method.step(batch)
-        except VpoError:  # a reward that cannot go on, for one: nothing of this step has happened yet
-            _keep(step, first, job, optimiser, best)
-            raise
-        loss = job.processes.total(output.loss)
-        _must_be_finite("loss", loss, batch, run)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.lr * min(1.0, (step + 1) / (settings.warmup_steps + 1))
-        for part in [output.loss] if output.parts is None else output.parts:
-            accelerator.backward(part)
-        job.processes.sum_gradients(policy.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(policy.parameters, settings.max_grad_norm)
-        _must_be_finite("gradient", norm, batch, run)
-        optimiser.step()
-        optimiser.zero_grad()
-        row = {"step": step + 1, "loss": float(loss), "grad_norm": float(norm)}
-        row |= sorted(job.processes.mean(output.report).items())
-        last = step + 1 == run.steps
-        if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
-            row |= method.validate(job.held_out.in_order())
-            best.update(row, policy.state())
-        history.append(row)
-        _log(job, row, history, optimiser, best)
-        if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
-            _save(step + 1, job, optimiser, best)
+    with Passes(policy.model.network) as passes:
+        for step in range(first, run.steps):
+            if run.max_passes is not None and sum(row["passes"] for row in history) >= run.max_passes:
+                break
+            if best.stop:
+                job.on_notice(f"{run.early_stopping.metric} gets no better: stopped, and back to step {best.step}")
+                break
+            if batch is None or step % method.updates_per_batch == 0:
+                batch = job.stream.batch(step // method.updates_per_batch, step)
+            try:
+                output = method.step(batch.at(step))
+            except VpoError:  # a reward that cannot go on, for one: nothing of this step has happened yet
+                _keep(step, first, job, optimiser, best)
+                raise
+            row = _update(job, output, batch.at(step), accelerator, optimiser)
+            row["passes"] = float(job.processes.total(torch.tensor(passes.take())))
+            last = step + 1 == run.steps
+            if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
+                row |= method.validate(job.held_out.in_order())
+                best.update(row, policy.state())
+                passes.take()  # looking is not training
+            history.append(row)
+            _log(job, row, history, optimiser, best)
+            if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
+                _save(step + 1, job, optimiser, best)
     if best.policy:
         policy.load_state(best.policy, policy.reference_state())
     return history
+
+
+def _update(
+    job: Job, output: StepOutput, batch: Batch, accelerator: Accelerator, optimiser: torch.optim.Optimizer
+) -> Report:
+    """One optimiser step, and its row of the log. Raises `HealthError` before a weight is changed by NaN."""
+    run, parameters = job.run, job.policy.parameters
+    loss = job.processes.total(output.loss)
+    _must_be_finite("loss", loss, batch, run)
+    for group in optimiser.param_groups:
+        group["lr"] = run.optimiser.lr * min(1.0, (batch.step + 1) / (run.optimiser.warmup_steps + 1))
+    for part in [output.loss] if output.parts is None else output.parts:
+        accelerator.backward(part)
+    job.processes.sum_gradients(parameters)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, run.optimiser.max_grad_norm)
+    _must_be_finite("gradient", norm, batch, run)
+    optimiser.step()
+    optimiser.zero_grad()
+    row = {"step": batch.step + 1, "loss": float(loss), "grad_norm": float(norm)}
+    return row | dict(sorted(job.processes.mean(output.report).items()))
 
 
 def _keep(step: int, first: int, job: Job, optimiser: torch.optim.Optimizer, best: Best) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,34 @@ POLICY, REFERENCE = "default", "reference"
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
 
-class LoraPolicy:
-    """`model` with a LoRA in float32. The reference is the LoRA switched off until it moves, then a second one."""
+@dataclass(frozen=True)
+class Start:
+    """A finished LoRA to start from: its weights in the names of `LoraPolicy.state`, and how it was made."""
 
-    def __init__(self, model: VideoModel, settings: config.Lora, seed: int) -> None:
+    state: dict[str, Tensor]
+    rank: int
+    alpha: float
+    targets: list[str]
+
+
+class LoraPolicy:
+    """`model` with a LoRA in float32. The reference is the LoRA switched off until it moves, then a second one.
+
+    With a `start`, policy and reference both begin as that LoRA: the run moves away from it and not from the bare model.
+    Raises `ConfigError` where `settings` name layers that the model lacks, or others than `start` has.
+    """
+
+    def __init__(self, model: VideoModel, settings: config.Lora, seed: int, start: Start | None = None) -> None:
         self.model = model
-        targets = list(settings.targets or model.lora_targets)
+        targets = list(settings.targets or (start.targets if start else model.lora_targets))
         self._config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
         self._has_reference = False
         state = torch.get_rng_state()
         torch.manual_seed(seed)  # PEFT draws the first weights from the global state
         self._add(POLICY)
         torch.set_rng_state(state)
+        if start is not None:
+            self._begin(start)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -96,6 +113,15 @@ class LoraPolicy:
             self.model.pipeline.save_lora_weights(str(folder), **content)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
+
+    def _begin(self, start: Start) -> None:
+        own = self._read(POLICY)
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in start.state.items()}:
+            raise ConfigError(
+                "lora: rank or targets are not those of the LoRA that the run starts from "
+                f"(rank {start.rank}, targets {', '.join(start.targets)}): leave them out, and they are taken from it"
+            )
+        self.load_state(start.state, start.state)
 
     def _add(self, name: str) -> None:
         try:

@@ -1,0 +1,31 @@
+"""What a run costs, in videos that go through the network: the same on every machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Passes:
+    """Counts the rows of every forward pass of a network while it is open; a recomputed pass counts again."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._rows = 0
+
+    def __enter__(self) -> Passes:
+        self._hook = self._network.register_forward_pre_hook(self._count, with_kwargs=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _count(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        self._rows += len(first)
+
+    def take(self) -> int:
+        """The rows since the last call."""
+        rows, self._rows = self._rows, 0
+        return rows
