@@ -1,18 +1,35 @@
-"""Paired statistics on planted cases, metrics, and a page that escapes what it is given."""
+"""Paired statistics on planted and hand-worked cases, tables and pages that escape, and `vpo eval` that goes on."""
 
 from __future__ import annotations
 
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from vpo_kit.errors import DataError
-from vpo_kit.evaluation import report
-from vpo_kit.evaluation.evaluate import Evaluation, compare, measure
-from vpo_kit.evaluation.statistics import paired
+from vpo_kit import models
+from vpo_kit.commands import evaluate as command
+from vpo_kit.commands.display import print_changes
+from vpo_kit.commands.evaluate import Request
+from vpo_kit.config import Lora
+from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.evaluation import evaluate as evaluation_module
+from vpo_kit.evaluation import plots, report, tables
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, measure
+from vpo_kit.evaluation.metrics import CATALOGUE, verdict
+from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
 from vpo_kit.models.sprites import world
+from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
+from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import motion, read_video, write_video
 
 
@@ -47,6 +64,79 @@ def test_win_rate_counts_ties_half() -> None:
     assert paired([0, 0, 0, 0], [1, 1, -1, 0], range(4)).win_rate == 0.625
     with pytest.raises(ValueError, match="one length"):
         paired([1], [1, 2], [0])
+
+
+def test_sign_flips_by_hand() -> None:
+    assert sign_flip(np.array([1.0, 2.0, 4.0])) == 2 / 8  # only all up and all down reach 7
+    assert sign_flip(np.array([3.0, -1.0])) == 1  # 2 is reached by every pattern
+    assert sign_flip(np.array([0.1, 0.2, -0.3])) == 1  # nothing changed: last bits must not count
+    assert sign_flip(np.ones(40), resamples=999) == 1 / 1000  # the pattern that was seen is one of them
+
+
+def test_permutation_p_is_uniform_where_nothing_changed() -> None:
+    found = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        before, after = rng.normal(size=60), rng.normal(size=60)
+        found.append(paired(before, after, np.arange(20).repeat(3), resamples=300).p)
+    for level in (0.1, 0.3, 0.5, 0.8):
+        assert np.mean(np.array(found) <= level) == pytest.approx(level, abs=0.08)  # 2.8 standard errors at 0.5
+
+
+def test_holm_by_hand() -> None:
+    # ascending .005 .01 .03 .04, times 4 3 2 1, and never below the one before
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert list(found) == ["a", "b", "c", "d"]
+    assert holm({"a": 0.4, "b": 0.9}) == {"a": 0.8, "b": 0.9}
+    assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+
+
+def test_metrics_that_cannot_be_found_do_not_weaken_the_others() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=30)
+    risen = paired(before, before + 1 + rng.normal(scale=0.2, size=30), range(30))
+    same = paired(before, before, range(30))
+    alone, among = corrected({"vqa": risen}), corrected({"vqa": risen, **{f"same{i}": same for i in range(9)}})
+    assert among["vqa"].adjusted == alone["vqa"].adjusted == risen.p
+    assert among["same0"].adjusted == 1
+    noise = paired(before, rng.permutation(before), range(30))
+    assert corrected({"vqa": risen, "gold": noise})["vqa"].adjusted == 2 * risen.p
+
+
+def test_wilson_interval() -> None:
+    assert wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # 8 of 10, from the literature
+    assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    many = paired(np.zeros(40), np.ones(40), np.arange(10).repeat(4))  # 40 videos of 10 prompts are 10 cases
+    assert (many.win_low, many.win_high) == pytest.approx(wilson(1.0, 10))
+
+
+def test_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = np.random.default_rng(0).normal(size=25)
+    low, high = jackknife(values.mean(), [np.delete(values, i).mean() for i in range(25)])
+    half = NormalDist().inv_cdf(0.975) * values.std(ddof=1) / 5
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half))
+
+
+def test_statistics_are_the_same_for_the_same_seed() -> None:
+    rng = np.random.default_rng(3)
+    before, after = rng.normal(size=50), rng.normal(size=50)
+    assert paired(before, after, range(50)) == paired(before, after, range(50))
+    assert paired(before, after, range(50), seed=1) != paired(before, after, range(50))
+
+
+def change(difference: float, p: float, **values: float) -> Paired:
+    low, high = difference - 0.1, difference + 0.1
+    return Paired(1.0, 1.0 + difference, difference, low, high, 0.5, 9, p=p, **{"spread": 1.0, **values})
+
+
+def test_verdicts_follow_direction_and_corrected_p() -> None:
+    assert verdict("vqa", change(0.2, 0.01)) == "better"
+    assert verdict("warp_error", change(0.2, 0.01)) == "worse"
+    assert verdict("warp_error", change(-0.2, 0.01)) == "better"
+    assert verdict("motion", change(-0.2, 0.01)) == "changed"
+    assert verdict("vqa", change(0.2, 0.06)) == "unclear"
+    assert verdict("vqa", replace(change(0.2, 0.01), adjusted=0.2)) == "unclear"
 
 
 def clip(speed: str, seed: int = 0) -> torch.Tensor:
@@ -98,3 +188,249 @@ def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
     other = Evaluation("after", ["c", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": [1.0, 2.0]})
     with pytest.raises(DataError, match="same prompts"):
         compare(before, other)
+
+
+class Closed(Reward):
+    """A judge whose licence forbids commercial use."""
+
+    spec = RewardSpec("closed", "Some 1.0: non-commercial only", "closed form", "0", False, False, False)
+
+
+class Broken(Reward):
+    spec = RewardSpec("broken", "none", "closed form", "nan", False, False, False)
+
+    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
+        return RewardOutput(torch.full((len(video),), math.nan))
+
+
+class Motion(Broken):
+    spec = RewardSpec("motion", "none", "closed form", "0", False, False, False)
+
+
+def test_scores_must_be_finite_and_names_free() -> None:
+    with pytest.raises(DataError, match="'broken' is not finite for the prompt 'a cat'"):
+        measure(clip("slowly")[None], ["a cat"], [Broken()], fps=8)
+    with pytest.raises(ConfigError, match="'motion' cannot be a judge"):
+        evaluation_module.check_names([Motion()])
+
+
+def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
+    log = [{"step": i + 1, "reward_mean": i / 10} for i in range(4)]
+    for i, row in enumerate(log[::2]):
+        row |= {"heldout_reward": float(i), "heldout_gold": 1.0 - i}
+    page = report.Page(
+        "t", [evaluation("base", [0.0, 0.0]), evaluation("</script>", [1.0, 0.5])], ["a", "b"], {}, 
+        {"vqa": "Apache-2.0", "closed": Closed.spec.licence, "other": "CC-BY-NC-4.0", "plain": "a noncense licence"},
+        runs={"run<": report.RunFacts("seed: <3", log)},
+    )  # fmt: skip
+    text = report.render(page)
+    assert text.count('<span class="warn">non-commercial</span>') == 2
+    assert text.count("</script>") == 2  # only the page's own: a name cannot end the script
+    assert "seed: &lt;3" in text
+    data = json.loads(text.split('id="numbers">')[1].split("</script>")[0])
+    assert data == {"metrics": ["vqa"], "values": [[[0.0, 1.0]], [[0.0, 0.5]]]}
+    assert "run&lt;: held out, during training" in text
+    assert report.render(page) == text  # the same bytes: no date and no chance in the pictures
+
+
+def test_judges_stay_in_the_order_in_which_they_were_asked_for() -> None:
+    judges = ["technical", "vqa", "hpsv2", "clip", "aesthetic", "gold"]
+    one = Evaluation("base", ["a"], [0], ["0.mp4"], {**dict.fromkeys(judges, [0.0]), "motion": [0.0]})
+    page = report.Page("t", [one, replace(one, name="run")], ["a", "b"], {}, {})
+    data = json.loads(report.render(page).split('id="numbers">')[1].split("</script>")[0])
+    assert data["metrics"] == [*judges, "motion"]
+    assert list(compare(one, one)) == [*judges, "motion"]
+
+
+def test_held_out_plots_need_what_they_show() -> None:
+    rows = [{"step": 1, "heldout_reward": 0.1, "heldout_gold": 0.2}, {"step": 2}, {"step": 3, "heldout_reward": 0.3}]
+    assert plots.over_time([{"step": 1, "loss": 1.0}]) == plots.over_time([]) == ""
+    assert plots.over_time(rows).count("<svg") == 1
+    assert plots.forest({"frechet": change(1, 0.5, spread=0.0)}) == ""
+    assert "less is right" not in plots.forest({"vqa": change(1, 0.5)})
+
+
+def all_metrics() -> dict[str, Paired]:
+    """A change for every metric there is, with numbers as wide as they come."""
+    found = {name: change(-0.1234, 0.0004) for name in ["vqa", "videoreward", *CATALOGUE, "vbench_imaging_quality"]}
+    found["frechet"] = replace(change(-123.4, 0.2), low=-223.4, high=-23.4, win_rate=None)
+    found["pickscore"] = replace(change(0.04, 1.0), before=-21.43, after=-21.47, low=-0.02, high=0.1)
+    return found
+
+
+def test_terminal_table_fits_80_columns() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=80)
+    print_changes(console, all_metrics(), "base", "a-very-long-name-of-a-run-20260131-120000")
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in shown.getvalue()  # nothing was cut off
+    assert any(line.startswith("background_consistency") and "-0.12 [-0.22, -0.02]" in line for line in lines)
+    assert any(line.startswith("warp_error (lower)") and line.rstrip().endswith("<.001*") for line in lines)
+
+
+def test_markdown_and_latex_escape_names() -> None:
+    nasty = "a|b_c*`<x>\\{%}$#&~^\n"
+    changes = {nasty: {"warp_error": change(-0.2, 0.001), nasty: change(0.2, 0.9)}}
+    text = tables.markdown("base", changes)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[0] == "| metric | better | base | a\\|b\\_c\\*\\`\\<x\\>\\\\{%}$\\#&\\~^ |"
+    assert rows[2] == "| warp\\_error | ↓ | 1.00 | 0.80 (-0.20 [-0.30, -0.10])* |"
+    assert len(rows) == 4
+    latex = tables.latex("base", changes)
+    name = (
+        r"a\textbar{}b\_c*`\textless{}x\textgreater{}\textbackslash{}\{\%\}\$\#\&"
+        r"\textasciitilde{}\textasciicircum{}"
+    )
+    assert rf"metric & better & base & {name} \\" in latex
+    assert r"warp\_error & $\downarrow$ & 1.00 & 0.80 ($-$0.20 [$-$0.30, $-$0.10])* \\" in latex
+    assert latex.count(r"\\") == 3
+
+
+# vpo eval, from the first video to the page
+
+
+@pytest.fixture(scope="module")
+def lora(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA folder whose weights do something."""
+    model = models.load(str(tiny_wan))
+    policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
+    with torch.no_grad():
+        for parameter in policy.parameters:
+            parameter.add_(0.1)
+    folder = tmp_path_factory.mktemp("runs") / "moved"
+    policy.export(folder)
+    return folder
+
+
+def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> Request:
+    settings = ["sampling.batch_size=3", "sampling.steps=2"]
+    wanted = {"num_prompts": 2, "videos_per_prompt": 2, "assignments": settings, **more}
+    return Request([lora], output, str(tiny_wan), **wanted)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_stopped_evaluation_goes_on_to_the_same_files(
+    lora: Path, tiny_wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = (request_of(lora, tiny_wan, tmp_path / name, latex=True) for name in ("whole", "parts"))
+    command.run(whole)
+    shown = capsys.readouterr().out
+    results = json.loads((tmp_path / "whole" / "results.json").read_text())
+    assert {"vqa", "gold", "motion", "flow_speed", "warp_error", "diversity"} <= set(results["changes"]["moved"])
+    assert results["changes"]["moved"]["warp_error"]["direction"] == "lower"
+    assert set(results["means"]) == {"base", "moved"}
+    assert "moved" in (tmp_path / "whole" / "results.tex").read_text()
+    assert "| diversity |" in (tmp_path / "whole" / "results.md").read_text()
+    assert "diversity" in shown
+
+    real, left = evaluation_module.write_video, [0]
+
+    def stopping(path: Path, video: torch.Tensor, fps: float) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(path, video, fps)
+
+    monkeypatch.setattr(evaluation_module, "write_video", stopping)
+    made = []
+    for videos in (2, 3, 2):  # in the first batch, of three; in the second, of one; in the other model's first
+        left[0] = videos
+        with pytest.raises(KeyboardInterrupt):
+            command.run(parts)
+        made.append(sum(path.suffix == ".json" and path.parent.name == ".parts" for path in tmp_path.rglob("*")))
+        assert not (tmp_path / "parts" / "results.json").exists()
+    assert made == [0, 1, 0]  # batches of a model that is not whole
+    left[0] = 99
+    command.run(parts)
+    assert left[0] == 99 - 4  # the base's four videos were not made again
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("everything is there: nothing must be loaded")
+
+    monkeypatch.setattr(models, "load", never)
+    monkeypatch.setattr(command.rewards, "load", never)
+    command.run(parts)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_an_evaluation_with_other_settings_is_refused(
+    lora: Path, tiny_wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = request_of(lora, tiny_wan, tmp_path / "out", videos_per_prompt=1)
+    command.run(base)
+    before = contents(tmp_path)
+    others: Sequence[tuple[dict[str, Any], str]] = (
+        ({"seed": 1}, "another seed"),
+        ({"num_prompts": 1}, "another prompts"),
+        ({"rewards": ["technical"]}, "another rewards"),
+        ({"assignments": ["sampling.steps=3"]}, "another sampling"),
+        ({"seed": 1, "videos_per_prompt": 2}, "another videos_per_prompt and seed"),
+    )
+    for values, message in others:
+        with pytest.raises(ConfigError, match=message):
+            command.run(replace(base, **values))
+    moved = tmp_path / "other" / "moved"
+    moved.mkdir(parents=True)
+    name = "pytorch_lora_weights.safetensors"
+    (moved / name).write_bytes((lora / name).read_bytes() + b" ")
+    with pytest.raises(ConfigError, match=r"'moved' in .* come from another LoRA"):
+        command.run(replace(base, runs=[moved]))
+    with pytest.raises(OutputError, match="holds no evaluation"):
+        command.run(replace(base, output=tmp_path / "other"))
+    with pytest.raises(ConfigError, match=r"only sampling\.\* and reward\.\* can be set here"):
+        command.run(replace(base, assignments=["lora.rank=3"]))
+    assert {path: data for path, data in contents(tmp_path).items() if path in before} == before
+    # one more run joins what is there, and the base is not sampled again
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / name).write_bytes((lora / name).read_bytes())
+    written: list[str] = []
+    real = evaluation_module.write_video
+
+    def noting(path: Path, video: torch.Tensor, fps: float) -> None:
+        written.append(path.parent.name)
+        real(path, video, fps)
+
+    monkeypatch.setattr(evaluation_module, "write_video", noting)
+    command.run(replace(base, runs=[lora, again]))
+    assert set(written) == {"again"}
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["means"]["again"] == found["means"]["moved"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<option value="2">again</option>' in page
+
+
+def test_reference_and_reward_settings(
+    lora: Path, tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(4):
+        write_video(tmp_path / "clips" / f"{i}.mp4", clip("slowly", i), fps=8)
+    write_video(tmp_path / "clips" / "short.mp4", clip("slowly")[:4], fps=8)
+    request = request_of(
+        lora, tiny_wan, tmp_path / "out", reference=tmp_path / "clips", rewards=["technical"],
+        assignments=["sampling.steps=2", "reward.noise=[0, 0.5]"],
+    )  # fmt: skip
+    command.run(request)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["changes"]["moved"]
+    assert list(found)[:3] == ["technical", "gold", "motion"]
+    for name in ("frechet", "kernel"):
+        assert found[name]["before"] != found[name]["after"]
+        assert (found[name]["direction"], found[name]["win_rate"]) == ("lower", None)
+        assert found[name]["adjusted"] >= found[name]["p"]
+    assert "4 of 5 clips are long enough" in " ".join(capsys.readouterr().out.split())
+    command.run(replace(request, features="pixels"))  # features are free: no video is made for them
+    other = json.loads((tmp_path / "out" / "results.json").read_text())["changes"]["moved"]
+    assert other["frechet"]["before"] != found["frechet"]["before"]
+    assert other["technical"] == found["technical"] | {"adjusted": other["technical"]["adjusted"]}
+
+
+def test_batches_cover_all_items() -> None:
+    settings = models.loading.Settings(9, 32, 32, 8, 1, 1)
+    plan = Plan(["a", "b", "c"], 3, settings, 4, 0)
+    assert [plan.files[batch] for batch in plan.batches] == [plan.files[:4], plan.files[4:8], plan.files[8:]]
+    assert plan.files[:4] == ["000-0.mp4", "000-1.mp4", "000-2.mp4", "001-0.mp4"]

@@ -65,6 +65,9 @@ def train(
     videos: Annotated[Path | None, typer.Option(help="folder of real clips, for sft")] = None,
     output: Annotated[Path | None, typer.Option(help="run folder", show_default="runs/METHOD-DATE")] = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
+    init_lora: Annotated[
+        Path | None, typer.Option(help="run, LoRA folder or file to start from; it is then the reference")
+    ] = None,
     seed: Seed = None,
     config: Config = None,
     set_: Set = None,
@@ -77,7 +80,7 @@ def train(
     """Align a model, with its measurement before and after on held-out prompts."""
     options = {
         "method": method, "reward": reward, "model": model, "prompts": prompts, "pairs": pairs, "videos": videos,
-        "output": output, "steps": steps, "seed": seed,
+        "output": output, "steps": steps, "seed": seed, "lora": {"init": init_lora} if init_lora else None,
     }  # fmt: skip
     from vpo_kit.commands import train as command
 
@@ -172,13 +175,45 @@ def pair_split(
 @app.command(name="label")
 def label_set(
     path: Annotated[Path, typer.Argument(help="a pair set", metavar="SET")],
-    with_: Annotated[str, typer.Option("--with", help="reward:NAME")] = "reward:vqa",
+    with_: Annotated[
+        str | None, typer.Option("--with", help="reward:NAME, people or vlm", show_default="reward:vqa")
+    ] = None,
     set_: Set = None,
+    base_url: Annotated[str | None, typer.Option(help="vlm: chat endpoint, http://HOST:PORT/v1")] = None,
+    model: Annotated[str | None, typer.Option(help="vlm: the model's name on that server")] = None,
+    judge_against: Annotated[Path | None, typer.Option(help="a set to compare labels with; labels stay")] = None,
+    gold: Annotated[Path | None, typer.Option(help="people: JSON lines of id, segment, label: known answers")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="people: of order and sides", show_default="0")] = None,
+    host: Annotated[str, typer.Option(help="people: address of the page; traffic is not encrypted")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="people: 0 takes a free one")] = 8001,
+    finish: Annotated[bool, typer.Option("--finish", help="people: write the labels, ask nobody")] = False,
+    agreement: Annotated[bool, typer.Option("--agreement", help="how well people agree; labels stay")] = False,
 ) -> None:
     """Label a pair set anew; its videos stay."""
+    if judge_against is not None:
+        if with_ is not None:
+            raise ConfigError("vpo label: --judge-against compares labels that are there: leave --with out")
+        from vpo_kit.commands import judge
+
+        judge.run(path, judge_against)
+        return
+    if with_ != "people" and (finish or gold or seed is not None):
+        raise ConfigError("vpo label: --gold, --seed and --finish go with --with people")
+    if with_ == "vlm":
+        from vpo_kit.commands import label_vlm
+
+        label_vlm.run(path, base_url, model, set_ or [])
+        return
+    if base_url or model:
+        raise ConfigError("vpo label: --base-url and --model go with --with vlm")
+    if agreement or with_ == "people":
+        from vpo_kit.commands import label_people
+
+        label_people.run(path, set_ or [], seed, gold, host, port, finish=finish, agreement=agreement)
+        return
     from vpo_kit.commands import pair as command
 
-    command.relabel(path, with_, set_ or [])
+    command.relabel(path, with_ or "reward:vqa", set_ or [])
 
 
 @app.command()
@@ -198,6 +233,26 @@ def sample(
 
 
 @app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="run folder, LoRA folder or LoRA file", metavar="RUN")],
+    output: Annotated[Path, typer.Option(help="folder, or a .safetensors file for comfyui; it must not exist")],
+    format_: Annotated[
+        Literal["diffusers", "comfyui", "merged"],
+        typer.Option("--format", help="LoRA folder, LoRA file for ComfyUI, or the whole pipeline with the LoRA in it"),
+    ] = "diffusers",
+    model: Annotated[str | None, typer.Option(help="base model", show_default="the run's")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(help="of the base model's weights", show_default="the run's"),
+    ] = None,
+) -> None:
+    """Write a run's LoRA in another form, load that again, and compare what it does with the original."""
+    from vpo_kit.commands import export as command
+
+    command.run(path, format_, output, model, dtype)
+
+
+@app.command()
 def score(
     videos: Annotated[list[Path], typer.Argument(help="clips, or folders of clips")],
     reward: Annotated[str, typer.Option(help="reward or mixture")] = "vqa",
@@ -213,19 +268,81 @@ def score(
 @app.command(name="eval")
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="run folders or LoRA folders, all of one model")],
-    output: Annotated[Path, typer.Option(help="folder for videos, results.json and report.html")],
+    output: Annotated[
+        Path, typer.Option(help="folder for videos, results and report.html; the same command goes on with it")
+    ],
     model: Annotated[str | None, typer.Option(help="base model", show_default="the first run's")] = None,
     prompts: Prompts = None,
     num_prompts: Annotated[int, typer.Option(min=1, help="at most so many prompts")] = 48,
-    videos_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
-    reward: Annotated[list[str] | None, typer.Option(help="reward to report; may be given several times")] = None,
+    videos_per_prompt: Annotated[int, typer.Option(min=1, help="from 2 on, diversity is measured")] = 1,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="reward to report; may be given several times", show_default="vqa")
+    ] = None,
+    dino: Annotated[str | None, typer.Option(help="DINO model folder or hub id, for subject consistency")] = None,
+    reference: Annotated[Path | None, typer.Option(help="folder of clips, for Frechet and kernel distance")] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="judge, pixels, dino or package.module:Class", show_default="diversity: pixels, distances: judge"
+        ),
+    ] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="also write results.tex")] = False,
+    vbench_export: Annotated[Path | None, typer.Option(help="write the videos as VBench's input")] = None,
+    vbench_results: Annotated[
+        list[Path] | None, typer.Option(help="VBench's *_eval_results.json; may be given several times")
+    ] = None,
     seed: Seed = None,
     set_: Set = None,
 ) -> None:
     """Compare the base model with runs: same prompts, same seeds, paired intervals, a page of videos."""
     from vpo_kit.commands import evaluate as command
 
-    command.run(runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [])
+    request = command.Request(
+        runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [],
+        dino, features, reference, latex, vbench_export, vbench_results or [],
+    )  # fmt: skip
+    command.run(request)
+
+
+@app.command()
+def compare(
+    output: Annotated[Path, typer.Option(help="folder; the same command goes on with it")],
+    methods: Annotated[
+        str | None, typer.Option(help="online,dense,... (vpo methods)", show_default="those of the recipe")
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="optimiser_steps=N, network_passes=N, labelled_segments=N, or several joined by commas",
+            show_default="the recipe's steps",
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each method")] = 3,
+    config: Config = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.field=value for all, METHOD:section.field=value for one"),
+    ] = None,
+    vary: Annotated[
+        list[str] | None, typer.Option(help="section.field=value,value: a row for each, as --set for all or one")
+    ] = None,
+    model: Model = None,
+    reward: Annotated[str | None, typer.Option(help="reward of all methods that need one", show_default="vqa")] = None,
+    prompts: Prompts = None,
+    pairs: Annotated[Path | None, typer.Option(help="pair set, guided, for dense, structural, sft, instruct")] = None,
+    independent_pairs: Annotated[Path | None, typer.Option(help="pair set from independent noise, for dpo")] = None,
+    videos: Annotated[Path | None, typer.Option(help="folder of real clips, for sft, instruct")] = None,
+) -> None:
+    """Train methods on one base, budget and data, several seeds each; one board of gains and costs."""
+    from vpo_kit.commands import compare as command
+    from vpo_kit.comparison.plan import Given
+
+    given = Given(prompts, pairs, independent_pairs, videos)
+    command.run(
+        command.Request(
+            methods, output, budget, seeds, given, model, reward, config, tuple(set_ or ()), tuple(vary or ())
+        )
+    )
 
 
 @app.command()

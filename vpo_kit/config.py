@@ -103,7 +103,7 @@ class Run(Section):
     attention: Literal["auto", "sdpa", "xformers", "flash"] = Field(
         "auto", description="xformers is an extra, flash is the package flash-attn; both for CUDA only"
     )
-    gradient_checkpointing: bool = Field(False, description="blocks run again in the backward pass: less memory, slower")
+    gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
     compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
     vae: list[Literal["slicing", "tiling"]] = Field(
         [], description="the autoencoder takes one video at a time, or pieces of the picture: less memory, slower"

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from vpo_kit.evaluation.evaluate import LOWER_IS_BETTER
-from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.evaluation import tables
+from vpo_kit.evaluation.metrics import about, verdict
+from vpo_kit.evaluation.statistics import LEVEL, Paired
 
 SHOWN = {"reward_mean": "reward", "implicit_accuracy": "accuracy", "motion": "motion", "loss": "loss"}
 
@@ -66,18 +68,22 @@ def count_bar(console: Console, name: str, total: int, unit: str = "") -> Iterat
 
 
 def print_changes(console: Console, changes: Mapping[str, Paired], before: str, after: str) -> None:
-    """The table of metrics: means, paired difference with its 95% interval, win rate."""
-    count = next(iter(changes.values())).count
-    table = Table(title=f"held-out prompts, same seeds, {count} videos each", title_justify="left")
+    """The table of metrics, at most 80 columns wide: means, paired difference with its 95% interval, wins, p."""
+    title = f"{before} against {after}: held-out prompts, same seeds, {next(iter(changes.values())).count} videos each"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("metric", no_wrap=True)
-    for column in (before, after, "change [95%]", "wins"):
+    for column in (before[:8], after[:8], "change [95%]", "wins", "p"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, change in changes.items():
-        better = (change.difference < 0) == (name in LOWER_IS_BETTER)
-        style = "" if not change.significant or name in ("motion", "speed") else "green" if better else "red"
-        span = f"{change.difference:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+        note = " (lower)" if about(name).direction == "lower" else ""
+        style = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}[verdict(name, change)]
         table.add_row(
-            name, f"{change.before:.3f}", f"{change.after:.3f}", Text(span, style=style),
-            f"{change.win_rate:.0%}",
+            name + note, *tables.values(change), Text(tables.span(change), style=style),
+            tables.share(change.win_rate), Text(tables.chance(change), style=style),
         )  # fmt: skip
     console.print(table)
+    count = sum(change.changed for change in changes.values())
+    console.print(
+        f"p: sign-flip test over prompts, Holm's correction for the {count} metrics in which anything changed; * is "
+        f"below {LEVEL}. Lower is better where it says so; motion and speed have no better.", style="dim",
+    )  # fmt: skip

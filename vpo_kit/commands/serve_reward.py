@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -26,16 +24,17 @@ def run(
     max_body_mb: int,
 ) -> None:
     """Serve until interrupted. Raises `VpoError` for whatever a user can mend."""
-    if open_to_all and (token is not None or not _is_loopback(host)):
-        raise ConfigError("--no-token: only with --host 127.0.0.1, and without --token or VPO_REWARD_TOKEN")
-    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
-        raise ConfigError("--token: one line of ASCII without spaces around it")
     try:
         import uvicorn
 
+        from vpo_kit import web
         from vpo_kit.rewards.server import create_app
     except ImportError as error:
         raise ConfigError(f"vpo reward serve needs {error.name}: pip install 'vpo-kit[server]'") from error
+    if open_to_all and (token is not None or not web.is_loopback(host)):
+        raise ConfigError("--no-token: only with --host 127.0.0.1, and without --token or VPO_REWARD_TOKEN")
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise ConfigError("--token: one line of ASCII without spaces around it")
     values = config.read_assignments(assignments)
     if set(values) - {"reward"}:
         raise ConfigError("--set: only reward.* can be set here")
@@ -43,34 +42,14 @@ def run(
     if len(plans) > 1:
         raise ConfigError(f"serve one reward, not {name!r}: mix on the other side, remote:URL:0.5+other:0.5")
     key = None if open_to_all else token or secrets.token_urlsafe(24)
-    with _listen(host, port) as listener:  # before the weights: a port that is taken should not cost minutes
+    with web.listen(host, port) as listener:  # before the weights: a port that is taken should not cost minutes
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         reward = rewards.load(plans, device).parts[0]
         app = create_app(reward, token=key, max_body_bytes=max_body_mb * 2**20, device=device)
-        settings = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
-            limit_concurrency=32, timeout_graceful_shutdown=5,
-        )  # fmt: skip
-        where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        where = web.address(host, listener)
         print(f"{reward.spec.name} ({reward.spec.licence}) on {where}, described at {where}/docs", flush=True)
         if key is not None and token is None:
             print(f"export VPO_REWARD_TOKEN={key}", flush=True)
         print(f"vpo train --reward remote:{where}", flush=True)
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (while")[0]  # Python repeats the address here
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}: give another --port or --host") from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+            uvicorn.Server(web.settings(app, connections=32)).run(sockets=[listener])

@@ -13,15 +13,17 @@ from typing import Any
 from rich.console import Console
 
 from vpo_kit import models
+from vpo_kit.commands import card, initial, sources
 from vpo_kit.commands import recipe as recipes
-from vpo_kit.commands import sources
 from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.config import dump
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate
+from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.methods.base import Context
+from vpo_kit.models import memory
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
@@ -50,7 +52,7 @@ def run(
         raise ConfigError("--resume: give the run's folder with --output")
     if resume and file is None and output is not None and (output / "config.yaml").is_file():
         file = output / "config.yaml"
-    recipe = recipes.read(options, file, assignments)
+    recipe = initial.resolve(recipes.read(options, file, assignments))
     if dry_run:
         print(dump(recipe.run), end="")
         return
@@ -67,10 +69,11 @@ def run(
 def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, *, resume: bool) -> None:
     run, started = recipe.run, time.monotonic()
     model = models.load(run.model, revision=run.revision, dtype=run.dtype, attention=run.attention)
+    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
     settings = recipes.settings_of(model.settings, run.sampling)
     model.latent_shape(settings.frames, settings.height, settings.width)
     source = sources.build(recipe, model, settings, lambda line: console.print(line, soft_wrap=True, markup=False))
-    policy = LoraPolicy(model, run.lora, run.seed)
+    policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
     reward = rewards.load(recipe.reward, model.device) if recipe.reward else None
     judges = [*(reward.parts if reward else []), *rewards.load(recipe.judges, model.device).parts]
     if processes.is_main:
@@ -78,7 +81,7 @@ def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Proce
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
     measure = partial(_measure, model, plan, judges, folder, console, processes)
-    with policy.reference():  # at the start the reference is the bare model, whatever a checkpoint will load
+    with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
         before = measure(0, "before")
     encode = PromptCache(model)
     context = Context(
@@ -98,14 +101,16 @@ def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Proce
         held_out = streams[1] if held_items else None
         job = Job(run, method, policy, streams[0], held_out, folder, processes, bar.step, bar.notice)
         try:
-            train(job)
+            done = int(train(job)[-1]["step"])  # not the bar's: a resumed run may have nothing left to do
         except HealthError as error:
-            stopped = error
+            stopped, done = error, bar.done
     if processes.is_main:
         policy.export(folder.path / "lora")
-    after = measure(bar.done, "after")
+    after = measure(done, "after")
     if processes.is_main:
-        _finish(recipe, folder, before, after, stopped, time.monotonic() - started, console)
+        changes = _finish(recipe, folder, before, after, stopped, time.monotonic() - started, console)
+        outcome = card.Outcome(done, changes, str(stopped or "passed"))
+        folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
         raise stopped
 
@@ -139,8 +144,8 @@ def _finish(
     stopped: HealthError | None,
     seconds: float,
     console: Console,
-) -> None:
-    run = recipe.run
+) -> Mapping[str, Paired]:
+    run, changes = recipe.run, dict[str, Paired]()
     health = {"ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or "")}
     summary: dict[str, Any] = {
         "method": run.method_name, "reward": run.reward_name if recipe.reward else None, "model": run.model,
@@ -165,6 +170,7 @@ def _finish(
     console.print(f"LoRA: {folder.path / 'lora'}   summary: {folder.path / 'summary.json'}", soft_wrap=True)
     if before and after:
         console.print(f"page: {folder.path / 'report.html'}", soft_wrap=True)
+    return changes
 
 
 def _last_samples(folder: RunFolder) -> str:

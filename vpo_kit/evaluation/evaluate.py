@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vpo_kit.errors import DataError
-from vpo_kit.evaluation.statistics import Paired, paired
+from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.evaluation.metrics import CATALOGUE, ordered
+from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.sprites import tracker, world
+from vpo_kit.pairing.store import replace
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
 from vpo_kit.video import motion, write_video
+
+Measure = Callable[[Tensor, float], Mapping[str, list[float]]]
+"""Video ``[B, F, 3, H, W]`` in [0, 1] and its fps to metrics, one number for each video."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,17 @@ class Plan:
         """``(prompt's index, video's number)`` of every video, in order."""
         return [(i, k) for i in range(len(self.prompts)) for k in range(self.videos_per_prompt)]
 
+    @property
+    def files(self) -> list[str]:
+        """The videos' names, in order."""
+        return [f"{i:03d}-{k}.mp4" for i, k in self.items]
+
+    @property
+    def batches(self) -> list[slice]:
+        """Which items are sampled together, the same every time: the last bits of a video depend on its batch."""
+        starts = range(0, len(self.items), self.batch_size)
+        return [slice(start, min(start + self.batch_size, len(self.items))) for start in starts]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -50,10 +69,8 @@ class Evaluation:
         return {key: sum(values) / len(values) for key, values in self.metrics.items()}
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / ".metrics.json.part"
-        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        partial.replace(folder / "metrics.json")
+        """Raises `OutputError`."""
+        replace(folder / "metrics.json", json.dumps(asdict(self)))
 
     @staticmethod
     def load(folder: Path) -> Evaluation:
@@ -64,14 +81,18 @@ class Evaluation:
             raise DataError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
 
 
-def videos(model: VideoModel, plan: Plan) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """Batches of items with their videos ``[B, F, 3, H, W]``; a video's noise depends on its own seed alone."""
+def videos(
+    model: VideoModel, plan: Plan, batches: Sequence[slice] | None = None
+) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """Items with their videos ``[B, F, 3, H, W]``, for all batches of the plan or some; a video's noise depends on its
+    own seed alone.
+    """
     settings = plan.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     conditions = model.encode_prompts(list(plan.prompts))
     guidance = Guidance(settings.guidance, model.encode_prompts([settings.negative_prompt]))
-    for start in range(0, len(plan.items), plan.batch_size):
-        items = plan.items[start : start + plan.batch_size]
+    for batch in plan.batches if batches is None else batches:
+        items = plan.items[batch]
         seeds = [derive_seed(plan.seed, "evaluation", plan.prompts[i], k) for i, k in items]
         part = conditions[[i for i, _ in items]]
         with torch.no_grad():
@@ -81,27 +102,97 @@ def videos(model: VideoModel, plan: Plan) -> Iterator[tuple[list[tuple[int, int]
 
 
 def evaluate(
-    model: VideoModel, plan: Plan, judges: Sequence[Reward], folder: Path, name: str, tick: Callable[[int], None]
+    model: VideoModel,
+    plan: Plan,
+    judges: Sequence[Reward],
+    folder: Path,
+    name: str,
+    tick: Callable[[int], None],
+    extra: Sequence[Measure] = (),
 ) -> Evaluation:
-    """Sample, write the videos and ``metrics.json`` into `folder`, and measure; `tick` gets the number just done."""
-    result = Evaluation(name, list(plan.prompts), [i for i, _ in plan.items], [], {})
-    for items, video in videos(model, plan):
+    """Sample, write the videos and ``metrics.json`` into `folder`, and measure; `tick` gets the number just done.
+
+    A finished batch leaves its videos and then a small file with its metrics. When the same is asked for again, it is
+    not made again, and the result is that of an undisturbed run, file by file.
+
+    Raises `ConfigError` for a judge with a metric's name, `DataError` for a score that is not finite.
+    """
+    check_names(judges)
+    parts = _Parts(folder, plan)
+    tick(sum(batch.stop - batch.start for batch in plan.batches if parts.done(batch)))
+    missing = [batch for batch in plan.batches if not parts.done(batch)]
+    made = videos(model, plan, missing) if missing else ()
+    for batch, (items, video) in zip(missing, made, strict=True):
         texts = [plan.prompts[i] for i, _ in items]
-        for key, values in measure(video, texts, judges, plan.settings.fps).items():
-            result.metrics.setdefault(key, []).extend(values)
-        for (i, k), clip in zip(items, video, strict=True):
-            result.files.append(f"{i:03d}-{k}.mp4")
-            write_video(folder / result.files[-1], clip, plan.settings.fps)
+        found = measure(video, texts, judges, plan.settings.fps, extra)
+        for file, clip in zip(plan.files[batch], video, strict=True):
+            write_video(folder / file, clip, plan.settings.fps)
+        parts.put(batch, found)
         tick(len(items))
+    result = Evaluation(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, parts.joined())
     result.save(folder)
+    parts.drop()
     return result
 
 
+class _Parts:
+    """The metrics of finished batches, in ``.parts`` of a folder of videos, until all are there."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self._folder, self._plan = folder, plan
+
+    def done(self, batch: slice) -> bool:
+        """Whether a batch of this plan has been measured and its videos are there."""
+        try:
+            about = json.loads(self._path(batch).read_text(encoding="utf-8"))["plan"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return bool(about == self._about()) and all((self._folder / f).is_file() for f in self._plan.files[batch])
+
+    def put(self, batch: slice, metrics: Mapping[str, list[float]]) -> None:
+        replace(self._path(batch), json.dumps({"plan": self._about(), "metrics": metrics}))
+
+    def joined(self) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for batch in self._plan.batches:
+            for key, values in json.loads(self._path(batch).read_text(encoding="utf-8"))["metrics"].items():
+                found.setdefault(key, []).extend(values)
+        short = [key for key, values in found.items() if len(values) < len(self._plan.items)]
+        return {key: values for key, values in found.items() if key not in short}
+
+    def drop(self) -> None:
+        shutil.rmtree(self._folder / ".parts", ignore_errors=True)
+
+    def _path(self, batch: slice) -> Path:
+        return self._folder / ".parts" / f"{batch.start:06d}.json"
+
+    def _about(self) -> dict[str, Any]:
+        plan: dict[str, Any] = json.loads(json.dumps(asdict(self._plan)))
+        return plan
+
+
+def check_names(judges: Sequence[Reward]) -> None:
+    """Raises `ConfigError` where a judge has the name of another metric, which it would hide."""
+    clash = [judge.spec.name for judge in judges if judge.spec.name in CATALOGUE]
+    if clash:
+        raise ConfigError(f"a reward called {clash[0]!r} cannot be a judge: a metric has that name")
+
+
 @torch.no_grad()
-def measure(video: Tensor, prompts: Sequence[str], judges: Sequence[Reward], fps: float) -> dict[str, list[float]]:
-    """All metrics of `video` ``[B, F, 3, H, W]``: every judge, motion, and the closed-form truth of a sprite world."""
+def measure(
+    video: Tensor, prompts: Sequence[str], judges: Sequence[Reward], fps: float, extra: Sequence[Measure] = ()
+) -> dict[str, list[float]]:
+    """Metrics of `video` ``[B, F, 3, H, W]``: every judge, motion, what `extra` measures, and the closed-form truth of
+    a sprite world. Raises `DataError` for a score that is not finite.
+    """
     found = {judge.spec.name: judge(video, prompts, fps=fps).score.float().tolist() for judge in judges}
+    for name, scores in found.items():
+        bad = [prompt for prompt, score in zip(prompts, scores, strict=True) if not math.isfinite(score)]
+        if bad:
+            raise DataError(f"reward {name!r} is not finite for the prompt {bad[0]!r}: it cannot be used")
     found["motion"] = motion(video).tolist()
+    for more in extra:
+        found |= more(video, fps)
     try:
         known = [world.parse(prompt) for prompt in prompts]
     except ValueError:
@@ -111,12 +202,12 @@ def measure(video: Tensor, prompts: Sequence[str], judges: Sequence[Reward], fps
     return found | {key: [row[key] for row in truth] for key in truth[0]}
 
 
-LOWER_IS_BETTER = frozenset({"flawed"})
-
-
 def compare(before: Evaluation, after: Evaluation) -> dict[str, Paired]:
-    """Paired change of every metric. Raises `DataError` when the two did not see the same prompts and seeds."""
+    """Paired change of every metric, corrected for their number, in the order of a table.
+
+    Raises `DataError` when the two did not see the same prompts and seeds.
+    """
     if before.prompts != after.prompts or before.files != after.files:
         raise DataError(f"{before.name} and {after.name} were not evaluated on the same prompts and seeds")
-    shared = [key for key in before.metrics if key in after.metrics]
-    return {key: paired(before.metrics[key], after.metrics[key], before.groups) for key in shared}
+    shared = ordered(key for key in before.metrics if key in after.metrics)
+    return corrected({key: paired(before.metrics[key], after.metrics[key], before.groups) for key in shared})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import platform
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -13,10 +13,20 @@ import jinja2
 import yaml
 
 from vpo_kit import __version__
-from vpo_kit.evaluation.evaluate import LOWER_IS_BETTER, Evaluation, compare
+from vpo_kit.evaluation import plots, tables
+from vpo_kit.evaluation.evaluate import Evaluation, compare
+from vpo_kit.evaluation.metrics import about, ordered, verdict
 from vpo_kit.evaluation.statistics import Paired
 
-CURVES = ("reward_mean", "implicit_accuracy", "motion", "loss", "margin", "gradient_factor")
+NON_COMMERCIAL = re.compile(r"non.?commercial|\bNC\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run that was evaluated: its ``config.yaml`` as text and its ``metrics.jsonl``."""
+
+    settings: str = ""
+    log: Sequence[Mapping[str, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,10 @@ class Page:
     licences: Mapping[str, str]
     log: Sequence[Mapping[str, float]] = ()
     health: str = ""
+    changes: Mapping[str, Mapping[str, Paired]] | None = None
+    """Each model's changes against the base; by default those of its metrics."""
+    runs: Mapping[str, RunFacts] = field(default_factory=dict)
+    """Facts about the evaluated runs, by the model's name."""
 
 
 def versions() -> dict[str, str]:
@@ -38,61 +52,65 @@ def versions() -> dict[str, str]:
     return {"vpo-kit": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def rows(changes: Mapping[str, Paired]) -> dict[str, dict[str, float]]:
-    """Paired changes as plain numbers."""
-    return {name: asdict(change) for name, change in changes.items()}
+def rows(changes: Mapping[str, Paired]) -> dict[str, dict[str, Any]]:
+    """Paired changes as plain numbers, each with its metric's direction and unit and with the verdict."""
+    return {
+        name: asdict(change)
+        | {"direction": about(name).direction, "unit": about(name).unit, "verdict": verdict(name, change)}
+        for name, change in changes.items()
+    }
 
 
 def render(page: Page) -> str:
     """The whole page; prompts and all other text are escaped."""
     base, others = page.evaluations[0], page.evaluations[1:]
+    changes = page.changes or {other.name: compare(base, other) for other in others}
     environment = jinja2.Environment(loader=jinja2.PackageLoader("vpo_kit.evaluation", "."), autoescape=True)
+    environment.globals |= {"about": about, "verdict": verdict, "tables": tables}
+    metrics = ordered(dict.fromkeys(key for evaluation in page.evaluations for key in evaluation.metrics))
     return environment.get_template("report.html.j2").render(
         page=page,
-        tables=[(other.name, compare(base, other)) for other in others],
+        compared=[(name, found, plots.forest(found)) for name, found in changes.items()],
+        caption=tables.caption(changes) if changes else "",
         clips=_clips(page),
-        curves=_curves(page.log),
-        settings=yaml.safe_dump(dict(page.settings), sort_keys=False),
+        metrics=metrics,
+        numbers={"metrics": metrics, "values": _values(page, metrics)},
+        training=[(title, svg) for title, svg in _training(page) if svg],
+        settings=yaml.safe_dump(dict(page.settings), sort_keys=False, allow_unicode=True),
         versions=versions(),
-        lower=LOWER_IS_BETTER,
-        neutral={"motion", "speed"},
+        licences=[(name, text, bool(NON_COMMERCIAL.search(text))) for name, text in page.licences.items()],
     )
 
 
+def _training(page: Page) -> list[tuple[str, str]]:
+    """Title and plot of what the runs logged."""
+    found = [("Training", plots.curves(page.log)), ("Held out, during training", plots.over_time(page.log))]
+    for name, run in page.runs.items():
+        found.append((f"{name}: training", plots.curves(run.log)))
+        found.append((f"{name}: held out, during training", plots.over_time(run.log)))
+    return found
+
+
 def _clips(page: Page) -> list[dict[str, Any]]:
-    """One entry for each prompt and seed: the videos of all models, and the biggest change first."""
+    """One entry for each prompt and seed: the videos of all models."""
     base = page.evaluations[0]
-    key = next(iter(base.metrics))
-    found = []
-    for i, file in enumerate(base.files):
-        values = [evaluation.metrics[key][i] for evaluation in page.evaluations]
-        names = [evaluation.name for evaluation in page.evaluations]
-        paths = [f"{folder}/{file}" for folder in page.folders]
-        found.append({
-            "prompt": base.prompts[base.groups[i]],
-            "change": values[-1] - values[0],
-            "videos": list(zip(names, paths, values, strict=True)),
-        })  # fmt: skip
-    return sorted(found, key=lambda clip: -abs(clip["change"]))
+    names = [evaluation.name for evaluation in page.evaluations]
+    return [
+        {
+            "prompt": base.prompts[group],
+            "videos": [(n, f"{d}/{file}") for n, d in zip(names, page.folders, strict=True)],
+        }
+        for group, file in zip(base.groups, base.files, strict=True)
+    ]
 
 
-def _curves(log: Sequence[Mapping[str, float]]) -> str:
-    """The training curves as one inline SVG, or nothing without a log."""
-    shown = [key for key in CURVES if log and key in log[-1]]
-    if not shown:
-        return ""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+def _values(page: Page, metrics: Sequence[str]) -> list[list[list[float | None]]]:
+    """Numbers by clip, metric and model; null where a model lacks the metric."""
+    return [
+        [[_rounded(e.metrics[key][i]) if key in e.metrics else None for e in page.evaluations] for key in metrics]
+        for i in range(len(page.evaluations[0].files))
+    ]
 
-    figure = Figure(figsize=(9, 1.9 * ((len(shown) + 2) // 3)), layout="constrained")
-    for i, key in enumerate(shown):
-        axis = figure.add_subplot((len(shown) + 2) // 3, 3, i + 1)
-        points = [(row["step"], row[key]) for row in log if key in row]
-        axis.plot(*zip(*points, strict=True), linewidth=1.2, color="#2a6fb0")
-        axis.set_title(key.replace("_", " "), fontsize=9)
-        axis.tick_params(labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")

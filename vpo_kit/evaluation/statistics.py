@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 LEVEL = 0.05
 """A change is called one where its corrected p is below this."""
-EXACT = 12
-"""Up to so many prompts every pattern of signs is looked at; with more, as many as there are resamples."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,11 @@ class Paired:
         return (self.p if self.adjusted is None else self.adjusted) < LEVEL
 
     @property
+    def changed(self) -> bool:
+        """Any prompt's values changed."""
+        return not self.low == self.high == 0
+
+    @property
     def sign(self) -> int:
         """+1 rose, -1 fell, 0 cannot be told."""
         return int(math.copysign(1, self.difference)) if self.significant else 0
@@ -76,7 +79,7 @@ def paired(
         raise ValueError("before, after and groups must be of one length, and not empty")
     change = new - old
     _, index = np.unique(np.asarray(groups), return_inverse=True)
-    sums, counts = np.bincount(index, change), np.bincount(index)
+    sums, counts = np.bincount(index, change).astype(float), np.bincount(index)
     draws = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[draws].sum(1) / counts[draws].sum(1)
     tail = 100 * (1 - confidence) / 2
@@ -92,8 +95,8 @@ def paired(
 def sign_flip(sums: Floats, resamples: int = 4000, seed: int = 0) -> float:
     """Two-sided p that changes ``[G]``, one for each prompt, are as likely to go up as down.
 
-    The share of patterns of signs under which the total is as far from zero as it is. All ``2^G`` patterns up to
-    `EXACT` prompts; with more, `resamples` drawn ones and the pattern that was seen, so p is never 0.
+    The share of patterns of signs under which the total is as far from zero as it is: of all ``2^G`` patterns where
+    they are no more than `resamples`, else of so many drawn ones and the pattern that was seen, so p is never 0.
     """
     seen = abs(sums.sum())
     reached = seen - 1e-9 * np.abs(sums).sum()  # sums in another order differ in the last bits
@@ -102,8 +105,8 @@ def sign_flip(sums: Floats, resamples: int = 4000, seed: int = 0) -> float:
 
 
 def signs(count: int, resamples: int, seed: int) -> Floats:
-    """Patterns of +1 and -1, ``[R, count]``; the first is that of no change."""
-    if count <= EXACT:
+    """Patterns of +1 and -1, ``[R, count]``, all of them or drawn ones; the first is that of no change."""
+    if 2**count <= resamples:
         return np.array(list(itertools.product((1.0, -1.0), repeat=count)))
     drawn = np.random.default_rng(seed).integers(2, size=(resamples, count)) * 2.0 - 1.0
     return np.concatenate([np.ones((1, count)), drawn])
@@ -114,7 +117,7 @@ def wilson(share: float, count: int, confidence: float = 0.95) -> tuple[float, f
 
     The cases are prompts: exact for one video of each, and cautious for more, as if all of a prompt agreed.
     """
-    z = _normal_quantile(0.5 + confidence / 2)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     scale = 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -135,9 +138,12 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def corrected(changes: Mapping[str, Paired]) -> dict[str, Paired]:
-    """The changes of one comparison with `adjusted` set."""
-    adjusted = holm({name: change.p for name, change in changes.items()})
-    return {name: replace(change, adjusted=adjusted[name]) for name, change in changes.items()}
+    """The changes of one comparison with `adjusted` set: Holm's correction over the metrics in which anything changed.
+
+    The others have a p of 1 under every pattern of signs, so no false find can come of them (Tarone, 1990).
+    """
+    adjusted = holm({name: change.p for name, change in changes.items() if change.changed})
+    return {name: replace(change, adjusted=adjusted.get(name, 1.0)) for name, change in changes.items()}
 
 
 def jackknife(whole: float, without: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -145,13 +151,9 @@ def jackknife(whole: float, without: Sequence[float], confidence: float = 0.95) 
 
     For statistics of a whole set: a bootstrap would draw copies, which bring a set nearer to itself.
     """
-    values: Any = np.asarray(without, float)
+    values = np.asarray(without, float)
     count = len(values)
-    half = _normal_quantile(0.5 + confidence / 2) * math.sqrt((count - 1) / count * ((values - values.mean()) ** 2).sum())
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(
+        (count - 1) / count * ((values - values.mean()) ** 2).sum()
+    )
     return whole - half, whole + half
-
-
-def _normal_quantile(share: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(share)

@@ -51,14 +51,24 @@ def resolve(name_or_path: str) -> str:
     return name_or_path
 
 
-def check_attention(name: str) -> None:
-    """Raises `ConfigError` where the attention backend `name` cannot run here."""
-    if name != "xformers":
+PACKAGES = {"xformers": ("xformers", "vpo-kit[xformers]"), "flash": ("flash_attn", "flash-attn")}
+"""Attention backends beside torch's own: module, and what to install. Sage is not here: it has no backward pass."""
+
+UNMASKED = {"WanPipeline"}
+"""Families that mask no tokens: the flash kernels take no mask."""
+
+
+def check_attention(name: str, dtype: str | None = None) -> None:
+    """Raises `ConfigError` where the attention backend `name` cannot run here, with weights of `dtype` where given."""
+    if name not in PACKAGES:
         return
-    if importlib.util.find_spec("xformers") is None:
-        raise ConfigError("attention: xformers is not installed: pip install 'vpo-kit[xformers]', or use sdpa")
+    module, package = PACKAGES[name]
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"attention: {name} is not installed: pip install '{package}', or use sdpa")
     if not torch.cuda.is_available():
-        raise ConfigError("attention: xformers needs a CUDA device, and there is none: use sdpa")
+        raise ConfigError(f"attention: {name} needs a CUDA device, and there is none: use sdpa")
+    if name == "flash" and dtype == "float32":
+        raise ConfigError("attention: flash takes no float32: set dtype to bfloat16 or float16, or use sdpa")
 
 
 def load(
@@ -67,10 +77,10 @@ def load(
     """Load a pipeline and wrap it in the adapter of its class, on the GPU where there is one.
 
     `name_or_path` is an embedded model's name, a local folder or a hub id (`HF_HUB_OFFLINE` is respected); `dtype` a
-    torch dtype's name for the weights; `attention` is auto (diffusers' own choice), sdpa or xformers.
-    Raises `ModelError`, or `ConfigError` for an attention backend that cannot run here.
+    torch dtype's name for the weights; `attention` is auto (diffusers' own choice), sdpa, xformers or flash.
+    Raises `ModelError`, or `ConfigError` for an attention backend that cannot run here or in this family.
     """
-    check_attention(attention)
+    check_attention(attention, dtype)
     source = resolve(name_or_path)
     try:
         index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
@@ -82,6 +92,8 @@ def load(
         raise ModelError(
             f"{name_or_path} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}"
         )
+    if attention == "flash" and family not in UNMASKED:
+        raise ConfigError(f"attention: {family} masks its tokens, which flash cannot: use sdpa or xformers")
     adapter = MODELS.load(family)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -94,7 +106,7 @@ def load(
     pipeline.set_progress_bar_config(disable=True)
     model: VideoModel = adapter(_on_device(pipeline), _settings(source), name_or_path)
     if attention != "auto":
-        model.network.set_attention_backend({"sdpa": "native"}.get(attention, attention))
+        _set_attention(model, attention)
     return model
 
 
@@ -102,6 +114,15 @@ def prompts_of(name_or_path: str, split: str) -> Path | None:
     """The prompt file (`split` is ``train`` or ``heldout``) that ships with a model folder, where it has one."""
     path = EMBEDDED.get(name_or_path, Path(name_or_path)) / "prompts" / f"{split}.txt"
     return path if path.is_file() else None
+
+
+def _set_attention(model: VideoModel, name: str) -> None:
+    """Through diffusers' dispatch. Processors that do not use it would only ignore the choice; theirs is sdpa."""
+    processors = [getattr(module, "processor", None) for module in model.network.modules()]
+    if any(hasattr(processor, "_attention_backend") for processor in processors):
+        model.network.set_attention_backend({"sdpa": "native"}.get(name, name))
+    elif name != "sdpa":
+        raise ConfigError(f"attention: {type(model.network).__name__} has only sdpa in this version of diffusers")
 
 
 def _settings(source: str) -> Settings | None:

@@ -1,25 +1,20 @@
 """What a vision-language model is asked about two clips, and how its answers become one label (DenseDPO's protocol).
 
 Both members' frames of one segment go into one question. It is asked in both orders, and two verdicts that disagree
-are a tie. Here is nothing that knows of servers; legend: `F` frames, video ``[F, 3, H, W]``.
+are a tie. Nothing here knows of servers.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import torch
-from PIL import Image
-from torch import Tensor
-
+from vpo_kit.pairing.pictures import Picture, frames_shown
 from vpo_kit.pairing.segments import Range
 from vpo_kit.pairing.settings import Vlm
 from vpo_kit.pairing.store import Pair
@@ -69,14 +64,6 @@ class Answer:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A frame as the model gets it."""
-
-    seconds: float
-    jpeg: bytes
-
-
 def system(settings: Vlm) -> str:
     """The words that come before every question."""
     return ROLE.format(checklist="\n".join(f"- {line}" for line in settings.checklist))
@@ -119,32 +106,6 @@ def fold(stored_order: Verdict, swapped_order: Verdict) -> Label:
     return signs[stored_order] if signs[stored_order] == -signs[swapped_order] else 0
 
 
-def frames_shown(segment: Range, fps: float, shown_fps: float) -> list[int]:
-    """The frames of a segment that are shown: `shown_fps` of them a second from its first frame on, or all."""
-    start, end = segment
-    step = max(1.0, fps / shown_fps)
-    count = math.ceil((end - start) / step - 1e-6)
-    return [start + int(i * step + 1e-6) for i in range(count)]
-
-
-def picture(frame: Tensor, seconds: float, settings: Vlm) -> Picture:
-    """A frame ``[3, H, W]`` in [0, 1] as JPEG of at most ``settings.max_pixels`` pixels."""
-    values = (frame.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    image = Image.fromarray(values.numpy())
-    size = scaled(image.width, image.height, settings.max_pixels)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=settings.jpeg_quality)
-    return Picture(seconds, file.getvalue())
-
-
-def scaled(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """Width and height within `max_pixels`, in the same proportion."""
-    scale = min(1.0, math.sqrt(max_pixels / (width * height)))
-    return max(1, int(width * scale)), max(1, int(height * scale))
-
-
 def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm) -> str:
     """Hexadecimal SHA-256 of all that a model's answer depends on: model, words, parameters, frames.
 
@@ -158,7 +119,7 @@ def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm) ->
         "words": [system(settings), QUESTION, SCHEMA],
         "parameters": settings.model_dump(mode="json", include=parameters),
         "files": files[::-1] if swapped else files,
-        "frames": frames_shown(segment, pair.fps, settings.fps),
+        "frames": list(frames_shown(segment, pair.fps, settings.fps)),
         "fps": pair.fps,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

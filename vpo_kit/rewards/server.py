@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from typing import Annotated, Any
 
 import torch
@@ -15,16 +14,16 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
 from torch import Tensor
 
-from vpo_kit import __version__
+from vpo_kit import __version__, web
 from vpo_kit.errors import ModelError, VpoError
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.rewards.parts import wire
 
 LOG = logging.getLogger(__name__)
 MAX_HEADER_BYTES = 2**20
+LIMIT_OPTION = "--max-body-mb"
 BEARER = HTTPBearer(auto_error=False, description="what the server printed at its start")
 BODY = {
     "requestBody": {
@@ -57,7 +56,7 @@ class _Service:
     def authorise(self, found: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         """Raises 401 without the token; it runs before a byte of the body is read."""
         given = found.credentials if found else ""
-        if self._token is not None and not secrets.compare_digest(given.encode(), self._token.encode()):
+        if self._token is not None and not web.same(given, self._token):
             raise HTTPException(401, "wrong or no token", {"WWW-Authenticate": "Bearer", "Connection": "close"})
 
     def health(self) -> Health:
@@ -79,32 +78,21 @@ class _Service:
 
     async def _read(self, request: Request) -> tuple[wire.Header, Tensor]:
         """The request's video. A body over the limit is refused as soon as that shows, without reading on."""
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._limit:
-            raise self._too_large()
         body, header, start = bytearray(), None, 0
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if header is None and (start := body.find(b"\n") + 1):
-                    header = _header(body[:start])
-                if len(body) > self._limit or (header is not None and start + header.num_bytes > self._limit):
-                    raise self._too_large()
-                if header is None and len(body) > MAX_HEADER_BYTES:
-                    raise _refusal("no line of JSON at the start of the body")
-        except ClientDisconnect:
-            raise HTTPException(408, "the body broke off") from None
+        async for chunk in web.chunks(request, self._limit, LIMIT_OPTION):
+            body += chunk
+            if header is None and (start := body.find(b"\n") + 1):
+                header = _header(body[:start])
+            if header is not None and start + header.num_bytes > self._limit:
+                raise web.too_large(self._limit, LIMIT_OPTION)
+            if header is None and len(body) > MAX_HEADER_BYTES:
+                raise _refusal("no line of JSON at the start of the body")
         if header is None:
             raise _refusal("no line of JSON at the start of the body")
         try:
             return header, wire.decode(header, body, start)
         except ValueError as error:
             raise _refusal(str(error)) from error
-
-    def _too_large(self) -> HTTPException:
-        return HTTPException(
-            413, f"the body is larger than {self._limit / 2**20:.4g} MB (--max-body-mb)", {"Connection": "close"}
-        )
 
     def _check(self, header: wire.Header) -> None:
         count, frames = header.shape[:2]

@@ -36,7 +36,7 @@ class Start:
 class LoraPolicy:
     """`model` with a LoRA in float32. The reference is the LoRA switched off until it moves, then a second one.
 
-    With a `start`, policy and reference both begin as that LoRA: the run moves away from it and not from the bare model.
+    With a `start`, policy and reference both begin as that LoRA: the run moves away from it, not from the bare model.
     Raises `ConfigError` where `settings` name layers that the model lacks, or others than `start` has.
     """
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -72,6 +73,8 @@ class Answers:
         except (OSError, sqlite3.Error) as error:
             raise OutputError(f"cannot open {path}: {getattr(error, 'strerror', None) or error}") from error
         try:
+            with self._explained():  # the plain journal leaves one file to copy; EXTRA also syncs its folder
+                self._file.execute("PRAGMA synchronous = EXTRA")
             with self._writing():
                 self._prepare()
         except BaseException:
@@ -79,7 +82,6 @@ class Answers:
             raise
 
     def _prepare(self) -> None:
-        # one file, nothing beside it to forget when it is copied; EXTRA also syncs the folder after each commit
         (kind,) = self._file.execute("PRAGMA application_id").fetchone()
         (tables,) = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and kind != APPLICATION:
@@ -99,7 +101,7 @@ class Answers:
         """
         with self._writing() as run:
             row = run("SELECT json FROM settings").fetchone()
-            (count,) = run("SELECT count(*) FROM answers").fetchone()
+            (count,) = run(f"SELECT count(*) FROM answers WHERE {HOLDS}").fetchone()
             try:
                 held = People.model_validate_json(row[0]) if row else People()
             except ValidationError as error:
@@ -133,7 +135,8 @@ class Answers:
         values = (answer.key, answer.annotator, q.pair, q.start, q.end, q.videos, answer.choice, answer.swapped)
         with self._writing() as run:
             run(
-                f"INSERT OR IGNORE INTO answers ({COLUMNS}, given) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO answers ({COLUMNS}, given) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (key) DO NOTHING",
                 (*values, answer.seconds, _now()),
             )
 
@@ -163,7 +166,7 @@ class Answers:
         """The answer that holds for each annotator and question."""
         return list({(answer.annotator, answer.question): answer for answer in self.all()}.values())
 
-    def _rows(self, statement: str) -> list[tuple[object, ...]]:
+    def _rows(self, statement: str) -> list[tuple[Any, ...]]:
         with self._turn, self._explained():
             return self._file.execute(statement).fetchall()
 
@@ -171,7 +174,6 @@ class Answers:
     def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
         """One transaction, all of it on disk when the block ends, nothing of it after an error."""
         with self._turn, self._explained():
-            self._file.execute("PRAGMA synchronous = EXTRA")
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 yield self._file.execute
@@ -191,8 +193,8 @@ class Answers:
             raise DataError(f"{self._path} is damaged or no file of answers: {error}") from error
 
 
-def _answer(row: object) -> Answer:
-    key, annotator, pair, start, stop, videos, choice, swapped, seconds = row  # type: ignore[misc]
+def _answer(row: Sequence[Any]) -> Answer:
+    key, annotator, pair, start, stop, videos, choice, swapped, seconds = row
     return Answer(key, annotator, Question(pair, start, stop, videos), choice, bool(swapped), seconds)
 
 

@@ -31,6 +31,14 @@ class People(Section):
     seed: int = Field(0, ge=0, description="of the order of pairs, and of the sides")
 
 
+class PeopleLabelling(People):
+    """Everything that ``--set`` takes; what is not in `People` may differ each time."""
+
+    unanswered: Literal["keep", "drop"] = Field(
+        "keep", description="a pair that is not answered in all segments: keep the labels it has, or have none"
+    )
+
+
 class Known(Section):
     """One line of a gold file: the right label of a segment, or without `segment` of the whole clip."""
 
@@ -98,7 +106,7 @@ def read_gold(path: Path, survey: Survey) -> dict[Question, int]:
         except ValueError as error:
             raise DataError(f"{path}, line {number}: {error}") from error
         if question in gold:
-            raise DataError(f"{path}, line {number}: pair {known.id} is there twice with the same segment")
+            raise DataError(f"{path}, line {number}: pair {known.id} is there before with the same segment")
         gold[question] = known.label
     if not gold:
         raise DataError(f'{path} holds no gold question: one is {{"id": "000000", "segment": 0, "label": 1}}')

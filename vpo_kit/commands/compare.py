@@ -1,0 +1,234 @@
+"""`vpo compare`: methods trained from the same base on the same budget, and one board of what each gained and cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from vpo_kit import config
+from vpo_kit.commands import initial, leaderboard
+from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands.recipe import Recipe
+from vpo_kit.comparison import board, labels, outcome, page, plan, runner, text
+from vpo_kit.comparison.board import Board
+from vpo_kit.comparison.plan import Budget, Given, Row
+from vpo_kit.comparison.runner import Planned
+from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
+from vpo_kit.evaluation import report
+from vpo_kit.pairing import store
+from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.registry import METHODS
+
+LISTING = "compare.yaml"
+LEARNING = (
+    "method", "reward", "prompts", "pairs", "videos", "output", "seed", "steps", "max_passes", "batch_size", "lora",
+    "optimiser", "validation", "early_stopping", "checkpoints", "health",
+)  # fmt: skip
+"""Settings that do not change what the base is measured to be; of `lora`, where it starts does."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command line."""
+
+    methods: str | None
+    output: Path
+    budget: str = ""
+    seeds: int = 3
+    given: Given = field(default_factory=Given)
+    model: str | None = None
+    reward: str | None = None
+    config: Path | None = None
+    assignments: Sequence[str] = ()
+    vary: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row that has been checked, without seed and output: its recipe, and the labels in its data. `part` is what is
+    to be written where the budget allows only a part of a pair set.
+    """
+
+    row: Row
+    recipe: Recipe
+    labels: int = 0
+    part: tuple[PairSet, list[Pair]] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all runs of the row have in common, as plain values."""
+        return self.recipe.run.model_dump(mode="json", exclude={"seed", "output"})
+
+
+def run(request: Request) -> None:
+    """Check everything, train what is not finished, and write the board. Raises `VpoError`."""
+    console = Console()
+    rows, budget, seeds = _rows(request)
+    entries = [_entry(row, budget, request.output) for row in rows]
+    _begin(request.output, entries, seeds)
+    planned = [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
+    with _ended_by_sigterm():
+        _measure_bases(planned, console)
+        for runs in zip(*planned, strict=True):  # seed by seed: when broken off there is something of every method
+            for one in runs:
+                leaderboard.train(console, one)
+                _write(request, entries, planned)
+    found = _write(request, entries, planned)
+    leaderboard.show(console, found)
+    console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+    if not found.seeds:
+        raise VpoError(f"no run was measured: {found.lines[0].name}, {found.lines[0].reasons[0]}")
+
+
+def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
+    """Rows, budget and seeds, from options, ``--set`` and the file, whose `methods` holds settings of single ones."""
+    recipe = config.read_file(request.config) if request.config else {}
+    listed = recipe.pop("methods", None) or {}
+    if not isinstance(listed, dict) or not all(isinstance(own or {}, dict) for own in listed.values()):
+        raise ConfigError(f"{request.config}: methods maps each method to its settings")
+    for name in listed:
+        METHODS.check(str(name))
+    if request.methods is None and not listed:
+        raise ConfigError("vpo compare: give --methods, or a file with methods")
+    methods = plan.read_methods(",".join(listed) if request.methods is None else request.methods)
+    budget = plan.read_budget(request.budget)
+    shared, own = plan.read_own(request.assignments, methods)
+    options = {"model": request.model, "reward": request.reward}
+    assigned = config.read_assignments(shared)
+    assigned = config.merge(assigned, {key: value for key, value in options.items() if value is not None})
+    seed = {"seed": assigned.get("seed", recipe.get("seed", 0))}
+    first = config.validate(config.Run, seed).seed
+    settings = plan.Settings(
+        config.merge({"evaluation": {"seed": first}}, recipe),
+        assigned,
+        {name: config.merge(listed.get(name) or {}, own[name]) for name in methods},
+    )
+    varied = plan.read_vary(request.vary, methods)
+    return (
+        plan.rows(methods, settings, varied, request.given, budget),
+        budget,
+        [first + i for i in range(request.seeds)],
+    )
+
+
+def _entry(row: Row, budget: Budget, output: Path) -> Entry:
+    """Raises `VpoError` that names the row."""
+    try:
+        recipe = initial.resolve(recipes.check(config.build(row.values)))
+        if not recipe.held_out:
+            raise ConfigError("evaluation.num_prompts is 0, and a comparison has to measure")
+        if recipe.data == "videos" and recipe.run.videos is not None and not recipe.run.videos.is_dir():
+            raise DataError(f"there is no folder {recipe.run.videos}: --videos takes a folder of clips")
+        if recipe.data != "pairs":
+            return Entry(row, recipe)
+        assert recipe.run.pairs is not None
+        found = store.read(recipe.run.pairs)
+        if budget.labels is None:
+            return Entry(row, recipe, labels.used(recipe.method, found.pairs))
+        chosen = labels.first(found, budget.labels)
+    except VpoError as error:
+        raise type(error)(f"{row.name}: {error}") from error
+    name = f"{found.path.resolve().name}-{_digest(str(found.path.resolve()))}-{budget.labels}"
+    limited = recipe.run.model_copy(update={"pairs": output / "pairs" / name})
+    return Entry(row, replace(recipe, run=limited), labels.used(recipe.method, chosen), (found, chosen))
+
+
+def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None:
+    """Write what is compared. Rows and seeds may be added to a comparison that is there already.
+
+    Raises `OutputError` for a folder of other things, `ConfigError` for a comparison with other settings.
+    """
+    listing = output / LISTING
+    new = {"seeds": list(seeds), "rows": {entry.row.name: entry.settings for entry in entries}}
+    if listing.is_file():
+        _check_same(listing, config.read_file(listing), new)
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
+    store.replace(listing, yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
+    for entry in entries:
+        if entry.part is not None and entry.recipe.run.pairs is not None:
+            labels.write(*entry.part, entry.recipe.run.pairs)
+
+
+def _check_same(listing: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    hint = "rows and seeds may be added, nothing else may change: give another --output"
+    for name, settings in old.get("rows", {}).items():
+        if name not in new["rows"]:
+            raise ConfigError(f"{listing.parent} was begun with {name}, which this command leaves out: {hint}")
+        now = new["rows"][name]
+        changed = [key for key in now if settings.get(key) != now[key]]
+        if changed:
+            raise ConfigError(f"{listing.parent} was begun with another {' and '.join(changed)} of {name}: {hint}")
+    if missing := set(old.get("seeds", [])) - set(new["seeds"]):
+        raise ConfigError(f"{listing.parent} was begun with seed {min(missing)}, which this command leaves out: {hint}")
+
+
+def _planned(entry: Entry, seed: int, output: Path) -> Planned:
+    run = entry.recipe.run
+    where = output / "runs" / f"{entry.row.folder}-{seed}"
+    judges = sorted(
+        (p.kind.__module__, p.kind.__qualname__, p.config.model_dump_json())
+        for p in [*entry.recipe.reward, *entry.recipe.judges]
+    )
+    measured = run.model_dump(mode="json", exclude=set(LEARNING))
+    key = _digest(json.dumps([measured, str(run.lora.init), judges], sort_keys=True))
+    return Planned(entry.row.name, run.model_copy(update={"seed": seed, "output": where}), output / "base" / key)
+
+
+def _measure_bases(planned: Sequence[Sequence[Planned]], console: Console) -> None:
+    """Every base once, by the first row whose data and method let it: one that fails will say so on the board."""
+    for base in dict.fromkeys(one.base for runs in planned for one in runs):
+        rows = [runs for runs in planned if runs[0].base == base]
+        if not all(one.finished() for runs in rows for one in runs):
+            with console.status("measuring the base"):
+                any(runner.measure_base(runs[0], console.print) for runs in rows)
+
+
+def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
+    """``results.json``, ``results.md`` and ``report.html`` of what there is by now."""
+    lines = [
+        board.line(e.row.name, e.row.method, e.labels, e.settings, [outcome.read(one) for one in runs])
+        for e, runs in zip(entries, planned, strict=True)
+    ]
+    trained = {part.spec.name for entry in entries for part in entry.recipe.reward}
+    specs = {p.spec.name: p.spec for e in entries for p in [*e.recipe.reward, *e.recipe.judges]}
+    # a judge that nothing was trained on, a held-out one before others
+    rank_by = min(specs, key=lambda name: (name in trained, specs[name].for_training), default=None)
+    first = entries[0].recipe
+    facts = {
+        "title": f"{first.run.model}: {', '.join(dict.fromkeys(e.row.method for e in entries))}",
+        "model": first.run.model, "budget": request.budget or "steps of the recipe",
+        "seeds": [one.run.seed for one in planned[0]], "prompts": len(first.held_out),
+        "videos_per_prompt": first.run.evaluation.videos_per_prompt, "evaluation_seed": first.run.evaluation.seed,
+        "versions": report.versions(),
+    }  # fmt: skip
+    licences = {name: spec.licence for name, spec in specs.items()}
+    found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)
+    store.replace(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
+    store.replace(request.output / "results.md", text.markdown(found))
+    place = request.output / "report.html"
+    store.replace(place, page.render(found, place))
+    return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends this command as Ctrl-C does, its training process with it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

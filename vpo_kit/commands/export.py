@@ -1,0 +1,120 @@
+"""`vpo export`: a run's LoRA in another form, loaded again and compared before it is called done."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from safetensors import SafetensorError
+from torch import Tensor
+
+from vpo_kit import config, models
+from vpo_kit.commands import initial, loras
+from vpo_kit.errors import ConfigError, ModelError, OutputError
+from vpo_kit.models.base import VideoModel
+from vpo_kit.training import comfyui, export
+from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy, Start
+
+Format = Literal["diffusers", "comfyui", "merged"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished LoRA and the model that it belongs to."""
+
+    weights: Path
+    model: str
+    revision: str | None
+    dtype: str
+
+    def load(self) -> VideoModel:
+        return models.load(self.model, revision=self.revision, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a copy must give: the LoRA's weights, and the output of the network with it."""
+
+    lora: Start
+    output: Tensor
+
+
+def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | None) -> None:
+    """Write `output` whole or not at all. Raises `ModelError` when the copy does not give the same, and then leaves
+    nothing behind.
+    """
+    source = _source(path, model, dtype)
+    if output.exists():
+        raise OutputError(f"{output} exists: give another --output")
+    if form == "comfyui" and output.suffix != ".safetensors":
+        raise ConfigError(f"--output {output}: a ComfyUI LoRA is one file: call it {output.name}.safetensors")
+    beside = output.with_name(f".{output.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        original = _write(source, form, beside / output.name)
+        gc.collect()  # the first model goes before the second comes
+        result = _compare(source, form, beside / output.name, original)
+        if not result.passed:
+            hint = "; give --dtype float32" if form == "merged" and source.dtype != "float32" else ""
+            raise ModelError(f"{form} does not give what {source.weights} gave: {result}; nothing is written{hint}")
+        (beside / output.name).rename(output)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {output}: {str(error).splitlines()[0]}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    Console().print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _source(path: Path, model: str | None, dtype: str | None) -> Source:
+    """Model, revision and dtype as the run had them, where they are not given. Raises `ConfigError`, `ModelError`."""
+    weights = loras.weights_of(path)
+    file = path / "config.yaml"
+    if not file.is_file():
+        if model is None:
+            raise ConfigError(f"{path} is no run folder: say what model the LoRA is for with --model")
+        return Source(weights, model, None, dtype or "float32")
+    made = config.build(config.read_file(file))
+    revision = made.revision if model in (None, made.model) else None
+    return Source(weights, model or made.model, revision, dtype or made.dtype)
+
+
+def _write(source: Source, form: Format, target: Path) -> Original:
+    model = source.load()
+    if form == "comfyui":
+        comfyui.check_family(type(model.pipeline).__name__)
+    start = initial.read(model, source.weights)
+    with loras.loaded(model, source.weights):
+        output = export.probe(model)
+    policy = LoraPolicy(model, config.Lora(rank=start.rank, alpha=start.alpha), 0, start)
+    if form == "merged":
+        output = export.probe(model)  # with the LoRA in float32: the pipeline has rounded it to the model's dtype
+        export.write_merged(policy, target, source.revision)
+    elif form == "comfyui":
+        export.write_comfyui(policy, target)
+    else:
+        policy.export(target)
+        card = source.weights.parent / "README.md"
+        if card.is_file():
+            shutil.copy(card, target / card.name)
+    return Original(start, output)
+
+
+def _compare(source: Source, form: Format, copy: Path, original: Original) -> export.Check:
+    fresh, output = source.load(), None
+    if form == "merged":
+        weights = export.compare_merged(fresh.network, original.lora, copy / fresh.network_name)
+        del fresh
+        gc.collect()
+        if weights.right:  # diffusers would make up what is missing
+            output = export.probe(models.load(str(copy), dtype=source.dtype))
+    else:
+        file = copy / WEIGHTS_NAME if form == "diffusers" else copy
+        weights = export.compare_loras(original.lora, initial.read(fresh, file))
+        with loras.loaded(fresh, file):
+            output = export.probe(fresh)
+    return export.check(weights, original.output, output, source.dtype)

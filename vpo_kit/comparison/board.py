@@ -1,0 +1,134 @@
+"""The leaderboard: what each row gained against the base, with motion beside it, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vpo_kit.comparison import pooling
+from vpo_kit.comparison.outcome import Machine, Outcome
+from vpo_kit.evaluation import report
+from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.metrics import about, ordered
+from vpo_kit.evaluation.statistics import Paired
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row with its runs. `changes` are over all runs that were measured, also those that a health check stopped:
+    what they leave behind is what the method gave. `labels` are those in the data of one run.
+    """
+
+    name: str
+    method: str
+    labels: int
+    settings: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+    changes: Mapping[str, Paired]
+
+    @property
+    def measured(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.after is not None]
+
+    @property
+    def before(self) -> Evaluation | None:
+        """The base of this row's runs."""
+        return next((outcome.before for outcome in self.measured), None)
+
+    @property
+    def passes(self) -> float | None:
+        """The mean over measured runs."""
+        return _mean([outcome.passes for outcome in self.measured])
+
+    @property
+    def machine(self) -> Machine:
+        """Mean seconds, and the highest memory of any run."""
+        found = [outcome.machine for outcome in self.measured]
+        seconds = _mean([machine.seconds for machine in found if machine.seconds is not None])
+        memory = [machine.peak_memory_mb for machine in found if machine.peak_memory_mb is not None]
+        complete = all(machine.seconds_complete for machine in found)
+        return Machine(None if seconds is None else round(seconds, 1), complete, max(memory) if memory else None)
+
+    @property
+    def reasons(self) -> list[str]:
+        """One sentence for each run that is not done."""
+        wrong = [outcome for outcome in self.outcomes if outcome.status != "done"]
+        return [f"seed {o.seed} {o.status}{f': {o.reason}' if o.reason else ''}" for o in wrong]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All rows, the best first by `rank_by`; `facts` (model, budget, seeds, ...) are the same for all of them."""
+
+    lines: Sequence[Line]
+    rank_by: str | None
+    facts: Mapping[str, Any]
+    licences: Mapping[str, str]
+
+    @property
+    def metrics(self) -> list[str]:
+        return ordered(dict.fromkeys(key for row in self.lines for key in row.changes))
+
+    @property
+    def quality(self) -> list[str]:
+        """What motion is shown beside: the judges."""
+        return [name for name in self.metrics if about(name).group == "judges"]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of all runs that were measured."""
+        return sorted({outcome.seed for row in self.lines for outcome in row.measured})
+
+
+def line(name: str, method: str, labels: int, settings: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Line:
+    """Raises `DataError` where runs were evaluated on different prompts."""
+    after = [outcome.after for outcome in outcomes if outcome.after is not None]
+    before = next((outcome.before for outcome in outcomes if outcome.before is not None), None)
+    changes = pooling.changes(before, after) if before and after else {}
+    return Line(name, method, labels, settings, outcomes, changes)
+
+
+def ranked(lines: Sequence[Line], rank_by: str | None) -> list[Line]:
+    """By the change of one metric, the best first; rows without it last, in their own order."""
+    sign = -1 if rank_by and about(rank_by).direction == "lower" else 1
+
+    def key(row: Line) -> float:
+        found = row.changes.get(rank_by or "")
+        return float("inf") if found is None else -sign * found.difference
+
+    return sorted(lines, key=key)
+
+
+def results(board: Board) -> dict[str, Any]:
+    """``results.json``: apart from what is called ``machine``, the same however often it is made."""
+    rows = [
+        {
+            "name": row.name, "method": row.method, "labels": row.labels, "passes": row.passes,
+            "machine": asdict(row.machine), "changes": _changes(row), "runs": [_run(o) for o in row.outcomes],
+            "settings": dict(row.settings),
+        }
+        for row in board.lines
+    ]  # fmt: skip
+    return {**board.facts, "ranked_by": board.rank_by, "licences": dict(board.licences), "rows": rows}
+
+
+def _changes(row: Line) -> dict[str, Any]:
+    """The changes as plain numbers, with those of each seed."""
+    found: dict[str, Any] = report.rows(row.changes)
+    if row.before is not None:
+        seeds = pooling.by_seed(row.before, {o.seed: o.after for o in row.measured if o.after})
+        found = {name: {**change, "by_seed": seeds[name]} for name, change in found.items()}
+    return found
+
+
+def _run(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "seed": outcome.seed, "status": outcome.status, "reason": outcome.reason, "steps": outcome.steps,
+        "passes": outcome.passes, "machine": asdict(outcome.machine),
+        "after": outcome.after.table() if outcome.after else {},
+    }  # fmt: skip
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

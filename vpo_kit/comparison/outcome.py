@@ -1,0 +1,91 @@
+"""How a run of a comparison ended: read from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vpo_kit.comparison.runner import BASE_SAMPLES, Planned
+from vpo_kit.errors import DataError
+from vpo_kit.evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run cost on this machine; another one, or another day, gives other numbers."""
+
+    seconds: float | None
+    """Of loading, training and the measurement afterwards; what was done again after a kill counts too."""
+    seconds_complete: bool
+    """False where a process was killed together with the command that would have counted its seconds."""
+    peak_memory_mb: int | None
+    """Resident memory of the process, not of a GPU."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: ``done``, ``stopped`` by a health check, ``failed`` (it is tried again) or ``open`` (not run yet).
+
+    `passes` are videos through the network in training, without evaluation and validation.
+    """
+
+    seed: int
+    folder: Path
+    status: Literal["done", "stopped", "failed", "open"]
+    reason: str
+    steps: int
+    passes: int
+    machine: Machine
+    before: Evaluation | None
+    after: Evaluation | None
+    samples: str = ""
+    """Folder of the videos after training, relative to the run's."""
+
+
+def read(planned: Planned) -> Outcome:
+    """Raises `DataError` for a folder whose files cannot be read."""
+    path, seed = planned.path, planned.run.seed
+    attempts = _lines(path / "attempts.jsonl")
+    if not planned.finished():
+        reason = attempts[-1].get("reason", "") if attempts else ""
+        machine = _machine(attempts, None)
+        return Outcome(seed, path, "failed" if reason else "open", reason, 0, 0, machine, None, None)
+    summary = _read(path / "summary.json")
+    log = _lines(path / "metrics.jsonl")
+    health, last = summary["health"], max((path / "samples").glob("step-*"))
+    return Outcome(
+        seed, path, "done" if health["ok"] else "stopped", health["message"], len(log),
+        round(sum(row["passes"] for row in log)), _machine(attempts, summary["seconds"]),
+        Evaluation.load(path / BASE_SAMPLES), Evaluation.load(last), f"samples/{last.name}",
+    )  # fmt: skip
+
+
+def _machine(attempts: Sequence[Mapping[str, Any]], own: float | None) -> Machine:
+    """`own` are the seconds that a finished run gives for its last process; earlier ones are added."""
+    ends = [event for event in attempts if event["event"] == "end"]
+    lost = sum(event["event"] == "start" for event in attempts) - len(ends)
+    by_itself = bool(attempts) and attempts[-1]["event"] == "start" and own is not None  # ended without its parent
+    earlier = ends if by_itself or own is None else ends[:-1]
+    memory = [event["peak_memory_mb"] for event in ends if event["peak_memory_mb"]]
+    seconds = sum(event["seconds"] for event in earlier) + (own or 0.0)
+    return Machine(round(seconds, 1) if attempts else None, lost == int(by_itself), max(memory) if memory else None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    return found
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

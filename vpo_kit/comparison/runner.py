@@ -1,0 +1,179 @@
+"""Train the runs of a comparison, each in a process of its own, and only what is not finished.
+
+DIR/  compare.yaml                     what is compared
+      base/KEY/                        a run that only measured the base; its samples are those of step 0 of all runs
+      runs/NAME/                       run folders as `vpo train` leaves them, and in each of them
+          attempts.jsonl output.log    its processes with their seconds and memory, and what they printed
+
+A run's folder begins as that of a run which was killed as soon as it had measured the base, so `vpo train --resume`
+is all that is ever called.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from resource import struct_rusage
+from typing import Any
+
+from vpo_kit.comparison.labels import link
+from vpo_kit.config import Run
+from vpo_kit.training.folder import RunFolder
+
+BASE_SAMPLES = Path("samples") / "step-000000"
+POLL = 0.1
+"""Seconds between two looks at a process."""
+MIB = 2**20 if sys.platform == "darwin" else 2**10
+"""In the unit of the operating system's ``ru_maxrss``."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: its row on the board, its settings (with seed and output folder), and where its base is measured."""
+
+    row: str
+    run: Run
+    base: Path
+
+    @property
+    def path(self) -> Path:
+        assert self.run.output is not None
+        return self.run.output
+
+    def finished(self) -> bool:
+        """The run has ended as it should, or was stopped by a health check."""
+        return (self.path / "summary.json").is_file()
+
+
+def measure_base(planned: Planned, on_notice: Callable[[str], None]) -> bool:
+    """Let a run with these settings measure the base and end it then; False where it cannot.
+
+    So the runs themselves all measure the same, once after training, and their seconds can be compared.
+    """
+    done = planned.base / BASE_SAMPLES / "metrics.json"
+    if done.is_file():
+        return True
+    # one step: a process that outlives this command soon ends by itself
+    run = planned.run.model_copy(update={"output": planned.base, "steps": 1})
+    with _held(planned.base, on_notice) as lock:
+        RunFolder(planned.base).start(run, resume=True)
+        with _process(planned.base, lock) as process:
+            while not done.is_file() and process.poll() is None:
+                time.sleep(POLL)
+        return done.is_file()
+
+
+def train(planned: Planned, on_notice: Callable[[str], None], watch: Callable[[], None]) -> None:
+    """Train, or go on with, a run that is not finished; `watch` is called while it goes on.
+
+    However the run ends, that is in its folder afterwards and no error here. Raises `OutputError`.
+    """
+    if planned.finished():
+        return
+    with _held(planned.path, on_notice) as lock:
+        if planned.finished():  # by a process that an earlier, killed command had left behind
+            return
+        _prepare(planned)
+        log = planned.path / "output.log"
+        printed = log.stat().st_size if log.is_file() else 0
+        started, usage = time.monotonic(), None
+        with _process(planned.path, lock) as process:
+            _note(planned.path, {"event": "start"})
+            try:
+                while (usage := _ended(process)) is None:
+                    watch()
+                    time.sleep(POLL)
+            finally:
+                reason = "interrupted"
+                if usage is None:
+                    process.kill()
+                    usage = _ended(process, wait=True)
+                else:
+                    reason = _reason(log, printed, process.returncode)
+                memory = round(usage.ru_maxrss / MIB) if usage else None
+                seconds = round(time.monotonic() - started, 1)
+                _note(planned.path, {"event": "end", "reason": reason, "seconds": seconds, "peak_memory_mb": memory})
+
+
+def _prepare(planned: Planned) -> None:
+    """Settings, checked where they are there already, and the base's measurement."""
+    folder = RunFolder(planned.path)
+    if folder.holds_run:
+        folder.check(planned.run, resume=True, overwrite=False)
+    else:
+        folder.start(planned.run, resume=False)
+    source = planned.base / BASE_SAMPLES
+    if not (source / "metrics.json").is_file():
+        return  # the run measures the base itself
+    # the metrics last: they say that all is there
+    for path in sorted(source.iterdir(), key=lambda path: (path.name == "metrics.json", path.name)):
+        if path.is_file() and not path.name.startswith("."):
+            link(path, planned.path / BASE_SAMPLES / path.name)
+
+
+@contextmanager
+def _held(path: Path, on_notice: Callable[[str], None]) -> Iterator[int]:
+    """A lock on a run's folder that its process inherits: it is held as long as this command or that process lives."""
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_notice(f"{path}: another process is at work here, waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+@contextmanager
+def _process(path: Path, lock: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`vpo train` on the folder; it does not outlive the block."""
+    command = [sys.executable, "-m", "vpo_kit", "train", "--resume", "--output", str(path)]
+    with (path / "output.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock]
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()  # a run can be killed at any moment
+                process.wait()
+
+
+def _ended(process: subprocess.Popen[bytes], wait: bool = False) -> struct_rusage | None:
+    """What the process used, once it has ended."""
+    pid, status, usage = os.wait4(process.pid, 0 if wait else os.WNOHANG)
+    if not pid:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage
+
+
+def _note(path: Path, event: Mapping[str, Any]) -> None:
+    with (path / "attempts.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def _reason(log: Path, start: int, code: int) -> str:
+    """Why a process failed: the last line that it printed, or the signal that ended it; empty where it did not."""
+    if code == 0:
+        return ""
+    if code < 0:
+        name = str(code)
+        with suppress(ValueError):
+            name = signal.Signals(-code).name
+        return f"ended by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+    last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
+    return last.removeprefix("vpo: ")

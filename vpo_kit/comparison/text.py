@@ -1,0 +1,58 @@
+"""The board's numbers as text, and the table in Markdown."""
+
+from __future__ import annotations
+
+from vpo_kit.comparison.board import Board, Line
+from vpo_kit.evaluation import tables
+from vpo_kit.evaluation.metrics import about
+from vpo_kit.evaluation.statistics import LEVEL, Paired
+
+COSTS = ("runs", "passes", "seconds", "memory", "labels")
+ARROWS = {"higher": "↑", "lower": "↓", "neutral": "–"}
+
+
+def costs(row: Line) -> list[str]:
+    """The columns `COSTS`; seconds with ≥ where those of a killed process could not be counted."""
+    machine, passes = row.machine, row.passes
+    done = sum(outcome.status == "done" for outcome in row.outcomes)
+    return [
+        f"{done}/{len(row.outcomes)}",
+        "" if passes is None else f"{passes:,.0f}",
+        "" if machine.seconds is None else f"{'' if machine.seconds_complete else '≥'}{machine.seconds:,.0f}",
+        "" if machine.peak_memory_mb is None else f"{machine.peak_memory_mb:,} MB",
+        f"{row.labels:,}",
+    ]
+
+
+def cell(change: Paired | None) -> str:
+    """``+0.12 [+0.03, +0.21]*``, or nothing."""
+    return "" if change is None else tables.span(change) + ("*" if change.significant else "")
+
+
+def caption(board: Board) -> str:
+    """What the numbers are."""
+    count = max((len(row.measured) for row in board.lines), default=0)
+    how = "over prompts (drawn anew) and seeds of training (Student's t)"
+    if count < 2:
+        how = "over prompts alone (one seed says nothing about the next)"
+    return (
+        f"Change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
+        f"* p below {LEVEL}, with Holm's correction for the metrics of a row."
+    )
+
+
+COST_CAPTION = (
+    "Runs: how many ended as planned. Passes: videos through the network in training. Seconds: loading, training and "
+    "measuring afterwards. Memory: peak of the process, not of a GPU. Labels: labelled segments in the data. "
+    "Passes and seconds are means over runs."
+)
+
+
+def markdown(board: Board) -> str:
+    """One row a method, one column a metric, then the cost; names are escaped, arrows say which way is better."""
+    escape, metrics = tables.markdown_text, board.metrics
+    head = ["method", *(f"{escape(name)} {ARROWS[about(name).direction]}" for name in metrics), *COSTS]
+    rows = [[escape(row.name), *(cell(row.changes.get(name)) for name in metrics), *costs(row)] for row in board.lines]
+    lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
+    reasons = [f"- {escape(row.name)}, {escape(reason)}" for row in board.lines for reason in row.reasons]
+    return "\n".join([*lines, "", *reasons, *([""] if reasons else []), caption(board), COST_CAPTION, ""])

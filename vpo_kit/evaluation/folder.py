@@ -1,0 +1,99 @@
+"""The folder of `vpo eval`: what may be taken up in it, and what belongs to something else.
+
+OUTPUT/  settings.json  results.json  results.md  report.html
+         videos/NAME/   *.mp4, metrics.json, source.json, and .parts/ until all batches are done
+         features/      what clips are to diversity and distances, by kind and model
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.evaluation.evaluate import Evaluation, Plan
+from vpo_kit.pairing.store import file_hash, replace
+
+FREE = {"versions"}
+"""Settings that may differ when an evaluation is taken up."""
+
+
+@dataclass(frozen=True)
+class EvalFolder:
+    path: Path
+
+    def begun(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What is on disk of an evaluation with these settings, or None where there is nothing yet.
+
+        Raises `OutputError` for a folder of other things, `ConfigError` for an evaluation with other settings.
+        """
+        listing = self.path / "settings.json"
+        if not listing.is_file():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise OutputError(f"{self.path} is not empty and holds no evaluation: give another --output")
+            return None
+        old = _read(listing)
+        changed = [key for key in settings if key not in FREE and old.get(key) != _plain(settings[key])]
+        if changed:
+            raise ConfigError(
+                f"{self.path} was begun with another {' and '.join(changed)}: give another --output, or the same"
+            )
+        return old
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Write what this evaluation is, before its first video. Raises `OutputError`."""
+        replace(self.path / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+    def videos(self, name: str) -> Path:
+        return self.path / "videos" / name
+
+    def check_source(self, name: str, lora: Path | None) -> None:
+        """Raises `ConfigError` where the videos under this name were made with another LoRA."""
+        listing = self.videos(name) / "source.json"
+        if listing.is_file() and _read(listing) != self._source(lora):
+            raise ConfigError(f"the videos of {name!r} in {self.path} come from another LoRA: give another --output")
+
+    def claim(self, name: str, lora: Path | None) -> None:
+        """Write which LoRA the videos under this name come from. Raises `OutputError`."""
+        replace(self.videos(name) / "source.json", json.dumps(self._source(lora)) + "\n")
+
+    def finished(self, name: str, plan: Plan) -> Evaluation | None:
+        """The evaluation under this name, where it is of this plan and whole."""
+        folder = self.videos(name)
+        if not (folder / "metrics.json").is_file():
+            return None
+        found = Evaluation.load(folder)
+        whole = found.prompts == list(plan.prompts) and found.files == plan.files
+        return found if whole and all((folder / file).is_file() for file in found.files) else None
+
+    @staticmethod
+    def _source(lora: Path | None) -> dict[str, str | None]:
+        return {"lora_sha256": file_hash(lora) if lora else None}
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the names and sizes of all files below `folder`."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A value as it comes back from JSON."""
+    return json.loads(json.dumps(value))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is not what vpo eval writes: give another --output")
+    return found

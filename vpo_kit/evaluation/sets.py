@@ -1,0 +1,100 @@
+"""Metrics of sets of videos: diversity within a prompt, and distances to a folder of reference clips.
+
+Both look at the written files, as any other tool would: so the reference and the samples have gone through a codec
+alike, and features of videos that are already there can be added later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vpo_kit.errors import DataError
+from vpo_kit.evaluation import distances
+from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.features import ClipFeatures, diversity, kept
+from vpo_kit.evaluation.folder import fingerprint
+from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.models.base import Settings
+from vpo_kit.video import SUFFIXES, Window, read_video, read_window
+
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class FeatureFolder:
+    """Features of one kind, kept in a folder; `get` gives the extractor when something has to be made."""
+
+    path: Path
+    kind: str
+    get: Callable[[], ClipFeatures]
+
+    def of_videos(self, evaluation: Evaluation, videos: Path, tick: Tick) -> Tensor:
+        """``[N, D]`` of an evaluation's videos, from their files. Raises `DataError`."""
+
+        def make() -> Tensor:
+            return torch.cat([self._of(*read_video(videos / file), tick) for file in evaluation.files])
+
+        return kept(self._folder / f"{evaluation.name}.safetensors", make)
+
+    def of_reference(self, folder: Path, settings: Settings, tick: Tick) -> Tensor:
+        """``[M, D]`` of the first window of each clip below `folder`, at the size, length and fps of the samples;
+        shorter clips are left out. Raises `DataError` where fewer than two are long enough.
+        """
+
+        def make() -> Tensor:
+            windows = (self._window(path, settings, tick) for path in reference_files(folder))
+            found = [clip for clip in windows if clip is not None]
+            if len(found) < 2:
+                raise DataError(
+                    f"--reference: fewer than two clips have {settings.frames} frames at {settings.fps:g} a second"
+                )
+            return torch.cat(found)
+
+        return kept(self._folder.with_name(f"{self._folder.name}.{fingerprint(folder)[:16]}.safetensors"), make)
+
+    def _window(self, path: Path, settings: Settings, tick: Tick) -> Tensor | None:
+        window = Window(0.0, settings.frames, settings.fps)
+        try:
+            clip = read_window(path, window, settings.height, settings.width)
+        except DataError:
+            return None
+        return self._of(clip, settings.fps, tick)
+
+    @torch.no_grad()
+    def _of(self, clip: Tensor, fps: float, tick: Tick) -> Tensor:
+        extractor = self.get()
+        device = next((p.device for p in extractor.parameters()), torch.device("cpu"))
+        found: Tensor = extractor(clip[None].to(device), fps)
+        tick(1)
+        return found.float().cpu()
+
+    @property
+    def _folder(self) -> Path:
+        return self.path / self.kind.replace(":", ".")
+
+
+def reference_files(folder: Path) -> list[Path]:
+    """All clips below a folder, in order. Raises `DataError`."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: --reference takes a folder of clips")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if len(files) < 2:
+        raise DataError(f"--reference {folder} holds fewer than two clips: {', '.join(sorted(SUFFIXES))} are read")
+    return files
+
+
+def with_diversity(evaluation: Evaluation, features: Tensor) -> Evaluation:
+    """The evaluation with `diversity` added."""
+    return replace(evaluation, metrics={**evaluation.metrics, "diversity": diversity(features, evaluation.groups)})
+
+
+def distance_changes(before: Tensor, after: Tensor, reference: Tensor, groups: Sequence[int]) -> dict[str, Paired]:
+    """Both distances of two sets with features ``[N, D]`` each."""
+    x, y, r = (np.asarray(part, np.float64) for part in (before, after, reference))
+    return distances.compare(x, y, r, groups)

@@ -1,0 +1,118 @@
+"""Numbers as text, and the table of a comparison in Markdown and LaTeX: one row a metric, one column a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from vpo_kit.evaluation.metrics import about
+from vpo_kit.evaluation.statistics import LEVEL, Paired
+
+Changes = Mapping[str, Paired]
+"""Metric to change, of one comparison with the base."""
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}  # fmt: skip
+_MARKDOWN = "\\`*_[]<>|~#"
+
+
+def decimals(change: Paired) -> int:
+    """So many that half of the interval shows two digits; from 1 to 4."""
+    half = (change.high - change.low) / 2
+    return 3 if not half > 0 else min(4, max(1, 1 - math.floor(math.log10(half))))
+
+
+def values(change: Paired) -> tuple[str, str]:
+    """The means before and after."""
+    digits = decimals(change)
+    return f"{change.before:.{digits}f}", f"{change.after:.{digits}f}"
+
+
+def span(change: Paired) -> str:
+    """The difference with its interval, ``+0.12 [+0.03, +0.21]``."""
+    digits = decimals(change)
+    return f"{change.difference:+.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]"
+
+
+def chance(change: Paired) -> str:
+    """The corrected p, with a star below `LEVEL`."""
+    p = change.p if change.adjusted is None else change.adjusted
+    return ("<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")) + ("*" if p < LEVEL else "")
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
+
+
+def caption(changes: Mapping[str, Changes]) -> str:
+    """What a reader of a table has to know."""
+    first = next(iter(changes.values()))
+    count = next(iter(first.values())).count
+    return (
+        f"{count} videos of each model, the same prompts and seeds. Change against the base with its 95% interval over "
+        f"prompts; * p below {LEVEL} by a sign-flip test over prompts, with Holm's correction for the "
+        f"{sum(change.changed for change in first.values())} metrics in which anything changed."
+    )
+
+
+def markdown(base: str, changes: Mapping[str, Changes]) -> str:
+    """A table of all models; the names are escaped. Arrows say which way is better."""
+    arrows = {"higher": "↑", "lower": "↓", "neutral": "–"}
+    lines = [
+        _row(["metric", "better", base, *changes], markdown_text),
+        _row(["---", "---", *["---:"] * (1 + len(changes))], str),
+    ]
+    for name, cells in _cells(changes):
+        lines.append(_row([markdown_text(name), arrows[about(name).direction], *cells], str))
+    return "\n".join([*lines, "", caption(changes), ""])
+
+
+def latex(base: str, changes: Mapping[str, Changes]) -> str:
+    """The same for LaTeX with booktabs; the names are escaped."""
+    arrows = {"higher": r"$\uparrow$", "lower": r"$\downarrow$", "neutral": "--"}
+    rows = [
+        " & ".join([latex_text(name), arrows[about(name).direction], *map(_negative, map(latex_text, cells))])
+        for name, cells in _cells(changes)
+    ]
+    head = " & ".join(["metric", "better", latex_text(base), *map(latex_text, changes)])
+    lines = [
+        rf"\begin{{tabular}}{{lc{'r' * (1 + len(changes))}}}", r"\toprule", rf"{head} \\", r"\midrule",
+        *(rf"{row} \\" for row in rows), r"\bottomrule", r"\end{tabular}", f"% {latex_text(caption(changes))}", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text as it stands, in a cell of a table."""
+    return "".join(f"\\{c}" if c in _MARKDOWN else c for c in " ".join(text.split()))
+
+
+def latex_text(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.split()))
+
+
+def _cells(changes: Mapping[str, Changes]) -> list[tuple[str, list[str]]]:
+    """For each metric the base's mean, and each model's mean with its change; empty where a model lacks it."""
+    names = list(dict.fromkeys(name for found in changes.values() for name in found))
+    rows = []
+    for name in names:
+        present = [found[name] for found in changes.values() if name in found]
+        cells = [_cell(found[name]) if name in found else "" for found in changes.values()]
+        rows.append((name, [values(present[0])[0], *cells]))
+    return rows
+
+
+def _cell(change: Paired) -> str:
+    return f"{values(change)[1]} ({span(change)}){'*' if change.significant else ''}"
+
+
+def _row(cells: Sequence[str], escape: Callable[[str], str]) -> str:
+    return f"| {' | '.join(map(escape, cells))} |"
+
+
+def _negative(cell: str) -> str:
+    """LaTeX sets a hyphen outside of mathematics; a minus sign is longer."""
+    return cell.replace("-", "$-$").replace("+", "$+$")

@@ -1,0 +1,62 @@
+"""What questions to a vision-language model will cost, as far as that is known before they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpo_kit.errors import DataError
+from vpo_kit.pairing import pictures, vlm
+from vpo_kit.pairing.segments import Range
+from vpo_kit.pairing.settings import Vlm
+from vpo_kit.pairing.store import Pair
+from vpo_kit.video import read_video
+
+CHARACTERS = 4
+"""Of English in one token, about."""
+PATCH = 28
+"""Side in pixels of what Qwen2-VL turns into one token."""
+LEAST = 85
+"""OpenAI's tokens for any picture, however small."""
+BESIDE = 6
+"""Tokens beside each frame: its time, and where its picture begins and ends."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a labelling will cost if every question is answered at once."""
+
+    pairs: int
+    questions: int
+    """Two for each segment."""
+    answered: int
+    """Questions whose answers are already on disk."""
+    tokens_in: int
+    """Of the questions that are left."""
+
+
+def question_tokens(pair: Pair, segment: Range, settings: Vlm, of_a_frame: int) -> int:
+    """Tokens of one question: its words and the frames of both members."""
+    frames = 2 * len(pictures.frames_shown(segment, pair.fps, settings.fps))
+    words = len(vlm.system(settings)) + len(vlm.QUESTION)
+    return words // CHARACTERS + frames * (of_a_frame + BESIDE)
+
+
+def frame_tokens(folder: Path, pairs: Sequence[Pair], settings: Vlm) -> int:
+    """Tokens of a frame: as set, or by the size of the first video that can be read, for all of a set have one size.
+
+    Raises `DataError` when no video can be read.
+    """
+    if settings.tokens_per_frame is not None:
+        return settings.tokens_per_frame
+    if settings.detail == "low":
+        return LEAST
+    for pair in pairs:
+        try:
+            height, width = read_video(folder / pair.first_file_name)[0].shape[2:]
+        except DataError:
+            continue
+        width, height = pictures.scaled(width, height, settings.max_pixels)
+        return max(LEAST, -(-width // PATCH) * -(-height // PATCH))
+    raise DataError(f"{folder} holds no video that can be read")
