@@ -235,7 +235,7 @@ def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
 
 def test_judges_stay_in_the_order_in_which_they_were_asked_for() -> None:
     judges = ["technical", "vqa", "hpsv2", "clip", "aesthetic", "gold"]
-    one = Evaluation("base", ["a"], [0], ["0.mp4"], {**dict.fromkeys(judges, [0.0]), "motion": [0.0]})
+    one = Evaluation("base", ["a"], [0], ["0.mp4"], {name: [0.0] for name in [*judges, "motion"]})
     page = report.Page("t", [one, replace(one, name="run")], ["a", "b"], {}, {})
     data = json.loads(report.render(page).split('id="numbers">')[1].split("</script>")[0])
     assert data["metrics"] == [*judges, "motion"]
@@ -427,6 +427,14 @@ def test_reference_and_reward_settings(
     other = json.loads((tmp_path / "out" / "results.json").read_text())["changes"]["moved"]
     assert other["frechet"]["before"] != found["frechet"]["before"]
     assert other["technical"] == found["technical"] | {"adjusted": other["technical"]["adjusted"]}
+
+
+def test_sampling_leaves_the_gradient_on(tiny_wan: Path) -> None:
+    model = models.load(str(tiny_wan))
+    made = evaluation_module.videos(model, Plan(["a", "b"], 1, model.settings.changed(steps=1), 1, 0))
+    _, video = next(made)  # and no further, as where a judge raises
+    assert torch.is_grad_enabled()
+    assert not video.requires_grad
 
 
 def test_batches_cover_all_items() -> None:

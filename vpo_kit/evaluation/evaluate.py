@@ -98,7 +98,8 @@ def videos(
         with torch.no_grad():
             noise = draw_noise(shape, seeds, model.device)
             latents = sample(model, part, noise=noise, steps=settings.steps, guidance=guidance)
-            yield items, model.decode(latents)
+            video = model.decode(latents)
+        yield items, video  # outside: a caller that stops here must not be left without gradients
 
 
 def evaluate(
