@@ -18,8 +18,8 @@ from rich.console import Console
 
 from vpo_kit import models
 from vpo_kit.commands import evaluate as command
+from vpo_kit.commands.bench import Request
 from vpo_kit.commands.display import print_changes
-from vpo_kit.commands.evaluate import Request
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import evaluate as evaluation_module
@@ -28,6 +28,7 @@ from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, measure
 from vpo_kit.evaluation.metrics import CATALOGUE, verdict
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
 from vpo_kit.models.sprites import world
+from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import motion, read_video, write_video
@@ -353,7 +354,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
         raise AssertionError("everything is there: nothing must be loaded")
 
     monkeypatch.setattr(models, "load", never)
-    monkeypatch.setattr(command.rewards, "load", never)
+    monkeypatch.setattr(rewards, "load", never)
     command.run(parts)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 

@@ -295,9 +295,10 @@ def evaluate(
     set_: Set = None,
 ) -> None:
     """Compare the base model with runs: same prompts, same seeds, paired intervals, a page of videos."""
+    from vpo_kit.commands import bench
     from vpo_kit.commands import evaluate as command
 
-    request = command.Request(
+    request = bench.Request(
         runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [],
         dino, features, reference, latex, vbench_export, vbench_results or [],
     )  # fmt: skip

@@ -4,143 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-
-from vpo_kit import config, models
-from vpo_kit.commands import loras
-from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands.bench import BASE, Bench, Request
 from vpo_kit.commands.display import count_bar, print_changes
-from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.evaluation import features, report, sets, tables, vbench
-from vpo_kit.evaluation.consistency import Consistency, Dino
-from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate
-from vpo_kit.evaluation.folder import EvalFolder
+from vpo_kit.errors import DataError
+from vpo_kit.evaluation import report, sets, tables, vbench
+from vpo_kit.evaluation.evaluate import Evaluation, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
-from vpo_kit.evaluation.temporal import closed_forms
-from vpo_kit.models.base import Settings, VideoModel
-from vpo_kit.models.loading import prompts_of
 from vpo_kit.pairing.store import replace
-from vpo_kit.prompts import read_prompts
-from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Reward, parse
-
-BASE, GOLD = "base", "gold"
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of the command line."""
-
-    runs: Sequence[Path]
-    output: Path
-    model: str | None = None
-    prompts: Path | None = None
-    num_prompts: int = 48
-    videos_per_prompt: int = 1
-    rewards: Sequence[str] = ("vqa",)
-    seed: int = 0
-    assignments: Sequence[str] = ()
-    dino: str | None = None
-    features: str | None = None
-    reference: Path | None = None
-    latex: bool = False
-    vbench_export: Path | None = None
-    vbench_results: Sequence[Path] = ()
-
-
-class Bench:
-    """What a request asks for, checked; model, judges and networks are loaded when they are first needed."""
-
-    def __init__(self, request: Request) -> None:
-        self.request, self.console = request, Console()
-        self.loras = dict(zip(_names(request.runs), map(loras.weights_of, request.runs), strict=True))
-        self.name = request.model or _model_of(request.runs[0])
-        file = request.prompts or prompts_of(self.name, "heldout")
-        if file is None:
-            raise ConfigError(f"model {self.name!r} ships no held-out prompts: give --prompts FILE")
-        self.texts = recipes.spread(read_prompts(file), request.num_prompts)
-        self.sampling, self.plans = _checked(request)
-        for kind in (self.diversity_kind, self.distance_kind):
-            features.check(kind, has_dino=request.dino is not None)
-        if request.reference is not None:
-            sets.reference_files(request.reference)
-        self.folder = EvalFolder(request.output)
-        self.facts = {
-            "model": self.name, "prompts": self.texts, "videos_per_prompt": request.videos_per_prompt,
-            "seed": request.seed, "sampling": self.sampling.model_dump(), "dino": request.dino,
-            "rewards": [[p.kind.__name__, p.config.model_dump(mode="json")] for p in self.plans],
-            "versions": report.versions(),
-        }  # fmt: skip
-        self._begun = self.folder.begun(self.facts)
-        for label, lora in self.loras.items():
-            self.folder.check_source(label, lora)
-
-    @property
-    def labels(self) -> list[str]:
-        return [BASE, *self.loras]
-
-    @property
-    def diversity_kind(self) -> str:
-        """A judge of quality sees flaws and hardly content, so it is not what two seeds are told apart with."""
-        return self.request.features or "pixels"
-
-    @property
-    def distance_kind(self) -> str:
-        return self.request.features or "judge"
-
-    @cached_property
-    def model(self) -> VideoModel:
-        return models.load(self.name)
-
-    @cached_property
-    def plan(self) -> Plan:
-        """Raises `ConfigError` where the model's own settings are no longer those that the folder was begun with."""
-        old = self._begun["settings"] if self._begun else None
-        settings = Settings(**old) if old else recipes.settings_of(self.model.settings, self.sampling)
-        if not old:
-            self.folder.begin(self.facts | {"settings": asdict(settings)})
-        return Plan(self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed)
-
-    @cached_property
-    def judges(self) -> list[Reward]:
-        return rewards.load(self.plans, self.model.device).parts
-
-    @cached_property
-    def dino(self) -> Dino | None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return None if self.request.dino is None else Dino(self.request.dino).to(device)
-
-    def evaluation(self, label: str) -> Evaluation:
-        """Of one model: from its folder, or sampled and measured."""
-        done, lora = self.folder.finished(label, self.plan), self.loras.get(label)
-        if done is not None:
-            return done
-        if recipes.settings_of(self.model.settings, self.sampling) != self.plan.settings:
-            raise ConfigError(f"the sampling settings of {self.name} have changed: give another --output")
-        judges, where = self.judges, self.folder.videos(label)
-        extra: list[Measure] = [closed_forms, Consistency(self.dino, judges)]
-        self.folder.claim(label, lora)
-        with count_bar(self.console, label, len(self.plan.items), "videos") as tick:
-            if lora is None:
-                return evaluate(self.model, self.plan, judges, where, label, tick, extra)
-            with loras.loaded(self.model, lora):
-                return evaluate(self.model, self.plan, judges, where, label, tick, extra)
-
-    def store(self, kind: str) -> sets.FeatureFolder:
-        def get() -> features.ClipFeatures:
-            if kind not in extractors:
-                device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-                extractors[kind] = features.load(kind, self.dino, device)
-            return extractors[kind]
-
-        extractors: dict[str, features.ClipFeatures] = {}
-        return sets.FeatureFolder(self.folder.path / "features", kind, get)
 
 
 def run(request: Request) -> None:
@@ -236,29 +110,3 @@ def _facts_of(run: Path) -> report.RunFacts:
         return report.RunFacts(found["config.yaml"], [json.loads(line) for line in found["metrics.jsonl"].splitlines()])
     except ValueError:
         return report.RunFacts(found["config.yaml"])
-
-
-def _checked(request: Request) -> tuple[config.Sampling, list[rewards.Plan]]:
-    """``--set`` and ``--reward``: `sampling.*`, and `reward.*` as in a recipe (of several rewards, by name)."""
-    values = config.read_assignments(request.assignments)
-    if set(values) - {"sampling", "reward"}:
-        raise ConfigError("--set: only sampling.* and reward.* can be set here")
-    sampling = config.validate(config.Sampling, values.get("sampling", {}), "sampling.")
-    text = "+".join(dict.fromkeys(request.rewards))
-    plans = rewards.plan(text, values.get("reward", {}))
-    return sampling, plans if GOLD in [name for name, _ in parse(text)] else [*plans, *rewards.plan(GOLD, {})]
-
-
-def _model_of(run: Path) -> str:
-    if (run / "config.yaml").is_file():
-        return str(config.read_file(run / "config.yaml").get("model", "sprites"))
-    return "sprites"
-
-
-def _names(runs: Sequence[Path]) -> list[str]:
-    """A short, unique name for each run: its folder's, with a number where two are alike."""
-    names: list[str] = []
-    for path in runs:
-        name = path.resolve().name if path.is_dir() else path.resolve().parent.name
-        names.append(name if name not in (BASE, *names) else f"{name}-{len(names) + 1}")
-    return names

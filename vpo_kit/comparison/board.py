@@ -76,6 +76,16 @@ class Board:
         return [name for name in self.metrics if about(name).group == "judges"]
 
     @property
+    def headline(self) -> list[str]:
+        """The judges, and motion right beside them."""
+        return [name for name in self.metrics if about(name).group in ("judges", "motion")]
+
+    @property
+    def details(self) -> list[str]:
+        """All other metrics."""
+        return [name for name in self.metrics if name not in self.headline]
+
+    @property
     def seeds(self) -> list[int]:
         """Of all runs that were measured."""
         return sorted({outcome.seed for row in self.lines for outcome in row.measured})
