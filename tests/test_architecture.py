@@ -77,7 +77,7 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
 
 
 COMMANDS = [
-    "", "train", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models",
+    "", "train", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "export",
     "pair", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward serve", "reward train-vqa",
 ]  # fmt: skip
