@@ -171,31 +171,31 @@ def test_kill_9_changes_no_result(killed: Path, tiny_wan: Path, pairs: Path, tmp
 def test_a_crash_is_on_the_board_and_tried_again(
     tiny_wan: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Beside a sweep under a budget of passes; the base is then measured by a row that can."""
+    """Under a budget of passes; the base is measured by a row that can, and a second command adds a row."""
     other = make_set(tmp_path / "set", shape=(8, 3, 2, 2), model=str(tiny_wan))
     what = ["--methods", "sft,dense", "--seeds", 1, "--budget", "network_passes=20", "--pairs", pairs]
-    sets = [*SMALL, f"sft:pairs={other}"]
-    command = ["compare", *what, "--model", tiny_wan, "--output", tmp_path / "sweep", "--vary",
-               "dense:method.beta=50,5e3", *(word for text in sets for word in ("--set", text))]  # fmt: skip
-    main_ok(command)
-    rows = {row["name"]: row for row in results(tmp_path / "sweep")["rows"]}
-    assert set(rows) == {"sft", "dense method.beta=50", "dense method.beta=5e3"}
-    (run,) = rows["sft"]["runs"]
+    sets = [word for text in [*SMALL, f"sft:pairs={other}"] for word in ("--set", text)]
+    command = ["compare", *what, "--model", tiny_wan, "--output", tmp_path / "sweep", *sets]
+    main_ok([*command, "--vary", "dense:method.beta=50"])
+    assert "sft-0: failed" in capsys.readouterr().out
+    dense, sft = results(tmp_path / "sweep")["rows"]  # what was not measured comes last
+    assert (dense["name"], sft["name"]) == ("dense method.beta=50", "sft")
+    (run,) = sft["runs"]
     assert run["status"] == "failed"
     assert "has nothing to learn from: p0: latents are (8, 3, 2, 2), this model's are (8, 3, 4, 4)" in run["reason"]
-    assert [row["name"] for row in json.loads((tmp_path / "sweep/results.json").read_text())["rows"]][-1] == "sft"
-    swept = [rows[name] for name in ("dense method.beta=50", "dense method.beta=5e3")]
-    assert [row["passes"] for row in swept] == [24, 24]  # the first multiple of a step's eight that is not below 20
-    assert [row["settings"]["method"]["beta"] for row in swept] == [50, 5000]
-    assert swept[0]["changes"] != swept[1]["changes"]
-    assert "sft-0: failed" in capsys.readouterr().out
     shutil.rmtree(other)
     make_set(other, model=str(tiny_wan))
-    main_ok(command)
-    assert capsys.readouterr().out.count("done in") == 1
-    assert {row["name"]: row["runs"][0]["status"] for row in results(tmp_path / "sweep")["rows"]} == dict.fromkeys(
-        rows, "done"
+    main_ok([*command, "--vary", "dense:method.beta=50,5e3"])
+    assert capsys.readouterr().out.count("done in") == 2  # the one that had failed, and the new one
+    rows = {row["name"]: row for row in results(tmp_path / "sweep")["rows"]}
+    assert {name: row["runs"][0]["status"] for name, row in rows.items()} == dict.fromkeys(
+        ["sft", "dense method.beta=50", "dense method.beta=5e3"], "done"
     )
+    assert rows["dense method.beta=50"] == dense
+    new = rows["dense method.beta=5e3"]
+    assert [row["passes"] for row in (dense, new)] == [24, 24]  # whole steps of eight, the first that reach 20
+    assert [row["settings"]["method"]["beta"] for row in (dense, new)] == [50, 5000]
+    assert new["changes"] != dense["changes"]
 
 
 @pytest.mark.parametrize(

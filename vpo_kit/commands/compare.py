@@ -190,7 +190,7 @@ def _measure_bases(planned: Sequence[Sequence[Planned]], console: Console) -> No
         rows = [runs for runs in planned if runs[0].base == base]
         if not all(one.finished() for runs in rows for one in runs):
             with console.status("measuring the base"):
-                any(runner.measure_base(runs[0], console.print) for runs in rows)
+                any(runner.measure_base(runs[0], lambda line: leaderboard.notice(console, line)) for runs in rows)
 
 
 def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:

@@ -22,14 +22,15 @@ from vpo_kit.evaluation.statistics import Paired
 STYLES = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}
 
 
+def notice(console: Console, line: str) -> None:
+    """One line as it stands."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 def train(console: Console, one: Planned) -> None:
     """Train a run that is not finished, with a bar on a terminal, and say how it ended."""
     if one.finished():
         return
-
-    def notice(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
     passes = one.run.max_passes
     with count_bar(console, one.path.name, passes or one.run.steps, "passes" if passes else "steps") as tick:
         done = 0
@@ -41,10 +42,10 @@ def train(console: Console, one: Planned) -> None:
                 tick(now - done)
                 done = now
 
-        runner.train(one, notice, watch)
+        runner.train(one, lambda line: notice(console, line), watch)
     found = outcome.read(one)
     seconds = "" if found.machine.seconds is None else f" in {found.machine.seconds:.0f} s"
-    notice(f"{one.path.name}: {found.status}{seconds}{f': {found.reason}' if found.reason else ''}")
+    notice(console, f"{one.path.name}: {found.status}{seconds}{f': {found.reason}' if found.reason else ''}")
 
 
 def show(console: Console, board: Board) -> None:
@@ -62,7 +63,7 @@ def show(console: Console, board: Board) -> None:
         table.add_row(Text(row.name), *text.costs(row))
     console.print(table, "")
     for line in [f"{row.name}, {reason}" for row in board.lines for reason in row.reasons]:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        notice(console, line)
     console.print(f"{text.caption(board)} {text.COST_CAPTION}", style="dim", highlight=False)
 
 

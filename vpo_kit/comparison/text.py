@@ -38,6 +38,7 @@ def caption(board: Board) -> str:
     return (
         f"Change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
         f"* p below {LEVEL}, with Holm's correction for the metrics of a row."
+        + (f" Rows are in the order of {board.rank_by}." if board.rank_by else "")
     )
 
 
