@@ -280,7 +280,7 @@ def test_a_post_of_100_mb_is_refused_without_reading_it(desk: Served) -> None:
     assert json.loads(answer)["detail"] == "the body is larger than 16 KB"
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     status, _, sent = raw(desk.url, f"{head}\r\nTransfer-Encoding: chunked", chunk * 1600)
-    assert status == 413
+    assert status in (413, 0)
     assert sent < 16 * 2**20  # what the sockets' buffers hold
     assert desk.tasks("ann")
 

@@ -199,7 +199,10 @@ def test_each_prompt_goes_with_its_video_one_batch_at_a_time() -> None:
 
 
 def raw(url: str, head: str, body: bytes = b"") -> tuple[int, str, int]:
-    """Send a request by hand, as far as the server takes it: status, answer, bytes of body that went out."""
+    """Send a request by hand, as far as the server takes it: status, answer, bytes of body that went out.
+
+    Status 0: the server hung up, and the reset overtook its answer.
+    """
     host, port = url.removeprefix("http://").split(":")
     sent = 0
     with socket.create_connection((host, int(port)), timeout=10) as link:
@@ -215,6 +218,8 @@ def raw(url: str, head: str, body: bytes = b"") -> tuple[int, str, int]:
                 time.sleep(0.001)
             except ConnectionError:
                 break
+    if not answer:
+        return 0, "", sent
     status, _, rest = answer.decode().partition("\r\n")
     return int(status.split()[1]), rest.rpartition("\r\n")[2], sent
 
@@ -257,7 +262,7 @@ def test_a_body_that_is_too_large_is_not_read() -> None:
         # without a length: read up to the limit (and what the sockets' buffers hold), not to the end
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         status, _, sent = raw(url, f"POST /score HTTP/1.1\r\n{auth}\r\nTransfer-Encoding: chunked", chunk * 1024)
-        assert status in (413, 422)
+        assert status in (413, 422, 0)
         assert sent < 32 * limit
         # a line that announces too many frames is enough
         line = json.dumps({"shape": [1, 99, 3, 1000, 1000], "dtype": "uint8", "fps": 8}).encode() + b"\n"
