@@ -98,7 +98,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tensor:
     """The loss of step 0, written out: noise, 6 of 10 steps, the last `last` of them with graph, decode, weigh."""
     model, batch, steps = bench.model, bench.batch(), bench.sampling.steps
-    noise = method._noise(batch, [derive_seed(0, "edit", 0, p) for p in (0, 1)])
+    noise = method._noise([derive_seed(0, "edit", 0, p) for p in (0, 1)])
     scheduler = model.new_scheduler(steps, bench.shape)
     first = steps - 6
     t = model.schedule.chain_times(scheduler)[first]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from vpo_kit import config, models
@@ -110,8 +111,6 @@ def _make(
 def _label(
     found: store.PairSet, reward_name: str, settings: Labelling, processes: Processes, console: Console
 ) -> store.PairSet:
-    import torch
-
     plans = rewards.plan(reward_name, {})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = labelling.RewardScorer(reward_name, rewards.load(plans, device))

@@ -54,7 +54,7 @@ class Editing(Method):
 
     def step(self, batch: Batch) -> StepOutput:
         context, seed = self.context, self.context.seed
-        noise = self._noise(batch, [derive_seed(seed, "edit", batch.step, p) for p in batch.positions])
+        noise = self._noise([derive_seed(seed, "edit", batch.step, p) for p in batch.positions])
         frames = self._frames(derive_seed(seed, "frames", batch.step))
         entering: list[Tensor] = []
         latents = self._denoise(batch, noise, self._grad_steps(batch.step), entering)
@@ -86,7 +86,7 @@ class Editing(Method):
         fps, reward = self.context.sampling.fps, self.context.reward
         assert reward is not None
         for batch in batches:
-            noise = self._noise(batch, [derive_seed(self.context.seed, "held out", i) for i in batch.indices])
+            noise = self._noise([derive_seed(self.context.seed, "held out", i) for i in batch.indices])
             video = self.context.policy.model.decode(self._denoise(batch, noise, 0, []))
             found = {f"heldout_{j.spec.name}": j(video, batch.prompts, fps=fps).score for j in self.context.judges}
             looked = [(frame, frame + 1) for frame in self._bounds()[:-1]]
@@ -100,7 +100,7 @@ class Editing(Method):
         totals = {name: self.context.processes.total(value).tolist() for name, value in sums.items()}
         return {name: value / count for name, (value, count) in totals.items()}
 
-    def _noise(self, batch: Batch, seeds: Sequence[int]) -> Tensor:
+    def _noise(self, seeds: Sequence[int]) -> Tensor:
         settings, model = self.context.sampling, self.context.policy.model
         shape = model.latent_shape(settings.frames, settings.height, settings.width)
         noise = draw_noise(shape, seeds, model.device)
