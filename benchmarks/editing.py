@@ -7,20 +7,18 @@ in it. On the embedded model, batch 4, a reward of single frames. Writes ``bench
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks import facts
 from vpo_kit import models
 from vpo_kit.config import Lora
-from vpo_kit.evaluation.report import versions
 from vpo_kit.methods.base import Batch, Context
 from vpo_kit.methods.editing import EditingConfig
 from vpo_kit.methods.instruct import Instruct
@@ -29,7 +27,7 @@ from vpo_kit.models.sprites import world
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
 from vpo_kit.training.lora import LoraPolicy
 
-RESULTS = Path(__file__).parent / "results" / "editing.json"
+LENGTHS = (17, 65)
 SETTINGS: dict[str, dict[str, Any]] = {
     "K = 1 of 10 steps": {"chain_steps": 10, "tau": 1.0},
     "K = 1 of 20 steps": {"chain_steps": 20, "tau": 1.0},
@@ -70,65 +68,89 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     return {"seconds": round(median(took[1:]), 3), "peak MB": round(_peak() - base, 1)}
 
 
-def decoding(frames: tuple[int, ...] = (2, 6, 9, 14)) -> dict[str, Any]:
-    """The needed latent frames alone against the whole clip: time, and error by the left context."""
+def decode(frames: int, few: bool) -> dict[str, float]:
+    """Decode four clips with a gradient, whole or four frames of each (as four segments need them): median seconds with
+    the backward pass, and peak memory above that of the loaded model, in MB.
+    """
     model = models.load("sprites")
-    clips = torch.stack([torch.from_numpy(clip.video) for clip in world.training_clips(16, seed=5)])
+    latents = model.encode(_long(4, frames)).requires_grad_()
+    base, took = _peak(), []
+    for _ in range(4):
+        started = time.process_time()
+        model.decode(latents, _looked_at(frames) if few else None).sum().backward()
+        took.append((time.process_time() - started) / torch.get_num_threads())
+    return {"seconds": round(median(took[1:]), 3), "peak MB": round(_peak() - base, 1)}
+
+
+@torch.no_grad()
+def errors(frames: int) -> dict[str, Any]:
+    """Mean absolute difference from the whole clip's decoding, by the left context; beside it the autoencoder's own."""
+    model = models.load("sprites")
+    clips = _long(16, frames)
     latents = model.encode(clips)
-    found: dict[str, Any] = {"default context": model.decode_context}
-    with torch.no_grad():
-        whole = model.decode(latents)
-        found["autoencoder's own error"] = round(float((whole - clips).abs().mean()), 4)
-        for one in ([0], [6], [16], list(frames)):
-            for context in (1, 2, 3, 4):
-                model.decode_context = context  # type: ignore[misc]
-                cut = model.decode(latents, one)
-                error = float((cut - whole[:, one]).abs().mean())
-                seconds = [_timed(lambda one=one: model.decode(latents, one)) for _ in range(3)]  # type: ignore[misc]
-                full = [_timed(lambda: model.decode(latents)) for _ in range(3)]
-                found[f"frames {one}, context {context}"] = {
-                    "error": round(error, 4), "time of the whole clip's": round(median(seconds) / median(full), 2)
-                }  # fmt: skip
+    whole = model.decode(latents)
+    found: dict[str, Any] = {"autoencoder": round(float((whole - clips).abs().mean()), 4)}
+    for context in (1, 2, 3, 4):
+        model.decode_context = context  # type: ignore[misc]
+        looked = _looked_at(frames)
+        found[f"context {context}"] = round(float((model.decode(latents, looked) - whole[:, looked]).abs().mean()), 4)
     return found
 
 
-def _timed(call: Any) -> float:
-    started = time.process_time()
-    call()
-    return time.process_time() - started
+def _long(count: int, frames: int) -> torch.Tensor:
+    """Clips of the world played to and fro until they are `frames` long, which the world itself never draws."""
+    clips = torch.stack([torch.from_numpy(clip.video) for clip in world.training_clips(count, seed=5)])
+    last = clips.shape[1] - 1
+    return clips[:, [last - abs(last - i % (2 * last)) for i in range(frames)]]
+
+
+def _looked_at(frames: int) -> list[int]:
+    """The middle of each of four segments."""
+    return [frames * (2 * i + 1) // 8 for i in range(4)]
 
 
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _apart(name: str, **settings: Any) -> dict[str, float]:
+    """`measure` or `decode` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.editing", name, json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(name, settings, found, flush=True)
+    return found
+
+
+def _ratios(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {key: round(one[key] / other[key], 3) for key in one}
+
+
 def main() -> None:
-    found: dict[str, Any] = {}
-    for name, settings in SETTINGS.items():
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.editing", json.dumps(settings)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-        print(name, found[name])
-    ratios = {
-        f"{steps} steps: K = 1 against all": {
-            key: round(found[f"K = 1 of {steps} steps"][key] / found[f"all of {steps} steps"][key], 3)
-            for key in ("seconds", "peak MB")
-        }
-        for steps in (10, 20, 40)
+    steps = {name: _apart("step", settings=settings) for name, settings in SETTINGS.items()}
+    decodes = {
+        f"{what} of {frames} frames": _apart("decode", frames=frames, few=few)
+        for frames in LENGTHS
+        for what, few in (("all", False), ("four", True))
     }
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    facts = {"commit": commit.strip(), "cores": os.cpu_count(), "versions": versions()}
-    text = json.dumps({**facts, "steps": found, "ratios": ratios, "decoding": decoding()}, indent=2)
-    RESULTS.write_text(text + "\n")
-    print(text)
+    found = {
+        "steps": steps,
+        "one step with gradient against all": {
+            str(n): _ratios(steps[f"K = 1 of {n} steps"], steps[f"all of {n} steps"]) for n in (10, 20, 40)
+        },
+        "decoding": decodes,
+        "four frames against all": {
+            str(n): _ratios(decodes[f"four of {n} frames"], decodes[f"all of {n} frames"]) for n in LENGTHS
+        },
+        "default context": models.load("sprites").decode_context,
+        "error": {str(n): errors(n) for n in LENGTHS},
+    }
+    print(json.dumps(found, indent=2))
+    facts.write("editing", found)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(measure(json.loads(sys.argv[1]))))
+        print(json.dumps({"step": measure, "decode": decode}[sys.argv[1]](**json.loads(sys.argv[2]))))
     else:
         main()

@@ -8,17 +8,15 @@ Results go to ``benchmarks/results/pairs_*.json``.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import facts
 from vpo_kit import models
-from vpo_kit.evaluation.report import versions
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import tracker, world
@@ -31,8 +29,6 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.sampler import derive_seed
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class Rendered:
@@ -148,10 +144,8 @@ def _share(right: list[bool]) -> float:
 def main(name: str) -> None:
     with torch.no_grad():
         found = {"alignment": alignment, "labeller": labeller}[name]()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    text = json.dumps({"commit": commit.strip(), "versions": versions(), **found}, indent=2)
-    (RESULTS / f"pairs_{name}.json").write_text(text + "\n")
-    print(text)
+    print(json.dumps(found, indent=2))
+    facts.write(f"pairs_{name}", found)
 
 
 if __name__ == "__main__":

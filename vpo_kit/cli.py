@@ -397,15 +397,19 @@ def train_vqa(
 
 @reward_app.command("check")
 def check_reward(
-    name: Annotated[str, typer.Argument(help="a reward (vpo rewards), or package.module:Class")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="rewards (vpo rewards), or package.module:Class", show_default="all that need no download"),
+    ] = None,
     clips: Annotated[int, typer.Option(min=2, help="sprite clips to look at")] = 12,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    output: Annotated[Path | None, typer.Option(help="write the findings as JSON, too")] = None,
     set_: Set = None,
 ) -> None:
-    """Look at a reward before training on it: direction, frozen copies, gradient, batches, time, licence."""
+    """Look at rewards before training on them: direction, frozen copies, gradient, batches, time, licence."""
     from vpo_kit.commands import check_reward as command
 
-    command.run(name, clips, seed, set_ or [])
+    command.run(names or [], clips, seed, set_ or [], output)
 
 
 @reward_app.command("serve")

@@ -36,6 +36,8 @@ class RewardSpec:
     """False for a held-out judge, which no training run may see."""
     per_frame: bool = False
     """True where each frame is scored on its own: then only the frames that are looked at need be decoded."""
+    self_contained: bool = False
+    """True where all that it needs ships with the package."""
     mean: float = 0.0
     std: float = 1.0
     """Typical mean and spread over good clips: the fixed scale on which a mixture adds rewards."""

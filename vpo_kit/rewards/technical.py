@@ -76,6 +76,7 @@ class Technical(Reward):
         differentiable=True,
         per_segment=True,
         needs_prompt=False,
+        self_contained=True,
         mean=-1.0,  # 48 sprite training clips (world.training_clips(48, 0)), 21 of them flawed: -1.05 and 1.56
         std=1.6,
     )

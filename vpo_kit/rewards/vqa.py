@@ -180,6 +180,7 @@ class VQA(Reward):
         differentiable=True,
         per_segment=True,
         needs_prompt=False,
+        self_contained=True,
         mean=-1.3,  # 48 sprite training clips (world.training_clips(48, 0)), 21 of them flawed: -1.27 and 1.66
         std=1.7,
     )
@@ -212,6 +213,7 @@ class GoldVQA(VQA):
         differentiable=True,
         per_segment=True,
         needs_prompt=False,
+        self_contained=True,
         mean=-1.2,  # the same clips: -1.22 and 1.64
         std=1.6,
         for_training=False,

@@ -1,0 +1,40 @@
+"""What a result rests on beside its numbers, and where it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vpo_kit.evaluation.report import versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def facts() -> dict[str, Any]:
+    """Commit, day, machine, threads and versions."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    return {
+        "commit": commit.strip(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def write(name: str, found: Mapping[str, Any]) -> None:
+    """`found` with the facts as ``results/NAME.json``, whole or not at all."""
+    target = RESULTS / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    partial.write_text(json.dumps({**facts(), **found}, indent=2) + "\n", encoding="utf-8")
+    partial.replace(target)
