@@ -20,8 +20,9 @@ from vpo_kit.commands.recipe import Recipe
 from vpo_kit.config import dump
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import report
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate
+from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate
 from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.methods.base import Context
 from vpo_kit.models import memory
 from vpo_kit.models.base import VideoModel
@@ -80,7 +81,8 @@ def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Proce
         folder.start(run, resume=resume)  # only now: a model that does not load must leave nothing behind
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
-    measure = partial(_measure, model, plan, judges, folder, console, processes)
+    extra = [closed_forms] if run.evaluation.temporal else []
+    measure = partial(_measure, model, plan, judges, extra, folder, console, processes)
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
         before = measure(0, "before")
     encode = PromptCache(model)
@@ -119,6 +121,7 @@ def _measure(
     model: VideoModel,
     plan: Plan,
     judges: Sequence[Reward],
+    extra: Sequence[Measure],
     folder: RunFolder,
     console: Console,
     processes: Processes,
@@ -131,7 +134,7 @@ def _measure(
     where = folder.path / "samples" / f"step-{step:06d}"
     if processes.is_main and not (where / "metrics.json").is_file():
         with count_bar(console, name, len(plan.items), "videos") as tick:
-            evaluate(model, plan, judges, where, name, tick)
+            evaluate(model, plan, judges, where, name, tick, extra)
     processes.wait()
     return Evaluation.load(where)
 
