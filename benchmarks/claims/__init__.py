@@ -1,0 +1,1 @@
+"""The papers' claims, tried on the embedded model: ``python -m benchmarks.claims NAME``."""

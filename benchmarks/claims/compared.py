@@ -1,0 +1,70 @@
+"""A claim as a `vpo compare`: run it, keep its results, and set single rows against each other.
+
+A board compares each row with the base. Where a claim is about two rows, both were trained from the same seeds of
+training and measured on the same noises, so the differences are paired: `contrast`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import facts
+from benchmarks.claims import plots
+from benchmarks.claims.sets import vpo
+from vpo_kit.comparison import pooling
+from vpo_kit.comparison.plan import Row
+from vpo_kit.evaluation.evaluate import Evaluation
+
+SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
+"""The metrics that the contrasts are taken in."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What `vpo compare` is told beside ``--output``, and the pairs of rows that the claim sets against each other."""
+
+    arguments: Sequence[str]
+    contrasts: Sequence[tuple[str, str]] = ()
+    metrics: Sequence[str] = SHOWN
+
+
+def run(name: str, claim: Claim, work: Path) -> None:
+    """Train, measure, and write ``results/claims/NAME.json`` and ``.png``. Goes on where it was stopped."""
+    output = work / name
+    vpo(work, "compare", *claim.arguments, "--output", name)
+    board = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    found = {
+        "command": shlex.join(["vpo", "compare", *claim.arguments]),
+        "contrasts": [_contrast(output, board, *pair, claim.metrics) for pair in claim.contrasts],
+        **board,
+    }
+    facts.write(f"claims/{name}", found)
+    plots.board(board, claim.metrics, facts.RESULTS / "claims" / f"{name}.png")
+
+
+def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """`one` minus `other`, with the board's kind of interval."""
+    seeds = board["seeds"]
+    sides = [[_after(output, row, seed) for seed in seeds] for row in (one, other)]
+    groups = sides[0][0].groups
+    found: dict[str, Any] = {"one": one, "other": other}
+    for metric in metrics:
+        first, second = (np.array([after.metrics[metric] for after in side]) for side in sides)
+        change = pooling.pooled([0.0] * first.shape[1], (first - second).tolist(), groups)
+        found[metric] = {
+            "difference": change.difference, "low": change.low, "high": change.high, "p": change.p,
+            "by_seed": (first - second).mean(1).tolist(),
+        }  # fmt: skip
+    return found
+
+
+def _after(output: Path, row: str, seed: int) -> Evaluation:
+    folder = output / "runs" / f"{Row(row, '', {}).folder}-{seed}" / "samples"
+    return Evaluation.load(max(folder.glob("step-*")))

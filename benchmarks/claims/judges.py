@@ -1,0 +1,61 @@
+"""Which judge picks the better of n candidates: a video reward or an image reward (OnlineVPO, table 1).
+
+The candidates are samples of the base model, `COUNT` of each held-out prompt. A judge's pick is right when it is also the
+pick of the held-out judge `gold`, and it is worth what `gold` and the closed-form truth say of it.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import facts
+from vpo_kit import models
+from vpo_kit.evaluation.evaluate import Plan, measure, videos
+from vpo_kit.evaluation.statistics import paired
+from vpo_kit.models.loading import prompts_of
+from vpo_kit.prompts import read_prompts
+from vpo_kit.rewards import loading as rewards
+from vpo_kit.rewards.technical import Technical, TechnicalConfig
+
+PROMPTS, COUNT = 64, 8
+EVERYTHING = (-1e3, 1e3)
+IMAGE_BANDS = {"flicker": EVERYTHING, "noise": EVERYTHING, "motion": EVERYTHING}
+"""`technical` with these bands sees single frames only: softness and blocks."""
+
+
+def run(work: Path) -> None:
+    """Writes ``results/claims/judges.json``."""
+    model = models.load("sprites")
+    file = prompts_of("sprites", "heldout")
+    assert file is not None
+    texts = read_prompts(file)[:PROMPTS]
+    both = rewards.load([*rewards.plan("vqa", {}), *rewards.plan("gold", {})], model.device)
+    image = Technical(TechnicalConfig(**IMAGE_BANDS))
+    rows: dict[str, list[float]] = {}
+    for items, video in videos(model, Plan(texts, COUNT, model.settings, 32, seed=0)):
+        prompts = [texts[i] for i, _ in items]
+        found = measure(video, prompts, both.parts, model.settings.fps)
+        with torch.no_grad():
+            found["image"] = image(video, fps=model.settings.fps).score.tolist()
+        for key, values in found.items():
+            rows.setdefault(key, []).extend(values)
+    table = {key: np.array(values).reshape(PROMPTS, COUNT) for key, values in rows.items()}
+    found = {name: _picks(table, name) for name in ("vqa", "image", "gold")}
+    facts.write("claims/judges", {"prompts": PROMPTS, "candidates": COUNT, "seed": 0, "judges": found})
+
+
+def _picks(table: dict[str, np.ndarray], judge: str) -> dict[str, Any]:
+    """How often the judge's pick is that of `gold`, and how its picks differ from the mean candidate, by prompt."""
+    best = table[judge].argmax(1)
+    groups = range(len(best))
+    right = (best == table["gold"].argmax(1)).mean()
+    found: dict[str, Any] = {"picks as gold": round(float(right), 3), "by chance": round(1 / table["gold"].shape[1], 3)}
+    for key in ("gold", "flawed", "speed", "motion"):
+        picked = np.take_along_axis(table[key], best[:, None], 1)[:, 0]
+        change = paired(table[key].mean(1).tolist(), picked.tolist(), list(groups))
+        found[key] = {"mean": change.before, "picked": change.after, "low": change.low, "high": change.high}
+    return found

@@ -1,0 +1,83 @@
+"""The data of all claims, made once in the work folder: clips, pair sets, and pair sets with worse labels.
+
+Real clips are the world's training clips; labels come from the reward `vqa`, segment by segment.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vpo_kit.comparison.labels import link
+from vpo_kit.pairing import store
+from vpo_kit.pairing.segments import vote
+from vpo_kit.pairing.store import Pair, PairSet
+
+CLIPS = 480
+Change = Callable[[Sequence[Pair]], list[Pair]]
+
+
+def vpo(work: Path, *arguments: str) -> None:
+    """A command of the toolkit, in a process of its own, in the work folder, so that no result holds its path."""
+    subprocess.run([sys.executable, "-m", "vpo_kit", *arguments], check=True, cwd=work)
+
+
+def make(work: Path) -> None:
+    """Everything that is not there yet."""
+    if not (work / "clips" / "metadata.jsonl").is_file():
+        vpo(work, "clips", "--output", "clips", "--count", str(CLIPS))
+    prompts = work / "prompts.txt"
+    if not prompts.is_file():
+        lines = (work / "clips" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        captions = dict.fromkeys(json.loads(line)["text"] for line in lines)
+        prompts.write_text("\n".join(captions) + "\n", encoding="utf-8")
+    vpo(work, "pair", "--strategy", "guided", "--videos", "clips", "--output", "guided")
+    vpo(work, "pair", "--strategy", "independent", "--prompts", "prompts.txt", "--output", "independent")
+    guided = store.read(work / "guided")
+    for name, change in CHANGES.items():
+        _derive(guided, change(guided.pairs), work / name)
+    for name, seconds in (("short", 0.25), ("long", 1.0)):
+        _derive(guided, guided.pairs, work / name)
+        if store.read(work / name).facts["labels"]["segment_seconds"] != seconds:
+            vpo(work, "label", name, "--set", f"labelling.segment_seconds={seconds}")
+
+
+def flipped(share: float) -> Change:
+    """Every label that is no tie turned round with probability `share`, the draw fixed by the pair's place."""
+
+    def change(pairs: Sequence[Pair]) -> list[Pair]:
+        draw = random.Random(0)
+        found = []
+        for pair in pairs:
+            signs = [-1 if draw.random() < share else 1 for _ in pair.segments]
+            labels = [sign * label for sign, label in zip(signs, pair.labels or (), strict=True)]
+            found.append(pair.model_copy(update={"labels": labels, "label": vote(labels)}))
+        return found
+
+    return change
+
+
+def _half(pairs: Sequence[Pair]) -> list[Pair]:
+    return list(pairs[::2])
+
+
+def _voted(pairs: Sequence[Pair]) -> list[Pair]:
+    """Every segment takes the label of the whole clip."""
+    return [pair.model_copy(update={"labels": [pair.label or 0] * len(pair.segments)}) for pair in pairs]
+
+
+CHANGES: dict[str, Change] = {"flip20": flipped(0.2), "flip40": flipped(0.4), "half": _half, "voted": _voted}
+
+
+def _derive(guided: PairSet, pairs: Sequence[Pair], target: Path) -> None:
+    """A set of the same files with other labels."""
+    if (target / "metadata.jsonl").is_file():
+        return
+    for pair in pairs:
+        for name in pair.files:
+            link(guided.path / name, target / name)
+    store.write(target, {**guided.facts, "pairs": len(pairs)}, pairs)
