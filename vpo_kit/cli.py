@@ -388,11 +388,12 @@ def train_vqa(
     kind: Annotated[Literal["vqa", "gold"], typer.Option(help="gold is the held-out judge")] = "vqa",
     steps: Annotated[int, typer.Option(min=1)] = 1250,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    attacks: Annotated[bool, typer.Option(help="train against gradient attacks, too")] = True,
 ) -> None:
     """Train the built-in video quality judge on procedural clips."""
     from vpo_kit.rewards import train_vqa as command
 
-    command.train(kind, output, steps, seed)
+    command.train(kind, output, steps, seed, attacks=attacks)
 
 
 @reward_app.command("check")

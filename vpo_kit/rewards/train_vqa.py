@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,7 +42,7 @@ class Recipe:
     rate: float
     num_contents: int = 6
     average: float = 0.995
-    attack_every: int = 4
+    attack_every: int = 4  # steps; 0 trains without attacks
     warmup: int = 60
 
 
@@ -157,9 +157,14 @@ def attack_loss(judge: FrameJudge, batch: Batch, scores: Tensor) -> Tensor:
     return 0.5 * over.mean() + 0.15 * functional.smooth_l1_loss(rise, torch.zeros_like(rise))
 
 
-def train(kind: Kind, out: Path, steps: int = 1250, seed: int = 0, num_measured: int = 60) -> Measured:
-    """Train a judge into `out` (``<kind>.safetensors``, ``.json``, ``.jsonl``); resumable."""
-    recipe = RECIPES[kind]
+def train(
+    kind: Kind, out: Path, steps: int = 1250, seed: int = 0, num_measured: int = 60, *, attacks: bool = True
+) -> Measured:
+    """Train a judge into `out` (``<kind>.safetensors``, ``.json``, ``.jsonl``); resumable.
+
+    Without `attacks` the network sees clean and degraded clips alone: what training against attacks is worth.
+    """
+    recipe = RECIPES[kind] if attacks else replace(RECIPES[kind], attack_every=0)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1_000 * seed + recipe.corpus_seed)
     judge = FrameJudge(recipe.shape).to(memory_format=torch.channels_last)
@@ -185,6 +190,7 @@ def train(kind: Kind, out: Path, steps: int = 1250, seed: int = 0, num_measured:
         "steps": steps,
         "seed": seed,
         "corpus_seed": recipe.corpus_seed,
+        "attack_every": recipe.attack_every,
         "torch": torch.__version__,
     }
     return finish(final, out / f"{kind}.safetensors", facts | {"python": platform.python_version()}, num_measured)
@@ -212,7 +218,7 @@ def _step(judge: FrameJudge, optimiser: torch.optim.Optimizer, recipe: Recipe, s
     with torch.autocast("cpu", torch.bfloat16):
         frames = judge(batch.video.flatten(0, 1)).float().unflatten(0, batch.video.shape[:2])
         named = losses(frames, batch)
-        if step >= 3 * recipe.warmup and step % recipe.attack_every == 0:
+        if recipe.attack_every and step >= 3 * recipe.warmup and step % recipe.attack_every == 0:
             named["attack"] = attack_loss(judge, batch, pool(frames))
     optimiser.zero_grad()
     total = torch.stack(list(named.values())).sum()
