@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -639,6 +640,28 @@ def test_the_example_serves_from_another_environment() -> None:
     torch.testing.assert_close(found, VIDEO.mul(255).round().flatten(1).mean(1))
     code = [line for line in example.read_text().splitlines() if line.strip()]
     assert len(code) < 45
+
+
+def test_the_visionreward_example(tmp_path: Path) -> None:
+    """In a folder that looks like a checkout of VisionReward, with its function `score` and another model behind it."""
+    for name in ("server.py", "visionreward.py"):
+        shutil.copy(ROOT / "examples" / "reward_server" / name, tmp_path)
+    (tmp_path / "inference-video.py").write_text(
+        "import imageio.v3 as imageio\n\ndef score(video_path, prompt):\n"
+        "    return len(imageio.imread(video_path)) + len(prompt)\n"
+    )
+    port = free_port()
+    command = [sys.executable, "visionreward.py", str(port)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={"VPO_REWARD_TOKEN": TOKEN, "PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            reward = remote(f"http://127.0.0.1:{port}", retries=8)
+            found = reward(VIDEO, ["four", "a", "b", "c", "d"], fps=8).score
+        finally:
+            server.terminate()
+    assert reward.spec.needs_prompt
+    assert found.tolist() == [VIDEO.shape[1] + n for n in (4, 1, 1, 1, 1)]
 
 
 # -- a run
