@@ -34,7 +34,6 @@ class Family:
     negative: bool = True  # guidance needs a negative prompt
     scale_name: str = "guidance_scale"
     plain_lora: bool = True  # the pipeline class of diffusers loads LoRA files
-    trains: bool = True
     attributes: dict[str, int] = field(default_factory=dict)  # of the pipeline, made smaller to be fast
 
     def run(
@@ -269,7 +268,7 @@ SHORT = {"tokenizer_max_length": 24, "tokenizer_2_max_length": 16, "vision_num_s
 FAMILIES = {
     "wan2.1": Family(wan, more=TEXT),
     "wan2.2-5b": Family(lambda: wan(expand_timesteps=True), more=TEXT),
-    "wan2.2-a14b": Family(lambda: wan(boundary_ratio=0.875), more=TEXT, trains=False),
+    "wan2.2-a14b": Family(lambda: wan(boundary_ratio=0.875), more=TEXT),
     "ltx": Family(ltx, 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)),
     "ltx0.9.1": Family(
         lambda: ltx(timed=True), 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)

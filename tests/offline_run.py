@@ -59,12 +59,13 @@ def run(
     steps: int,
     method: str = "dense",
     settings: dict[str, Any] | None = None,
+    experts: Any = None,
     **values: Any,
 ) -> list[dict[str, float]]:
     """Train from wherever `folder` stands; the model is left as it was found."""
     defaults = {"method": method, "steps": steps, "batch_size": 4, "checkpoints": {"every": 2, "keep": 3}}
     recipe = config.build({**defaults, "optimiser": {"lr": 1e-2}, "validation": {"every": 2, "share": 0.25}, **values})
-    policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
+    policy = LoraPolicy(model, Lora(rank=4, alpha=8, experts=experts), seed=0)
     try:
         kind = METHODS.load(method)
         chosen = kind.Config(**({} if method == "sft" else {"beta": 20.0}), **(settings or {}))
@@ -84,7 +85,8 @@ def run(
         )  # fmt: skip
         return train(job)
     finally:
-        model.network.delete_adapters(["default"])
+        for network in policy.networks.values():
+            network.delete_adapters(["default"])
 
 
 if __name__ == "__main__":

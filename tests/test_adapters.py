@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel, add_methods
 from vpo_kit.registry import MODELS
-from vpo_kit.sampler import Guidance, PartialStart, draw_noise, sample
+from vpo_kit.sampler import Guidance, PartialStart, draw_noise, draw_times, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
 
@@ -33,7 +34,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 TWO = [PROMPTS[0], "a blue square circling quickly"]
 NEGATIVE = "blurry"
-TRAINED = [name for name, family in FAMILIES.items() if family.trains]
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,26 @@ def case(cases: Cases, request: pytest.FixtureRequest) -> Case:
     return cases[request.param]
 
 
-@pytest.fixture(params=TRAINED)
+@pytest.fixture(params=FAMILIES)
 def trained(cases: Cases, request: pytest.FixtureRequest) -> Iterator[tuple[Case, LoraPolicy]]:
     """A family with a LoRA on its shared model, taken off again afterwards."""
     found = cases[request.param]
     policy = LoraPolicy(found.model, Lora(rank=2, alpha=4), seed=0)
     yield found, policy
-    if getattr(found.model.network, "peft_config", {}):
-        found.model.network.delete_adapters(["default"])
+    remove(policy)
+
+
+def remove(policy: LoraPolicy) -> None:
+    for network in policy.networks.values():
+        if getattr(network, "peft_config", {}):
+            network.delete_adapters(["default"])
+
+
+def times_of(model: VideoModel, seed: int) -> Tensor:
+    """A training time of each network."""
+    return torch.cat([
+        draw_times(model.schedule, [seed], wanted=partial(model.belongs, name=name)) for name in model.networks
+    ])  # fmt: skip
 
 
 def move(policy: LoraPolicy, by: float = 0.05) -> None:
@@ -98,11 +110,17 @@ def move(policy: LoraPolicy, by: float = 0.05) -> None:
             parameter.add_(by * torch.randn(parameter.shape, generator=generator))
 
 
-def check_gradients(policy: LoraPolicy) -> None:
-    gradients = {n: p.grad for n, p in policy.model.network.named_parameters() if ".lora_B.default." in n}
-    assert all(g is not None and g.isfinite().all() for g in gradients.values())
-    silent = [n for n, g in gradients.items() if g is not None and not g.any()]
-    assert not silent, silent
+def check_gradients(policy: LoraPolicy, names: Collection[str]) -> None:
+    """Every layer of the networks `names` has one, and no other network any."""
+    for name, network in policy.networks.items():
+        gradients = {n: p.grad for n, p in network.named_parameters() if ".lora_B.default." in n}
+        if name not in names:
+            assert all(gradient is None for gradient in gradients.values())
+            continue
+        assert gradients
+        assert all(g is not None and g.isfinite().all() for g in gradients.values())
+        silent = [n for n, g in gradients.items() if g is not None and not g.any()]
+        assert not silent, silent
 
 
 def test_the_table_names_every_family(cases: Cases) -> None:
@@ -175,26 +193,27 @@ def test_decoding_single_frames(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_dpo_step(trained: tuple[Case, LoraPolicy]) -> None:
+    """A pair at a time of each network, in one batch."""
     case, policy = trained
-    model, schedule = case.model, case.model.schedule
-    x = draw_noise(case.shape, [1, 2])
-    t = schedule.sample_t(1, torch.Generator().manual_seed(3)).expand(2)
-    eps = draw_noise(case.shape, [4]).expand_as(x)
+    model, schedule, count = case.model, case.model.schedule, len(case.model.networks)
+    x = draw_noise(case.shape, range(2 * count))
+    t = times_of(model, 3).repeat(2)
+    eps = draw_noise(case.shape, range(10, 10 + count)).repeat(2, 1, 1, 1, 1)
     x_t, target, time = schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t)
-    conditions = model.encode_prompts(TWO[:1]).expand(2)
+    conditions = model.encode_prompts(TWO[:1]).expand(2 * count)
 
     def loss() -> Tensor:
         with torch.no_grad(), policy.reference():
             reference = losses.frame_errors(model.predict(x_t, time, conditions), target)
         own = losses.frame_errors(model.predict(x_t, time, conditions), target)
-        errors = losses.PairErrors(own[:1], own[1:], reference[:1], reference[1:])
+        errors = losses.PairErrors(*own.chunk(2), *reference.chunk(2))
         config = losses.PreferenceConfig(beta=100)
-        return losses.preference_loss(errors, torch.ones(1), config).value.mean()
+        return losses.preference_loss(errors, torch.ones(count), config).value.mean()
 
     value = loss()
     assert value.item() == pytest.approx(math.log(2), abs=1e-6)  # policy = reference
     value.backward()
-    check_gradients(policy)
+    check_gradients(policy, model.networks)
     with torch.no_grad():
         for parameter in policy.parameters:
             assert parameter.grad is not None
@@ -214,21 +233,22 @@ def test_truncated_gradient(trained: tuple[Case, LoraPolicy], start: str) -> Non
     )  # fmt: skip
     assert seen == ([False, True] if partial else [False, False, False, True])
     model.decode(latents, frames=[case.family.frames - 1]).square().mean().backward()
-    check_gradients(policy)
+    last = model.new_scheduler(4, case.shape).timesteps[-1:]
+    check_gradients(policy, [name for name in model.networks if model.belongs(last, name).all()])
 
 
 def test_lora_round_trip(trained: tuple[Case, LoraPolicy], tmp_path: Path) -> None:
     case, policy = trained
     model, x = case.model, draw_noise(case.shape, [8, 9])
     conditions = model.encode_prompts(TWO)
-    time = model.schedule.network_time(model.schedule.sample_t(2, torch.Generator().manual_seed(1)))
+    time = model.schedule.network_time(torch.cat([times_of(model, 1), times_of(model, 2)])[:2])
     with torch.no_grad():
         base = model.predict(x, time, conditions)
         move(policy)
         ours = model.predict(x, time, conditions)
-        assert float((ours - base).abs().max()) > 1e-3
+        assert all(float(change.abs().max()) > 1e-3 for change in ours - base)
         policy.export(tmp_path)
-        model.network.delete_adapters(["default"])
+        remove(policy)
         with loaded(model, tmp_path):
             torch.testing.assert_close(model.predict(x, time, conditions), ours, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(model.predict(x, time, conditions), base)
@@ -237,8 +257,8 @@ def test_lora_round_trip(trained: tuple[Case, LoraPolicy], tmp_path: Path) -> No
 
 
 def in_diffusers_alone(case: Case, folder: Path) -> Any:
-    """A fresh pipeline of diffusers with the LoRA, in the three ways of docs/models.md: by itself, by its network
-    (HunyuanVideo 1.5), or after a line of ours (ModelScope).
+    """A fresh pipeline of diffusers with the LoRA, in the four ways of docs/models.md: by itself, by its network
+    (HunyuanVideo 1.5), after a line of ours (ModelScope), or a file for each expert (Wan 2.2 A14B).
     """
     pipeline = type(case.plain).from_pretrained(case.folder)
     network = pipeline.components[case.model.network_name]
@@ -249,6 +269,10 @@ def in_diffusers_alone(case: Case, folder: Path) -> Any:
         return pipeline
     if ways == (True, False):
         add_methods(network, PeftAdapterMixin)
+    if case.model.experts:
+        pipeline.load_lora_weights(str(folder), weight_name="high_noise.safetensors")
+        pipeline.load_lora_weights(str(folder), weight_name="low_noise.safetensors", load_into_transformer_2=True)
+        return pipeline
     pipeline.load_lora_weights(str(folder))
     return pipeline
 
@@ -274,7 +298,7 @@ def test_lora_of_another_family_is_refused(cases: Cases, tmp_path: Path) -> None
         model = cases[source].model
         policy = LoraPolicy(model, Lora(rank=2, alpha=4), seed=0)
         policy.export(tmp_path / source)
-        model.network.delete_adapters(["default"])
+        remove(policy)
         for target in targets:
             with (
                 pytest.raises(ModelError, match=r"is the LoRA of another model: \d+ of its \d+ weights have") as caught,
@@ -284,8 +308,8 @@ def test_lora_of_another_family_is_refused(cases: Cases, tmp_path: Path) -> None
             assert "\n" not in str(caught.value)
 
 
-def test_two_experts(cases: Cases, tmp_path: Path) -> None:
-    """A noise level belongs to one expert, also when a batch has both; a LoRA on two experts is refused."""
+def test_two_experts(cases: Cases) -> None:
+    """A noise level belongs to one expert, also when a batch has both."""
     case = cases["wan2.2-a14b"]
     model, x = case.model, draw_noise(case.shape, [1, 2, 3])
     conditions = model.encode_prompts(TWO[:1]).expand(3)
@@ -293,8 +317,6 @@ def test_two_experts(cases: Cases, tmp_path: Path) -> None:
     for expert, rows in ((model.pipeline.transformer, [0, 2]), (model.pipeline.transformer_2, [1])):
         alone = expert(x[rows], t[rows], conditions[rows].tensors["embeds"], return_dict=False)[0]
         torch.testing.assert_close(model.predict(x, t, conditions)[rows], alone)
-    with pytest.raises(ModelError, match="two experts, and so far they can only be sampled"):
-        LoraPolicy(model, Lora(rank=2, alpha=4), seed=0)
 
 
 def test_default_settings_follow_the_variant(cases: Cases) -> None:
@@ -400,7 +422,7 @@ def test_missing_shard_is_one_line(cases: Cases, tmp_path: Path) -> None:
     assert len(shards) > 1
     assert models.load(str(folder)).device.type == "cpu"
     shards[-1].unlink()
-    with pytest.raises(ModelError, match="cannot load") as caught:
+    with pytest.raises(ModelError, match="lacks") as caught:
         models.load(str(folder))
     assert "\n" not in str(caught.value)
     assert shards[-1].name in str(caught.value)

@@ -25,7 +25,7 @@ LAYERS = [
     {"pairing"},
     {"methods"},
     {"training", "evaluation"},
-    {"comparison"},
+    {"comparison", "planning"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -77,7 +77,7 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
 
 
 COMMANDS = [
-    "", "train", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "export", "compare",
+    "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "export", "compare",
     "pair", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward serve", "reward train-vqa",
 ]  # fmt: skip

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models import attention_dispatch
+from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 
 from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
-from vpo_kit.config import Lora
-from vpo_kit.errors import ConfigError
+from vpo_kit.commands import recipe
+from vpo_kit.config import Lora, build
+from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models import loading, memory
 from vpo_kit.models.base import VideoModel
+from vpo_kit.rewards.parts.weights import read_state
 from vpo_kit.sampler import draw_noise, sample
 from vpo_kit.training.lora import LoraPolicy
 
@@ -185,11 +190,11 @@ def test_what_a_family_cannot_do_is_one_line(tmp_path: Path, monkeypatch: pytest
 
 
 def test_attention_backends_that_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("xformers", "flash"):
+    for name in ("xformers", "flash", "sage"):
         with pytest.raises(ConfigError, match=f"^attention: {name} is not installed: pip install"):
             loading.check_attention(name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace())
-    for name in ("xformers", "flash"):
+    for name in ("xformers", "flash", "sage"):
         with pytest.raises(ConfigError, match=f"^attention: {name} needs a CUDA device"):
             loading.check_attention(name)
     monkeypatch.setattr(loading, "check_attention", lambda *_: None)  # as on a machine that has everything
@@ -199,11 +204,112 @@ def test_attention_backends_that_cannot_run(tmp_path: Path, monkeypatch: pytest.
             models.load(str(tmp_path / name), attention="xformers")
         with pytest.raises(ConfigError, match="masks its tokens, which flash cannot"):
             models.load(str(tmp_path / name), attention="flash")
+    for name in ("flash", "sage"):  # diffusers' own word, where a package is too old for it
+        with pytest.raises(ConfigError, match=f"^attention: {name} cannot be used .*too old"):
+            load("wan2.1", tmp_path / name, attention=name)
 
 
 def test_flash_takes_no_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ConfigError, match=r"^attention: flash takes no float32"):
-        loading.check_attention("flash", "float32")
-    loading.check_attention("flash", "bfloat16")
+    for name in ("flash", "sage"):
+        with pytest.raises(ConfigError, match=f"^attention: {name} takes no float32"):
+            loading.check_attention(name, "float32")
+        loading.check_attention(name, "bfloat16")
+
+
+def test_sage_only_samples(tiny_wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With diffusers' registry, in which exact attention that counts its calls stands for sage's kernel: it runs in the
+    sampler's steps without a graph, and never in a pass of a loss, recomputed or of the reference.
+    """
+    calls, registry = [0], attention_dispatch._AttentionBackendRegistry
+    native = registry._backends[AttentionBackendName.NATIVE]
+
+    def kernel(*args: object, **kwargs: object) -> object:
+        calls[0] += 1
+        return native(*args, **kwargs)
+
+    monkeypatch.setitem(registry._backends, AttentionBackendName.SAGE, kernel)
+    monkeypatch.setattr(attention_dispatch, "_CAN_USE_SAGE_ATTN", True)
+    monkeypatch.setattr(loading, "check_attention", lambda *_: None)
+    model = models.load(str(tiny_wan), attention="sage")
+    assert registry.get_active_backend()[0] == AttentionBackendName.NATIVE  # of all modules without a choice
+    plain = models.load(str(tiny_wan))
+    noise, prompts = draw_noise(model.latent_shape(9, 32, 32), [1]), PROMPTS[:1]
+    with torch.no_grad():
+        videos = [sample(m, m.encode_prompts(prompts), noise=noise, steps=3) for m in (model, plain)]
+    assert torch.equal(*videos)
+    assert calls == [3 * 4]  # steps, and two attentions in each of two blocks
+    policy = moved(LoraPolicy(model, Lora(rank=2, alpha=4), seed=0))
+    memory.tune(model, gradient_checkpointing=True)
+    gradient(policy, "wan2.1")
+    with torch.no_grad(), policy.reference():
+        model.predict(noise, torch.tensor([500.0]), model.encode_prompts(prompts))
+    assert calls == [3 * 4]
+    latents = sample(model, model.encode_prompts(prompts), noise=noise, steps=3, grad_steps=1)
+    latents.square().mean().backward()  # type: ignore[no-untyped-call]
+    assert calls == [5 * 4]
+    with pytest.raises(ConfigError, match=r"^compile: attention sage cannot be compiled"):
+        recipe.check(build({"attention": "sage", "compile": True, "dtype": "bfloat16"}))
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder", "vae"])
+def test_weight_files_that_are_missing_or_damaged(part: str, tmp_path: Path) -> None:
+    """Of a checkpoint in shards, in each part of a pipeline: one line with the file and what to do."""
+    torch.manual_seed(0)
+    FAMILIES["wan2.1"].build().save_pretrained(tmp_path, safe_serialization=True, max_shard_size="40KB")
+    models.load(str(tmp_path))
+    shards = sorted((tmp_path / part).glob("*-of-*.safetensors"))
+    shard = shards[1]
+    raw = shard.read_bytes()
+
+    def problem() -> str:
+        with pytest.raises(ModelError) as caught:
+            models.load(str(tmp_path))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    shard.unlink()
+    lacks = f"{tmp_path / part} lacks {shard.name}, 1 of its {len(shards)} weight files: "
+    assert problem() == lacks + "copy or download the model again"
+    shard.write_bytes(raw[: len(raw) // 2])
+    assert problem() == f"{shard} is damaged or cut short: copy or download the model again"
+    shard.write_bytes(raw)
+    (listing,) = (tmp_path / part).glob("*.index.json")
+    text = listing.read_text()
+    listing.write_text(text[: len(text) // 2])
+    assert problem() == f"{listing} is damaged: copy or download the model again"
+    listing.write_text(text)
+    models.load(str(tmp_path))
+
+
+def test_one_weight_file_that_is_cut_short(tmp_path: Path) -> None:
+    load("wan2.1", tmp_path)
+    file = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ModelError, match=f"^{re.escape(str(file))} is damaged or cut short: copy or download"):
+        models.load(str(tmp_path))
+
+
+def test_a_dtype_that_the_device_lacks(tiny_wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it does is tried, with the operation that is missing where one is: a convolution over video."""
+    for name in ("float32", "bfloat16", "float16"):
+        loading.check_dtype(name, torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"^dtype: cpu here cannot calculate in float8_e4m3fn: use float32"):
+        loading.check_dtype("float8_e4m3fn", torch.device("cpu"))
+    monkeypatch.setattr(torch, "bfloat16", torch.float8_e5m2)
+    with pytest.raises(ConfigError, match=r"^dtype: cpu here cannot calculate in bfloat16: use float32"):
+        models.load(str(tiny_wan), dtype="bfloat16")
+
+
+def test_damaged_weights_of_a_judge_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"nothing")
+    (tmp_path / "b.pt").write_bytes(b"nothing")
+    torch.save({"x": SimpleNamespace()}, tmp_path / "c.pt")
+    for name in ("a.safetensors", "b.pt", "c.pt"):
+        with pytest.raises(ModelError) as caught:
+            read_state(tmp_path / name)
+        text = f"cannot read the weights {tmp_path / name}: it is damaged or holds more than tensors"
+        assert str(caught.value) == text
+    with pytest.raises(ModelError, match=r"cannot read the weights .*missing\.pt: No such file or directory"):
+        read_state(tmp_path / "missing.pt")

@@ -141,12 +141,13 @@ def test_low_memory_halves_what_the_graph_holds() -> None:
                 live -= size(tensor)
                 return tensor
 
-            pairs = noised(model, first, second, prompts, [5])
+            pairs = noised(member.policy, first, second, prompts, [5])
             reference = reference_errors(member.policy, pairs)
             with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
                 output = step_output(
-                    member.policy, pairs, reference, lambda e: ((e.first - e.second).mean(), {}), low_memory=flag
-                )
+                    member.policy, pairs, reference, lambda e: ((e.first - e.second).mean(), {}), Processes(),
+                    low_memory=flag,
+                )  # fmt: skip
                 member.gradients(output)
             held[flag] = peak
     finally:
@@ -188,7 +189,7 @@ def test_kept_reference_errors_change_nothing(model: VideoModel, pairs: Path, tm
 
         tensors = source.tensors([index])
         encoded = model.encode_prompts([source.prompts[index]])
-        again = noised(model, tensors["first"], tensors["second"], encoded, [derive_seed(0, "fixed", index, number)])
+        again = noised(policy, tensors["first"], tensors["second"], encoded, [derive_seed(0, "fixed", index, number)])
         torch.testing.assert_close(torch.cat(reference_errors(policy, again)), value)
     finally:
         model.network.delete_adapters(["default"])
@@ -311,10 +312,12 @@ def test_errors_are_those_of_both_networks(model: VideoModel) -> None:
     first, second = draw_noise(SHAPE, [1, 2])[:, None]
     policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
     try:
-        pairs = noised(model, first, second, model.encode_prompts(["a red circle"]), [5])
+        pairs = noised(policy, first, second, model.encode_prompts(["a red circle"]), [5])
         reference = reference_errors(policy, pairs)
         seen: list[PairErrors] = []
-        step_output(policy, pairs, reference, lambda e: (seen.append(e), (e.first.sum(), {}))[1], low_memory=False)
+        step_output(
+            policy, pairs, reference, lambda e: (seen.append(e), (e.first.sum(), {}))[1], Processes(), low_memory=False
+        )
         torch.testing.assert_close(seen[0].first.detach(), reference[0])
         assert float(reference[0].min()) > 0
     finally:

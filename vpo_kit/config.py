@@ -6,6 +6,7 @@ checks them once the registry has loaded it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -36,10 +37,17 @@ class Sampling(Section):
     batch_size: int = Field(24, ge=1, description="videos sampled at once")
 
 
+EXPERTS = ("high_noise", "low_noise")
+"""What the networks of a model with two are called; the files of their LoRAs have it in their names."""
+
+
 class Lora(Section):
     rank: int = Field(16, ge=1)
     alpha: float = Field(16.0, gt=0)
     targets: list[str] | None = Field(None, description="linear layers by name; default: the model family's")
+    experts: Literal["both", "high_noise", "low_noise"] | None = Field(
+        None, description="of a model with two (Wan 2.2 A14B): which are trained; default: both"
+    )
     init: Path | None = Field(
         None, description="run, LoRA folder or file to start from, which is then the reference; sets rank and alpha"
     )
@@ -48,6 +56,9 @@ class Lora(Section):
 class Optimiser(Section):
     """AdamW with a linear warm-up, then a constant rate."""
 
+    name: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit keeps its two averages in eight bits; needs the extra quantised"
+    )
     lr: float = Field(1.5e-3, gt=0, description="for the embedded model, found by experiment; recipes set their own")
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(5, ge=0)
@@ -101,13 +112,20 @@ class Run(Section):
     model: str = "sprites"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["auto", "sdpa", "xformers", "flash"] = Field(
-        "auto", description="xformers is an extra, flash is the package flash-attn; both for CUDA only"
+    attention: Literal["auto", "sdpa", "xformers", "flash", "sage"] = Field(
+        "auto", description="xformers is an extra, flash and sage are packages; for CUDA only; sage samples, no more"
     )
     gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
     compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
     vae: list[Literal["slicing", "tiling"]] = Field(
         [], description="the autoencoder takes one video at a time, or pieces of the picture: less memory, slower"
+    )
+    offload: bool = Field(
+        False, description="text encoder, autoencoder and rewards are on the GPU only while they are used"
+    )
+    quantise: Literal["none", "int8"] = Field("none", description="the frozen network's weights; extra: quantised")
+    cache: Path | None = Field(
+        None, description="folder for prompts' embeddings and clips' latents, for all runs; default: in memory only"
     )
     prompts: Path | None = Field(None, description="one prompt a line; default: the model's own training prompts")
     pairs: Path | None = Field(None, description="a pair set, for methods that learn from pairs")
@@ -144,16 +162,30 @@ class Run(Section):
 def read_file(path: Path) -> dict[str, Any]:
     """A recipe as nested dictionaries. Raises `ConfigError`."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: a recipe is a mapping of names to values")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data from YAML. Raises `ValueError` for everything else, also for a value that holds itself and for text
+    that cannot be written as UTF-8.
+    """
+    try:
+        found = yaml.safe_load(text)
+        json.dumps(found, ensure_ascii=False, default=str).encode()
+    except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:  # the last three of tags that do not fit
+        raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    return found
 
 
 def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -165,8 +197,8 @@ def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not all(parts):
             raise ConfigError(f"--set {text!r}: write it as section.field=value")
         try:
-            leaf = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            leaf = parse_yaml(value)
+        except ValueError as error:
             raise ConfigError(f"--set {text!r}: {' '.join(str(error).split())}") from error
         for part in reversed(parts):
             leaf = {part: leaf}

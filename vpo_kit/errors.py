@@ -35,6 +35,10 @@ class CheckpointError(VpoError):
     """No checkpoint of a run can be used."""
 
 
+class LostProcessError(VpoError):
+    """Another process of the run has ended or does not answer."""
+
+
 class HealthError(VpoError):
     """A run was stopped by a health check; `check` is the name by which it can be turned off."""
 

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vpo_kit.errors import ModelError
 from vpo_kit.schedule import Schedule
+
+SAMPLING: ContextVar[bool] = ContextVar("sampling", default=False)
+"""True in a step of `sample` that builds no graph: what it predicts enters a video, and no loss."""
 
 Callback = Callable[[int, Tensor], None]
 
@@ -79,10 +86,39 @@ def step_generators(noise: Tensor) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(derive_seed("step", str(row.tolist()))) for row in rows]
 
 
-def draw_times(schedule: Schedule, seeds: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Training times ``[len(seeds)]``: entry ``i`` depends on ``seeds[i]`` alone, and not on its noise."""
+def draw_times(
+    schedule: Schedule,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+    *,
+    wanted: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Training times ``[len(seeds)]``: entry ``i`` depends on ``seeds[i]`` alone, and not on its noise.
+
+    With `wanted`, which gets times in the network's own units, only those for which it is true: the same distribution,
+    restricted. Raises `ModelError` where there are next to none.
+    """
     generators = [torch.Generator().manual_seed(derive_seed(seed, "t")) for seed in seeds]
-    return torch.cat([schedule.sample_t(1, generator) for generator in generators]).to(device)
+    return torch.cat([_draw_time(schedule, generator, wanted) for generator in generators]).to(device)
+
+
+def _draw_time(schedule: Schedule, generator: torch.Generator, wanted: Callable[[Tensor], Tensor] | None) -> Tensor:
+    for count in (1, *[1000] * 100):
+        t = schedule.sample_t(count, generator)
+        if wanted is not None:
+            t = t[wanted(schedule.network_time(t))]
+        if len(t):
+            return t[:1]
+    raise ModelError("no training time belongs to the expert that is trained: train the other one, or both")
+
+
+@contextmanager
+def _only_sampling() -> Iterator[None]:
+    token = SAMPLING.set(True)
+    try:
+        yield
+    finally:
+        SAMPLING.reset(token)
 
 
 def sample(
@@ -114,33 +150,35 @@ def sample(
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     drawing = {"generator": step_generators(noise)} if takes_generator else {}
 
-    def step(x_t: Tensor, t: Tensor) -> Tensor:
-        return _guided(model, x_t, t, conditions, guidance)
+    # each pass by itself, so that one pass's graph is held at a time and a detached pass does not run again
+    checkpointed = partial(checkpoint, model.predict, use_reentrant=False)
 
     for i, t in enumerate(timesteps):
         if i < graph_from or not torch.is_grad_enabled():
-            with torch.no_grad():
-                prediction = step(latents, t)
+            with torch.no_grad(), _only_sampling():
+                prediction = _guided(model.predict, latents, t, conditions, guidance)
         else:
-            prediction = checkpoint(step, latents, t, use_reentrant=False)
+            prediction = _guided(checkpointed, latents, t, conditions, guidance)
         latents = scheduler.step(prediction, t, latents, return_dict=False, **drawing)[0]
         if callback is not None:
             callback(i, latents)
     return latents
 
 
-def _guided(model: Denoiser, x_t: Tensor, t: Tensor, conditions: Any, guidance: Guidance | None) -> Tensor:
+def _guided(
+    predict: Callable[[Tensor, Tensor, Any], Tensor], x_t: Tensor, t: Tensor, conditions: Any, guidance: Guidance | None
+) -> Tensor:
     """One prediction. The branches of guidance go through the network one after the other, as in the pipelines, so
     that the arithmetic is theirs; in one batch the last bits could differ, and guidance multiplies differences.
     """
     count = len(x_t)
     if guidance is None or guidance.scale == 1:
-        return model.predict(x_t, t.expand(count), conditions)
+        return predict(x_t, t.expand(count), conditions)
     embedded = conditions.with_guidance(guidance.scale)
     if embedded is not None:  # a network distilled from guidance: it takes the scale, in one pass
-        return model.predict(x_t, t.expand(count), embedded)
-    positive = model.predict(x_t, t.expand(count), conditions)
+        return predict(x_t, t.expand(count), embedded)
+    positive = predict(x_t, t.expand(count), conditions)
     negative = guidance.negative if len(guidance.negative) == count else guidance.negative.expand(count)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not guidance.detached):
-        unconditional = model.predict(x_t, t.expand(count), negative)
+        unconditional = predict(x_t, t.expand(count), negative)
     return unconditional + guidance.scale * (positive - unconditional)

@@ -55,7 +55,8 @@ class Bench:
 
     def __init__(self, request: Request) -> None:
         self.request, self.console = request, Console()
-        self.loras = dict(zip(_names(request.runs), map(loras.weights_of, request.runs), strict=True))
+        self.loras = dict(zip(_names(request.runs), request.runs, strict=True))
+        self._files = {label: list(loras.weights_of(path).values()) for label, path in self.loras.items()}
         self.name = request.model or _model_of(request.runs[0])
         file = request.prompts or prompts_of(self.name, "heldout")
         if file is None:
@@ -74,8 +75,8 @@ class Bench:
             "versions": report.versions(),
         }  # fmt: skip
         self._begun = self.folder.begun(self.facts)
-        for label, lora in self.loras.items():
-            self.folder.check_source(label, lora)
+        for label, files in self._files.items():
+            self.folder.check_source(label, files)
 
     @property
     def labels(self) -> list[str]:
@@ -121,7 +122,7 @@ class Bench:
             raise ConfigError(f"the sampling settings of {self.name} have changed: give another --output")
         judges, where = self.judges, self.folder.videos(label)
         extra: list[Measure] = [closed_forms, Consistency(self.dino, judges)]
-        self.folder.claim(label, lora)
+        self.folder.claim(label, self._files.get(label, []))
         with count_bar(self.console, label, len(self.plan.items), "videos") as tick:
             if lora is None:
                 return evaluate(self.model, self.plan, judges, where, label, tick, extra)

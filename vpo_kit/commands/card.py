@@ -18,6 +18,7 @@ from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.loading import EMBEDDED
 from vpo_kit.rewards.base import RewardSpec
+from vpo_kit.training.lora import file_name
 
 SHOWN = 5
 """Held-out prompts on the card."""
@@ -90,8 +91,9 @@ def _use(name: str, model: VideoModel) -> str:
     lines = [f"from diffusers import {family}"]
     if name in EMBEDDED:
         lines += ["from vpo_kit.models.loading import EMBEDDED"]
-    load = 'pipe.load_lora_weights("path/to/this/folder")'
-    if not hasattr(getattr(diffusers, type(model.network).__name__), "load_lora_adapter"):
+    load = _load(model)
+    kind = type(next(iter(model.networks.values()))).__name__
+    if not hasattr(getattr(diffusers, kind), "load_lora_adapter"):
         lines += ["from diffusers.loaders import PeftAdapterMixin", "from vpo_kit.models.base import add_methods"]
         load = f"add_methods(pipe.{network}, PeftAdapterMixin)\n{load}"
     elif not hasattr(getattr(diffusers, family), "load_lora_weights"):
@@ -100,6 +102,16 @@ def _use(name: str, model: VideoModel) -> str:
     source = f"EMBEDDED[{json.dumps(name)}]" if name in EMBEDDED else json.dumps(_name(name), ensure_ascii=False)
     lines += ["", f"pipe = {family}.from_pretrained({source})", load]
     return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _load(model: VideoModel) -> str:
+    """The line that loads the LoRA, or one for each expert that has one."""
+    if not model.experts:
+        return 'pipe.load_lora_weights("path/to/this/folder")'
+    trained = [name for name, network in model.networks.items() if getattr(network, "peft_config", None)]
+    arguments = [{"weight_name": file_name(model, name), **model.lora_options(name)} for name in trained]
+    texts = [", ".join(f"{key}={value!r}" for key, value in values.items()) for values in arguments]
+    return "\n".join(f'pipe.load_lora_weights("path/to/this/folder", {text})' for text in texts)
 
 
 def _settings(recipe: Recipe, outcome: Outcome) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,16 +18,16 @@ from vpo_kit.commands import initial, loras
 from vpo_kit.errors import ConfigError, ModelError, OutputError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.training import comfyui, export
-from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy, Start
+from vpo_kit.training.lora import LoraPolicy, Start
 
 Format = Literal["diffusers", "comfyui", "merged"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A finished LoRA and the model that it belongs to."""
+    """A finished LoRA (a run folder, a LoRA folder or a file) and the model that it belongs to."""
 
-    weights: Path
+    lora: Path
     model: str
     revision: str | None
     dtype: str
@@ -50,8 +51,8 @@ def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | 
     source = _source(path, model, dtype)
     if output.exists():
         raise OutputError(f"{output} exists: give another --output")
-    if form == "comfyui" and output.suffix != ".safetensors":
-        raise ConfigError(f"--output {output}: a ComfyUI LoRA is one file: call it {output.name}.safetensors")
+    if form == "comfyui":
+        _check_name(loras.weights_of(path), output)
     beside = output.with_name(f".{output.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
@@ -62,7 +63,7 @@ def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | 
         if not result.passed:
             rounded = result.weights.left is not None and result.weights.left < export.LEFT
             hint = "; give --dtype float32" if rounded and source.dtype != "float32" else ""
-            raise ModelError(f"{form} does not give what {source.weights} gave: {result}; nothing is written{hint}")
+            raise ModelError(f"{form} does not give what {source.lora} gave: {result}; nothing is written{hint}")
         (beside / output.name).rename(output)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {output}: {str(error).splitlines()[0]}") from error
@@ -71,25 +72,34 @@ def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | 
     Console().print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
 
 
+def _check_name(weights: Mapping[str, Path], output: Path) -> None:
+    """A ComfyUI LoRA is one file, that of a model with two experts a folder: ComfyUI loads each on its own."""
+    alone, one = "" in weights, output.suffix == ".safetensors"
+    if alone and not one:
+        raise ConfigError(f"--output {output}: a ComfyUI LoRA is one file: call it {output.name}.safetensors")
+    if one and not alone:
+        raise ConfigError(f"--output {output}: each expert gets a file of its own: give a folder, {output.stem}")
+
+
 def _source(path: Path, model: str | None, dtype: str | None) -> Source:
     """Model, revision and dtype as the run had them, where they are not given. Raises `ConfigError`, `ModelError`."""
-    weights = loras.weights_of(path)
+    loras.weights_of(path)  # before anything is loaded
     file = path / "config.yaml"
     if not file.is_file():
         if model is None:
             raise ConfigError(f"{path} is no run folder: say what model the LoRA is for with --model")
-        return Source(weights, model, None, dtype or "float32")
+        return Source(path, model, None, dtype or "float32")
     made = config.build(config.read_file(file))
     revision = made.revision if model in (None, made.model) else None
-    return Source(weights, model or made.model, revision, dtype or made.dtype)
+    return Source(path, model or made.model, revision, dtype or made.dtype)
 
 
 def _write(source: Source, form: Format, target: Path) -> Original:
     model = source.load()
     if form == "comfyui":
         comfyui.check_family(type(model.pipeline).__name__)
-    start = initial.read(model, source.weights)
-    with loras.loaded(model, source.weights):
+    start = initial.read(model, source.lora)
+    with loras.loaded(model, source.lora):
         output = export.probe(model)
     policy = LoraPolicy(model, config.Lora(rank=start.rank, alpha=start.alpha), 0, start)
     if form == "merged":
@@ -99,7 +109,7 @@ def _write(source: Source, form: Format, target: Path) -> Original:
         export.write_comfyui(policy, target)
     else:
         policy.export(target)
-        card = source.weights.parent / "README.md"
+        card = next(iter(loras.weights_of(source.lora).values())).parent / "README.md"
         if card.is_file():
             shutil.copy(card, target / card.name)
     return Original(start, output)
@@ -108,14 +118,13 @@ def _write(source: Source, form: Format, target: Path) -> Original:
 def _compare(source: Source, form: Format, copy: Path, original: Original) -> export.Check:
     fresh, output = source.load(), None
     if form == "merged":
-        weights = export.compare_merged(fresh.network, original.lora, copy / fresh.network_name)
+        weights = export.compare_merged(fresh, original.lora, copy)
         del fresh
         gc.collect()
         if weights.right:  # diffusers would make up what is missing
             output = export.probe(models.load(str(copy), dtype=source.dtype))
     else:
-        file = copy / WEIGHTS_NAME if form == "diffusers" else copy
-        weights = export.compare_loras(original.lora, initial.read(fresh, file))
-        with loras.loaded(fresh, file):
+        weights = export.compare_loras(original.lora, initial.read(fresh, copy))
+        with loras.loaded(fresh, copy):
             output = export.probe(fresh)
     return export.check(weights, original.output, output, source.dtype)

@@ -31,14 +31,14 @@ def resolve(recipe: Recipe) -> Recipe:
     settings = recipe.run.lora
     if settings.init is None:
         return recipe
-    path = loras.weights_of(settings.init)
-    found = _header(path)
-    for name, value in found.items():
-        if name in settings.model_fields_set and getattr(settings, name) != value:
-            raise ConfigError(
-                f"lora.{name} is {getattr(settings, name):g}, and {path} has {value:g}: leave it out, "
-                "and it is taken from the file"
-            )
+    for path in loras.weights_of(settings.init).values():
+        found = _header(path)
+        for name, value in found.items():
+            if name in settings.model_fields_set and getattr(settings, name) != value:
+                raise ConfigError(
+                    f"lora.{name} is {getattr(settings, name):g}, and {path} has {value:g}: leave it out, "
+                    "and it is taken from the file"
+                )
     # without metadata diffusers takes alpha for the rank, or scales the weights so that it is
     guess = {} if "alpha" in settings.model_fields_set else {"alpha": float(found["rank"])}
     lora = settings.model_copy(update={**guess, **found})
@@ -49,7 +49,7 @@ def start(model: VideoModel, settings: config.Lora) -> Start | None:
     """The weights behind ``settings.init``, or None where there is none. Raises `ModelError` or `ConfigError`."""
     if settings.init is None:
         return None
-    path = loras.weights_of(settings.init)
+    path = settings.init
     found = read(model, path)
     if (found.rank, found.alpha) != (settings.rank, settings.alpha):
         raise ConfigError(
@@ -60,14 +60,24 @@ def start(model: VideoModel, settings: config.Lora) -> Start | None:
 
 
 def read(model: VideoModel, path: Path) -> Start:
-    """The LoRA file at `path` for `model`, in any form that diffusers reads for its family.
+    """The LoRA behind `path` for `model`, in any form that diffusers reads for its family.
 
     The pipeline loads it once, so that rank and alpha are those that every user of the file gets; the weights are then
     taken in the file's own precision, which loading would round to the model's. Raises `ModelError`.
     """
+    files = loras.places(model, path)
     with loras.loaded(model, path):
-        name, made = next(iter(model.network.peft_config.items()))
-        loaded = get_peft_model_state_dict(model.network, adapter_name=name)
+        parts = [_part(model, name, file) for name, file in files.items()]
+    first = parts[0]
+    if any((part.rank, part.alpha, part.targets) != (first.rank, first.alpha, first.targets) for part in parts):
+        raise ModelError(f"{path}: the LoRAs of the experts differ in rank, alpha or layers: give one of the files")
+    return replace(first, state={key: value for part in parts for key, value in part.state.items()})
+
+
+def _part(model: VideoModel, network: str, path: Path) -> Start:
+    """What the file at `path` has put into one network, whose LoRA is loaded."""
+    name, made = next(iter(model.networks[network].peft_config.items()))
+    loaded = get_peft_model_state_dict(model.networks[network], adapter_name=name)
     if made.rank_pattern or made.alpha_pattern or made.use_rslora or made.use_dora or made.lora_bias:
         raise ModelError(f"{path} is not a plain LoRA of one rank and one alpha: it cannot be trained on or exported")
     found = model.pipeline.lora_state_dict(str(path.parent), weight_name=path.name)
@@ -76,7 +86,8 @@ def read(model: VideoModel, path: Path) -> Start:
     others = sorted({key.partition(".")[0] for key in exact if not key.startswith(prefix)})
     if others:
         raise ModelError(f"{path} also changes {', '.join(others)}: only the LoRA of {model.network_name} can be used")
-    state = {key: exact.get(prefix + key, value).float().cpu().contiguous() for key, value in loaded.items()}
+    own = model.prefix(network)
+    state = {own + key: exact.get(prefix + key, value).float().cpu().contiguous() for key, value in loaded.items()}
     targets = [made.target_modules] if isinstance(made.target_modules, str) else sorted(made.target_modules)
     return Start(state, int(made.r), float(made.lora_alpha), targets)
 

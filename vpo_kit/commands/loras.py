@@ -1,4 +1,7 @@
-"""Commands that sample: a model, with or without a LoRA from a run."""
+"""Commands that sample: a model, with or without a LoRA from a run.
+
+A LoRA is one file; for a model with two experts it is one for each, and the file's name says which.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,89 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vpo_kit.errors import ModelError
+from vpo_kit.config import EXPERTS
+from vpo_kit.errors import ModelError, VpoError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.training.lora import WEIGHTS_NAME
 
 
-def weights_of(path: Path) -> Path:
-    """The LoRA file behind a run folder, a LoRA folder or a file. Raises `ModelError`."""
+def weights_of(path: Path) -> dict[str, Path]:
+    """The LoRA files behind a run folder, a LoRA folder or a file, by expert; a file alone under the name "".
+
+    Raises `ModelError` where there is none, or more than one of an expert.
+    """
     for candidate in (path, path / WEIGHTS_NAME, path / "lora" / WEIGHTS_NAME):
         if candidate.is_file():
-            return candidate
+            return {"": candidate}
+    for folder in (path, path / "lora"):
+        found = {expert: sorted(folder.glob(f"*{expert}*.safetensors")) for expert in EXPERTS}
+        for expert, files in found.items():
+            if len(files) > 1:
+                raise ModelError(f"{folder} holds several LoRAs of {expert}: {', '.join(file.name for file in files)}")
+        if any(found.values()):
+            return {expert: files[0] for expert, files in found.items() if files}
     raise ModelError(f"{path} holds no LoRA: give a run folder, or a folder with {WEIGHTS_NAME}")
+
+
+def places(model: VideoModel, path: Path) -> dict[str, Path]:
+    """The LoRA files behind `path`, by the name of the network that each is for. Raises `ModelError`."""
+    files, experts = weights_of(path), model.experts
+    if not experts:
+        if "" not in files:
+            raise ModelError(f"{path} is a LoRA of a model with two experts, and {model.source} has one network")
+        return {model.network_name: files[""]}
+    if "" in files:
+        named = [expert for expert in experts.values() if expert in files[""].name]
+        if len(named) != 1:
+            raise ModelError(
+                f"{files['']} does not say which expert of {model.source} it is for: have {' or '.join(EXPERTS)} in "
+                "its name, or give a folder with a file for each"
+            )
+        files = {named[0]: files[""]}
+    return {name: files[expert] for name, expert in experts.items() if expert in files}
 
 
 @contextmanager
 def loaded(model: VideoModel, path: Path) -> Iterator[None]:
     """`model` with the LoRA of `path`, loaded by the pipeline itself as any user of diffusers would."""
-    weights = weights_of(path)
+    files = places(model, path)
     try:
-        _check_fit(model, weights)
-        model.pipeline.load_lora_weights(str(weights.parent), weight_name=weights.name)
-    except (ValueError, RuntimeError, KeyError, SafetensorError, OSError) as error:
-        raise ModelError(f"{weights} does not load into {model.source}: {str(error).splitlines()[0]}") from error
-    try:
+        for name, file in files.items():
+            _load(model, name, file)
         yield
     finally:
         model.pipeline.unload_lora_weights()
 
 
-def _check_fit(model: VideoModel, weights: Path) -> None:
+def _load(model: VideoModel, name: str, weights: Path) -> None:
+    try:
+        _check_fit(model, name, weights)
+        options = model.lora_options(name)
+        model.pipeline.load_lora_weights(str(weights.parent), weight_name=weights.name, **options)
+        lacking = [key for key, value in model.networks[name].named_parameters() if ".lora_" in key and value.is_meta]
+        if lacking:
+            raise ModelError(f"{weights} lacks {len(lacking)} weights of its LoRA, {lacking[0]} for one")
+    except VpoError:
+        raise
+    except Exception as error:  # diffusers and PEFT meet damaged files with a dozen kinds of error
+        what = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"{weights} does not load into {model.source}: {what}") from error
+
+
+def _check_fit(model: VideoModel, name: str, weights: Path) -> None:
     """Raises `ModelError` for a LoRA of another network: diffusers leaves out what has no place, and only logs it."""
+    network = model.networks[name]
     found = model.pipeline.lora_state_dict(str(weights.parent), weight_name=weights.name)
     state: dict[str, Tensor] = found[0] if isinstance(found, tuple) else found
-    prefix, layers = f"{model.network_name}.", dict(model.network.named_modules())
+    prefix, layers = f"{model.network_name}.", dict(network.named_modules())
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     fitting = [key for key, value in own.items() if _fits(layers, key, value)]
     if not own or len(fitting) < len(own):
         raise ModelError(
             f"{weights} is the LoRA of another model: {len(fitting)} of its {len(state)} weights have a place in "
-            f"{type(model.network).__name__} of {model.source}"
+            f"{type(network).__name__} of {model.source}"
         )
 
 

@@ -11,12 +11,14 @@ from vpo_kit import config
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Data, Method, MethodConfig
+from vpo_kit.models.attention import check_attention
 from vpo_kit.models.base import Settings
-from vpo_kit.models.loading import check_attention, prompts_of, resolve
+from vpo_kit.models.loading import prompts_of, resolve
+from vpo_kit.models.quantising import check_quantise
 from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.training import health
+from vpo_kit.training import health, optimisers
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ def check(run: Run) -> Recipe:
         _check_reward(part, method, run.method_name)
     health.validate(run.health)
     resolve(run.model)
-    check_attention(run.attention)
+    if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
+        raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
+    check_attention(run.attention, run.dtype)
+    check_quantise(run.quantise)
+    optimisers.check(run.optimiser.name)
     held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
     data = _data(run, method)
     resolved = run.model_copy(update={"method": {"name": run.method_name, **method_config.model_dump(mode="json")}})

@@ -6,13 +6,22 @@ from collections.abc import Callable
 
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.cache import DiskCache
 from vpo_kit.pairing import store
 from vpo_kit.pairing.clips import read_folder
 from vpo_kit.training.data import Clips, Pairs, Prompts, Source, usable
 
 
-def build(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Callable[[str], None]) -> Source:
-    """Prompts, a pair set or clips; what cannot be used is named. Raises `DataError` when nothing remains."""
+def build(
+    recipe: Recipe,
+    model: VideoModel,
+    settings: Settings,
+    on_notice: Callable[[str], None],
+    disk: DiskCache | None = None,
+) -> Source:
+    """Prompts, a pair set or clips, whose latents `disk` keeps; what cannot be used is named. Raises `DataError` when
+    nothing remains.
+    """
     if recipe.data == "prompts":
         return Prompts(recipe.prompts)
     if recipe.data == "videos":
@@ -20,7 +29,7 @@ def build(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Call
         found = read_folder(recipe.run.videos, settings)
         for line in found.skipped:
             on_notice(f"left out: {line}")
-        return Clips(model, found.clips, settings)
+        return Clips(model, found.clips, settings, disk)
     return _pairs(recipe, model, settings, on_notice)
 
 

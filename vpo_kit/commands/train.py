@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.methods.base import Context
 from vpo_kit.models import memory
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
@@ -33,7 +35,7 @@ from vpo_kit.rewards.base import Reward
 from vpo_kit.training.data import Pairs, Stream, split
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
-from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.lora import LoraPolicy, added_weights
 
 
 def run(
@@ -44,6 +46,7 @@ def run(
     resume: bool,
     overwrite: bool,
     dry_run: bool,
+    plan: bool = False,
 ) -> None:
     """Train as the recipe says. Raises `VpoError` for whatever a user can mend."""
     if resume and overwrite:
@@ -54,44 +57,73 @@ def run(
     if resume and file is None and output is not None and (output / "config.yaml").is_file():
         file = output / "config.yaml"
     recipe = initial.resolve(recipes.read(options, file, assignments))
+    if plan and not dry_run:
+        raise ConfigError("--plan goes with --dry-run; vpo plan is the same without data")
     if dry_run:
         print(dump(recipe.run), end="")
+        if plan:
+            from vpo_kit.commands import plan as plans  # torch's private parts that it needs are no training's business
+
+            plans.show(recipe)
         return
     processes = Processes()
     if recipe.run.batch_size % processes.count:
         raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
-    name = processes.agree(f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
-    folder = RunFolder(recipe.run.output or Path("runs") / name)
-    folder.check(recipe.run, resume=resume, overwrite=overwrite)
-    processes.wait()  # all have looked before the first one writes
-    _train(recipe, folder, Console(quiet=not processes.is_main), processes, resume=resume)
+    if processes.sharded and recipe.run.quantise != "none":
+        raise ConfigError("quantise: a quantised base cannot be sharded: launch without FSDP, or leave it out")
+    with processes.guarded(), ExitStack() as held:
+        name = processes.agree(f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
+        folder = RunFolder(recipe.run.output or Path("runs") / name)
+        folder.check(recipe.run, resume=resume, overwrite=overwrite)
+        processes.wait()  # all have looked before the first one writes
+
+        def claim() -> None:
+            """Again, as another run may have begun here while this one's model was loaded."""
+            held.enter_context(folder.claimed())
+            folder.check(recipe.run, resume=resume, overwrite=overwrite)
+            folder.start(recipe.run, resume=resume)
+
+        _train(recipe, folder, Console(quiet=not processes.is_main), processes, claim)
 
 
-def _train(recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, *, resume: bool) -> None:
+def _train(
+    recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, claim: Callable[[], None]
+) -> None:
     run, started = recipe.run, time.monotonic()
-    model = models.load(run.model, revision=run.revision, dtype=run.dtype, attention=run.attention)
+    model = models.load(
+        run.model, revision=run.revision, dtype=run.dtype, attention=run.attention, offload=run.offload,
+        quantise=run.quantise,
+    )  # fmt: skip
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
     settings = recipes.settings_of(model.settings, run.sampling)
     model.latent_shape(settings.frames, settings.height, settings.width)
-    source = sources.build(recipe, model, settings, lambda line: console.print(line, soft_wrap=True, markup=False))
+    notice = partial(console.print, soft_wrap=True, markup=False)
+    disk = DiskCache(run.cache, notice) if run.cache else None
+    source = sources.build(recipe, model, settings, notice, disk)
     policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
-    reward = rewards.load(recipe.reward, model.device) if recipe.reward else None
-    judges = [*(reward.parts if reward else []), *rewards.load(recipe.judges, model.device).parts]
+    reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
+    judges = [
+        *(reward.parts if reward else []),
+        *rewards.load(recipe.judges, model.device, offload=run.offload).parts,
+    ]
     if processes.is_main:
-        folder.start(run, resume=resume)  # only now: a model that does not load must leave nothing behind
+        claim()  # only now: a model that does not load must leave nothing behind
+    processes.wait()  # nobody looks for checkpoints before an old run's are gone
+    for network in model.networks.values():
+        processes.shard(network, whole=added_weights(network))
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
     extra = [closed_forms] if run.evaluation.temporal else []
-    measure = partial(_measure, model, plan, judges, extra, folder, console, processes)
-    with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
-        before = measure(0, "before")
-    encode = PromptCache(model)
+    encode = PromptCache(model, disk)
+    measure = partial(_measure, model, plan, judges, extra, folder, console, processes, encode)
     context = Context(
         policy, reward, settings, encode([settings.negative_prompt]), run.sampling.batch_size, run.seed,
         processes, source.scores if isinstance(source, Pairs) else None,
         [judge for judge in judges if not judge.spec.for_training],
     )  # fmt: skip
     method = recipe.method(recipe.method_config, context)
+    with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
+        before = measure(0, "before")
     share = run.validation.share if recipe.method.needs.validation else 0.0
     train_items, held_items = split(source, share, run.seed)
     streams = [
@@ -125,18 +157,18 @@ def _measure(
     folder: RunFolder,
     console: Console,
     processes: Processes,
+    encode: PromptCache,
     step: int,
     name: str,
 ) -> Evaluation | None:
-    """Evaluate in the first process, or take what a killed run has already measured."""
+    """Evaluate, all processes together, or take what a killed run has already measured."""
     if not plan.prompts:
         return None
     where = folder.path / "samples" / f"step-{step:06d}"
-    if processes.is_main and not (where / "metrics.json").is_file():
-        with count_bar(console, name, len(plan.items), "videos") as tick:
-            evaluate(model, plan, judges, where, name, tick, extra)
-    processes.wait()
-    return Evaluation.load(where)
+    if processes.agree((where / "metrics.json").is_file()):
+        return Evaluation.load(where)
+    with count_bar(console, name, len(plan.items), "videos") as tick:
+        return evaluate(model, plan, judges, where, name, tick, extra, processes, encode)
 
 
 def _finish(

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vpo_kit import config
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Data, Method
@@ -125,8 +123,8 @@ def read_vary(texts: Sequence[str], methods: Sequence[str]) -> list[Vary]:
         owner, assignment = _owner(text, "--vary", methods)
         field, _, listed = assignment.partition("=")
         try:
-            values = yaml.safe_load(f"[{listed}]")
-        except yaml.YAMLError as error:
+            values = config.parse_yaml(f"[{listed}]")
+        except ValueError as error:
             raise ConfigError(f"--vary {text!r}: {' '.join(str(error).split())}") from error
         if not all(field.split(".")) or not values or len({str(value) for value in values}) < len(values):
             raise ConfigError(f"--vary {text!r}: write it as section.field=value,value, each value once")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,7 +74,7 @@ def _load(source: str) -> tuple[Any, int]:
         kind = getattr(transformers, KINDS[config.model_type])
         more = {"add_pooling_layer": False} if config.model_type == "vit" else {}
         network, info = kind.from_pretrained(source, output_loading_info=True, **more)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"--dino {source} cannot be loaded ({first_line(error)}): give a model folder such as a download of "
             "facebook/dino-vitb16 (0.3 GB, Apache-2.0)"

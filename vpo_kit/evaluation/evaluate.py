@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.metrics import CATALOGUE, ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import tracker, world
 from vpo_kit.pairing.store import replace
+from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
 from vpo_kit.video import motion, write_video
@@ -76,21 +79,29 @@ class Evaluation:
     def load(folder: Path) -> Evaluation:
         """Raises `DataError`."""
         try:
-            return Evaluation(**json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{folder / 'metrics.json'} cannot be read: {error}") from error
+            found = TypeAdapter(Evaluation).validate_json((folder / "metrics.json").read_bytes())
+            counts = {len(found.groups), len(found.files), *(len(values) for values in found.metrics.values())}
+            if len(counts) > 1 or not all(0 <= group < len(found.prompts) for group in found.groups):
+                raise ValueError("its lists do not fit together")
+            if any(Path(file).name != file or file in ("", "..") for file in found.files):
+                raise ValueError("its videos do not lie beside it")
+            return found
+        except (OSError, ValueError) as error:
+            what = " ".join(str(error).split())[:300]
+            raise DataError(f"{folder / 'metrics.json'} cannot be read: {what}") from error
 
 
 def videos(
-    model: VideoModel, plan: Plan, batches: Sequence[slice] | None = None
+    model: VideoModel, plan: Plan, batches: Sequence[slice] | None = None, encode: PromptCache | None = None
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """Items with their videos ``[B, F, 3, H, W]``, for all batches of the plan or some; a video's noise depends on its
     own seed alone.
     """
     settings = plan.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
-    conditions = model.encode_prompts(list(plan.prompts))
-    guidance = Guidance(settings.guidance, model.encode_prompts([settings.negative_prompt]))
+    encode = encode or PromptCache(model)
+    conditions = encode(plan.prompts)
+    guidance = Guidance(settings.guidance, encode([settings.negative_prompt]))
     for batch in plan.batches if batches is None else batches:
         items = plan.items[batch]
         seeds = [derive_seed(plan.seed, "evaluation", plan.prompts[i], k) for i, k in items]
@@ -110,29 +121,39 @@ def evaluate(
     name: str,
     tick: Callable[[int], None],
     extra: Sequence[Measure] = (),
+    processes: Processes | None = None,
+    encode: PromptCache | None = None,
 ) -> Evaluation:
     """Sample, write the videos and ``metrics.json`` into `folder`, and measure; `tick` gets the number just done.
 
     A finished batch leaves its videos and then a small file with its metrics. When the same is asked for again, it is
-    not made again, and the result is that of an undisturbed run, file by file.
+    not made again, and the result is that of an undisturbed run, file by file. Of several processes, which must see the
+    same disk, each makes its share of the batches; the files are those that one process makes.
 
     Raises `ConfigError` for a judge with a metric's name, `DataError` for a score that is not finite.
     """
     check_names(judges)
     parts = _Parts(folder, plan)
-    tick(sum(batch.stop - batch.start for batch in plan.batches if parts.done(batch)))
-    missing = [batch for batch in plan.batches if not parts.done(batch)]
-    made = videos(model, plan, missing) if missing else ()
-    for batch, (items, video) in zip(missing, made, strict=True):
-        texts = [plan.prompts[i] for i, _ in items]
-        found = measure(video, texts, judges, plan.settings.fps, extra)
-        for file, clip in zip(plan.files[batch], video, strict=True):
-            write_video(folder / file, clip, plan.settings.fps)
-        parts.put(batch, found)
-        tick(len(items))
+    processes = processes or Processes()
+    missing = processes.agree([batch for batch in plan.batches if not parts.done(batch)])
+    tick(sum(batch.stop - batch.start for batch in plan.batches if batch not in missing))
+    own = processes.share(missing)
+    batches = own + missing[:1] * (processes.lockstep(len(own)) - len(own))  # whose results are not kept
+    made = videos(model, plan, batches, encode) if batches else ()
+    for i, (items, video) in enumerate(made):
+        if i < len(own):
+            texts = [plan.prompts[prompt] for prompt, _ in items]
+            found = measure(video, texts, judges, plan.settings.fps, extra)
+            for file, clip in zip(plan.files[own[i]], video, strict=True):
+                write_video(folder / file, clip, plan.settings.fps)
+            parts.put(own[i], found)
+        tick(sum(batch.stop - batch.start for batch in missing[i * processes.count : (i + 1) * processes.count]))
+    processes.wait()
     result = Evaluation(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, parts.joined())
-    result.save(folder)
-    parts.drop()
+    processes.wait()  # all have read the parts
+    if processes.is_main:
+        result.save(folder)
+        parts.drop()
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,14 @@ class EvalFolder:
     def videos(self, name: str) -> Path:
         return self.path / "videos" / name
 
-    def check_source(self, name: str, lora: Path | None) -> None:
+    def check_source(self, name: str, lora: Sequence[Path]) -> None:
         """Raises `ConfigError` where the videos under this name were made with another LoRA."""
         listing = self.videos(name) / "source.json"
         if listing.is_file() and _read(listing) != self._source(lora):
             raise ConfigError(f"the videos of {name!r} in {self.path} come from another LoRA: give another --output")
 
-    def claim(self, name: str, lora: Path | None) -> None:
-        """Write which LoRA the videos under this name come from. Raises `OutputError`."""
+    def claim(self, name: str, lora: Sequence[Path]) -> None:
+        """Write which LoRA, by its files, the videos under this name come from. Raises `OutputError`."""
         replace(self.videos(name) / "source.json", json.dumps(self._source(lora)) + "\n")
 
     def finished(self, name: str, plan: Plan) -> Evaluation | None:
@@ -71,8 +71,8 @@ class EvalFolder:
         return found if whole and all((folder / file).is_file() for file in found.files) else None
 
     @staticmethod
-    def _source(lora: Path | None) -> dict[str, str | None]:
-        return {"lora_sha256": file_hash(lora) if lora else None}
+    def _source(lora: Sequence[Path]) -> dict[str, str | None]:
+        return {"lora_sha256": " ".join(map(file_hash, lora)) or None}
 
 
 def fingerprint(folder: Path) -> str:
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise DataError(f"{path} is not what vpo eval writes: give another --output")

@@ -7,7 +7,7 @@ logs, checks health and writes checkpoints. No method can override it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
@@ -42,6 +42,13 @@ class Policy(Protocol):
 
     model: VideoModel
 
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """Those of the model's networks that are trained."""
+
+    def trains(self, time: Tensor) -> Tensor:
+        """Which of the times ``[B]``, in the network's own units, go through a network that is trained: booleans."""
+
     def reference(self) -> AbstractContextManager[None]:
         """Inside, the model is the reference."""
 
@@ -75,7 +82,8 @@ class Batch:
 
     `positions` are the items' places in the global batch and `visits` which pass over the data each belongs to, so
     that random draws depend on neither the number of processes nor where a run was resumed; `indices` name the items
-    themselves. `tensors` are what the source has: latents ``[B, C, T, h, w]``, labels.
+    themselves. `tensors` are what the source has: latents ``[B, C, T, h, w]``, labels. A `filler` of validation only
+    keeps step with the other processes: it is computed and not counted.
     """
 
     step: int
@@ -85,6 +93,7 @@ class Batch:
     indices: Sequence[int]
     visits: Sequence[int]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    filler: bool = False
 
     def at(self, step: int) -> Batch:
         """The same data for another optimiser step."""

@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from vpo_kit import losses
 from vpo_kit.errors import ConfigError
@@ -51,6 +50,7 @@ class Editing(Method):
     def __init__(self, config: EditingConfig, context: Context) -> None:
         super().__init__(config, context)
         self._steps = config.chain_steps or context.sampling.steps
+        self._check_reach()
 
     def step(self, batch: Batch) -> StepOutput:
         context, seed = self.context, self.context.seed
@@ -95,10 +95,33 @@ class Editing(Method):
             found["heldout_reward"] = scored.segments.mean(1)
             found["heldout_motion"] = motion(video)
             for name, values in found.items():
-                rows.setdefault(name, []).append(torch.stack([values.double().sum().cpu(), torch.tensor(len(video))]))
+                row = torch.stack([values.double().sum().cpu(), torch.tensor(len(video))])
+                rows.setdefault(name, []).append(torch.zeros_like(row) if batch.filler else row)
         sums = {name: torch.stack(values).sum(0) for name, values in sorted(rows.items())}
         totals = {name: self.context.processes.total(value).tolist() for name, value in sums.items()}
         return {name: value / count for name, (value, count) in totals.items()}
+
+    @property
+    def _first(self) -> int:
+        """The step of the chain at which it starts."""
+        return self._steps - max(1, round(self.config.tau * self._steps)) if self.config.start == "clip" else 0
+
+    def _check_reach(self) -> None:
+        """Raises `ConfigError` where a trained network has none of the steps that pass the gradient: of two experts the
+        last steps of a chain belong to one.
+        """
+        policy, settings = self.context.policy, self.context.sampling
+        if len(policy.model.networks) == 1:
+            return
+        shape = policy.model.latent_shape(settings.frames, settings.height, settings.width)
+        times = policy.model.new_scheduler(self._steps, shape).timesteps[self._first :][-self.config.grad_steps :]
+        for name in policy.networks:
+            if not policy.model.belongs(times, name).any():
+                others = [e for n, e in policy.model.experts.items() if policy.model.belongs(times, n).any()]
+                raise ConfigError(
+                    f"the last {len(times)} steps, which pass the gradient, have none of {policy.model.experts[name]}: "
+                    f"set lora.experts to {others[0]}, or raise method.grad_steps"
+                )
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
         settings, model = self.context.sampling, self.context.policy.model
@@ -112,9 +135,7 @@ class Editing(Method):
     def _denoise(self, batch: Batch, noise: Tensor, grad_steps: int, entering: list[Tensor]) -> Tensor:
         """Clean latents; `entering` gets what goes into the last step, without graph."""
         config = self.config
-        start = None
-        if config.start == "clip":
-            start = PartialStart(batch.tensors["clip"], self._steps - max(1, round(config.tau * self._steps)))
+        start = PartialStart(batch.tensors["clip"], self._first) if config.start == "clip" else None
         last = self._steps - (start.first if start else 0) - 1
 
         def watch(i: int, latents: Tensor) -> None:
@@ -166,11 +187,8 @@ class Editing(Method):
         assert reward is not None
         alone = all(part.spec.per_frame for part in reward.parts)
 
-        def decode(z: Tensor) -> Tensor:
-            return model.decode(z, frames if alone else None)
-
-        # a causal autoencoder empties its feature cache when a decode begins, so a second run of all of it is safe
-        video = checkpoint(decode, latents, use_reentrant=False)
+        # not checkpointed: a second decode would only free the graph of the reward, the smaller one by far
+        video = model.decode(latents, frames if alone else None)
         places = range(len(frames)) if alone else frames
         found = reward.fixed(
             video, prompts, fps=self.context.sampling.fps, segments=[(place, place + 1) for place in places]

@@ -81,6 +81,7 @@ class OfflinePairs(Method):
             pairs,
             reference,
             lambda errors: self._loss(errors, batch, pairs, config.num_draws),
+            self.context.processes,
             low_memory=config.low_memory,
         )
 
@@ -94,8 +95,9 @@ class OfflinePairs(Method):
             reference = self._remembered(pairs, keys, self._held_out)
             errors = PairErrors(*errors_of(self.context.policy, pairs), *reference)
             found = self._preference(errors, batch, pairs, HELD_OUT_DRAWS)
-            value, right = (found.value * (found.weight > 0)).sum(), ((found.logit > 0) & (found.weight > 0)).sum()
-            sums += torch.stack([value.double(), right.double(), (found.weight > 0).sum().double()]).cpu()
+            counted = (found.weight > 0) & (not batch.filler)
+            value, right = (found.value * counted).sum(), ((found.logit > 0) & counted).sum()
+            sums += torch.stack([value.double(), right.double(), counted.sum().double()]).cpu()
         loss, right, count = self.context.processes.total(sums).tolist()
         return {"heldout_loss": loss / count, "heldout_accuracy": right / count} if count else {}
 
@@ -110,13 +112,13 @@ class OfflinePairs(Method):
     def _noised(self, batch: Batch, seeds: Sequence[int]) -> Noised:
         draws = len(seeds) // len(batch.indices)
         first, second = (torch.cat([batch.tensors[name]] * draws) for name in ("first", "second"))
-        return noised(self.context.policy.model, first, second, Conditions.cat([batch.conditions] * draws), seeds)
+        return noised(self.context.policy, first, second, Conditions.cat([batch.conditions] * draws), seeds)
 
     def _remembered(
         self, pairs: Noised, keys: Sequence[tuple[int, int]], known: dict[tuple[int, int], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Reference errors by (item, draw), taken once: the reference of these methods never moves."""
-        if any(key not in known for key in keys):
+        if self.context.processes.lockstep(int(any(key not in known for key in keys))):
             found = torch.stack(reference_errors(self.context.policy, pairs), 1)
             known.update({key: found[i] for i, key in enumerate(keys) if key not in known})
         first, second = torch.stack([known[key] for key in keys]).unbind(1)

@@ -76,6 +76,8 @@ class Online(Method):
     def __init__(self, config: OnlineConfig, context: Context) -> None:
         super().__init__(config, context)
         self._rollout: Rollout | None = None
+        self._moved = -1
+        """The step before which the reference was last moved: when a failed step comes again, it stays."""
 
     @property
     def updates_per_batch(self) -> int:
@@ -86,26 +88,38 @@ class Online(Method):
             self._rollout = self._roll_out(batch)
         self._move_reference(batch.step)  # after the rollout: a reward that fails there must leave no trace
         rollout, draws, context = self._rollout, self.config.num_draws, self.context
+        own, summary = len(rollout.numbers), rollout.report
+        total = context.processes.total(torch.tensor(own * draws))
+        if not context.processes.lockstep(own):
+            return StepOutput(torch.zeros(()), summary, parts=())
+        if not own:
+            rollout = self._tie()
         numbers = rollout.numbers.tolist()
-        total = context.processes.total(torch.tensor(len(numbers) * draws))
-        if not numbers:
-            return StepOutput(torch.zeros(()), rollout.report, parts=())
         seeds = [derive_seed(context.seed, "pair", batch.step, i, d) for d in range(draws) for i in numbers]
         winners, losers = (torch.cat([latents] * draws) for latents in (rollout.winners, rollout.losers))
-        pairs = noised(context.policy.model, winners, losers, Conditions.cat([rollout.conditions] * draws), seeds)
+        pairs = noised(context.policy, winners, losers, Conditions.cat([rollout.conditions] * draws), seeds)
         reference = reference_errors(context.policy, pairs)
 
         def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
-            labels = torch.ones(len(seeds), device=pairs.t.device)
+            labels = torch.full((len(seeds),), 1.0 if own else 0.0, device=pairs.t.device)
             loss = losses.preference_loss(errors, labels, self.config, t=pairs.t)
             return losses.weighted_mean(loss.value, loss.weight, total), report(errors, labels, loss)
 
-        output = step_output(context.policy, pairs, reference, loss_of, low_memory=self.config.low_memory)
-        return replace(output, report={**output.report, **rollout.report})
+        low_memory = self.config.low_memory
+        output = step_output(context.policy, pairs, reference, loss_of, context.processes, low_memory=low_memory)
+        return replace(output, report={**output.report, **summary})
+
+    def _tie(self) -> Rollout:
+        """One pair that teaches nothing, for a process without pairs of its own whose passes the others need."""
+        settings, model = self.context.sampling, self.context.policy.model
+        shape = model.latent_shape(settings.frames, settings.height, settings.width)
+        nothing = torch.zeros(1, *shape, device=model.device)
+        return Rollout(nothing, nothing, torch.zeros(1, dtype=torch.long), self.context.negative, {})
 
     def _move_reference(self, step: int) -> None:
         kind = self.config.reference_update
-        if kind == "ema" and step > 0:
+        if kind == "ema" and step > self._moved and step > 0:
+            self._moved = step
             self.context.policy.refresh_reference(self.config.reference_decay)
         elif kind == "hard" and step > 0 and step % self.config.reference_every == 0:
             self.context.policy.refresh_reference(0.0)
@@ -161,17 +175,20 @@ class Online(Method):
         return torch.cat(latents), torch.cat(videos)
 
     def state(self) -> dict[str, Tensor]:
-        """The pairs in use by all processes, where the next step goes on with them."""
+        """The pairs in use by all processes, in the global order, where the next step goes on with them."""
         if self._rollout is None:
             return {}
         everyone = self.context.processes.gather([self._rollout.tensors()])
-        joined = {key: torch.cat([part[key] for part in everyone]) for key in everyone[0]}
+        order = torch.cat([part["numbers"] for part in everyone]).argsort()
+        joined = {key: torch.cat([part[key] for part in everyone])[order] for key in everyone[0]}
         means = self.context.processes.mean(self._rollout.report)
-        return {**joined, **{f"report.{k}": torch.tensor(v, dtype=torch.float64) for k, v in means.items()}}
+        moved = {"moved": torch.tensor(self._moved)} if self._moved > 0 else {}
+        return {**joined, **moved, **{f"report.{k}": torch.tensor(v, dtype=torch.float64) for k, v in means.items()}}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         if not state:
             return
+        self._moved = int(state["moved"]) if "moved" in state else -1
         processes = self.context.processes
         position = state["numbers"].cpu() // self.config.num_pairs
         own = (position % processes.count == processes.rank).nonzero().flatten()

@@ -15,7 +15,8 @@ from torch import Tensor
 from vpo_kit import losses
 from vpo_kit.losses import PairErrors, PreferenceConfig, PreferenceLoss
 from vpo_kit.methods.base import MethodConfig, Policy, StepOutput
-from vpo_kit.models.base import Conditions, VideoModel
+from vpo_kit.models.base import Conditions
+from vpo_kit.processes import Processes
 from vpo_kit.sampler import draw_noise, draw_times
 
 LossOf = Callable[[PairErrors], tuple[Tensor, dict[str, float]]]
@@ -44,10 +45,13 @@ class Noised:
         return self.x_t[index], self.target[index], self.time[index], self.conditions[index]
 
 
-def noised(model: VideoModel, first: Tensor, second: Tensor, conditions: Conditions, seeds: Sequence[int]) -> Noised:
-    """Noise P pairs; the time and the noise of a pair depend on its own seed alone, whatever the batch."""
-    schedule = model.schedule
-    t, eps = draw_times(schedule, seeds, first.device), draw_noise(first.shape[1:], seeds, first.device)
+def noised(policy: Policy, first: Tensor, second: Tensor, conditions: Conditions, seeds: Sequence[int]) -> Noised:
+    """Noise P pairs, to times at which the policy is trained; the time and the noise of a pair depend on its own seed
+    alone, whatever the batch.
+    """
+    schedule = policy.model.schedule
+    t = draw_times(schedule, seeds, first.device, wanted=policy.trains)
+    eps = draw_noise(first.shape[1:], seeds, first.device)
     x, eps2, t2 = torch.cat([first, second]), torch.cat([eps, eps]), torch.cat([t, t])
     return Noised(
         schedule.add_noise(x, eps2, t2),
@@ -71,7 +75,13 @@ def reference_errors(policy: Policy, pairs: Noised) -> tuple[Tensor, Tensor]:
 
 
 def step_output(
-    policy: Policy, pairs: Noised, reference: tuple[Tensor, Tensor], loss_of: LossOf, *, low_memory: bool
+    policy: Policy,
+    pairs: Noised,
+    reference: tuple[Tensor, Tensor],
+    loss_of: LossOf,
+    processes: Processes,
+    *,
+    low_memory: bool,
 ) -> StepOutput:
     """Loss and report of one step.
 
@@ -90,8 +100,12 @@ def step_output(
     weights = torch.cat(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
     def parts() -> Iterator[Tensor]:
-        for i in weights.abs().sum(1).nonzero().flatten().tolist():
+        rows = weights.abs().sum(1).nonzero().flatten().tolist()
+        fillers = processes.lockstep(len(rows)) - len(rows)
+        for i in rows:
             yield (weights[i] * _errors(policy, pairs, slice(i, i + 1))).sum()
+        for _ in range(fillers):
+            yield 0 * _errors(policy, pairs, slice(1)).sum()
 
     return StepOutput(loss.detach(), report, parts())
 

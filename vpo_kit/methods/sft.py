@@ -48,16 +48,18 @@ class SFT(Method):
         for batch in batches:
             keys = [(index, d) for d in range(HELD_OUT_DRAWS) for index in batch.indices]
             errors = self._errors(batch, [derive_seed(self.context.seed, "held out", *key) for key in keys])
-            sums += torch.tensor([float(errors.sum()), len(errors)], dtype=torch.float64)
+            if not batch.filler:
+                sums += torch.tensor([float(errors.sum()), len(errors)], dtype=torch.float64)
         value, count = self.context.processes.total(sums).tolist()
         return {"heldout_loss": value / count} if count else {}
 
     def _errors(self, batch: Batch, seeds: Sequence[int]) -> Tensor:
         """The mean squared error of each clip and draw, ``[B * D]``."""
-        model = self.context.policy.model
+        policy, model = self.context.policy, self.context.policy.model
         draws = len(seeds) // len(batch.indices)
         x = torch.cat([batch.tensors["clip"]] * draws)
-        t, eps = draw_times(model.schedule, seeds, x.device), draw_noise(x.shape[1:], seeds, x.device)
+        t = draw_times(model.schedule, seeds, x.device, wanted=policy.trains)
+        eps = draw_noise(x.shape[1:], seeds, x.device)
         prediction = model.predict(
             model.schedule.add_noise(x, eps, t),
             model.schedule.network_time(t),

@@ -9,12 +9,20 @@ if TYPE_CHECKING:
 
 
 def load(
-    name_or_path: str, *, revision: str | None = None, dtype: str = "float32", attention: str = "auto"
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    attention: str = "auto",
+    offload: bool = False,
+    quantise: str = "none",
 ) -> VideoModel:
     """Load a diffusers pipeline by name, folder or hub id; see `vpo_kit.models.loading.load`."""
     from vpo_kit.models import loading  # diffusers takes seconds to import, and the sprite world does without it
 
-    return loading.load(name_or_path, revision=revision, dtype=dtype, attention=attention)
+    return loading.load(
+        name_or_path, revision=revision, dtype=dtype, attention=attention, offload=offload, quantise=quantise
+    )
 
 
 __all__ = ["load"]

@@ -79,7 +79,8 @@ class VideoModel(ABC):
     lora_targets: ClassVar[Sequence[str]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Names of the linear layers that carry the LoRA by default."""
     network_name: ClassVar[str] = "transformer"
-    """The pipeline's component that is trained; it is also the prefix of the keys in a LoRA file."""
+    """The pipeline's component that denoises; it is also the prefix of the keys in a LoRA file, whichever network of
+    several the file is for."""
     defaults: ClassVar[Settings]
     """The published usual sizes, for a model folder that does not state its own."""
     causal: ClassVar[bool] = True
@@ -97,13 +98,38 @@ class VideoModel(ABC):
                 part.requires_grad_(False).eval()
 
     @property
+    def networks(self) -> dict[str, Any]:
+        """The modules that denoise, by the pipeline's names, each with PEFT's adapter methods: one, or one for each
+        part of the noise levels.
+        """
+        return {self.network_name: getattr(self.pipeline, self.network_name)}
+
+    @property
     def network(self) -> Any:
-        """The module that is trained: the transformer or UNet, with PEFT's adapter methods."""
-        return getattr(self.pipeline, self.network_name)
+        """The one network of a family that has one: the transformer or UNet."""
+        (network,) = self.networks.values()
+        return network
+
+    @property
+    def experts(self) -> dict[str, str]:
+        """Where there are several networks: the family's word for each, by the pipeline's names. Else nothing."""
+        return {}
+
+    def belongs(self, time: Tensor, name: str) -> Tensor:
+        """Which of the times ``[B]``, in the network's own units, go through the network `name`: booleans ``[B]``."""
+        return torch.ones_like(time, dtype=torch.bool)
+
+    def prefix(self, name: str) -> str:
+        """What the names of a weight of the network `name` begin with where several networks' weights lie together."""
+        return f"{name}." if len(self.networks) > 1 else ""
+
+    def lora_options(self, name: str) -> dict[str, Any]:
+        """What the pipeline's ``load_lora_weights`` takes, beside the file, to load it into the network `name`."""
+        return {}
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self.network.device)
+        return torch.device(next(iter(self.networks.values())).device)
 
     @property
     def temporal_stride(self) -> int:

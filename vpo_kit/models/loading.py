@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
 import transformers
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.models.attention import check_attention, check_family, set_attention
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.offload import offload as offload_parts
+from vpo_kit.models.offload import place
+from vpo_kit.models.quantising import check_quantise, load_options
 from vpo_kit.registry import MODELS
 
 EMBEDDED = {"sprites": Path(__file__).parent / "sprites" / "pipeline"}
@@ -51,62 +53,66 @@ def resolve(name_or_path: str) -> str:
     return name_or_path
 
 
-PACKAGES = {"xformers": ("xformers", "vpo-kit[xformers]"), "flash": ("flash_attn", "flash-attn")}
-"""Attention backends beside torch's own: module, and what to install. Sage is not here: it has no backward pass."""
-
-UNMASKED = {"WanPipeline"}
-"""Families that mask no tokens: the flash kernels take no mask."""
-
-
-def check_attention(name: str, dtype: str | None = None) -> None:
-    """Raises `ConfigError` where the attention backend `name` cannot run here, with weights of `dtype` where given."""
-    if name not in PACKAGES:
-        return
-    module, package = PACKAGES[name]
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"attention: {name} is not installed: pip install '{package}', or use sdpa")
-    if not torch.cuda.is_available():
-        raise ConfigError(f"attention: {name} needs a CUDA device, and there is none: use sdpa")
-    if name == "flash" and dtype == "float32":
-        raise ConfigError("attention: flash takes no float32: set dtype to bfloat16 or float16, or use sdpa")
+def check_dtype(name: str, device: torch.device) -> None:
+    """Raises `ConfigError` where `device` cannot calculate in the dtype `name`: it tries."""
+    try:
+        one = torch.ones(1, 1, 1, 1, 1, dtype=getattr(torch, name), device=device)
+        torch.nn.functional.conv3d(one, one) @ one
+    except RuntimeError as error:
+        raise ConfigError(f"dtype: {device.type} here cannot calculate in {name}: use float32") from error
 
 
 def load(
-    name_or_path: str, *, revision: str | None = None, dtype: str = "float32", attention: str = "auto"
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    attention: str = "auto",
+    offload: bool = False,
+    quantise: str = "none",
 ) -> VideoModel:
     """Load a pipeline and wrap it in the adapter of its class, on the GPU where there is one.
 
     `name_or_path` is an embedded model's name, a local folder or a hub id (`HF_HUB_OFFLINE` is respected); `dtype` a
-    torch dtype's name for the weights; `attention` is auto (diffusers' own choice), sdpa, xformers or flash.
-    Raises `ModelError`, or `ConfigError` for an attention backend that cannot run here or in this family.
+    torch dtype's name for the weights; `attention` is auto (diffusers' own choice), sdpa, xformers, flash or sage
+    (which only samples); with `offload` text encoder and autoencoder are on the GPU only while they are used;
+    `quantise` none or int8 says how the trained network's linear layers are kept.
+    Raises `ModelError`, or `ConfigError` for an option that cannot be had here or in this family.
     """
     check_attention(attention, dtype)
+    check_quantise(quantise)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check_dtype(dtype, device)
     source = resolve(name_or_path)
     try:
         index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read model_index.json of {name_or_path}: {_line(error)}") from error
-    family = index.get("_class_name", "")
+    family = index.get("_class_name", "") if isinstance(index, dict) else ""
     targets = MODELS.targets()
-    if family not in targets:
+    if not isinstance(family, str) or family not in targets:
         raise ModelError(
             f"{name_or_path} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}"
         )
-    if attention == "flash" and family not in UNMASKED:
-        raise ConfigError(f"attention: {family} masks its tokens, which flash cannot: use sdpa or xformers")
+    check_family(attention, family)
     adapter = MODELS.load(family)
+    _check_files(Path(source))
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, family).from_pretrained(
-            source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True,
+            **load_options(quantise, index, adapter.network_name),
+        )  # fmt: skip
+    except Exception as error:  # diffusers meets damaged folders with a dozen kinds of error
         raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
-    model: VideoModel = adapter(_on_device(pipeline), _settings(source), name_or_path)
+    place(pipeline, device) if offload else pipeline.to(device)
+    model: VideoModel = adapter(pipeline, _settings(source), name_or_path)
+    if offload:
+        offload_parts(model)
     if attention != "auto":
-        _set_attention(model, attention)
+        set_attention(model, attention)
     return model
 
 
@@ -116,13 +122,30 @@ def prompts_of(name_or_path: str, split: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _set_attention(model: VideoModel, name: str) -> None:
-    """Through diffusers' dispatch. Processors that do not use it would only ignore the choice; theirs is sdpa."""
-    processors = [getattr(module, "processor", None) for module in model.network.modules()]
-    if any(hasattr(processor, "_attention_backend") for processor in processors):
-        model.network.set_attention_backend({"sdpa": "native"}.get(name, name))
-    elif name != "sdpa":
-        raise ConfigError(f"attention: {type(model.network).__name__} has only sdpa in this version of diffusers")
+def _check_files(folder: Path) -> None:
+    """That every weight file of a local pipeline folder is there and whole, as far as headers and sizes say.
+
+    Raises `ModelError`, which names the file; the libraries' own errors do not always do so.
+    """
+    files = [path for name in ("diffusion_pytorch_model", "model") for path in folder.glob(f"*/{name}.safetensors")]
+    for listing in sorted(folder.glob("*/*.safetensors.index.json")):
+        try:
+            names = sorted(set(json.loads(listing.read_text())["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{listing} is damaged: copy or download the model again") from error
+        missing = [name for name in names if not (listing.parent / name).is_file()]
+        if missing:
+            raise ModelError(
+                f"{listing.parent} lacks {missing[0]}, {len(missing)} of its {len(names)} weight files: "
+                "copy or download the model again"
+            )
+        files += [listing.parent / name for name in names]
+    for path in files:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path} is damaged or cut short: copy or download the model again") from error
 
 
 def _settings(source: str) -> Settings | None:
@@ -130,14 +153,12 @@ def _settings(source: str) -> Settings | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is not a mapping of names to values")
     return Settings(**validate(_Extras, values, f"{path}: ").model_dump())
-
-
-def _on_device(pipeline: Any) -> Any:
-    return pipeline.to("cuda") if torch.cuda.is_available() else pipeline
 
 
 def _line(error: BaseException) -> str:

@@ -38,9 +38,10 @@ def tune(
 
 def _checkpoint(model: VideoModel) -> None:
     try:
-        model.network.enable_gradient_checkpointing()
+        for network in model.networks.values():
+            network.enable_gradient_checkpointing()
     except ValueError as error:
-        name = type(model.network).__name__
+        name = type(network).__name__
         raise ConfigError(f"gradient_checkpointing: {name} does not support it: turn it off") from error
 
 
@@ -50,9 +51,10 @@ def _compile(model: VideoModel) -> None:
             "compile: there is no C++ compiler (g++ or clang++), and torch.compile needs one: turn it off"
         )
     try:
-        model.network.compile_repeated_blocks(backend=BACKEND)
+        for network in model.networks.values():
+            network.compile_repeated_blocks(backend=BACKEND)
     except ValueError as error:
-        name = type(model.network).__name__
+        name = type(network).__name__
         raise ConfigError(f"compile: {name} names no repeated blocks: turn it off") from error
 
 

@@ -1,8 +1,8 @@
-"""Wan: `WanPipeline`, text to video. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B, and sampling of Wan 2.2 A14B.
+"""Wan: `WanPipeline`, text to video. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B and Wan 2.2 A14B.
 
 Wan 2.2 A14B has two experts: `transformer` for times of at least `boundary_ratio` (of all training steps),
-`transformer_2` for the times below. TI2V-5B takes one time for each token (`expand_timesteps`); without an input image
-they are all the same.
+`transformer_2` for the times below; its authors call them the high-noise and the low-noise expert. TI2V-5B takes one
+time for each token (`expand_timesteps`); without an input image they are all the same.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
-from vpo_kit.errors import ModelError
 from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.processes import Processes
 
 WAN_2_1 = Settings(frames=81, height=480, width=832, fps=16, steps=50, guidance=5.0)
 TI2V_5B = Settings(frames=121, height=704, width=1280, fps=24, steps=50, guidance=5.0)
@@ -38,17 +39,21 @@ class WanModel(VideoModel):
         self._num_tokens = min(512, pipeline.tokenizer.model_max_length)
 
     @property
-    def network(self) -> Any:
-        if self._boundary is not None:
-            raise ModelError(
-                f"{self.source} has two experts, and so far they can only be sampled (attention: auto, no LoRA): "
-                "to train, take a Wan with one transformer"
-            )
-        return self.pipeline.transformer
+    def networks(self) -> dict[str, Any]:
+        return {name: getattr(self.pipeline, name) for name in self.experts} or super().networks
 
     @property
-    def device(self) -> torch.device:
-        return torch.device(self.pipeline.transformer.device)
+    def experts(self) -> dict[str, str]:
+        return {} if self._boundary is None else {"transformer": "high_noise", "transformer_2": "low_noise"}
+
+    def belongs(self, time: Tensor, name: str) -> Tensor:
+        if self._boundary is None:
+            return super().belongs(time, name)
+        early: Tensor = time >= self._boundary
+        return early if name == "transformer" else ~early
+
+    def lora_options(self, name: str) -> dict[str, Any]:
+        return {"load_into_transformer_2": True} if name == "transformer_2" else {}
 
     @property
     def multiples(self) -> tuple[int, int, int]:
@@ -79,12 +84,19 @@ class WanModel(VideoModel):
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         if self._boundary is None:
-            return self._run(self.pipeline.transformer, latents, t, conditions)
-        early = t >= self._boundary
+            return self._run(self.network, latents, t, conditions)
         output = torch.empty_like(latents, dtype=torch.float32)
-        for expert, rows in ((self.pipeline.transformer, early), (self.pipeline.transformer_2, ~early)):
+        for name, network in self.networks.items():
+            rows = self.belongs(t, name)
+            if isinstance(network, FSDPModule):
+                if not Processes().lockstep(int(rows.any())):
+                    continue
+                if not rows.any():  # another process has such rows, and cannot make its pass alone
+                    output = output + 0 * self._run(network, latents[:1], t[:1], conditions[:1]).sum()
+            elif rows.all():
+                return self._run(network, latents, t, conditions)
             if rows.any():
-                output[rows] = self._run(expert, latents[rows], t[rows], conditions[rows])
+                output[rows] = self._run(network, latents[rows], t[rows], conditions[rows])
         return output
 
     def _run(self, network: Any, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:

@@ -64,9 +64,13 @@ def _windows(
     folder: Path, name: str, caption: str | None, settings: Settings, max_windows: int | None
 ) -> Iterator[Clip]:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise DataError(f"{folder} names a file that cannot be one: {name[:60]!r}") from error
+    if not inside:
         raise DataError(f"{name} lies outside {folder}")
-    if not path.is_file():
+    if not there:
         raise DataError(f"{path} is missing")
     if caption is None or not caption.strip():
         raise DataError(f"{path} has no caption: write it into metadata.jsonl, or into {path.with_suffix('.txt').name}")
@@ -98,17 +102,23 @@ def _json_lines(path: Path) -> Iterator[tuple[str, str | None]]:
     for number, line in enumerate(_read(path).splitlines(), 1):
         try:
             row = json.loads(line)
-            yield str(row["file_name"]), row.get("text")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            name, caption = row["file_name"], row.get("text")
+            if not isinstance(name, str) or not isinstance(caption, str | None):
+                raise TypeError
+            yield name, caption
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: each line is a JSON object with file_name and text") from error
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, str | None]]:
     reader = csv.DictReader(io.StringIO(_read(path)))
-    if not {"file_name", "text"} <= set(reader.fieldnames or ()):
-        raise DataError(f"{path}: the first line must name the columns file_name and text")
-    for row in reader:
-        yield row["file_name"], row["text"]
+    try:
+        if not {"file_name", "text"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path}: the first line must name the columns file_name and text")
+        rows = [(row["file_name"] or "", row["text"]) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+    yield from rows
 
 
 def _read(path: Path) -> str:

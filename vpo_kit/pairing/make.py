@@ -17,6 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from vpo_kit.config import parse_yaml
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
@@ -83,7 +84,12 @@ class Folder:
             if self.path.exists() and any(self.path.iterdir()):
                 raise OutputError(f"{self.path} is not empty and holds no pair set: give another --output")
             return
-        old = yaml.safe_load(listing.read_text(encoding="utf-8"))
+        try:
+            old = parse_yaml(listing.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{listing} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(old, dict):
+            raise DataError(f"{listing} is not a mapping of names to values")
         changed = [key for key in facts if key not in ("versions", "skipped") and old.get(key) != facts[key]]
         if changed:
             raise ConfigError(

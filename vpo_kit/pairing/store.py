@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vpo_kit.config import parse_yaml
 from vpo_kit.errors import DataError, OutputError
 from vpo_kit.pairing.segments import Range
 
@@ -139,8 +140,8 @@ def read(path: Path) -> PairSet:
                 f"metadata.jsonl, line {number} ({_name(line)}): {f'{where}: ' if where else ''}{first['msg']}"
             )
     try:
-        facts = yaml.safe_load(_text(path / "dataset.yaml", path))
-    except yaml.YAMLError as error:
+        facts = parse_yaml(_text(path / "dataset.yaml", path))
+    except ValueError as error:
         raise DataError(f"{path / 'dataset.yaml'} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(facts, dict):
         raise DataError(f"{path / 'dataset.yaml'} is not a mapping of names to values")
@@ -211,8 +212,12 @@ def renamed(pair: Pair, new: str) -> Pair:
 def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str | None:
     """What is wrong with a pair's files (or with those of `names`): missing, changed; None when nothing is."""
     for name in names or pair.files:
-        if not (path / name).is_file():
-            return f"{pair.id}: {name} is missing"
+        try:
+            there = (path / name).is_file()
+        except OSError:  # no disk takes a name so long
+            there = False
+        if not there:
+            return f"{pair.id}: {name[:200]} is missing"
         if file_hash(path / name) != pair.hashed[name]:
             return f"{pair.id}: {name} has changed since the set was made (its SHA-256 differs)"
     return None

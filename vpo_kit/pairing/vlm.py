@@ -52,8 +52,12 @@ RESPONSE_FORMAT: dict[str, Any] = {
     "type": "json_schema",
     "json_schema": {"name": "comparison", "strict": True, "schema": SCHEMA},
 }
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
-_LINE = re.compile(r"^\W*(?:final\s+)?verdict\W+(first|second|tie)\W*$", re.IGNORECASE | re.MULTILINE)
+# bounded: a model that repeats itself must not make the search take for ever
+_LINE = re.compile(
+    r"^[^\w\n]{0,80}(?:final\s{1,80})?verdict\W{1,80}(first|second|tie)[^\w\n]{0,80}$", re.IGNORECASE | re.MULTILINE
+)
+_MAX_BROKEN = 100
+"""After so many openings of objects that are none, a text has no more of them."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def read(text: str) -> Answer:
 
     Raises `ValueError` when there is no verdict, or when there are several that differ.
     """
-    words = _THOUGHTS.sub("", text)
+    words = _spoken(text)
     found = _objects(words) or [
         Answer(" ".join(words.split()), _verdict(match.group(1))) for match in _LINE.finditer(words)
     ]
@@ -125,13 +129,22 @@ def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm) ->
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _spoken(text: str) -> str:
+    """The text without what stands between ``<think>`` and ``</think>``."""
+    parts, at = [], 0
+    while (start := text.find("<think>", at)) >= 0 and (end := text.find("</think>", start)) >= 0:
+        parts.append(text[at:start])
+        at = end + len("</think>")
+    return "".join([*parts, text[at:]])
+
+
 def _objects(text: str) -> list[Answer]:
-    decoder, found, at = json.JSONDecoder(), [], text.find("{")
-    while at >= 0:
+    decoder, found, at, broken = json.JSONDecoder(), [], text.find("{"), 0
+    while at >= 0 and broken < _MAX_BROKEN:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            value, end = None, at + 1
+            value, end, broken = None, at + 1, broken + 1
         if isinstance(value, dict) and "verdict" in value:
             found.append(Answer(str(value.get("evidence", "")), _verdict(value["verdict"])))
         at = text.find("{", end)

@@ -11,6 +11,7 @@ import torch
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError
+from vpo_kit.models.offload import offload_module
 from vpo_kit.registry import REWARDS
 from vpo_kit.rewards.base import Mixture, Reward, RewardConfig, RewardSpec, parse
 
@@ -50,13 +51,21 @@ def plan(text: str, settings: Mapping[str, Any]) -> list[Plan]:
     return plans
 
 
-def load(plans: list[Plan], device: torch.device) -> Mixture:
-    """Read the weights. Raises `ModelError` where a file is missing or damaged, `ConfigError` for two of one name."""
+def load(plans: list[Plan], device: torch.device, *, offload: bool = False) -> Mixture:
+    """Read the weights. With `offload` each reward is on `device` only while it scores, one after the other.
+
+    Raises `ModelError` where a file is missing or damaged, `ConfigError` for two of one name.
+    """
     mixture = Mixture([(p.kind(p.config), p.weight) for p in plans])
     names = [part.spec.name for part in mixture.parts]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"two rewards are called {min(twice)!r}, and scores are kept by name: give one of them")
-    return mixture.requires_grad_(False).eval().to(device)
+    mixture.requires_grad_(False).eval()
+    if not offload:
+        return mixture.to(device)
+    for part in mixture.parts:
+        offload_module(part, device)
+    return mixture
 
 
 def _split(term: str) -> tuple[str, str]:

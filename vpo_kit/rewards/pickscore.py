@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
@@ -96,7 +97,7 @@ def _load(source: str) -> Any:
         if config.model_type != "clip":
             raise ModelError(f"{source} is a {config.model_type} model, and pickscore needs a CLIPModel: {ADVICE}")
         network, report = transformers.CLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         away = f"{source} is neither a folder nor in the hub's cache, and was not downloaded"
         problem = f"cannot load {source} ({first_line(error)})" if Path(source).exists() else away
         raise ModelError(f"reward 'pickscore': {problem}: {ADVICE}") from None

@@ -67,27 +67,42 @@ def latest(folder: Path) -> tuple[Checkpoint, list[str]] | None:
     for path in _folders(folder):
         try:
             return _read(path), damaged
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            damaged.append(f"{path} is damaged ({str(error).splitlines()[0]})")
+        except (OSError, ValueError, KeyError, RuntimeError, RecursionError, SafetensorError) as error:
+            damaged.append(f"{path} is damaged ({' '.join(str(error).split()) or type(error).__name__})")
     if damaged:
         raise CheckpointError(f"no checkpoint can be read: {'; '.join(damaged)}; start again with --overwrite")
     return None
 
 
 def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text())
-    for name, expected in state["sha256"].items():
-        if _hash(path / name) != expected:
-            raise ValueError(f"{name} has changed")
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if not isinstance(state, dict) or not isinstance(state["sha256"], dict):
+        raise ValueError("state.json is not what a run writes")
+    if type(state["step"]) is not int or path.name != f"step-{state['step']:06d}":
+        raise ValueError(f"state.json is of step {state['step']}")
+    found = {file.name: _hash(file) for file in path.iterdir() if file.name != "state.json"}
+    for name in sorted(found.keys() | state["sha256"].keys()):
+        if found.get(name) != state["sha256"].get(name):
+            raise ValueError(f"{name} {'has changed' if name in found else 'is missing'}")
     reference = path / "reference.safetensors"
     return Checkpoint(
         step=state["step"],
         policy=load_file(path / "lora.safetensors"),
         reference=load_file(reference) if reference.is_file() else None,
         method=load_file(path / "method.safetensors"),
-        optimiser=torch.load(path / "optimiser.pt", weights_only=True, map_location="cpu"),
+        optimiser=_optimiser(path / "optimiser.pt"),
         best=load_file(path / "best.safetensors"),
     )
+
+
+def _optimiser(path: Path) -> dict[str, Any]:
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # of a dozen kinds
+        raise ValueError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is not an optimiser's state")
+    return found
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
 
 class Passes:
-    """Counts the rows of every forward pass of a network while it is open; a recomputed pass counts again."""
+    """Counts the rows of every forward pass of `networks` while it is open; a recomputed pass counts again."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        self._networks = list(networks)
         self._rows = 0
 
     def __enter__(self) -> Passes:
-        self._hook = self._network.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._hooks = [n.register_forward_pre_hook(self._count, with_kwargs=True) for n in self._networks]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def _count(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))

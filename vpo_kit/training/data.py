@@ -5,10 +5,13 @@ A source is indexed by item numbers; the order depends on the seed alone, not on
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from torch import Tensor
 from vpo_kit.errors import DataError
 from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.cache import DiskCache, latent_facts
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.pairing.arrange import held_out
@@ -32,6 +36,10 @@ class Source(Protocol):
     @property
     def prompts(self) -> Sequence[str]: ...
 
+    @property
+    def names(self) -> Sequence[str]:
+        """What the items are called where something is wrong with one."""
+
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Named tensors with `indices` along their first dimension, on the CPU."""
 
@@ -41,6 +49,11 @@ class Prompts:
     """Prompts alone."""
 
     prompts: Sequence[str]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their numbers, from 1 on."""
+        return [str(i + 1) for i in range(len(self.prompts))]
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         return {}
@@ -57,6 +70,7 @@ class Pairs:
         self._path = path
         self._pairs = pairs
         self.prompts = [pair.prompt for pair in pairs]
+        self.names = [pair.id for pair in pairs]
         zeros = [0] * len(frame_map)
         self._labels = torch.tensor(
             [latent_labels(p.labels, p.segments, frame_map) if p.labels else zeros for p in pairs], dtype=torch.float32
@@ -83,21 +97,44 @@ class Pairs:
 
 
 class Clips:
-    """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``."""
+    """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``; with `disk` also for
+    later runs.
+    """
 
-    def __init__(self, model: VideoModel, clips: Sequence[Clip], settings: Settings) -> None:
+    def __init__(
+        self, model: VideoModel, clips: Sequence[Clip], settings: Settings, disk: DiskCache | None = None
+    ) -> None:
         self._model = model
         self._clips = clips
         self._settings = settings
+        self._disk = disk
         self._known: dict[int, Tensor] = {}
+        self._hashes: dict[Path, str] = {}
         self.prompts = [clip.prompt for clip in clips]
+        self.names = [clip.name for clip in clips]
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         for i in indices:
             if i not in self._known:
-                video = self._clips[i].read(self._settings)
-                self._known[i] = self._model.encode(video[None])[0].cpu()
+                self._known[i] = self._find(self._clips[i])
         return {"clip": torch.stack([self._known[i] for i in indices])}
+
+    def _find(self, clip: Clip) -> Tensor:
+        if self._disk is None:
+            return self._encode(clip)
+        if clip.path not in self._hashes:
+            self._hashes[clip.path] = _file_hash(clip.path)
+        window, settings = clip.window, self._settings
+        where = [window.start, window.frames, window.fps, settings.height, settings.width]
+        facts = {**self._facts, "file": self._hashes[clip.path], "window": where}
+        return self._disk.get("latents", facts, lambda: {"clip": self._encode(clip)})["clip"]
+
+    def _encode(self, clip: Clip) -> Tensor:
+        return self._model.encode(clip.read(self._settings)[None])[0].cpu()
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return {**latent_facts(self._model), "reader": version("imageio-ffmpeg")}
 
 
 def usable(
@@ -158,12 +195,22 @@ class Stream:
         indices = [self._at(number * self._size + position) for position in positions]
         return self._make(indices, step, positions, visits)
 
+    def names(self, indices: Sequence[int]) -> str:
+        """What items are called, for a message."""
+        shown = ", ".join(self._source.names[i] for i in indices[:8])
+        return f"{shown} and {len(indices) - 8} more" if len(indices) > 8 else shown
+
     def in_order(self) -> Iterator[Batch]:
-        """Every item once, in batches that are the same each time; this process's share of them."""
+        """Every item once, in batches that are the same each time; this process's share of them.
+
+        Every process gets the same number of batches: one whose share ends before the others' gets a filler.
+        """
         share = self._part.share(range(len(self._indices)))
-        for start in range(0, len(share), self._size):
-            positions = share[start : start + self._size]
-            yield self._make([self._indices[p] for p in positions], 0, positions, [0] * len(positions))
+        size = max(1, self._size // self._part.count)
+        for start in range(0, -(-len(self._indices) // self._part.count), size):
+            positions = share[start : start + size] or [0]
+            batch = self._make([self._indices[p] for p in positions], 0, positions, [0] * len(positions))
+            yield replace(batch, filler=start >= len(share))
 
     def _at(self, position: int) -> int:
         visit, place = divmod(position, len(self._indices))
@@ -178,6 +225,14 @@ class Stream:
         device = next(iter(conditions.tensors.values())).device
         tensors = {name: value.to(device) for name, value in self._source.tensors(indices).items()}
         return Batch(step, prompts, conditions, positions, indices, visits, tensors)
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _shape_problem(found: PairSet, pair: Pair, shape: Sequence[int]) -> str | None:

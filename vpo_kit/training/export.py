@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import diffusers
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.loading import resolve
-from vpo_kit.sampler import draw_noise
+from vpo_kit.sampler import draw_noise, draw_times
 from vpo_kit.training import comfyui
-from vpo_kit.training.lora import POLICY, LoraPolicy, Start
+from vpo_kit.training.lora import POLICY, LoraPolicy, Start, file_name, part_of
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """How far a copy's output may be off, as a share of the output's largest value."""
@@ -66,13 +67,18 @@ class Check:
 
 @torch.no_grad()
 def probe(model: VideoModel) -> Tensor:
-    """The network's output, float32 on the CPU, for small videos at two times and prompts: the same for every copy."""
+    """The networks' outputs, float32 on the CPU, for small videos at two times of each network and two prompts: the
+    same for every copy.
+    """
     time, tall, wide = model.multiples
     sides = [-(-64 // side) * side for side in (tall, wide)]  # UNets halve their input three times
     shape = model.latent_shape(2 * time + int(model.causal), *sides)
     x = draw_noise(shape, [1, 2], model.device)
-    t = model.schedule.network_time(model.schedule.sample_t(2, torch.Generator().manual_seed(0)))
-    return model.predict(x, t, model.encode_prompts(PROMPTS)).float().cpu()
+    conditions, outputs = model.encode_prompts(PROMPTS), []
+    for name in model.networks:
+        t = draw_times(model.schedule, [1, 2], model.device, wanted=partial(model.belongs, name=name))
+        outputs.append(model.predict(x, model.schedule.network_time(t), conditions).float().cpu())
+    return torch.cat(outputs)
 
 
 def check(weights: Weights, original: Tensor, copy: Tensor | None, dtype: str) -> Check:
@@ -89,8 +95,34 @@ def compare_loras(original: Start, copy: Start) -> Weights:
     return Weights(len(ours ^ theirs), len(wrong), len(ours))
 
 
-def compare_merged(network: nn.Module, lora: Start, folder: Path) -> Weights:
-    """The files in `folder` against the bare `network` and the LoRA that was added: each weight to its last digits."""
+def compare_merged(model: VideoModel, lora: Start, folder: Path) -> Weights:
+    """The networks in the pipeline `folder` against those of the bare `model` and the LoRA that was added: each weight
+    to its last digits.
+    """
+    unmatched = wrong = total = 0
+    kept = whole = 0.0
+    for name, network in model.networks.items():
+        part = replace(lora, state=part_of(lora.state, model.prefix(name)))
+        found = _compare_network(network, part, folder / name)
+        unmatched, wrong, total = unmatched + found.unmatched, wrong + found.wrong, total + found.total
+        kept, whole = kept + found.kept, whole + found.whole
+    return Weights(unmatched, wrong, total, kept / whole if whole else 1.0)
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """Of one network: weights without a counterpart, wrong ones, all; and the LoRA's inner product with what was added
+    (`kept`) and with itself (`whole`).
+    """
+
+    unmatched: int
+    wrong: int
+    total: int
+    kept: float
+    whole: float
+
+
+def _compare_network(network: nn.Module, lora: Start, folder: Path) -> _Merged:
     own, layers, seen, wrong = network.state_dict(), _layers(lora), set(), 0
     kept, whole = 0.0, 0.0
     for path in sorted(folder.glob("*.safetensors")):
@@ -106,7 +138,7 @@ def compare_merged(network: nn.Module, lora: Start, folder: Path) -> Weights:
                 else:
                     wrong += not torch.equal(found, before)
             seen.update(file.keys())
-    return Weights(len(own.keys() ^ seen), wrong, len(own), kept / whole if whole else 1.0)
+    return _Merged(len(own.keys() ^ seen), wrong, len(own), kept, whole)
 
 
 def _layers(lora: Start) -> set[str]:
@@ -131,34 +163,39 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((one - other).norm() <= 1e-5 * one.norm())
 
 
-def write_comfyui(policy: LoraPolicy, file: Path) -> None:
-    """One safetensors file as ComfyUI reads it. Raises `ModelError` where the family has no such form."""
-    made = policy.model.network.peft_config[POLICY]
-    family = type(policy.model.pipeline).__name__
-    state = comfyui.convert(family, policy.state(), made.lora_alpha / made.r)
-    save_file(state, file, metadata={"format": "pt"})
+def write_comfyui(policy: LoraPolicy, target: Path) -> None:
+    """A safetensors file for each trained network, as ComfyUI reads it: `target` where its name says that it is one
+    file, else files in a folder. Raises `ModelError` where the family has no such form.
+    """
+    family, state = type(policy.model.pipeline).__name__, policy.state()
+    for name, network in policy.networks.items():
+        made = network.peft_config[POLICY]
+        own = comfyui.convert(family, part_of(state, policy.model.prefix(name)), made.lora_alpha / made.r)
+        file = target if target.suffix == ".safetensors" else target / file_name(policy.model, name)
+        file.parent.mkdir(exist_ok=True)
+        save_file(own, file, metadata={"format": "pt"})
 
 
 def write_merged(policy: LoraPolicy, folder: Path, revision: str | None) -> None:
-    """The pipeline with the LoRA added to its network's weights, which stay in their dtype; `policy` is used up.
+    """The pipeline with the LoRA added to its networks' weights, which stay in their dtype; `policy` is used up.
 
     The other components are copied as they are: a text encoder that was loaded in another dtype keeps its own on disk.
     """
     model = policy.model
-    network = model.network
-    network.fuse_lora(safe_fusing=True, adapter_names=[POLICY])
-    network.unload_lora()
     source = _folder_of(model.source, revision)
-    parts = [name for name in model.pipeline.config if (source / name).is_dir() and name != model.network_name]
+    parts = [name for name in model.pipeline.config if (source / name).is_dir() and name not in policy.networks]
     for name in [*parts, "prompts"]:
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns(*PICKLES))
     for name in ("model_index.json", "vpo.json"):
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
-    network.save_pretrained(folder / model.network_name, safe_serialization=True)
-    config = f"{model.network_name}/config.json"
-    shutil.copy(source / config, folder / config)  # diffusers notes in its own where the weights were on this machine
+    for name, network in policy.networks.items():
+        network.fuse_lora(safe_fusing=True, adapter_names=[POLICY])
+        network.unload_lora()
+        network.save_pretrained(folder / name, safe_serialization=True)
+        config = f"{name}/config.json"  # diffusers notes in its own where the weights were on this machine
+        shutil.copy(source / config, folder / config)
 
 
 def _folder_of(source: str, revision: str | None) -> Path:

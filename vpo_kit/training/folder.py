@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vpo_kit.config import Run, build, dump, read_file
-from vpo_kit.errors import ConfigError, OutputError
+from vpo_kit.errors import ConfigError, DataError, OutputError
 
-MAY_CHANGE = {"steps", "checkpoints", "health", "output"}
+MAY_CHANGE = {"steps", "checkpoints", "health", "output", "cache"}
 """Settings that a resumed run may change: none of them changes a step's result."""
 
 
@@ -37,8 +39,30 @@ class RunFolder:
             raise OutputError(f"{self.path} already holds a run: go on with --resume or replace it with --overwrite")
         if self.holds_run and resume:
             self._check_same(run)
-        elif self.path.exists() and any(self.path.iterdir()) and not (self.holds_run and overwrite):
+        elif self.path.exists() and self._foreign() and not (self.holds_run and overwrite):
             raise OutputError(f"{self.path} is not empty and holds no run: give another --output")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The folder as this process's own: a second run that writes into it would spoil both.
+
+        The lock is the system's and ends with its process, however that ends. Raises `OutputError`.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(f"{self.path} is in use by another run: wait, or give another --output") from error
+            except OSError:  # some network disks know no locks
+                pass
+            yield
+        finally:
+            os.close(handle)
 
     def start(self, run: Run, *, resume: bool) -> None:
         """Make the folder ready, without an old run where this is a new one. Raises `OutputError`."""
@@ -70,10 +94,15 @@ class RunFolder:
             raise OutputError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror or error}") from error
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drop the log's lines after `step` (a killed run's last ones) and return those that stay."""
+        """Drop the log's lines after `step` (a killed run's last ones) and return those that stay.
+
+        Raises `DataError` where they are not those of the steps up to there.
+        """
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        rows = [json.loads(line) for line in lines[:step]]
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        rows = [_row(path, number, line) for number, line in enumerate(lines[:step], 1)]
+        if len(rows) < step:
+            raise DataError(f"{path} ends after step {len(rows)} of {step}: put it right, or give --overwrite")
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         return rows
 
@@ -85,9 +114,27 @@ class RunFolder:
             raise ConfigError(f"--resume: {', '.join(changed)} differ from {self.path / 'config.yaml'}: only "
                               f"{', '.join(sorted(MAY_CHANGE))} may change")  # fmt: skip
 
+    def _foreign(self) -> bool:
+        """Whether the folder holds anything but what a run leaves that was killed while it wrote its settings."""
+        return any(path.name != ".config.yaml.part" for path in self.path.iterdir())
+
     def _remove_run(self) -> None:
-        """Remove what runs write and nothing else: the folder may hold a user's own files."""
+        """Remove what runs write and nothing else: the folder may hold a user's own files.
+
+        The settings go last: until then the folder of a run that is killed here still holds a run.
+        """
         for name in ("checkpoints", "samples", "lora"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("config.yaml", "metrics.jsonl", "summary.json", "report.html"):
+        for name in ("metrics.jsonl", "summary.json", "report.html", "config.yaml"):
             (self.path / name).unlink(missing_ok=True)
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    numbers = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+    if not numbers or row.get("step") != number:
+        raise DataError(f"{path}, line {number} is not step {number}'s: put it right, or begin anew with --overwrite")
+    return row  # type: ignore[no-any-return]

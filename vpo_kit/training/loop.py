@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from vpo_kit.config import Run
 from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
-from vpo_kit.training import checkpoints, health
+from vpo_kit.training import checkpoints, health, optimisers
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.data import Stream
@@ -46,16 +45,13 @@ def train(job: Job) -> list[Report]:
     Raises `HealthError` when a check stops the run; the state of that moment is then the newest checkpoint.
     """
     run, method, policy = job.run, job.method, job.policy
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    settings = run.optimiser
-    optimiser = torch.optim.AdamW(policy.parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    optimiser = accelerator.prepare(optimiser)
+    optimiser = optimisers.build(run.optimiser, policy.parameters)
     best = Best(run.early_stopping)
     first = _resume(job, optimiser, best)
     # the same everywhere: a health check that fires in one process alone would leave the others waiting
     history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])
     batch: Batch | None = None
-    with Passes(policy.model.network) as passes:
+    with Passes(policy.model.networks.values()) as passes:
         for step in range(first, run.steps):
             if run.max_passes is not None and sum(row["passes"] for row in history) >= run.max_passes:
                 break
@@ -66,10 +62,15 @@ def train(job: Job) -> list[Report]:
                 batch = job.stream.batch(step // method.updates_per_batch, step)
             try:
                 output = method.step(batch.at(step))
-            except VpoError:  # a reward that cannot go on, for one: nothing of this step has happened yet
+                row = _update(job, output, batch.at(step), optimiser)
+            except HealthError:  # in all processes at once, and before a weight was changed
                 _keep(step, first, job, optimiser, best)
                 raise
-            row = _update(job, output, batch.at(step), accelerator, optimiser)
+            except VpoError as error:  # a reward that cannot go on, for one: nothing of this step has happened yet
+                if job.processes.count == 1:  # of several, the others wait inside the step and cannot help to save
+                    _keep(step, first, job, optimiser, best)
+                error.args = (f"step {step + 1}, items {job.stream.names(batch.indices)}: {error}",)
+                raise
             row["passes"] = float(job.processes.total(torch.tensor(passes.take())))
             last = step + 1 == run.steps
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
@@ -85,20 +86,18 @@ def train(job: Job) -> list[Report]:
     return history
 
 
-def _update(
-    job: Job, output: StepOutput, batch: Batch, accelerator: Accelerator, optimiser: torch.optim.Optimizer
-) -> Report:
+def _update(job: Job, output: StepOutput, batch: Batch, optimiser: torch.optim.Optimizer) -> Report:
     """One optimiser step, and its row of the log. Raises `HealthError` before a weight is changed by NaN."""
     run, parameters = job.run, job.policy.parameters
     loss = job.processes.total(output.loss)
-    _must_be_finite("loss", loss, batch, run)
+    _must_be_finite("loss", loss, batch, job)
     for group in optimiser.param_groups:
         group["lr"] = run.optimiser.lr * min(1.0, (batch.step + 1) / (run.optimiser.warmup_steps + 1))
     for part in [output.loss] if output.parts is None else output.parts:
-        accelerator.backward(part)
+        part.backward()  # type: ignore[no-untyped-call]
     job.processes.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.optimiser.max_grad_norm)
-    _must_be_finite("gradient", norm, batch, run)
+    _must_be_finite("gradient", norm, batch, job)
     optimiser.step()
     optimiser.zero_grad()
     row = {"step": batch.step + 1, "loss": float(loss), "grad_norm": float(norm)}
@@ -106,33 +105,33 @@ def _update(
 
 
 def _keep(step: int, first: int, job: Job, optimiser: torch.optim.Optimizer, best: Best) -> None:
-    """Save the state before a step that failed. Of several processes the others wait inside the step and cannot help
-    to save: that run goes on from its last regular checkpoint.
-    """
-    if step > first and job.processes.count == 1:
+    """Save the state before a step that failed. Called by all processes."""
+    if step > first:
         _save(step, job, optimiser, best)
         job.on_notice(f"step {step + 1} failed: the state after step {step} is saved, go on with --resume")
 
 
 def _log(job: Job, row: Report, history: list[Report], optimiser: torch.optim.Optimizer, best: Best) -> None:
-    """Check the run's health and write the row, also that of a run which ends here."""
+    """Write the row, and check the run's health. The row comes before a checkpoint: a kill in between loses neither."""
+    if job.processes.is_main:
+        job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
     try:
         health.check(history, job.run.health)
     except HealthError:
         _save(int(row["step"]), job, optimiser, best)
         raise
-    finally:
-        if job.processes.is_main:
-            job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
     job.on_step(row)
 
 
-def _must_be_finite(what: str, value: Tensor, batch: Batch, run: Run) -> None:
+def _must_be_finite(what: str, value: Tensor, batch: Batch, job: Job) -> None:
     """Before the optimiser's step: afterwards the weights would be lost, and the next checkpoint with them."""
-    if not torch.isfinite(value) and "not_finite" not in run.health.disable:
+    if not torch.isfinite(value) and "not_finite" not in job.run.health.disable:
+        items = job.stream.names(job.processes.gather(list(batch.indices)))
         shown = "; ".join(repr(prompt) for prompt in batch.prompts[:3])
         raise HealthError(
-            "not_finite", f"step {batch.step + 1}: the {what} is {float(value)}; prompts {shown}; no weight was changed"
+            "not_finite",
+            f"step {batch.step + 1}: the {what} is {float(value)}; items {items}; prompts {shown}; "
+            "no weight was changed",
         )
 
 

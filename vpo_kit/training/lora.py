@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +33,27 @@ class Start:
     targets: list[str]
 
 
+def added_weights(network: nn.Module) -> list[nn.Parameter]:
+    """What PEFT has added to `network`: the LoRA's weights, of policy and reference."""
+    return [p for name, p in network.named_parameters() if ".lora_A." in name or ".lora_B." in name]
+
+
+def file_name(model: VideoModel, name: str) -> str:
+    """What the file of the network `name` is called in a LoRA folder."""
+    return f"{model.experts[name]}.safetensors" if model.experts else WEIGHTS_NAME
+
+
 class LoraPolicy:
-    """`model` with a LoRA in float32. The reference is the LoRA switched off until it moves, then a second one.
+    """`model` with a LoRA in float32 on each trained network. The reference is the LoRA switched off until it moves,
+    then a second one.
 
     With a `start`, policy and reference both begin as that LoRA: the run moves away from it, not from the bare model.
-    Raises `ConfigError` where `settings` name layers that the model lacks, or others than `start` has.
+    Raises `ConfigError` where `settings` name layers or experts that the model lacks, or others than `start` has.
     """
 
     def __init__(self, model: VideoModel, settings: config.Lora, seed: int, start: Start | None = None) -> None:
         self.model = model
+        self.networks = {name: model.networks[name] for name in _trained(model, settings, start)}
         targets = list(settings.targets or (start.targets if start else model.lora_targets))
         self._config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
         self._has_reference = False
@@ -55,22 +67,29 @@ class LoraPolicy:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The trainable weights, in a fixed order."""
-        return [p for name, p in self.model.network.named_parameters() if f".{POLICY}." in name]
+        networks = self.networks.values()
+        return [p for network in networks for name, p in network.named_parameters() if f".{POLICY}." in name]
+
+    def trains(self, time: Tensor) -> Tensor:
+        """Which of the times ``[B]``, in the network's own units, go through a network that is trained: booleans."""
+        return torch.stack([self.model.belongs(time, name) for name in self.networks]).any(0)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        network = self.model.network
-        if self._has_reference:
-            network.set_adapter(REFERENCE)
-        else:
-            network.disable_adapters()
+        networks = self.networks.values()
+        for network in networks:
+            if self._has_reference:
+                network.set_adapter(REFERENCE)
+            else:
+                network.disable_adapters()
         try:
             yield
         finally:
-            if self._has_reference:
-                network.set_adapter(POLICY)
-            else:
-                network.enable_adapters()
+            for network in networks:
+                if self._has_reference:
+                    network.set_adapter(POLICY)
+                else:
+                    network.enable_adapters()
 
     @torch.no_grad()
     def refresh_reference(self, decay: float) -> None:
@@ -85,10 +104,10 @@ class LoraPolicy:
         reference = self.reference_state()
         assert reference is not None
         mixed = {k: torch.lerp(policy[k], v, decay) for k, v in reference.items()}
-        set_peft_model_state_dict(self.model.network, mixed, REFERENCE)
+        self._write(mixed, REFERENCE)
 
     def state(self) -> dict[str, Tensor]:
-        """The LoRA's weights in PEFT's names."""
+        """The LoRA's weights in PEFT's names; of a model with several networks, the network's name comes first."""
         return self._read(POLICY)
 
     def reference_state(self) -> dict[str, Tensor] | None:
@@ -96,23 +115,28 @@ class LoraPolicy:
         return self._read(REFERENCE) if self._has_reference else None
 
     def load_state(self, policy: dict[str, Tensor], reference: dict[str, Tensor] | None) -> None:
-        set_peft_model_state_dict(self.model.network, policy, POLICY)
+        self._write(policy, POLICY)
         if reference is not None:
             if not self._has_reference:
                 self._start_reference()
-            set_peft_model_state_dict(self.model.network, reference, REFERENCE)
+            self._write(reference, REFERENCE)
 
     def export(self, folder: Path) -> None:
-        """Write the LoRA so that ``pipe.load_lora_weights(folder)`` reads it, alpha included. Raises `OutputError`."""
-        settings = self.model.network.peft_config[POLICY].to_dict()
-        # PEFT keeps targets as a set, whose order changes from process to process: the same run, the same bytes
-        settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
-        part = self.model.network_name
-        content = {f"{part}_lora_layers": self._read(POLICY), f"{part}_lora_adapter_metadata": settings}
-        try:
-            self.model.pipeline.save_lora_weights(str(folder), **content)
-        except (OSError, SafetensorError) as error:
-            raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
+        """Write the LoRA as ``pipe.load_lora_weights`` reads it, alpha included: a file for each trained network.
+
+        Diffusers tells experts apart by an argument, and not by the keys in the file. Raises `OutputError`.
+        """
+        part, state = self.model.network_name, self._read(POLICY)
+        for name, network in self.networks.items():
+            settings = network.peft_config[POLICY].to_dict()
+            # PEFT keeps targets as a set, whose order changes from process to process: the same run, the same bytes
+            settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
+            layers = part_of(state, self.model.prefix(name))
+            content = {f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": settings}
+            try:
+                self.model.pipeline.save_lora_weights(str(folder), weight_name=file_name(self.model, name), **content)
+            except (OSError, SafetensorError) as error:
+                raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
 
     def _begin(self, start: Start) -> None:
         own = self._read(POLICY)
@@ -127,22 +151,51 @@ class LoraPolicy:
         try:
             with warnings.catch_warnings():  # PEFT asks whether a second adapter is meant: it is
                 warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-                self.model.network.add_adapter(self._config, adapter_name=name)
+                for network in self.networks.values():
+                    network.add_adapter(self._config, adapter_name=name)
         except ValueError as error:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
-        for key, parameter in self.model.network.named_parameters():
-            if f".{name}." in key:
-                parameter.data = parameter.data.float()
+        for network in self.networks.values():
+            for key, parameter in network.named_parameters():
+                if f".{name}." in key:
+                    parameter.data = parameter.data.float()
 
     def _start_reference(self) -> None:
         """Add the second LoRA at zero, which is the bare model: only then does an average have a start."""
-        network = self.model.network
         self._add(REFERENCE)
-        network.set_adapter(POLICY)
+        for network in self.networks.values():
+            network.set_adapter(POLICY)
         self._has_reference = True
-        zero = {k: torch.zeros_like(v) if "lora_B" in k else v for k, v in self.state().items()}
-        set_peft_model_state_dict(network, zero, REFERENCE)
+        self._write({k: torch.zeros_like(v) if "lora_B" in k else v for k, v in self.state().items()}, REFERENCE)
 
-    def _read(self, name: str) -> dict[str, Tensor]:
-        state: dict[str, Any] = get_peft_model_state_dict(self.model.network, adapter_name=name)
-        return {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
+    def _read(self, adapter: str) -> dict[str, Tensor]:
+        state: dict[str, Any] = {}
+        for name, network in self.networks.items():
+            found = get_peft_model_state_dict(network, adapter_name=adapter)
+            state |= {self.model.prefix(name) + k: v.detach().cpu().clone().contiguous() for k, v in found.items()}
+        return state
+
+    def _write(self, state: dict[str, Tensor], adapter: str) -> None:
+        for name, network in self.networks.items():
+            set_peft_model_state_dict(network, part_of(state, self.model.prefix(name)), adapter)
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The part of a LoRA's weights whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _trained(model: VideoModel, settings: config.Lora, start: Start | None) -> list[str]:
+    """The networks that `settings` ask for, or else those of the LoRA that the run starts from, or else all."""
+    if settings.experts is not None and not model.experts:
+        raise ConfigError(f"lora.experts: {model.source} has one network: leave it out")
+    chosen = [name for name in model.networks if settings.experts in (None, "both", model.experts.get(name))]
+    if start is None:
+        return chosen
+    found = [name for name in model.networks if part_of(start.state, model.prefix(name))]
+    if settings.experts is not None and found != chosen:
+        raise ConfigError(
+            f"lora.experts is {settings.experts}, and the LoRA that the run starts from has "
+            f"{' and '.join(model.experts[name] for name in found)}: leave it out, and it is taken from it"
+        )
+    return found

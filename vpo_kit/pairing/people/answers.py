@@ -189,7 +189,7 @@ class Answers:
             yield
         except sqlite3.OperationalError as error:
             raise OutputError(f"cannot write {self._path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second of damaged names
             raise DataError(f"{self._path} is damaged or no file of answers: {error}") from error
 
 

@@ -49,8 +49,10 @@ def read_state(path: Path) -> State:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load meets damaged files with a dozen kinds of error
-        raise ModelError(f"cannot read the weights {path}: {first_line(error)}") from None
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {path}: {error.strerror or first_line(error)}") from None
+    except Exception:  # damaged files end in a dozen kinds of error, with pages of advice that does not apply
+        raise ModelError(f"cannot read the weights {path}: it is damaged or holds more than tensors") from None
     if isinstance(found, Mapping):
         found = found.get("state_dict", found.get("model", found))
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):

@@ -1,0 +1,254 @@
+"""Plans: what is estimated without weights is what a real step takes, and the advice leads somewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import plans as tables
+from tests.families import FAMILIES
+from tests.test_cli import main_ok
+from vpo_kit import models
+from vpo_kit.commands import plan as command
+from vpo_kit.config import read_assignments, validate
+from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.methods.base import Batch, Context
+from vpo_kit.models import memory
+from vpo_kit.models.encoding import PromptCache
+from vpo_kit.planning.advice import HEADROOM, advise
+from vpo_kit.planning.probe import Speed
+from vpo_kit.planning.rehearsal import STAND_IN, Estimate, Subject, rehearse
+from vpo_kit.planning.skeleton import build
+from vpo_kit.planning.tracker import Op, Tracker
+from vpo_kit.rewards import loading as rewards
+from vpo_kit.training.lora import LoraPolicy
+
+QUIET = ["evaluation.num_prompts=0", "evaluation.judges=[]"]
+
+
+def subject(model: Path | str, method: str, *sets: str) -> Subject:
+    recipe = command._recipe({"model": str(model), "method": method}, None, [*QUIET, *sets])
+    return command._subject(recipe, 1)
+
+
+def measured(planned: Subject) -> int:
+    """Bytes at the peak of a real cycle of steps: weights as they lie there, and what the allocator gave and took."""
+    run = planned.run
+    model = models.load(run.model, dtype=run.dtype)
+    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
+    settings = model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"}))
+    policy = LoraPolicy(model, run.lora, 0)
+    if planned.method_config.model_dump().get("reference_update", "never") != "never":
+        policy.refresh_reference(0.0)
+    reward = rewards.load(planned.reward, model.device) if planned.reward else None
+    encode = PromptCache(model)
+    context = Context(policy, reward, settings, encode([""]), run.sampling.batch_size, 0)
+    method = planned.method(planned.method_config, context)
+    shape = model.latent_shape(settings.frames, settings.height, settings.width)
+    size, prompts = run.batch_size, [f"{STAND_IN} {i}" for i in range(run.batch_size)]
+    tensors = {name: torch.randn(size, *shape) for name in ("first", "second", "clip")}
+    tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size)}
+    batch = Batch(0, prompts, encode(prompts), range(size), range(size), [0] * size, tensors)
+    optimiser = torch.optim.AdamW(policy.parameters, lr=1e-4)
+
+    def step(number: int) -> None:
+        output = method.step(batch.at(number))
+        for part in [output.loss] if output.parts is None else output.parts:
+            part.backward()
+        del part, output
+        optimiser.step()
+        optimiser.zero_grad()
+
+    for parameter in policy.parameters:  # the averages are there before the first step, as they are later
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    optimiser.zero_grad()
+    parts = [p for p in (*model.pipeline.components.values(), reward) if isinstance(p, nn.Module)]
+    held = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+    held += [value for state in optimiser.state.values() for value in state.values()]
+    there = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        for number in range(method.updates_per_batch):
+            step(number)
+    assert trace.profiler is not None
+    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for _, change in sorted((event.start_ns(), event.nbytes()) for event in events):
+        now += change
+        most = max(most, now)
+    return sum(there.values()) + most
+
+
+def check(planned: Subject) -> Estimate:
+    found = rehearse(planned)
+    assert sum(found.phases["step"].values()) == pytest.approx(measured(planned), rel=0.15)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "sets", "part"),
+    [
+        ("dense", ["batch_size=2"], "activations"),
+        ("sft", ["batch_size=4", "gradient_checkpointing=true"], "weights"),
+        ("draft", ["batch_size=1", "sampling.steps=2"], "autoencoder"),
+    ],
+)
+def test_the_embedded_model_takes_what_was_planned(method: str, sets: list[str], part: str) -> None:
+    found = check(subject("sprites", method, *sets))
+    step = found.phases["step"]
+    assert max(step, key=lambda name: step[name]) == part
+
+
+@pytest.mark.parametrize(
+    ("method", "sets"),
+    [
+        ("dense", ["batch_size=4", "method.low_memory=true"]),
+        ("online", ["batch_size=2", "sampling.batch_size=3"]),
+        ("instruct", ["batch_size=2", "vae=[slicing]"]),
+        ("dpo", ["batch_size=4", "dtype=bfloat16"]),
+    ],
+)
+def test_the_tiny_model_takes_what_was_planned(tiny_wan: Path, method: str, sets: list[str]) -> None:
+    check(subject(tiny_wan, method, *sets))
+
+
+@pytest.mark.parametrize("name", ["wan2.2-a14b", "ltx", "cogvideox-5b", "modelscope"])
+def test_other_families_take_what_was_planned(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    family = FAMILIES[name]
+    family.build().save_pretrained(tmp_path, safe_serialization=True)
+    sizes = [f"sampling.{key}={family.size}" for key in ("height", "width")]
+    check(subject(tmp_path, "dpo", "batch_size=2", f"sampling.frames={family.frames}", *sizes))
+
+
+def test_a_folder_of_configurations_is_enough(tiny_wan: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_wan, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(ModelError):
+        models.load(str(bare))
+    plans = [rehearse(subject(folder, "dpo", "batch_size=2")) for folder in (tiny_wan, bare)]
+    assert plans[0].phases == plans[1].phases
+    assert plans[0].flops == plans[1].flops
+
+
+def test_passes_and_phases(tiny_wan: Path) -> None:
+    planned = subject(tiny_wan, "online", "batch_size=2", "method.num_draws=1", "evaluation.num_prompts=2")
+    found = rehearse(planned)
+    chain = 2 * 4 * 2 * found.settings.steps  # prompts, candidates, branches of guidance, steps
+    assert found.cycle == 2
+    assert found.passes == chain / 2 + 2 * 2 + 2 * 2  # pairs of two videos: the reference's pass and the policy's
+    assert set(found.phases) == {"measure", "data", "step"}
+    assert found.parameters["reference"] == found.parameters["lora"] > 0
+    split = rehearse(command._subject(command._recipe({"model": str(tiny_wan), "method": "dpo"}, None, QUIET), 4))
+    assert split.passes == 2 * 2 * 2, "8 pairs over 4 processes"
+
+
+def test_attention_is_not_a_matrix_of_scores() -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        query = torch.empty(1, 8, 4096, 64)
+    with Tracker(fake) as tracker, torch.no_grad():
+        nn.functional.scaled_dot_product_attention(query, query, query)
+    assert sum(tracker.peak.values()) < 2 * query.nbytes < 8 * 4096**2 * 4
+    assert sum(op.flops for op in tracker.ops) == 2 * 2 * 8 * 4096**2 * 64
+
+
+def test_storages_are_followed_until_they_die() -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        weight = torch.empty(1000, 1000)
+    tracker = Tracker(fake)
+    tracker.adopt([weight], "weights")
+    with tracker, tracker.scope("reward"):
+        one = weight * 2
+        view = one.view(-1)
+        del one
+        assert tracker.live["reward"] == 4_000_000
+        del view
+        assert tracker.live["reward"] == 0
+        assert tracker.peak == {"weights": 4_000_000, "reward": 4_000_000}
+
+
+def test_savings_save(tiny_wan: Path) -> None:
+    def peak(*sets: str) -> int:
+        return rehearse(subject(tiny_wan, "dpo", "batch_size=4", *sets)).peak
+
+    plain = peak()
+    assert peak("gradient_checkpointing=true") < plain
+    assert peak("method.low_memory=true") < plain
+    offloaded = rehearse(subject(tiny_wan, "dpo", "batch_size=4", "offload=true"))
+    assert offloaded.phases["step"]["text"] < 0.1 * 4 * offloaded.parameters["text"]  # prompts' encodings alone
+    assert offloaded.phases["step"]["autoencoder"] == 0
+
+
+def test_advice_fits_and_can_be_set(tiny_wan: Path) -> None:
+    planned = subject(tiny_wan, "dpo", "batch_size=8", "dtype=bfloat16")
+    estimate = rehearse(planned)
+    room = int(0.55 * estimate.peak / HEADROOM)
+    found = advise(planned, estimate, room)
+    assert found
+    assert found[-1].peak <= HEADROOM * room
+    sets = [advice.setting for advice in found]
+    assert rehearse(subject(tiny_wan, "dpo", "batch_size=8", "dtype=bfloat16", *sets)).peak == found[-1].peak
+    assert advise(planned, estimate, 2 * estimate.peak) == []
+    for text in sets:
+        validate(type(planned.run), {**planned.run.model_dump(), **read_assignments([text])} | {"method": "dpo"})
+
+
+def test_the_command_fits_a_narrow_terminal(
+    tiny_wan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    sets = [part for text in ("batch_size=2", "evaluation.num_prompts=2") for part in ("--set", text)]
+    main_ok(["plan", "--method", "dpo", "--model", tiny_wan, "--memory", "1MB", *sets])
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for words in ("LoRA and optimiser", "network passes a step", "does not fit 1 MB", "first --set"):
+        assert words in text
+    main_ok(["train", "--method", "online", "--model", tiny_wan, "--dry-run", "--plan", *sets])
+    assert "give --memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "size"), [("24GB", 24 * 10**9), ("80 GiB", 80 * 2**30), ("1.5", 1_500_000_000)])
+def test_sizes(text: str, size: int) -> None:
+    assert command._bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "-3GB", "0", "1.2.3GB"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="write it as 24GB"):
+        command._bytes(text)
+
+
+def test_time_is_the_slower_of_arithmetic_and_traffic() -> None:
+    speed = Speed("one", matrix=1e9, convolution=1e8, bytes=1e6, overhead=1.0)
+    ops = {Op("matrix", 3 * 10**9, 10): 2, Op("convolution", 10**8, 10): 1, Op("other", 0, 5 * 10**6): 1}
+    assert speed.seconds(ops) == pytest.approx(2 * (1 + 3) + (1 + 1) + (1 + 5))  # type: ignore[arg-type]
+
+
+def test_published_architectures_have_their_published_sizes() -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    model = build("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", fake, dtype="bfloat16")
+    assert sum(p.numel() for p in model.network.parameters()) == 1_418_996_800
+    kinds = {name: p.dtype for name, p in model.network.named_parameters()}
+    assert kinds["blocks.0.attn1.to_q.weight"] == torch.bfloat16
+    assert kinds["scale_shift_table"] == torch.float32
+
+
+def test_the_tables_are_those_of_the_results() -> None:
+    results: dict[str, Any] = json.loads(tables.RESULTS.read_text())
+    text = tables.PAGE.read_text(encoding="utf-8")
+    assert text.split(tables.BEGIN)[1].split(tables.END)[0].strip() == tables.tables(results).strip()
+    names = {f"{m} / {method} / {saving}" for m in tables.MODELS for method in tables.SAVINGS
+             for saving in tables.SAVINGS[method]}  # fmt: skip
+    assert set(results) == names
+    for value in results.values():
+        assert value["peak"] == sum(value["bytes"][value["phase"]].values())

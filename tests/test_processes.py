@@ -1,0 +1,244 @@
+"""Several processes, launched as `accelerate launch` and `torchrun` do it, give what one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import load_file
+
+from tests import train_runs
+from tests.families import FAMILIES
+from tests.offline_run import make_set
+from vpo_kit.errors import ConfigError
+from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.processes import Processes
+
+ROOT = Path(__file__).parent.parent
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
+LAUNCHES = {"ddp": {}, "fsdp": FSDP}
+METHODS = ["online", "dense"]
+NETWORKS = ["wan2.2-a14b", "modelscope", "hunyuan"]  # two experts; a UNet; two kinds of blocks
+
+
+def start(commands: Sequence[Sequence[str]], variables: dict[str, str], count: int = 2) -> list[subprocess.Popen[str]]:
+    """`count` processes that run the same commands, with the variables that a launcher sets."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {
+        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables,
+    }  # fmt: skip
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train_runs", json.dumps(commands)], cwd=ROOT, text=True,
+            env={**common, "RANK": str(i), "LOCAL_RANK": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 540) -> list[tuple[int, str]]:
+    """Exit code and standard error of each; whatever still runs after `seconds` is killed."""
+    end, found = time.monotonic() + seconds, []
+    for process in processes:
+        try:
+            process.wait(max(1.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        _, shown = process.communicate()
+        found.append((process.returncode, shown))
+    return found
+
+
+class Bench:
+    """The commands of all runs: `root`/LAUNCH/METHOD."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        self.root = root
+        self._model = model
+        self._pairs = make_set(root / "pairs")
+
+    def command(self, launch: str, name: str) -> list[str]:
+        settings = {
+            "online": ["method={num_candidates: 2, reference_every: 3, beta: 20.0}", "batch_size=2"],
+            "dense": ["method={low_memory: true, beta: 20.0}", "batch_size=4", "validation={every: 2, share: 0.25}"],
+            # what sharding has to get along with: checkpointing by the sampler and in the blocks, mixed types, kept
+            # reference errors
+            "draft": ["method={grad_steps: 2}", "batch_size=2", "gradient_checkpointing=true"],
+            "structural": ["method={fixed_draws: 1, beta: 20.0}", "batch_size=2", "dtype=bfloat16"],
+        }[name]
+        judged = name in ("online", "draft")
+        source = ["--reward", "tests.train_runs:SomeTies"] if judged else ["--pairs", str(self._pairs)]
+        main = name in METHODS
+        common = [
+            "optimiser.lr=1e-3", "sampling.batch_size=2", "lora={rank: 4, alpha: 8}", "checkpoints={every: 3, keep: 5}",
+            "evaluation.judges=[]", f"evaluation.num_prompts={3 if main else 0}",
+            "health.disable=[no_learning, margin_runaway, winner_error, motion_collapse]",
+        ]  # fmt: skip
+        return [
+            "train", "--method", name, "--model", str(self._model), "--output", str(self.folder(launch, name)),
+            *source, "--steps", "6" if main else "3",
+            *(part for setting in [*common, *settings] for part in ("--set", setting)),
+        ]  # fmt: skip
+
+    def resume(self, launch: str, name: str, target: str) -> list[str]:
+        """The command that goes on, as `target`, with a run killed after its checkpoint of step 3."""
+        old, new = self.folder(launch, name), self.folder(target, name)
+        shutil.copytree(old, new)
+        for path in (new / "checkpoints/step-000006", new / "samples/step-000006", new / "lora"):
+            shutil.rmtree(path)
+        return ["train", "--resume", "--output", str(new)]
+
+    def folder(self, launch: str, name: str) -> Path:
+        return self.root / launch / name
+
+    def rows(self, launch: str, name: str) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.folder(launch, name) / "metrics.jsonl").read_text().splitlines()]
+
+    def lora(self, launch: str, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.folder(launch, name) / "lora/pytorch_lora_weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One process, two, two sharded; and each resumed by another."""
+    made = Bench(tmp_path_factory.mktemp("runs"), tiny_wan)
+    others = ["draft", "structural"]
+    for name in NETWORKS:
+        FAMILIES[name].build().save_pretrained(made.root / "families" / name, safe_serialization=True)
+    train_runs.run([made.command("one", name) for name in METHODS])
+    running = []
+    for launch, variables in LAUNCHES.items():
+        commands = [made.command(launch, name) for name in METHODS]
+        commands += [made.resume("one", name, f"one-{launch}") for name in METHODS]
+        if launch == "fsdp":
+            commands += [made.command(launch, name) for name in others]
+            commands.append(["families", str(made.root / "families"), *NETWORKS])
+        running += start(commands, variables)
+    train_runs.run([made.command("one", name) for name in others])
+    assert [(code, shown[-2000:]) for code, shown in finish(running) if code] == []
+    train_runs.run([made.resume(launch, name, f"{launch}-one") for launch in LAUNCHES for name in METHODS])
+    return made
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("launch", [*LAUNCHES, "one-ddp", "ddp-one", "one-fsdp", "fsdp-one"])
+def test_the_same_run(bench: Bench, launch: str, name: str) -> None:
+    """Losses and the final LoRA, whole or saved and resumed with another number of processes."""
+    one, other = bench.rows("one", name), bench.rows(launch, name)
+    for row, row2 in zip(one, other, strict=True):
+        assert row2["loss"] == pytest.approx(row["loss"], rel=1e-5)
+        assert row2["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
+        for key in ("reward_mean", "skipped", "heldout_loss", "heldout_accuracy"):
+            assert row2.get(key, 0.0) == pytest.approx(row.get(key, 0.0), rel=1e-5), key
+    lora, lora2 = bench.lora("one", name), bench.lora(launch, name)
+    assert max(float(value.abs().max()) for key, value in lora.items() if "lora_B" in key) > 3e-3
+    for key, value in lora.items():
+        torch.testing.assert_close(lora2[key], value, rtol=0, atol=1e-5)
+
+
+def test_processes_had_uneven_work(bench: Bench) -> None:
+    """Else the runs above would not show that it does no harm: half of a rollout's prompts gave no pair."""
+    skipped = [row["skipped"] for row in bench.rows("one", "online")]
+    assert 0.5 in skipped
+    assert any(value < 0.5 for value in skipped)
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_evaluation_is_shared_file_for_file(bench: Bench, launch: str) -> None:
+    for name in METHODS:
+        first, second = (bench.folder(at, name) / "samples/step-000000" for at in ("one", launch))
+        assert sorted(p.name for p in first.iterdir()) == sorted(p.name for p in second.iterdir())
+        one, other = (Evaluation.load(folder) for folder in (first, second))
+        assert (other.prompts, other.files) == (one.prompts, one.files)
+        for key, values in one.metrics.items():
+            assert other.metrics[key] == pytest.approx(values, rel=1e-5), key
+        for path in first.iterdir() if launch == "ddp" else ():  # a sharded weight lies at another address: last bits
+            assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("draft", 1e-5), ("structural", 1e-2)])
+def test_sharding_gets_along_with(bench: Bench, name: str, tolerance: float) -> None:
+    for row, row2 in zip(bench.rows("one", name), bench.rows("fsdp", name), strict=True):
+        assert row2["loss"] == pytest.approx(row["loss"], rel=tolerance)
+
+
+def test_a_sharded_network_gives_the_same(bench: Bench) -> None:
+    """In families of other shapes, also where each process needs another expert; and half of its weights are here."""
+    for rank in range(2):
+        found = json.loads((bench.root / f"families/{rank}.json").read_text())
+        assert sorted(found) == sorted(NETWORKS)
+        for name, (output, gradient, share) in found.items():
+            assert output < 1e-5, name
+            assert gradient < 1e-5, name
+            assert share < 0.6, name
+
+
+@pytest.mark.parametrize("launch", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
+def test_a_dead_process_ends_the_run(tiny_wan: Path, tmp_path: Path, launch: str) -> None:
+    """Without a launcher, which would end the other process too: it must end by itself, and say why."""
+    bench = Bench(tmp_path, tiny_wan)
+    command = [*bench.command(launch, "online"), "--set", "evaluation.num_prompts=0", "--steps", "100000"]
+    log, (first, second) = bench.folder(launch, "online") / "metrics.jsonl", start([command], LAUNCHES[launch])
+    try:
+        end = time.monotonic() + 300
+        while not (log.is_file() and log.read_text().count("\n") > 3):
+            assert (first.poll(), second.poll()) == (None, None)
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        second.send_signal(signal.SIGKILL)
+        (code, shown), _ = finish([first, second], seconds=60)
+    finally:
+        first.kill()
+        second.kill()
+    assert code == 1, shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("vpo:")]
+    assert line.startswith("vpo: process 0 of 2 lost another one")
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("name", ["1gpu", "8gpu-ddp", "8gpu-fsdp2", "2x8gpu-fsdp2"])
+def test_config_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate reads them, and what it would set in the processes' environment is what `Processes` understands."""
+    path = str(ROOT / f"configs/accelerate/{name}.yaml")
+    found = load_config_from_file(path)
+    assert found.num_processes == {"1": 1, "8": 8, "2": 16}[name[0]]
+    arguments = launch_command_parser().parse_args(["--config_file", path, "-m", "vpo_kit", "train"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    for key, value in prepare_multi_gpu_env(arguments).items():
+        monkeypatch.setenv(key, value)
+    assert os.environ.get("ACCELERATE_USE_FSDP", "false") == str("fsdp2" in name).lower()
+    Processes()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({**FSDP, "FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"VPO_TIMEOUT": "soon"}, "VPO_TIMEOUT=soon"),
+    ],
+)
+def test_a_launch_that_is_not_supported(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match=message):
+        Processes()

@@ -1,0 +1,178 @@
+"""`vpo plan`: what a run needs, before anything is loaded or trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vpo_kit import config
+from vpo_kit.commands import initial
+from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands.recipe import Recipe
+from vpo_kit.errors import ConfigError
+from vpo_kit.models.loading import prompts_of
+from vpo_kit.planning import probe
+from vpo_kit.planning.advice import HEADROOM, advise, fits
+from vpo_kit.planning.probe import Speed
+from vpo_kit.planning.rehearsal import Estimate, Subject, rehearse
+from vpo_kit.registry import METHODS
+
+NAMES = {
+    "weights": "weights",
+    "reference": "reference",
+    "lora": "LoRA and optimiser",
+    "activations": "activations",
+    "autoencoder": "autoencoder",
+    "reward": "reward and judges",
+    "text": "text encoder",
+}
+PHASES = {"measure": "measuring", "data": "data", "step": "training step"}
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def run(
+    options: Mapping[str, Any], file: Path | None, assignments: Sequence[str], memory: str | None, processes: int
+) -> None:
+    """Print the plan. Raises `VpoError` for whatever training would refuse."""
+    show(_recipe(options, file, assignments), memory, processes)
+
+
+def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
+    """Print the plan of a checked run for `processes` processes, each with a device of `memory`."""
+    console = Console()
+    size = _bytes(memory) if memory else _device_memory()
+    subject = _subject(recipe, processes)
+    with console.status("rehearsing without weights"):
+        estimate = rehearse(subject)
+        speed = probe.measure(recipe.run.dtype)
+    _print_memory(console, estimate)
+    _print_cost(console, estimate, recipe, speed, subject)
+    if size is None:
+        console.print("no GPU here: give --memory 24GB to see whether it fits one", soft_wrap=True)
+    elif fits(estimate, size):
+        console.print(f"fits {_readable(size)} with {_readable(size - estimate.peak)} to spare", soft_wrap=True)
+    else:
+        _print_advice(console, subject, estimate, size)
+
+
+def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
+    """As for training, but data need not be at hand: prompts, pairs and clips are all alike to a plan."""
+    values = config.read_file(file) if file else {}
+    values = config.merge(values, config.read_assignments(assignments))
+    values = config.merge(values, {key: value for key, value in options.items() if value is not None})
+    given = config.build(values)
+    method = METHODS.load(given.method_name)
+    wanted = method.needs.data
+    missing: dict[str, Any] = {}
+    if "prompts" not in wanted and not any(getattr(given, kind) for kind in wanted):
+        missing[wanted[0]] = Path(wanted[0])
+    if prompts_of(given.model, "train") is None or given.prompts is not None:
+        missing["prompts"] = prompts_of("sprites", "train")
+    if prompts_of(given.model, "heldout") is None or given.evaluation.prompts is not None:
+        missing["evaluation"] = {"prompts": prompts_of("sprites", "heldout")}
+    return initial.resolve(recipes.check(config.build(config.merge(values, missing))))
+
+
+def _subject(recipe: Recipe, processes: int) -> Subject:
+    run = recipe.run
+    if run.batch_size % processes:
+        raise ConfigError(f"batch_size {run.batch_size} does not divide over {processes} processes")
+    videos = min(run.evaluation.num_prompts, len(recipe.held_out)) * run.evaluation.videos_per_prompt
+    return Subject(
+        run, recipe.method, recipe.method_config, recipe.reward, recipe.judges, recipe.data, videos, processes
+    )
+
+
+def _print_memory(console: Console, estimate: Estimate) -> None:
+    unit = 1e9 if estimate.peak >= 1e9 else 1e6
+    title = f"Peak memory in {'GB' if unit == 1e9 else 'MB'}, estimated"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("")
+    table.add_column("parameters", justify="right")
+    for name in estimate.phases:
+        table.add_column(PHASES[name], justify="right")
+    for part, label in NAMES.items():
+        sizes = [f"{phase[part] / unit:.1f}" for phase in estimate.phases.values()]
+        table.add_row(label, _count(estimate.parameters.get(part)), *sizes)
+    totals = [f"{sum(phase.values()) / unit:.1f}" for phase in estimate.phases.values()]
+    table.add_section()
+    table.add_row("together", "", *totals, style="bold")
+    console.print(table)
+
+
+def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Speed, subject: Subject) -> None:
+    seconds = speed.seconds(estimate.ops["step"]) / estimate.cycle
+    once = speed.seconds(estimate.ops["measure"]) if "measure" in estimate.ops else 0.0
+    sampled = -(-subject.measured // recipe.run.sampling.batch_size)
+    whole = recipe.run.steps * seconds + 2 * sampled * once
+    table = Table.grid(padding=(0, 2))
+    table.add_row("network passes a step", f"{estimate.passes:g}")
+    table.add_row("arithmetic a step", _flops(estimate.flops))
+    table.add_row("a step", f"about {_time(seconds)}")
+    table.add_row(f"the run, {recipe.run.steps} steps", f"about {_time(whole)}")
+    console.print(table)
+    console.print(
+        f"Times are estimates for {speed.device}, from a probe of {speed.matrix / 1e9:.0f} GFLOP/s in matrix products "
+        f"and {speed.bytes / 1e9:.3g} GB/s.",
+    )
+
+
+def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: int) -> None:
+    console.print(
+        f"does not fit {_readable(size)}: {_readable(estimate.peak)} are needed, and {1 - HEADROOM:.0%} should stay "
+        "free",
+        soft_wrap=True,
+    )
+    with console.status("looking for what helps"):
+        found = advise(subject, estimate, size)
+    for number, advice in enumerate(found):
+        word = "first" if number == 0 else "then"
+        console.print(f"{word} --set '{advice.setting}': {_readable(advice.peak)}", soft_wrap=True, markup=False)
+    if not found or found[-1].peak > HEADROOM * size:
+        console.print(
+            "that is not enough: sample fewer frames or smaller ones (sampling.frames, height, width), or take a "
+            "smaller model"
+        )
+
+
+def _bytes(text: str) -> int:
+    """``24GB``, ``80 GiB`` or ``24``, which is gigabytes. Raises `ConfigError`."""
+    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]I?)?B?\s*", text.upper())
+    try:
+        number = float(found[1]) if found else 0.0
+    except ValueError:
+        number = 0.0
+    if found is None or number <= 0:
+        raise ConfigError(f"--memory {text!r}: write it as 24GB or 80GiB")
+    return round(number * UNITS[found[2] or "G"])
+
+
+def _device_memory() -> int | None:
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+
+
+def _readable(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def _count(number: int | None) -> str:
+    if not number:
+        return ""
+    return f"{number / 1e9:.3g}B" if number >= 1e9 else f"{number / 1e6:.3g}M"
+
+
+def _flops(number: float) -> str:
+    return f"{number / 1e12:.3g} TFLOP" if number >= 1e12 else f"{number / 1e9:.3g} GFLOP"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

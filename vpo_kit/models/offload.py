@@ -1,0 +1,85 @@
+"""Weights that are on the device only while they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vpo_kit.models.base import VideoModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OFFLOADED = ("text_encoder", "vae", "image_encoder")
+"""How the names of the pipeline's parts begin that a training step needs only now and then."""
+
+
+@contextmanager
+def onloaded(
+    parts: Iterable[nn.Module], device: torch.device, copy: Callable[[Tensor, torch.device], Tensor] | None = None
+) -> Iterator[None]:
+    """Inside, the weights of `parts`, which are frozen, are on `device` (by `copy`); outside, where they were.
+
+    Copies take the weights' places and are dropped afterwards: nothing is copied back. A graph that was built inside
+    holds on to its copies until its backward pass is done, so gradients go through as they do without.
+    """
+    homes: list[tuple[Any, str, Tensor]] = []
+    for module in dict.fromkeys(module for part in parts for module in part.modules()):
+        for own in (module._parameters, module._buffers):
+            homes += [(own, name, tensor) for name, tensor in own.items() if tensor is not None]
+    copies: dict[int, Tensor] = {}  # one for each, however many names it has
+    try:
+        for own, name, tensor in homes:
+            if id(tensor) not in copies:
+                copies[id(tensor)] = (copy or _copy)(tensor, device)
+            own[name] = copies[id(tensor)]
+        copies.clear()
+        yield
+    finally:
+        for own, name, tensor in homes:
+            own[name] = tensor
+
+
+def place(pipeline: Any, device: torch.device) -> None:
+    """Move the parts of `pipeline` that every step needs to `device`; the others stay where they are."""
+    for name, part in pipeline.components.items():
+        if isinstance(part, nn.Module) and not name.startswith(OFFLOADED):
+            part.to(device)
+
+
+def offload(model: VideoModel) -> None:
+    """Let the model's text encoders and autoencoder be on its device only while they encode or decode."""
+    parts = {name: part for name, part in model.pipeline.components.items() if isinstance(part, nn.Module)}
+    texts = [part for name, part in parts.items() if name.startswith("text_encoder")]
+    for method, needed in (("encode_prompts", texts), ("encode", [parts["vae"]]), ("decode_clip", [parts["vae"]])):
+        setattr(model, method, _with(needed, lambda: model.device, getattr(model, method)))
+
+
+def offload_module(module: nn.Module, device: torch.device) -> None:
+    """Let a frozen `module` be on `device` only during its calls."""
+    module.forward = _with([module], lambda: device, module.forward)
+
+
+def _with(parts: list[nn.Module], device: Callable[[], torch.device], function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with onloaded(parts, device()):
+            try:
+                return function(*args, **kwargs)
+            finally:
+                for part in parts:  # a recomputation that stops early leaves features, which hold graph and weights
+                    clear = getattr(part, "clear_cache", None)
+                    if callable(clear):
+                        clear()
+
+    return call
+
+
+def _copy(tensor: Tensor, device: torch.device) -> Tensor:
+    copy = tensor.detach().to(device)
+    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy

@@ -1,0 +1,80 @@
+"""Pipelines by hub id whose sizes are known here, so that they can be planned without a download.
+
+The numbers are those of the published ``config.json`` files, which diffusers' conversion scripts also give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+from tokenizers import Tokenizer, models, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+
+Components = tuple[str, dict[str, Any]]
+"""The pipeline's class, and its components; modules are made in float32 on whatever device or mode is active."""
+
+
+def tokenizer(length: int) -> PreTrainedTokenizerFast:
+    """Knows one word: a plan needs the number of tokens, which is always padded to `length`."""
+    backend = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=length
+    )
+
+
+def _wan(heads: int, layers: int, inner: int) -> Components:
+    text = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+    return "WanPipeline", {
+        "tokenizer": tokenizer(512),
+        "text_encoder": UMT5EncoderModel(text),
+        "vae": diffusers.AutoencoderKLWan(),
+        "transformer": diffusers.WanTransformer3DModel(num_attention_heads=heads, num_layers=layers, ffn_dim=inner),
+        "scheduler": diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    }
+
+
+def _t5(length: int) -> dict[str, Any]:
+    config = T5Config(
+        vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
+    )
+    return {"tokenizer": tokenizer(length), "text_encoder": T5EncoderModel(config)}
+
+
+def _ltx() -> Components:
+    return "LTXPipeline", {
+        **_t5(128),
+        "vae": diffusers.AutoencoderKLLTXVideo(),
+        "transformer": diffusers.LTXVideoTransformer3DModel(),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
+        ),
+    }
+
+
+def _cogvideox(heads: int, layers: int, rotary: bool, scale: float) -> Components:
+    scheduler = diffusers.CogVideoXDPMScheduler if rotary else diffusers.CogVideoXDDIMScheduler
+    return "CogVideoXPipeline", {
+        **_t5(226),
+        "vae": diffusers.AutoencoderKLCogVideoX(scaling_factor=scale),
+        "transformer": diffusers.CogVideoXTransformer3DModel(
+            num_attention_heads=heads, num_layers=layers, use_rotary_positional_embeddings=rotary
+        ),
+        "scheduler": scheduler(
+            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
+            snr_shift_scale=1.0 if rotary else 3.0, clip_sample=False,
+        ),
+    }  # fmt: skip
+
+
+PUBLISHED: dict[str, Callable[[], Components]] = {
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": lambda: _wan(12, 30, 8960),
+    "Wan-AI/Wan2.1-T2V-14B-Diffusers": lambda: _wan(40, 40, 13824),
+    "Lightricks/LTX-Video": _ltx,
+    "THUDM/CogVideoX-2b": lambda: _cogvideox(30, 30, False, 1.15258426),
+    "THUDM/CogVideoX-5b": lambda: _cogvideox(48, 42, True, 0.7),
+}

@@ -1,0 +1,101 @@
+"""A pipeline without its weights: modules from their configurations alone, behind the production adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vpo_kit.errors import ModelError
+from vpo_kit.models import loading
+from vpo_kit.models.base import VideoModel
+from vpo_kit.planning.published import PUBLISHED, tokenizer
+from vpo_kit.registry import MODELS
+
+
+def build(
+    name_or_path: str, fake: FakeTensorMode, *, revision: str | None = None, dtype: str = "float32"
+) -> VideoModel:
+    """The model behind an embedded name, a folder or a hub id, with fake weights of `dtype`.
+
+    Of a folder only the JSON files are read, of a hub id only they are downloaded, and nothing at all for the ids in
+    `PUBLISHED`. Raises `ModelError`.
+    """
+    if name_or_path in PUBLISHED and not Path(name_or_path).is_dir():
+        with fake:
+            family, components = PUBLISHED[name_or_path]()
+        components["scheduler"] = type(components["scheduler"]).from_config(components["scheduler"].config)
+        settings, more = None, dict[str, Any]()
+    else:
+        source = loading.resolve(name_or_path)
+        family, components, more = _from_configs(source, revision, fake)
+        settings = loading._settings(source)
+    for part in components.values():
+        if isinstance(part, nn.Module):
+            _cast(part, getattr(torch, dtype))
+    pipeline = getattr(diffusers, family)(**components, **more)
+    adapter = MODELS.load(family)
+    model: VideoModel = adapter(pipeline, settings, name_or_path)
+    return model
+
+
+def _from_configs(
+    source: str, revision: str | None, fake: FakeTensorMode
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The pipeline's class, its components and its other settings."""
+    try:
+        index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read model_index.json of {source}: {str(error).splitlines()[0]}") from error
+    family, targets = index.get("_class_name", ""), MODELS.targets()
+    if family not in targets:
+        raise ModelError(f"{source} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}")
+    components: dict[str, Any] = {}
+    more = {key: value for key, value in index.items() if not key.startswith("_") and not isinstance(value, list)}
+    for name, value in index.items():
+        if isinstance(value, list):
+            components[name] = (
+                None if value[1] is None else _component(source, revision, name, value[0], value[1], fake)
+            )
+    return family, components, more
+
+
+def _component(source: str, revision: str | None, name: str, library: str, kind: str, fake: FakeTensorMode) -> Any:
+    where = {"subfolder": name, "revision": revision}
+    if "tokenizer" in name:
+        try:
+            return getattr(transformers, kind).from_pretrained(source, **where)
+        except (OSError, ValueError, AttributeError, TypeError):
+            return tokenizer(512)  # a folder of configurations alone
+    found = getattr(diffusers if library == "diffusers" else transformers, kind, None)
+    if found is None:
+        raise ModelError(f"{source}: {library}.{kind} of {name} is not known here")
+    try:
+        if not issubclass(found, nn.Module):
+            return found.from_pretrained(source, **where)
+        if library == "diffusers":
+            config = found.load_config(source, **where)
+            with fake:
+                return found.from_config(config)
+        settings = found.config_class.from_pretrained(source, **where)
+        with fake:
+            return found(settings)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {name} of {source}: {str(error).splitlines()[0]}") from error
+
+
+def _cast(part: nn.Module, dtype: torch.dtype) -> None:
+    """As loading in `dtype` does it: some layers stay float32, and so does what no file holds."""
+    kept = set(getattr(part, "_keep_in_fp32_modules", None) or ())
+    if isinstance(part, transformers.PreTrainedModel) and dtype != torch.float16:
+        kept = set()  # transformers keeps them for float16 alone
+    kept |= set(getattr(part, "_keep_in_fp32_modules_strict", None) or ())
+    saved = set(part.state_dict())
+    for name, tensor in (*part.named_parameters(), *part.named_buffers()):
+        if name in saved and tensor.is_floating_point() and not kept & set(name.split(".")):
+            tensor.data = tensor.data.to(dtype)

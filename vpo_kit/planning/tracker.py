@@ -1,0 +1,250 @@
+"""Run real code without memory or arithmetic, and keep the accounts: which bytes live when, and what is computed.
+
+The weights are fake tensors (shapes without data), and whatever touches them is fake too. What never does, such as a
+scheduler's times, stays real and small, so that the code takes the branches it would take. Storages are followed from
+birth to death; nothing is said about workspace inside a kernel, or about an allocator's gaps.
+"""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+R = TypeVar("R")
+
+Part = Literal["weights", "reference", "lora", "activations", "autoencoder", "reward", "text"]
+PARTS: tuple[Part, ...] = ("weights", "reference", "lora", "activations", "autoencoder", "reward", "text")
+REAL = 2**22
+"""Elements up to which a tensor that no weight has touched stays real."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """What one operator does: its kind, floating point operations, and bytes read and written."""
+
+    kind: Literal["matrix", "convolution", "other"]
+    flops: int
+    bytes: int
+
+
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is open: `live` bytes of each part, their sum's `peak` with its parts, and all operators.
+
+    A tensor belongs to the part in whose `scope` it was made; in a backward pass, to that of its forward operator.
+    """
+
+    def __init__(self, fake: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fake = fake
+        self.live: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self.ops: Counter[Op] = Counter()
+        self._known: dict[int, tuple[weakref.ref[Any], str, int]] = {}
+        self._scopes: list[str] = []
+        self._marks: list[tuple[int, str]] = [(0, "activations")]
+
+    @contextmanager
+    def scope(self, part: Part) -> Iterator[None]:
+        """What is made inside belongs to `part`."""
+        self._scopes.append(part)
+        self._marks.append((_sequence(), part))
+        try:
+            yield
+        finally:
+            self._scopes.pop()
+            self._marks.append((_sequence(), self._scopes[-1] if self._scopes else "activations"))
+
+    def adopt(self, tensors: Iterable[Tensor], part: Part, share: float = 1.0) -> None:
+        """Count tensors made elsewhere, or give known ones to another part: `share` of their bytes."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            known = self._known.get(storage._cdata)
+            if known is None:
+                self._born(storage, part, share)
+            else:
+                size = round(storage.nbytes() * share)
+                self.live[known[1]] -= known[2]
+                self.live[part] += size
+                self._known[storage._cdata] = (known[0], part, size)
+        self._look()
+
+    @contextmanager
+    def phase(self) -> Iterator[Counter[str]]:
+        """A part of a run with a peak and operators of its own: the peak's parts are in what is given, at the end."""
+        found: Counter[str] = Counter()
+        before, self.peak = self.peak, Counter(self.live)
+        yield found
+        found.update(self.peak)
+        self.peak = max(before, self.peak, key=_sum)
+
+    def counted(self, run: Callable[[], R]) -> tuple[R, Counter[Op]]:
+        """`run` with the operators it needs, which are also added to `ops`."""
+        before, self.ops = self.ops, Counter()
+        try:
+            result = run()
+        finally:
+            found, self.ops = self.ops, before
+            self.ops.update(found)
+        return result, found
+
+    def replay(self, growth: Mapping[str, int], ops: Counter[Op]) -> None:
+        """Account for something that has run before: its peak's growth over what was live, and its operators."""
+        self.ops.update(ops)
+        there = Counter(self.live)
+        there.update(growth)
+        self.peak = max(self.peak, there, key=_sum)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return func(*args, **kwargs)
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        out = self._run(func, args, kwargs, inputs)
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        fresh = False
+        for tensor in outputs:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._known:
+                self._born(storage, self._part())
+                fresh = True
+        self._look()
+        if fresh or func._schema.is_mutable:
+            self.ops[_cost(func, args, kwargs, out, inputs, outputs)] += 1
+        return out
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]) -> Any:
+        if not any(isinstance(tensor, FakeTensor) for tensor in inputs):
+            return self._small(func, args, kwargs)
+        try:
+            return func(*args, **kwargs)
+        except DataDependentOutputException:
+            return _answer(func, inputs)
+        except DynamicOutputShapeException:
+            return func(*_every_item(func, args), **kwargs) if func is not aten.nonzero.default else _all(inputs[0])
+
+    def _small(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Real tensors give real ones, unless they would be large."""
+        if not func._schema.is_mutable:
+            try:
+                with self.fake:
+                    out = func(*args, **kwargs)
+            except (DataDependentOutputException, DynamicOutputShapeException):
+                return func(*args, **kwargs)
+            if sum(t.numel() for t in tree_leaves(out) if isinstance(t, Tensor)) > REAL:
+                return out
+        return func(*args, **kwargs)
+
+    def _part(self) -> str:
+        if self._scopes:
+            return self._scopes[-1]
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return "activations"
+        place = bisect_right(self._marks, (node._sequence_nr(), "~")) - 1
+        return self._marks[max(place, 0)][1]
+
+    def _born(self, storage: Any, part: str, share: float = 1.0) -> None:
+        key, size = storage._cdata, round(storage.nbytes() * share)
+        self._known[key] = (weakref.ref(storage, lambda _: self._died(key)), part, size)
+        self.live[part] += size
+
+    def _died(self, key: int) -> None:
+        _, part, size = self._known.pop(key)
+        self.live[part] -= size
+
+    def _look(self) -> None:
+        if _sum(self.live) > _sum(self.peak):
+            self.peak = Counter(self.live)
+
+
+def make_fake(module: nn.Module, fake: FakeTensorMode) -> None:
+    """Swap a module's weights, loaded or on the meta device, for fake ones of the same shapes."""
+    for part in module.modules():
+        for table in (part._parameters, part._buffers):
+            for name, tensor in table.items():
+                if tensor is not None and not isinstance(tensor, FakeTensor):
+                    table[name] = _fake(tensor, fake)  # type: ignore[assignment]
+
+
+def _fake(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
+    if not tensor.is_meta:
+        return fake.from_tensor(tensor)
+    with fake:
+        found = torch.empty_like(tensor, device="cpu")
+    return nn.Parameter(found, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
+
+
+def _sum(parts: Mapping[str, int]) -> int:
+    return sum(parts.values())
+
+
+def _sequence() -> int:
+    """The number that the next forward operator's node in the graph will have."""
+    number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+    return number
+
+
+def _answer(func: Any, inputs: list[Tensor]) -> Any:
+    """A number read from a tensor without data. True is the answer with most to do: finite, kept, not empty."""
+    if func is aten._local_scalar_dense.default:
+        kind = inputs[0].dtype
+        return True if kind == torch.bool else 0.5 if kind.is_floating_point else 0
+    return True  # comparisons of whole tensors
+
+
+def _all(tensor: Tensor) -> Tensor:
+    """``nonzero`` where every item counts: the most that there can be."""
+    return torch.cartesian_prod(*[torch.arange(n) for n in tensor.shape]).view(-1, tensor.ndim)
+
+
+def _every_item(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with boolean masks that select everything as indices."""
+    if func not in (aten.index.Tensor, aten.masked_select.default):
+        raise NotImplementedError(f"{func}: the shape of its output depends on data that a plan does not have")
+    if func is aten.masked_select.default:
+        return args[0].flatten(), torch.ones(prod(args[0].shape), dtype=torch.bool)
+    chosen: list[Any] = []
+    for index in args[1]:
+        if index is not None and index.dtype == torch.bool:
+            chosen.extend(_all(index).unbind(1))
+        else:
+            chosen.append(index)
+    return args[0], chosen, *args[2:]
+
+
+_KINDS: dict[Any, Literal["matrix", "convolution"]] = {
+    aten.convolution: "convolution",
+    aten._convolution: "convolution",
+    aten.convolution_backward: "convolution",
+}
+
+
+def _cost(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, inputs: list[Tensor], outputs: list[Tensor]
+) -> Op:
+    moved = sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes()) for t in (*inputs, *outputs))
+    formula = flop_registry.get(func._overloadpacket)
+    if formula is None:
+        return Op("other", 0, moved)
+    return Op(_KINDS.get(func._overloadpacket, "matrix"), int(formula(*args, **kwargs, out_val=out)), moved)
