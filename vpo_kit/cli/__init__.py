@@ -1,0 +1,30 @@
+"""The command line. Nothing heavy is imported here: each command imports its own module when it is called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from vpo_kit.cli.options import app
+from vpo_kit.errors import VpoError
+
+# isort: off
+# in the order of `vpo --help`
+from vpo_kit.cli import training, pairs, data, loras, evaluation, lists, rewards  # noqa: F401
+# isort: on
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The `vpo` script: an error that a user can mend is one line and an exit code, never a traceback."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except VpoError as error:
+        print(f"vpo: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a disk that fills up can strike anywhere
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"vpo: {where}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("vpo: interrupted; a run goes on with --resume", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,67 @@
+"""`vpo label` and `vpo clips`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpo_kit.cli.options import Seed, Set, app
+from vpo_kit.errors import ConfigError
+
+
+@app.command(name="label")
+def label_set(
+    path: Annotated[Path, typer.Argument(help="a pair set", metavar="SET")],
+    with_: Annotated[
+        str | None, typer.Option("--with", help="reward:NAME, people or vlm", show_default="reward:vqa")
+    ] = None,
+    set_: Set = None,
+    base_url: Annotated[str | None, typer.Option(help="vlm: chat endpoint, http://HOST:PORT/v1")] = None,
+    model: Annotated[str | None, typer.Option(help="vlm: the model's name on that server")] = None,
+    judge_against: Annotated[Path | None, typer.Option(help="a set to compare labels with; labels stay")] = None,
+    gold: Annotated[Path | None, typer.Option(help="people: JSON lines of id, segment, label: known answers")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="people: of order and sides", show_default="0")] = None,
+    host: Annotated[str, typer.Option(help="people: address of the page; traffic is not encrypted")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="people: 0 takes a free one")] = 8001,
+    finish: Annotated[bool, typer.Option("--finish", help="people: write the labels, ask nobody")] = False,
+    agreement: Annotated[bool, typer.Option("--agreement", help="how well people agree; labels stay")] = False,
+) -> None:
+    """Label a pair set anew; its videos stay."""
+    if judge_against is not None:
+        if with_ is not None:
+            raise ConfigError("vpo label: --judge-against compares labels that are there: leave --with out")
+        from vpo_kit.commands import judge
+
+        judge.run(path, judge_against)
+        return
+    if with_ != "people" and (finish or gold or seed is not None):
+        raise ConfigError("vpo label: --gold, --seed and --finish go with --with people")
+    if with_ == "vlm":
+        from vpo_kit.commands import label_vlm
+
+        label_vlm.run(path, base_url, model, set_ or [])
+        return
+    if base_url or model:
+        raise ConfigError("vpo label: --base-url and --model go with --with vlm")
+    if agreement or with_ == "people":
+        from vpo_kit.commands import label_people
+
+        label_people.run(path, set_ or [], seed, gold, host, port, finish=finish, agreement=agreement)
+        return
+    from vpo_kit.commands import pair as command
+
+    command.relabel(path, with_ or "reward:vqa", set_ or [])
+
+
+@app.command()
+def clips(
+    output: Annotated[Path, typer.Option(help="folder for the videos and metadata.jsonl")],
+    count: Annotated[int, typer.Option(min=1, help="how many")] = 64,
+    seed: Seed = None,
+) -> None:
+    """Write real clips of the embedded model's world as a videofolder, flawed ones among them."""
+    from vpo_kit.commands import clips as command
+
+    command.run(output, count, seed or 0)

@@ -1,0 +1,101 @@
+"""`vpo pair` and what belongs to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vpo_kit.cli.options import Model, PairSet, Prompts, Seed, Set, app
+from vpo_kit.errors import ConfigError
+
+pair_app = typer.Typer(
+    rich_markup_mode=None, invoke_without_command=True, help="Make preference pairs, and look after sets of them."
+)
+app.add_typer(pair_app, name="pair")
+
+
+@pair_app.callback()
+def pair(
+    context: typer.Context,
+    strategy: Annotated[
+        Literal["independent", "guided"], typer.Option(help="from prompts alone, or from noised real clips")
+    ] = "independent",
+    output: Annotated[Path | None, typer.Option(help="folder of the set; the same command goes on with it")] = None,
+    prompts: Prompts = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="guided: a videofolder, or videos with a .txt beside each")
+    ] = None,
+    model: Model = None,
+    label: Annotated[str, typer.Option(help="reward:NAME, segment by segment, or none")] = "reward:vqa",
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Make pairs of videos and label them."""
+    if context.invoked_subcommand is not None:
+        return
+    from vpo_kit.commands import pair as command
+
+    if output is None:
+        raise ConfigError("vpo pair: give --output DIR for the set")
+    command.run(strategy, output, prompts, videos, model or "sprites", label, seed or 0, set_ or [])
+
+
+@pair_app.command("inspect")
+def pair_inspect(
+    path: PairSet,
+    page: Annotated[Path | None, typer.Option(help="the HTML page", show_default="SET/inspect.html")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="pairs on the page")] = 200,
+) -> None:
+    """Labels, margins, motion and duplicates in numbers, and a page with the videos."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.inspect(path, page, limit)
+
+
+@pair_app.command("check")
+def pair_check(
+    path: PairSet,
+    decode: Annotated[bool, typer.Option("--decode", help="also decode every video and count its frames")] = False,
+) -> None:
+    """Name every pair that is wrong; exit code 1 when there is one."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.check_set(path, decode)
+
+
+@pair_app.command("export")
+def pair_export(
+    path: PairSet,
+    output: Annotated[Path, typer.Option(help="JSON lines file to write")],
+    format_: Annotated[Literal["trl"], typer.Option("--format", help="prompt, chosen, rejected")] = "trl",
+) -> None:
+    """Write the pairs for another trainer; whole-clip ties are left out and counted."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.export_set(path, output)
+
+
+@pair_app.command("merge")
+def pair_merge(
+    sets: Annotated[list[Path], typer.Argument(help="pair sets of one model", metavar="SET...")],
+    output: Annotated[Path, typer.Option(help="folder of the new set")],
+) -> None:
+    """Make one set of several; the old ones stay."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.merge(sets, output)
+
+
+@pair_app.command("split")
+def pair_split(
+    path: PairSet,
+    output: Annotated[Path, typer.Option(help="folder for the sets train and heldout")],
+    share: Annotated[float, typer.Option(help="about this share of the pairs is held out")] = 0.1,
+    seed: Seed = None,
+) -> None:
+    """Split a set by prompt, so that no prompt is on both sides; the old set stays."""
+    from vpo_kit.commands import pair_tools as command
+
+    command.split(path, share, seed or 0, output)
