@@ -123,7 +123,7 @@ def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tens
 
 @pytest.mark.parametrize(("last", "gradient"), [(1, False), (3, False), (2, True)])
 def test_gradient_is_the_plain_one(bench: Bench, last: int, gradient: bool) -> None:
-    """Also through a causal autoencoder, whose feature cache is filled a second time when a checkpoint recomputes."""
+    """Also through a causal autoencoder with its feature cache."""
     method = bench.method(grad_steps=last, guidance_gradient=gradient)
     ours, theirs = method.step(bench.batch()).loss, plainly(bench, method, last, detached=not gradient)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
@@ -223,7 +223,7 @@ def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[st
     bench.policy = LoraPolicy(bench.model, Lora(rank=2, alpha=4), seed=0)
 
     class Source:
-        prompts = PROMPTS[:4]
+        prompts = names = PROMPTS[:4]
 
         def tensors(self, indices: list[int]) -> dict[str, Tensor]:
             return {"clip": draw_noise(bench.shape, [50 + i for i in indices]) * 0.5}

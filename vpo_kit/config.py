@@ -175,16 +175,19 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data from YAML. Raises `ValueError` for everything else, also for a value that holds itself and for text
-    that cannot be written as UTF-8.
+    """Plain data from YAML. Raises `ValueError` for everything else, also for a value that holds itself, and for text
+    that cannot be a path or written as UTF-8.
     """
     try:
         found = yaml.safe_load(text)
-        json.dumps(found, ensure_ascii=False, default=str).encode()
+        plain = json.dumps(found, ensure_ascii=False, default=str)
+        plain.encode()
     except (yaml.YAMLError, KeyError, AttributeError, TypeError) as error:  # the last three of tags that do not fit
         raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+    if r"\u0000" in plain:
+        raise ValueError("it holds a zero byte")
     return found
 
 

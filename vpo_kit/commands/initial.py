@@ -99,11 +99,21 @@ def _header(path: Path) -> dict[str, Any]:
             metadata: Mapping[str, str] = file.metadata() or {}
             ranks = {file.get_slice(k).get_shape()[0] for k in file.keys() if any(name in k for name in DOWN)}  # noqa: SIM118
         values = json.loads(metadata[METADATA]) if METADATA in metadata else {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    made = {key.rpartition(".")[2]: value for key, value in values.items()}
+        made = {key.rpartition(".")[2]: value for key, value in values.items()}
+        alpha = {"alpha": float(made["lora_alpha"])} if "lora_alpha" in made else {}
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        what = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(f"{path} cannot be read: {what}") from error
     if len(ranks) != 1:
         what = f"layers of ranks {', '.join(map(str, sorted(ranks)))}" if ranks else "no LoRA factors"
         raise ModelError(f"{path} has {what}: a run can start from a LoRA of one rank only")
-    found: dict[str, Any] = {"rank": ranks.pop()}
-    return found | ({"alpha": float(made["lora_alpha"])} if "lora_alpha" in made else {})
+    return {"rank": ranks.pop(), **alpha}

@@ -20,8 +20,9 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.models.loading import prompts_of
 from vpo_kit.planning import probe
 from vpo_kit.planning.advice import HEADROOM, advise, fits
+from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
-from vpo_kit.planning.rehearsal import Estimate, Subject, rehearse
+from vpo_kit.planning.rehearsal import rehearse
 from vpo_kit.registry import METHODS
 
 NAMES = {
@@ -54,6 +55,8 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
         speed = probe.measure(recipe.run.dtype)
     _print_memory(console, estimate)
     _print_cost(console, estimate, recipe, speed, subject)
+    for note in estimate.notes:
+        console.print(note, soft_wrap=True, markup=False)
     if size is None:
         console.print("no GPU here: give --memory 24GB to see whether it fits one", soft_wrap=True)
     elif fits(estimate, size):

@@ -122,5 +122,5 @@ def _parse(path: Path) -> dict[str, dict[str, float]]:
         }
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path} is no results file of VBench: give its *_eval_results.json") from error

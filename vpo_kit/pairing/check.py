@@ -135,7 +135,7 @@ def _named(path: Path) -> set[str]:
         try:
             row = json.loads(line)
             found |= {str(row[key]) for key in ("first_file_name", "second_file_name", "latents")}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
 

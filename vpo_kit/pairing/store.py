@@ -235,5 +235,5 @@ def _text(path: Path, folder: Path) -> str:
 def _name(line: str) -> str:
     try:
         return str(json.loads(line)["id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "no id"

@@ -8,7 +8,8 @@ from typing import Any
 
 from vpo_kit.config import Run, validate
 from vpo_kit.errors import ConfigError
-from vpo_kit.planning.rehearsal import Estimate, Subject, rehearse
+from vpo_kit.planning.estimate import Estimate, Subject
+from vpo_kit.planning.rehearsal import rehearse
 
 HEADROOM = 0.9
 """The share of a device's memory that a plan may fill: the rest is the driver's, kernels' workspace and gaps."""

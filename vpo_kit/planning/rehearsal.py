@@ -3,78 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vpo_kit.config import Run
+from vpo_kit.errors import VpoError
 from vpo_kit.evaluation.evaluate import Plan as Measurement
 from vpo_kit.evaluation.evaluate import videos
-from vpo_kit.methods.base import Batch, Context, Method, MethodConfig
+from vpo_kit.methods.base import Batch, Context, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Conditions, Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.offload import OFFLOADED, onloaded
 from vpo_kit.planning import skeleton
-from vpo_kit.planning.tracker import PARTS, Op, Tracker, make_fake
+from vpo_kit.planning.estimate import Estimate, Subject
+from vpo_kit.planning.fakes import make_fake
+from vpo_kit.planning.repeats import Repeats
+from vpo_kit.planning.tracker import PARTS, Op, Tracker
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
 
 STAND_IN = "a red circle moving right slowly"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is planned: a checked run, with the classes that it names."""
-
-    run: Run
-    method: type[Method]
-    method_config: MethodConfig
-    reward: list[rewards.Plan]
-    judges: list[rewards.Plan]
-    data: str
-    measured: int = 0
-    """Videos of one measurement, before or after training."""
-    processes: int = 1
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run needs, for each process. Bytes at the peak of each phase, by part; operators of each phase.
-
-    `parameters` are numbers of weights; `passes` are videos through the network in one step, `cycle` how many steps
-    the phase "step" holds.
-    """
-
-    settings: Settings
-    parameters: dict[str, int]
-    phases: dict[str, dict[str, int]]
-    ops: dict[str, Counter[Op]]
-    passes: float
-    cycle: int
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def worst(self) -> str:
-        """The phase with the highest peak."""
-        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
-
-    @property
-    def peak(self) -> int:
-        """Bytes."""
-        return sum(self.phases[self.worst].values())
-
-    @property
-    def flops(self) -> float:
-        """Floating point operations of one training step."""
-        return sum(op.flops * count for op, count in self.ops["step"].items()) / self.cycle
 
 
 def rehearse(subject: Subject) -> Estimate:
@@ -112,11 +66,10 @@ class _Rehearsal:
     ) -> None:
         self.subject, self.model, self.settings = subject, model, settings
         self.policy, self.judges, self.tracker = policy, judges, tracker
-        self.rows = 0
-        self._skims = False
+        self.repeats = Repeats(tracker, policy)
+        self.notes: list[str] = []
         self.phases: dict[str, dict[str, int]] = {}
         self.ops: dict[str, Counter[Op]] = {}
-        self._passes: dict[Any, tuple[Counter[str], Counter[Op], Any]] = {}
         self.parameters = self._adopt()
         self._watch()
 
@@ -137,9 +90,11 @@ class _Rehearsal:
             batch = self._phase("data", lambda: self._batch(encode))
             optimiser = torch.optim.AdamW(self.policy.parameters, lr=run.optimiser.lr)
             self._begin(optimiser)
-            self.rows = 0
+            self.repeats.rows = 0
             self._phase("step", lambda: self._cycle(method, batch, optimiser))
-        return Estimate(self.settings, self.parameters, self.phases, self.ops, self.rows / cycle, cycle)
+        return Estimate(
+            self.settings, self.parameters, self.phases, self.ops, self.repeats.rows / cycle, cycle, self.notes
+        )
 
     def _adopt(self) -> dict[str, int]:
         """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait."""
@@ -170,14 +125,16 @@ class _Rehearsal:
         model: Any = self.model
         components = model.pipeline.components
         texts = [part for name, part in components.items() if name.startswith("text_encoder") and part is not None]
-        model.predict = self._once(model.predict)
+        model.predict = self.repeats.predict(model.predict)
         model.decode_clip = self._loaded([components["vae"]], model.decode_clip)
-        model.decode = self._inside("autoencoder", self._once(model.decode))
+        model.decode = self._inside("autoencoder", self.repeats.once(model.decode))
         model.encode = self._inside("autoencoder", self._loaded([components["vae"]], model.encode))
-        model.encode_prompts = self._inside("text", self._once(self._loaded(texts, model.encode_prompts), always=True))
+        model.encode_prompts = self._inside(
+            "text", self.repeats.once(self._loaded(texts, model.encode_prompts), always=True)
+        )
         for judge in self.judges:
-            forward = self._once(self._loaded([judge], judge.forward))
-            judge.forward = self._inside("reward", forward)  # type: ignore[method-assign]
+            forward = self.repeats.once(self._loaded([judge], judge.forward))
+            judge.forward = self._inside("reward", self._tried(judge, forward))  # type: ignore[method-assign]
 
     def _loaded(self, parts: list[nn.Module], call: Callable[..., Any]) -> Callable[..., Any]:
         """With `offload`, the weights of `parts` are copied to the device for `call`, as in a real run."""
@@ -191,6 +148,22 @@ class _Rehearsal:
 
         return run
 
+    def _tried(self, judge: Reward, call: Callable[..., RewardOutput]) -> Callable[..., RewardOutput]:
+        """A reward that leaves torch (for a server, or numpy) cannot be rehearsed: it costs nothing, and a note."""
+
+        def run(video: Tensor, prompts: Any = None, *, fps: float, segments: Any = None) -> RewardOutput:
+            try:
+                return call(video, prompts, fps=fps, segments=segments)
+            except VpoError:
+                raise
+            except Exception as error:  # whatever a foreign reward does with a tensor that has no data
+                note = f"reward {judge.spec.name} is not counted: it cannot run without data ({type(error).__name__})"
+                self.notes += [] if note in self.notes else [note]
+            parts = [video[:, a:b].flatten(1).mean(1) for a, b in segments or ()]
+            return RewardOutput(video.flatten(1).mean(1), torch.stack(parts, 1) if parts else None)
+
+        return run
+
     def _inside(self, part: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -198,45 +171,6 @@ class _Rehearsal:
                 return call(*args, **kwargs)
 
         return run
-
-    def _once(self, call: Callable[..., Any], always: bool = False) -> Callable[..., Any]:
-        """`call`, but where no graph is built (or `always`), one with shapes that were seen before is only accounted
-        for.
-        """
-        predicts = call.__name__ == "predict"
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if predicts:
-                self.rows += len(args[0])
-            if torch.is_grad_enabled() and not always:
-                return self._stand_in(args[0]) if self._skims and predicts else call(*args, **kwargs)
-            key = (call, self._state(args[1]) if predicts else None, *(_shape(a) for a in (*args, *kwargs.values())))
-            if key not in self._passes:
-                before = Counter(self.tracker.live)
-                with self.tracker.phase() as peak:
-                    result, ops = self.tracker.counted(lambda: call(*args, **kwargs))
-                growth = Counter(peak)
-                growth.subtract(before)
-                self._passes[key] = growth, ops, _outline(result)
-                return result
-            growth, ops, known = self._passes[key]
-            self.tracker.replay(growth, ops)
-            return _made(known, self.tracker.fake)
-
-        return run
-
-    def _stand_in(self, like: Tensor) -> Tensor:
-        """As `like`, with a graph that is as good as empty."""
-        return torch.empty_like(like) * self.policy.parameters[0].flatten()[0]
-
-    def _state(self, time: Tensor) -> Any:
-        """Which network runs for how many rows, and with which adapter."""
-        found: list[Any] = []
-        for name, network in self.model.networks.items():
-            layer = next((m for m in network.modules() if isinstance(m, BaseTunerLayer)), None)
-            adapter = None if layer is None else (layer.disable_adapters, tuple(layer.active_adapters))
-            found.append((int(self.model.belongs(time, name).sum()), adapter))
-        return tuple(found)
 
     def _phase(self, name: str, run: Callable[[], Any]) -> Any:
         with self.tracker.phase() as peak:
@@ -291,32 +225,12 @@ class _Rehearsal:
         if output.parts is None:
             output.loss.backward()  # type: ignore[no-untyped-call]
         else:
-            self._backward(iter(output.parts))
+            self.repeats.backward(iter(output.parts))
         del output
         with self.tracker.scope("lora"):
             torch.nn.utils.clip_grad_norm_(self.policy.parameters, 1.0)
             optimiser.step()
         optimiser.zero_grad()
-
-    def _backward(self, parts: Iterator[Tensor]) -> None:
-        """One part after the other. They are alike: the first two are run, and the others accounted for like them."""
-
-        def one() -> bool:
-            part = next(parts, None)
-            if part is not None:
-                part.backward()  # type: ignore[no-untyped-call]
-            return part is not None
-
-        number, known = 0, Counter[Op]()
-        while True:
-            self._skims = number >= 2
-            more, ops = self.tracker.counted(one)
-            if not more:
-                break
-            if self._skims:
-                self.tracker.ops.update(known)
-            number, known = number + 1, known if self._skims else ops
-        self._skims = False
 
 
 def _linear(network: nn.Module) -> set[int]:
@@ -330,30 +244,3 @@ def _linear(network: nn.Module) -> set[int]:
 def _copied(tensor: Tensor) -> Tensor:
     copy = torch.empty_like(tensor, requires_grad=False)
     return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
-
-
-def _outline(result: Any) -> Any:
-    """What `_made` makes another one of; nothing of a result is kept alive, but for the few numbers of a reward."""
-    if isinstance(result, Conditions):
-        return {name: _outline(tensor) for name, tensor in result.tensors.items()}
-    return (result.shape, result.dtype) if isinstance(result, FakeTensor) else result
-
-
-def _made(outline: Any, fake: FakeTensorMode) -> Any:
-    if isinstance(outline, dict):
-        return Conditions({name: _made(part, fake) for name, part in outline.items()})
-    if not isinstance(outline, tuple):
-        return outline.clone() if isinstance(outline, Tensor) else outline
-    with fake:
-        return torch.empty(outline[0], dtype=outline[1])
-
-
-def _shape(value: Any) -> Any:
-    """What the cost of a pass depends on: shapes, and numbers of words."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype
-    if isinstance(value, Conditions):
-        return tuple((name, tuple(tensor.shape)) for name, tensor in value.tensors.items())
-    if isinstance(value, str):
-        return len(value.split())
-    return tuple(map(_shape, value)) if isinstance(value, Sequence) else value

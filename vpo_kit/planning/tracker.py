@@ -13,11 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -27,6 +26,8 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from vpo_kit.planning.fakes import answer, every_index, every_item
 
 aten = torch.ops.aten
 R = TypeVar("R")
@@ -139,9 +140,11 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             return func(*args, **kwargs)
         except DataDependentOutputException:
-            return _answer(func, inputs)
+            return answer(func, inputs)
         except DynamicOutputShapeException:
-            return func(*_every_item(func, args), **kwargs) if func is not aten.nonzero.default else _all(inputs[0])
+            if func is aten.nonzero.default:
+                return every_index(inputs[0])
+            return func(*every_item(func, args), **kwargs)
 
     def _small(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Real tensors give real ones, unless they would be large."""
@@ -158,7 +161,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _part(self) -> str:
         if self._scopes:
             return self._scopes[-1]
-        node = torch._C._current_autograd_node()
+        node: Any = torch._C._current_autograd_node()
         if node is None:
             return "activations"
         place = bisect_right(self._marks, (node._sequence_nr(), "~")) - 1
@@ -178,23 +181,6 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.peak = Counter(self.live)
 
 
-def make_fake(module: nn.Module, fake: FakeTensorMode) -> None:
-    """Swap a module's weights, loaded or on the meta device, for fake ones of the same shapes."""
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
-            for name, tensor in table.items():
-                if tensor is not None and not isinstance(tensor, FakeTensor):
-                    table[name] = _fake(tensor, fake)  # type: ignore[assignment]
-
-
-def _fake(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
-    if not tensor.is_meta:
-        return fake.from_tensor(tensor)
-    with fake:
-        found = torch.empty_like(tensor, device="cpu")
-    return nn.Parameter(found, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
-
-
 def _sum(parts: Mapping[str, int]) -> int:
     return sum(parts.values())
 
@@ -203,34 +189,6 @@ def _sequence() -> int:
     """The number that the next forward operator's node in the graph will have."""
     number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
     return number
-
-
-def _answer(func: Any, inputs: list[Tensor]) -> Any:
-    """A number read from a tensor without data. True is the answer with most to do: finite, kept, not empty."""
-    if func is aten._local_scalar_dense.default:
-        kind = inputs[0].dtype
-        return True if kind == torch.bool else 0.5 if kind.is_floating_point else 0
-    return True  # comparisons of whole tensors
-
-
-def _all(tensor: Tensor) -> Tensor:
-    """``nonzero`` where every item counts: the most that there can be."""
-    return torch.cartesian_prod(*[torch.arange(n) for n in tensor.shape]).view(-1, tensor.ndim)
-
-
-def _every_item(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with boolean masks that select everything as indices."""
-    if func not in (aten.index.Tensor, aten.masked_select.default):
-        raise NotImplementedError(f"{func}: the shape of its output depends on data that a plan does not have")
-    if func is aten.masked_select.default:
-        return args[0].flatten(), torch.ones(prod(args[0].shape), dtype=torch.bool)
-    chosen: list[Any] = []
-    for index in args[1]:
-        if index is not None and index.dtype == torch.bool:
-            chosen.extend(_all(index).unbind(1))
-        else:
-            chosen.append(index)
-    return args[0], chosen, *args[2:]
 
 
 _KINDS: dict[Any, Literal["matrix", "convolution"]] = {

@@ -1,0 +1,1 @@
+"""How much a run can be trusted: kills at random moments, and thousands of damaged inputs."""

@@ -1,0 +1,59 @@
+"""What is planned, and what comes out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from vpo_kit.config import Run
+from vpo_kit.methods.base import Method, MethodConfig
+from vpo_kit.models.base import Settings
+from vpo_kit.planning.tracker import Op
+from vpo_kit.rewards import loading as rewards
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is planned: a checked run, with the classes that it names."""
+
+    run: Run
+    method: type[Method]
+    method_config: MethodConfig
+    reward: list[rewards.Plan]
+    judges: list[rewards.Plan]
+    data: str
+    measured: int = 0
+    """Videos of one measurement, before or after training."""
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run needs, for each process. Bytes at the peak of each phase, by part; operators of each phase.
+
+    `parameters` are numbers of weights; `passes` are videos through the network in one step, `cycle` how many steps
+    the phase "step" holds.
+    """
+
+    settings: Settings
+    parameters: dict[str, int]
+    phases: dict[str, dict[str, int]]
+    ops: dict[str, Counter[Op]]
+    passes: float
+    cycle: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def worst(self) -> str:
+        """The phase with the highest peak."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    @property
+    def peak(self) -> int:
+        """Bytes."""
+        return sum(self.phases[self.worst].values())
+
+    @property
+    def flops(self) -> float:
+        """Floating point operations of one training step."""
+        return sum(op.flops * count for op, count in self.ops["step"].items()) / self.cycle

@@ -1,0 +1,124 @@
+"""Passes that are alike run once: a chain of fifty steps is rehearsed in the time of one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from vpo_kit.models.base import Conditions
+from vpo_kit.planning.tracker import Op, Tracker
+from vpo_kit.training.lora import LoraPolicy
+
+
+class Repeats:
+    """Remembers what each kind of pass costs; `rows` counts the videos that go through the network."""
+
+    def __init__(self, tracker: Tracker, policy: LoraPolicy) -> None:
+        self.rows = 0
+        self._tracker = tracker
+        self._policy = policy
+        self._known: dict[Any, tuple[Counter[str], Counter[Op], Any]] = {}
+        self._skims = False
+
+    def once(self, call: Callable[..., Any], *, always: bool = False) -> Callable[..., Any]:
+        """`call`, run once for the same shapes where no graph is built (or `always`), and then only accounted for."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if torch.is_grad_enabled() and not always:
+                return call(*args, **kwargs)
+            key = call, *(_shape(value) for value in (*args, *kwargs.values()))
+            return self._account(key, lambda: call(*args, **kwargs))
+
+        return run
+
+    def predict(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A model's `predict`: as `once`, for each network and adapter."""
+
+        def run(latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+            self.rows += len(latents)
+            if torch.is_grad_enabled():
+                return self._stand_in(latents) if self._skims else call(latents, t, conditions)
+            key = call, self._state(t), _shape(latents), _shape(conditions)
+            found: Tensor = self._account(key, lambda: call(latents, t, conditions))
+            return found
+
+        return run
+
+    def backward(self, parts: Iterator[Tensor]) -> None:
+        """A backward pass of each part in turn. They are alike: two are run, and the others accounted for like them."""
+
+        def one() -> bool:
+            part = next(parts, None)
+            if part is not None:
+                part.backward()  # type: ignore[no-untyped-call]
+            return part is not None
+
+        number, known = 0, Counter[Op]()
+        while True:
+            self._skims = number >= 2
+            more, ops = self._tracker.counted(one)
+            if not more:
+                break
+            if self._skims:
+                self._tracker.ops.update(known)
+            number, known = number + 1, known if self._skims else ops
+        self._skims = False
+
+    def _account(self, key: Any, call: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            before = Counter(self._tracker.live)
+            with self._tracker.phase() as peak:
+                result, ops = self._tracker.counted(call)
+            growth = Counter(peak)
+            growth.subtract(before)
+            self._known[key] = growth, ops, _outline(result)
+            return result
+        growth, ops, outline = self._known[key]
+        self._tracker.replay(growth, ops)
+        return _made(outline, self._tracker.fake)
+
+    def _stand_in(self, like: Tensor) -> Tensor:
+        """As `like`, with a graph that is as good as empty."""
+        return torch.empty_like(like) * self._policy.parameters[0].flatten()[0]
+
+    def _state(self, time: Tensor) -> Any:
+        """Which network runs for how many rows, and with which adapter."""
+        found: list[Any] = []
+        for name, network in self._policy.model.networks.items():
+            layer = next((m for m in network.modules() if isinstance(m, BaseTunerLayer)), None)
+            adapter = None if layer is None else (layer.disable_adapters, tuple(layer.active_adapters))
+            found.append((int(self._policy.model.belongs(time, name).sum()), adapter))
+        return tuple(found)
+
+
+def _outline(result: Any) -> Any:
+    """What `_made` makes another one of; nothing of a result is kept alive, but for the few numbers of a reward."""
+    if isinstance(result, Conditions):
+        return {name: _outline(tensor) for name, tensor in result.tensors.items()}
+    return (result.shape, result.dtype) if isinstance(result, FakeTensor) else result
+
+
+def _made(outline: Any, fake: FakeTensorMode) -> Any:
+    if isinstance(outline, dict):
+        return Conditions({name: _made(part, fake) for name, part in outline.items()})
+    if not isinstance(outline, tuple):
+        return outline.clone() if isinstance(outline, Tensor) else outline
+    with fake:
+        return torch.empty(outline[0], dtype=outline[1])
+
+
+def _shape(value: Any) -> Any:
+    """What the cost of a pass depends on: shapes, and numbers of words."""
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    if isinstance(value, Conditions):
+        return tuple((name, tuple(tensor.shape)) for name, tensor in value.tensors.items())
+    if isinstance(value, str):
+        return len(value.split())
+    return tuple(map(_shape, value)) if isinstance(value, Sequence) else value
