@@ -510,7 +510,7 @@ def test_the_check_command_fails_a_random_network(tiny: Path, capsys: pytest.Cap
     assert "Apache-2.0" in shown.out
     failed = "FAILS" in shown.out
     assert caught.value.code == (1 if failed else 0)
-    assert ("vpo: reward 'hpsv2' fails: " in shown.err) == failed
+    assert ("vpo: not as it must be: hpsv2: " in shown.err) == failed
 
 
 def test_the_check_command_refuses_what_it_cannot_check(capsys: pytest.CaptureFixture[str]) -> None:
@@ -523,6 +523,20 @@ def test_the_check_command_refuses_what_it_cannot_check(capsys: pytest.CaptureFi
             main(["reward", "check", *arguments])
         assert caught.value.code in (1, 2)
         assert message in capsys.readouterr().err
+
+
+def test_the_check_command_without_a_name_takes_all_that_ship(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["reward", "check", "--clips", "2", "--output", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())["rewards"]
+    assert list(found) == ["vqa", "gold", "technical"]
+    assert "frozen copy preferred" in [finding["what"] for finding in found["technical"]]
+    assert "FAILS" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["reward", "check", "--set", "reward.frames=2"])
+    assert "name the one reward that it is for" in capsys.readouterr().err
 
 
 def test_hub_errors_are_ours(hub: Path) -> None:
