@@ -27,7 +27,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.planning.advice import HEADROOM, advise
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
-from vpo_kit.planning.rehearsal import STAND_IN, rehearse
+from vpo_kit.planning.rehearsal import DRAWS, STAND_IN, rehearse
 from vpo_kit.planning.skeleton import build
 from vpo_kit.planning.tracker import Op, Tracker
 from vpo_kit.rewards import loading as rewards
@@ -80,7 +80,7 @@ def measured(planned: Subject) -> int:
     held += [value for state in optimiser.state.values() for value in state.values()]
     there = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        for number in range(method.updates_per_batch):
+        for number in range(method.updates_per_batch if method.needs.reward != "differentiable" else DRAWS):
             step(number)
     assert trace.profiler is not None
     events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -102,7 +102,6 @@ def check(planned: Subject) -> Estimate:
     [
         ("dense", ["batch_size=2"], "activations"),
         ("sft", ["batch_size=4", "gradient_checkpointing=true"], "weights"),
-        ("draft", ["batch_size=1", "sampling.steps=1", "sampling.frames=9"], "autoencoder"),
     ],
 )
 def test_the_embedded_model_takes_what_was_planned(method: str, sets: list[str], part: str) -> None:
@@ -117,6 +116,7 @@ def test_the_embedded_model_takes_what_was_planned(method: str, sets: list[str],
         ("dense", ["batch_size=4", "method.low_memory=true"]),
         ("online", ["batch_size=2", "sampling.batch_size=3"]),
         ("instruct", ["batch_size=2", "vae=[slicing]"]),
+        ("draft", ["batch_size=1", "sampling.steps=1"]),
         ("dpo", ["batch_size=4", "dtype=bfloat16"]),
     ],
 )
@@ -124,7 +124,7 @@ def test_the_tiny_model_takes_what_was_planned(tiny_wan: Path, method: str, sets
     check(subject(tiny_wan, method, *sets))
 
 
-@pytest.mark.parametrize("name", ["wan2.2-a14b", "ltx", "cogvideox-5b", "modelscope"])
+@pytest.mark.parametrize("name", ["wan2.2-a14b", "ltx", "cogvideox-5b", "hunyuan1.5", "modelscope"])
 def test_other_families_take_what_was_planned(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     family = FAMILIES[name]
@@ -147,7 +147,7 @@ def test_passes_and_phases(tiny_wan: Path) -> None:
     planned = subject(tiny_wan, "online", "batch_size=2", "method.num_draws=1", "evaluation.num_prompts=2")
     found = rehearse(planned)
     chain = 2 * 4 * 2 * found.settings.steps  # prompts, candidates, branches of guidance, steps
-    assert found.cycle == 2
+    assert found.steps == 2
     assert found.passes == chain / 2 + 2 * 2 + 2 * 2  # pairs of two videos: the reference's pass and the policy's
     assert set(found.phases) == {"measure", "data", "step"}
     assert found.parameters["reference"] == found.parameters["lora"] > 0
@@ -163,6 +163,21 @@ def test_attention_is_not_a_matrix_of_scores() -> None:
         nn.functional.scaled_dot_product_attention(query, query, query)
     assert sum(tracker.peak.values()) < 2 * query.nbytes < 8 * 4096**2 * 4
     assert sum(op.flops for op in tracker.ops) == 2 * 2 * 8 * 4096**2 * 64
+
+
+def test_masks_choose_what_they_say_and_everything_without_data() -> None:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        x = torch.empty(2, 5, 7)
+    mask = torch.tensor([[True, False, True, False, False], [True] * 5])
+    with Tracker(fake):
+        assert x[mask].shape == (7, 7)
+        assert x[~mask].shape == (3, 7)
+        assert x[x > 0].shape == (70,)
+        assert x[:, :, 0].masked_select(mask).shape == (7,)
+        assert (x > 0).nonzero().shape == (70, 3)
+        assert int(mask.sum()) == 7
+        assert bool((x > 0).all())
 
 
 def test_storages_are_followed_until_they_die() -> None:

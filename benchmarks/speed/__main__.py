@@ -1,111 +1,85 @@
-"""``make bench``: what the toolkit adds to the work that has to be done, as ratios taken in one process.
+"""``make bench``: what the toolkit adds to the work that has to be done, and saves of it, as ratios.
 
-A ratio is the median over rounds that alternate between the two sides, so that a busy machine slows both alike.
+``python -m benchmarks.speed`` measures all and writes ``benchmarks/results/speed.json`` and the table in
+``docs/performance.md``; with names of rows (`ROWS`) it measures those alone and writes nothing. The exit code is 1
+where an aim is missed. One thread, on the embedded model, about ten minutes on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import platform
-import statistics
-import subprocess
+import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from vpo_kit import losses, models
-from vpo_kit.config import Lora
-from vpo_kit.evaluation.report import versions
-from vpo_kit.methods.base import Batch, Context
-from vpo_kit.methods.online import Online, OnlineConfig
-from vpo_kit.models.loading import EMBEDDED
-from vpo_kit.rewards import loading as rewards
-from vpo_kit.sampler import draw_noise
-from vpo_kit.training.loop import PromptCache
-from vpo_kit.training.lora import LoraPolicy
+from benchmarks import facts
+from benchmarks.speed.timing import ROOT, Row
 
-RESULTS = Path(__file__).parent.parent / "results" / "speed.json"
-NUM_PROMPTS, NUM_CANDIDATES, NUM_UPDATES = 4, 4, 1
-
-
-def ratio(ours: Callable[[], object], bare: Callable[[], object], rounds: int = 7) -> tuple[float, float]:
-    """Median seconds of `ours` over those of `bare`, and the median seconds of `bare`."""
-    pairs = []
-    for i in range(rounds + 1):
-        taken = {}
-        for side in (ours, bare) if i % 2 else (bare, ours):
-            started = time.perf_counter()
-            side()
-            taken[side] = time.perf_counter() - started
-        pairs.append((taken[ours], taken[bare]))
-    pairs = pairs[1:]  # the first round warms up
-    return statistics.median(a / b for a, b in pairs), statistics.median(b for _, b in pairs)
-
-
-def online_step() -> tuple[float, float]:
-    """One online step with a fresh rollout, over the network, autoencoder and reward calls that it must make."""
-    model = models.load("sprites")
-    policy = LoraPolicy(model, Lora(), seed=0)
-    settings = model.settings
-    encode = PromptCache(model)
-    reward = rewards.load(rewards.plan("vqa", {}), model.device)
-    config = OnlineConfig(num_candidates=NUM_CANDIDATES, updates_per_rollout=NUM_UPDATES, num_draws=1)
-    negative = encode([settings.negative_prompt])
-    method = Online(config, Context(policy, reward, settings, negative, NUM_PROMPTS * NUM_CANDIDATES, 0))
-    folder = EMBEDDED["sprites"]
-    prompts = (folder / "prompts" / "train.txt").read_text().splitlines()[:NUM_PROMPTS]
-    conditions = encode(prompts)
-    count = NUM_PROMPTS * NUM_CANDIDATES
-    shape = model.latent_shape(settings.frames, settings.height, settings.width)
-    noise = draw_noise(shape, range(2 * count))
-    rolled, paired = conditions.repeat(NUM_CANDIDATES), conditions.repeat(2)
-    negatives = negative.expand(count)
-    time_in = torch.full((2 * count,), 500.0)
-
-    def ours() -> None:
-        method.step(Batch(0, prompts, conditions)).loss.backward()
-
-    def bare() -> None:
-        with torch.no_grad():
-            for _ in range(settings.steps):
-                model.predict(noise[:count], time_in[:count], rolled)
-                model.predict(noise[:count], time_in[:count], negatives)
-            video = model.decode(noise[:count])
-            reward.parts[0](video, None, fps=settings.fps)
-            with policy.reference():
-                model.predict(noise[: 2 * NUM_PROMPTS], time_in[: 2 * NUM_PROMPTS], paired)
-        output: Tensor = model.predict(noise[: 2 * NUM_PROMPTS], time_in[: 2 * NUM_PROMPTS], paired)
-        losses.frame_errors(output, torch.zeros_like(output)).mean().backward()
-
-    return ratio(ours, bare)
-
-
-BENCHMARKS: dict[str, tuple[Callable[[], tuple[float, float]], str, float]] = {
-    "online step": (online_step, "the bare network, autoencoder and reward calls", 1.15),
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- table: python -m benchmarks.speed -->", "<!-- end of table -->"
+ROWS = {
+    "offline": "steps:offline",
+    "online": "steps:online",
+    "instruct": "steps:instruct",
+    "rollouts": "rollouts:rollouts",
+    "trainers": "trainers:trainers",
+    "gradient": "gradient:one_step_of_all",
+    "growth": "growth:growth",
+    "processes": "two:two_processes",
+    "help": "start:start",
 }
 
 
-def main() -> int:
-    table = Table("what", "against", "seconds", "ratio", "aim", "")
-    rows, missed = {}, False
-    for name, (measure, against, aim) in BENCHMARKS.items():
-        found, seconds = measure()
-        rows[name] = {"against": against, "seconds": round(seconds, 4), "ratio": round(found, 3), "aim": aim}
-        missed |= found > aim
-        verdict = "ok" if found <= aim else "missed"
-        table.add_row(name, against, f"{seconds:.3f}", f"{found:.3f}", f"<= {aim}", verdict)
-    Console().print(table)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    facts = {"commit": commit.strip(), "machine": platform.machine(), "cores": os.cpu_count(), "versions": versions()}
-    RESULTS.write_text(json.dumps({**facts, "threads": torch.get_num_threads(), "ratios": rows}, indent=2) + "\n")
-    return int(missed)
+def measure(names: Sequence[str], console: Console) -> list[Row]:
+    rows: list[Row] = []
+    for name in names:
+        module, _, function = ROWS[name].partition(":")
+        started = time.monotonic()
+        rows += getattr(importlib.import_module(f"benchmarks.speed.{module}"), function)()
+        console.print(f"{name}: {time.monotonic() - started:.0f} s", style="dim")
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    shown = Table("what", "against", "aim", "ratio", "")
+    for row in rows:
+        shown.add_row(row.what, row.against, row.bound, f"{row.ratio:.3f}", "ok" if row.met else "missed")
+    return shown
+
+
+def write(rows: Sequence[Row]) -> None:
+    """The results, and their table in the docs."""
+    found = [{**asdict(row), "met": row.met} for row in rows]
+    facts.write("speed", {"command": "python -m benchmarks.speed", "rows": found})
+    lines = ["| what | against | aim | result |", "|---|---|---|---|"]
+    lines += [f"| {row.what} | {row.against} | {row.bound} | {row.ratio:g} |" for row in rows]
+    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    PAGE.write_text("\n".join([before + begin, *lines, end + after]), encoding="utf-8")
+
+
+def main(names: Sequence[str]) -> int:
+    unknown = set(names) - set(ROWS)
+    if unknown:
+        print(f"no row {min(unknown)!r}: there are {', '.join(ROWS)}", file=sys.stderr)
+        return 2
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that rows start
+    torch.set_num_threads(1)
+    console = Console()
+    rows = measure(names or list(ROWS), console)
+    console.print(table(rows))
+    console.print_json(json.dumps({row.what: dict(row.details) for row in rows}))
+    if not names:
+        write(rows)
+    return int(not all(row.met for row in rows))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

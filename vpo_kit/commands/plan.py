@@ -111,7 +111,7 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
 
 
 def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Speed, subject: Subject) -> None:
-    seconds = speed.seconds(estimate.ops["step"]) / estimate.cycle
+    seconds = speed.seconds(estimate.ops["step"]) / estimate.steps
     once = speed.seconds(estimate.ops["measure"]) if "measure" in estimate.ops else 0.0
     sampled = -(-subject.measured // recipe.run.sampling.batch_size)
     whole = recipe.run.steps * seconds + 2 * sampled * once

@@ -25,7 +25,7 @@ class AnimateDiffModel(UNetModel):
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network, frames = self.network, latents.shape[2]
         output: Tensor = network(
-            latents.to(network.dtype),
+            latents.to(self.dtype),
             t.to(latents.device),
             encoder_hidden_states=conditions.tensors["embeds"].repeat_interleave(frames, 0),
             return_dict=False,

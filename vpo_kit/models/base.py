@@ -11,6 +11,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -130,6 +131,12 @@ class VideoModel(ABC):
     @property
     def device(self) -> torch.device:
         return torch.device(next(iter(self.networks.values())).device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What the networks take. Read once: diffusers walks through a whole network whenever it is asked."""
+        found: torch.dtype = next(iter(self.networks.values())).dtype
+        return found
 
     @property
     def temporal_stride(self) -> int:

@@ -69,12 +69,12 @@ class CogVideoXModel(VideoModel):
             max_sequence_length=self.network.config.max_text_seq_length,
             device=self.device,
         )
-        return Conditions({"embeds": embeds.to(self.network.dtype)})
+        return Conditions({"embeds": embeds.to(self.dtype)})
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
-            hidden_states=latents.transpose(1, 2).to(network.dtype),
+            hidden_states=latents.transpose(1, 2).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=t.to(latents.device),
             image_rotary_emb=self._rotary(latents),

@@ -31,7 +31,7 @@ class HunyuanModel(VideoModel):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         embeds, pooled, mask = self.pipeline.encode_prompt(list(prompts), device=self.device)
-        tensors = {key: v.to(self.network.dtype) for key, v in (("embeds", embeds), ("pooled", pooled), ("mask", mask))}
+        tensors = {key: v.to(self.dtype) for key, v in (("embeds", embeds), ("pooled", pooled), ("mask", mask))}
         if self.network.config.guidance_embeds:
             tensors["guidance"] = torch.ones(len(prompts), device=self.device)
         return Conditions(tensors)
@@ -39,12 +39,12 @@ class HunyuanModel(VideoModel):
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network, given = self.network, conditions.tensors
         output: Tensor = network(
-            hidden_states=latents.to(network.dtype),
+            hidden_states=latents.to(self.dtype),
             timestep=t.to(latents),
             encoder_hidden_states=given["embeds"],
             encoder_attention_mask=given["mask"],
             pooled_projections=given["pooled"],
-            guidance=given["guidance"].to(network.dtype) * 1000 if "guidance" in given else None,
+            guidance=given["guidance"].to(self.dtype) * 1000 if "guidance" in given else None,
             return_dict=False,
         )[0]
         return output.float()

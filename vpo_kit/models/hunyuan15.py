@@ -36,13 +36,13 @@ class Hunyuan15Model(VideoModel):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         embeds, mask, glyphs, glyph_mask = self.pipeline.encode_prompt(
-            list(prompts), device=self.device, dtype=self.network.dtype, batch_size=len(prompts)
+            list(prompts), device=self.device, dtype=self.dtype, batch_size=len(prompts)
         )
         return Conditions({"embeds": embeds, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask})
 
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network, given = self.network, conditions.tensors
-        x_t = latents.to(network.dtype)
+        x_t = latents.to(self.dtype)
         # the condition on a first image, and its mask: none
         empty = x_t.new_zeros(len(x_t), network.config.in_channels - x_t.shape[1], *x_t.shape[2:])
         image = x_t.new_zeros(len(x_t), self.pipeline.vision_num_semantic_tokens, network.config.image_embed_dim)

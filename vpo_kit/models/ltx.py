@@ -56,7 +56,7 @@ class LTXModel(VideoModel):
             max_sequence_length=min(128, self.pipeline.tokenizer.model_max_length),
             device=self.device,
         )
-        return Conditions({"embeds": embeds.to(self.network.dtype), "mask": mask})
+        return Conditions({"embeds": embeds.to(self.dtype), "mask": mask})
 
     def statistics(self) -> tuple[Any, Any]:
         vae = self.pipeline.vae
@@ -72,7 +72,7 @@ class LTXModel(VideoModel):
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network, size = self.network, latents.shape[2:]
         output: Tensor = network(
-            hidden_states=latents.flatten(2).transpose(1, 2).to(network.dtype),
+            hidden_states=latents.flatten(2).transpose(1, 2).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=t.to(latents.device),
             encoder_attention_mask=conditions.tensors["mask"],

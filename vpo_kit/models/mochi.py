@@ -47,7 +47,7 @@ class MochiModel(VideoModel):
             max_sequence_length=min(256, self.pipeline.tokenizer.model_max_length),
             device=self.device,
         )
-        return Conditions({"embeds": embeds.to(self.network.dtype), "mask": mask})
+        return Conditions({"embeds": embeds.to(self.dtype), "mask": mask})
 
     def statistics(self) -> tuple[Any, Any]:
         config = self.pipeline.vae.config
@@ -58,7 +58,7 @@ class MochiModel(VideoModel):
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
-            hidden_states=latents.to(network.dtype),
+            hidden_states=latents.to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=t.to(latents),
             encoder_attention_mask=conditions.tensors["mask"],

@@ -25,7 +25,7 @@ class ModelScopeModel(UNetModel):
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
-            latents.to(network.dtype),
+            latents.to(self.dtype),
             t.to(latents.device),
             encoder_hidden_states=conditions.tensors["embeds"],
             return_dict=False,

@@ -33,7 +33,7 @@ class UNetModel(VideoModel):
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         embeds, _ = self.pipeline.encode_prompt(list(prompts), self.device, 1, False)
-        return Conditions({"embeds": embeds.to(self.network.dtype)})
+        return Conditions({"embeds": embeds.to(self.dtype)})
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class WanModel(VideoModel):
             max_sequence_length=self._num_tokens,
             device=self.device,
         )
-        return Conditions({"embeds": embeds.to(self.pipeline.transformer.dtype)})
+        return Conditions({"embeds": embeds.to(self.dtype)})
 
     def statistics(self) -> tuple[Any, Any]:
         return self.pipeline.vae.config.latents_mean, self.pipeline.vae.config.latents_std
@@ -106,7 +106,7 @@ class WanModel(VideoModel):
             _, _, frames, height, width = latents.shape
             t = t[:, None].expand(-1, frames * (height // patch_h) * (width // patch_w))
         output: Tensor = network(
-            hidden_states=latents.to(network.dtype),
+            hidden_states=latents.to(self.dtype),
             timestep=t,
             encoder_hidden_states=conditions.tensors["embeds"],
             return_dict=False,

@@ -31,7 +31,7 @@ class Subject:
 class Estimate:
     """What a run needs, for each process. Bytes at the peak of each phase, by part; operators of each phase.
 
-    `parameters` are numbers of weights; `passes` are videos through the network in one step, `cycle` how many steps
+    `parameters` are numbers of weights; `passes` are videos through the network in one step, `steps` how many steps
     the phase "step" holds.
     """
 
@@ -40,7 +40,7 @@ class Estimate:
     phases: dict[str, dict[str, int]]
     ops: dict[str, Counter[Op]]
     passes: float
-    cycle: int
+    steps: int
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -56,4 +56,4 @@ class Estimate:
     @property
     def flops(self) -> float:
         """Floating point operations of one training step."""
-        return sum(op.flops * count for op, count in self.ops["step"].items()) / self.cycle
+        return sum(op.flops * count for op, count in self.ops["step"].items()) / self.steps

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from vpo_kit.errors import ModelError
 
 aten = torch.ops.aten
 
@@ -37,21 +38,26 @@ def answer(func: Any, inputs: list[Tensor]) -> Any:
     return True  # comparisons of whole tensors
 
 
-def every_index(tensor: Tensor) -> Tensor:
-    """``nonzero`` where every item counts: the most that there can be."""
-    return torch.cartesian_prod(*[torch.arange(n) for n in tensor.shape]).view(-1, tensor.ndim)
+def choose(func: Any, args: tuple[Any, ...]) -> Any:
+    """The result of an operator whose output is as large as its data say. A mask without data chooses everything.
 
-
-def every_item(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with boolean masks that select everything as indices."""
-    if func not in (aten.index.Tensor, aten.masked_select.default):
-        raise NotImplementedError(f"{func}: the shape of its output depends on data that a plan does not have")
+    Raises `ModelError` for an operator that is not known here.
+    """
+    if func is aten.nonzero.default:
+        return _indices(args[0])
     if func is aten.masked_select.default:
-        return args[0].flatten(), torch.ones(prod(args[0].shape), dtype=torch.bool)
+        return args[0][tuple(_indices(args[1].expand(args[0].shape)).unbind(1))]
+    if func is not aten.index.Tensor:
+        raise ModelError(f"a plan cannot be made: the size of what {func} gives depends on data")
     chosen: list[Any] = []
     for index in args[1]:
-        if index is not None and index.dtype == torch.bool:
-            chosen.extend(every_index(index).unbind(1))
-        else:
-            chosen.append(index)
-    return args[0], chosen, *args[2:]
+        masks = index is not None and index.dtype == torch.bool
+        chosen.extend(_indices(index).unbind(1) if masks else [index])
+    return aten.index.Tensor(args[0], chosen)
+
+
+def _indices(mask: Tensor) -> Tensor:
+    """``nonzero``, of every item where there are no data."""
+    if not isinstance(mask, FakeTensor):
+        return mask.nonzero()
+    return torch.cartesian_prod(*[torch.arange(n) for n in mask.shape]).view(-1, mask.ndim)

@@ -12,8 +12,8 @@ import diffusers
 from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-Components = tuple[str, dict[str, Any]]
-"""The pipeline's class, and its components; modules are made in float32 on whatever device or mode is active."""
+Components = tuple[str, dict[str, Callable[[], Any]]]
+"""The pipeline's class, and what makes its components: modules in float32 on whatever device or mode is active."""
 
 
 def tokenizer(length: int) -> PreTrainedTokenizerFast:
@@ -28,29 +28,31 @@ def tokenizer(length: int) -> PreTrainedTokenizerFast:
 def _wan(heads: int, layers: int, inner: int) -> Components:
     text = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
     return "WanPipeline", {
-        "tokenizer": tokenizer(512),
-        "text_encoder": UMT5EncoderModel(text),
-        "vae": diffusers.AutoencoderKLWan(),
-        "transformer": diffusers.WanTransformer3DModel(num_attention_heads=heads, num_layers=layers, ffn_dim=inner),
-        "scheduler": diffusers.UniPCMultistepScheduler(
+        "tokenizer": lambda: tokenizer(512),
+        "text_encoder": lambda: UMT5EncoderModel(text),
+        "vae": lambda: diffusers.AutoencoderKLWan(),
+        "transformer": lambda: diffusers.WanTransformer3DModel(
+            num_attention_heads=heads, num_layers=layers, ffn_dim=inner
+        ),
+        "scheduler": lambda: diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
     }
 
 
-def _t5(length: int) -> dict[str, Any]:
+def _t5(length: int) -> dict[str, Callable[[], Any]]:
     config = T5Config(
         vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
     )
-    return {"tokenizer": tokenizer(length), "text_encoder": T5EncoderModel(config)}
+    return {"tokenizer": lambda: tokenizer(length), "text_encoder": lambda: T5EncoderModel(config)}
 
 
 def _ltx() -> Components:
     return "LTXPipeline", {
         **_t5(128),
-        "vae": diffusers.AutoencoderKLLTXVideo(),
-        "transformer": diffusers.LTXVideoTransformer3DModel(),
-        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(
+        "vae": lambda: diffusers.AutoencoderKLLTXVideo(),
+        "transformer": lambda: diffusers.LTXVideoTransformer3DModel(),
+        "scheduler": lambda: diffusers.FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
         ),
     }
@@ -60,11 +62,11 @@ def _cogvideox(heads: int, layers: int, rotary: bool, scale: float) -> Component
     scheduler = diffusers.CogVideoXDPMScheduler if rotary else diffusers.CogVideoXDDIMScheduler
     return "CogVideoXPipeline", {
         **_t5(226),
-        "vae": diffusers.AutoencoderKLCogVideoX(scaling_factor=scale),
-        "transformer": diffusers.CogVideoXTransformer3DModel(
+        "vae": lambda: diffusers.AutoencoderKLCogVideoX(scaling_factor=scale),
+        "transformer": lambda: diffusers.CogVideoXTransformer3DModel(
             num_attention_heads=heads, num_layers=layers, use_rotary_positional_embeddings=rotary
         ),
-        "scheduler": scheduler(
+        "scheduler": lambda: scheduler(
             prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
             snr_shift_scale=1.0 if rotary else 3.0, clip_sample=False,
         ),

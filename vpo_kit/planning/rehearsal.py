@@ -28,6 +28,8 @@ from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
 
+DRAWS = 3
+"""Steps of a method that draws what it looks at (frames, the gradient's length): the largest of them counts."""
 STAND_IN = "a red circle moving right slowly"
 
 
@@ -74,7 +76,7 @@ class _Rehearsal:
         self._watch()
 
     def run(self, reward: Any) -> Estimate:
-        run, cycle = self.subject.run, 1
+        run = self.subject.run
         with self.tracker:
             if self.subject.measured:
                 self._phase("measure", self._measure)
@@ -86,15 +88,14 @@ class _Rehearsal:
                 judges=[judge for judge in self.judges if not judge.spec.for_training],
             )  # fmt: skip
             method = self.subject.method(self.subject.method_config, context)
-            cycle = method.updates_per_batch
+            count = method.updates_per_batch * (DRAWS if method.needs.reward == "differentiable" else 1)
             batch = self._phase("data", lambda: self._batch(encode))
             optimiser = torch.optim.AdamW(self.policy.parameters, lr=run.optimiser.lr)
             self._begin(optimiser)
             self.repeats.rows = 0
-            self._phase("step", lambda: self._cycle(method, batch, optimiser))
-        return Estimate(
-            self.settings, self.parameters, self.phases, self.ops, self.repeats.rows / cycle, cycle, self.notes
-        )
+            self._phase("step", lambda: self._steps(count, method, batch, optimiser))
+        passes = self.repeats.rows / count
+        return Estimate(self.settings, self.parameters, self.phases, self.ops, passes, count, self.notes)
 
     def _adopt(self) -> dict[str, int]:
         """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait."""
@@ -216,8 +217,8 @@ class _Rehearsal:
             averages = [value for state in optimiser.state.values() for value in state.values()]
             self.tracker.adopt([value for value in averages if value.numel() >= 4096], "lora", 0.25)
 
-    def _cycle(self, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
-        for step in range(method.updates_per_batch):
+    def _steps(self, count: int, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
+        for step in range(count):
             self._update(method, batch.at(step), optimiser)
 
     def _update(self, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:

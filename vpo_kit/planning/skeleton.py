@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,8 @@ def build(
     `PUBLISHED`. Raises `ModelError`.
     """
     if name_or_path in PUBLISHED and not Path(name_or_path).is_dir():
-        with fake:
-            family, components = PUBLISHED[name_or_path]()
-        components["scheduler"] = type(components["scheduler"]).from_config(components["scheduler"].config)
+        family, made = PUBLISHED[name_or_path]()
+        components = {name: _made(name, make, fake) for name, make in made.items()}
         settings, more = None, dict[str, Any]()
     else:
         source = loading.resolve(name_or_path)
@@ -42,6 +43,11 @@ def build(
     adapter = MODELS.load(family)
     model: VideoModel = adapter(pipeline, settings, name_or_path)
     return model
+
+
+def _made(name: str, make: Callable[[], Any], fake: FakeTensorMode) -> Any:
+    with fake if name not in ("scheduler", "tokenizer") else nullcontext():
+        return make()
 
 
 def _from_configs(

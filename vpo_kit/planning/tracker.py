@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from vpo_kit.planning.fakes import answer, every_index, every_item
+from vpo_kit.planning.fakes import answer, choose
 
 aten = torch.ops.aten
 R = TypeVar("R")
@@ -142,9 +142,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         except DataDependentOutputException:
             return answer(func, inputs)
         except DynamicOutputShapeException:
-            if func is aten.nonzero.default:
-                return every_index(inputs[0])
-            return func(*every_item(func, args), **kwargs)
+            return choose(func, args)
 
     def _small(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Real tensors give real ones, unless they would be large."""

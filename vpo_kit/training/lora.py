@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -61,14 +62,14 @@ class LoraPolicy:
         torch.manual_seed(seed)  # PEFT draws the first weights from the global state
         self._add(POLICY)
         torch.set_rng_state(state)
+        networks = self.networks.values()
+        self._layers = [module for n in networks for module in n.modules() if isinstance(module, BaseTunerLayer)]
+        self.parameters: list[nn.Parameter] = [
+            p for network in networks for name, p in network.named_parameters() if f".{POLICY}." in name
+        ]
+        """The trainable weights, in a fixed order."""
         if start is not None:
             self._begin(start)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The trainable weights, in a fixed order."""
-        networks = self.networks.values()
-        return [p for network in networks for name, p in network.named_parameters() if f".{POLICY}." in name]
 
     def trains(self, time: Tensor) -> Tensor:
         """Which of the times ``[B]``, in the network's own units, go through a network that is trained: booleans."""
@@ -76,20 +77,11 @@ class LoraPolicy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        networks = self.networks.values()
-        for network in networks:
-            if self._has_reference:
-                network.set_adapter(REFERENCE)
-            else:
-                network.disable_adapters()
+        self._switch(to_reference=True)
         try:
             yield
         finally:
-            for network in networks:
-                if self._has_reference:
-                    network.set_adapter(POLICY)
-                else:
-                    network.enable_adapters()
+            self._switch(to_reference=False)
 
     @torch.no_grad()
     def refresh_reference(self, decay: float) -> None:
@@ -137,6 +129,14 @@ class LoraPolicy:
                 self.model.pipeline.save_lora_weights(str(folder), weight_name=file_name(self.model, name), **content)
             except (OSError, SafetensorError) as error:
                 raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
+
+    def _switch(self, *, to_reference: bool) -> None:
+        """Layer by layer: the network's own methods first look for the layers, which takes longer than a small pass."""
+        for layer in self._layers:
+            if self._has_reference:
+                layer.set_adapter(REFERENCE if to_reference else POLICY)
+            else:
+                layer.enable_adapters(not to_reference)
 
     def _begin(self, start: Start) -> None:
         own = self._read(POLICY)
