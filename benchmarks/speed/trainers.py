@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -105,11 +104,12 @@ def _write_videos(folder: Path) -> None:
 
 
 def _memory(side: str, folder: Path) -> float:
-    """Median over three processes. Freed memory goes back at once, or glibc's leftovers would be most of what is seen
-    (at 8 pairs 490 MB instead of 180).
+    """In MB; from process to process the same within half a percent.
+
+    Freed memory goes back at once, or glibc's leftovers would be most of what is seen (at 8 pairs 490 MB, not 180).
     """
     more = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    return float(median(apart("trainers", side, str(folder), environment=more)["peak"] for _ in range(3)))
+    return float(apart("trainers", side, str(folder), environment=more)["peak"])
 
 
 def _alone(side: str, folder: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -47,7 +48,9 @@ def rehearse(subject: Subject) -> Estimate:
     judges = [*(reward.parts if reward else []), *_judges(subject.judges).parts]
     for module in (*model.networks.values(), *judges):
         make_fake(module, fake)
-    return _Rehearsal(subject, model, settings, policy, judges, Tracker(fake)).run(reward)
+    with warnings.catch_warnings():  # torch looks at the gradient of every tensor that it makes a fake of
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+        return _Rehearsal(subject, model, settings, policy, judges, Tracker(fake)).run(reward)
 
 
 def _judges(plans: Sequence[rewards.Plan]) -> Mixture:

@@ -64,12 +64,14 @@ class LoraPolicy:
         torch.set_rng_state(state)
         networks = self.networks.values()
         self._layers = [module for n in networks for module in n.modules() if isinstance(module, BaseTunerLayer)]
-        self.parameters: list[nn.Parameter] = [
-            p for network in networks for name, p in network.named_parameters() if f".{POLICY}." in name
-        ]
-        """The trainable weights, in a fixed order."""
         if start is not None:
             self._begin(start)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable weights, in a fixed order."""
+        networks = self.networks.values()
+        return [p for network in networks for name, p in network.named_parameters() if f".{POLICY}." in name]
 
     def trains(self, time: Tensor) -> Tensor:
         """Which of the times ``[B]``, in the network's own units, go through a network that is trained: booleans."""
