@@ -41,7 +41,11 @@ def one_step_of_all() -> list[Row]:
         "ratio on the wall": ratio(one.wall, every.wall), "clips": CLIPS,
     }  # fmt: skip
     row = Row(
-        "instruct step", "a gradient through all steps", ratio(one.processor, every.processor), 0.25, details=details
+        f"instruct, 1 of {CHAIN} steps",
+        "a gradient through all steps",
+        ratio(one.processor, every.processor),
+        0.25,
+        details=details,
     )
     peaks = {str(n): float(apart("gradient", str(n))["peak"]) for n in LENGTHS}
     first, *_, last = peaks.values()

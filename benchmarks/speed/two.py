@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.speed.timing import ROOT, Row, ratio, seconds
 
-PAIRS, STEPS, BLOCKS = 8, 4, 5
+PAIRS, STEPS, BLOCKS = 16, 4, 5
 
 
 def two_processes() -> list[Row]:
