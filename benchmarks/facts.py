@@ -38,3 +38,9 @@ def write(name: str, found: Mapping[str, Any]) -> None:
     partial = target.with_suffix(".part")
     partial.write_text(json.dumps({**facts(), **found}, indent=2) + "\n", encoding="utf-8")
     partial.replace(target)
+
+
+def fill(page: Path, begin: str, end: str, text: str) -> None:
+    """Put `text` between two marks of a page of the docs, in the place of what is there."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    page.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 
 import open_clip
 
+from benchmarks import facts
 from vpo_kit import config
 from vpo_kit.planning.estimate import Subject
 from vpo_kit.planning.rehearsal import rehearse
@@ -118,12 +119,6 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_page(results: dict[str, Any]) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     wanted = [(name, method, saving) for name in MODELS for method in SAVINGS for saving in SAVINGS[method]]
@@ -135,7 +130,7 @@ def main() -> None:
             print(key, gigabytes(results[key]["peak"]), "GB", file=sys.stderr)
     results = {key: results[key] for key in (f"{name} / {method} / {saving}" for name, method, saving in wanted)}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    write_page(results)
+    facts.fill(PAGE, BEGIN, END, f"\n\n{tables(results)}\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.claims.compared import SHOWN, Claim
+from benchmarks.claims.compared import Claim
 
 CONSISTENCY = ("gold", "vqa", "flawed", "motion", "warp_error", "flicker")
 INSTRUCT = (
@@ -31,5 +31,3 @@ CLAIMS: dict[str, Claim] = {
         [("instruct method.tau=0.6", f"instruct method.tau={other}") for other in (0.1, 0.3, 0.9)],
     ),
 }  # fmt: skip
-
-__all__ = ["CLAIMS", "SHOWN"]

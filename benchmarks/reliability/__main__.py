@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import facts
 from benchmarks.reliability import kills
 from benchmarks.reliability.fuzz import fuzz
 from benchmarks.reliability.nursery import ROOT, Nursery
@@ -97,13 +98,9 @@ def _write(found: dict[str, Any]) -> None:
     text = json.dumps(found, indent=1).replace(f"{ROOT}/", "")  # tracebacks name files by where they are here
     partial.write_text(text + "\n")
     partial.replace(RESULTS)
-    page = DOCS.read_text(encoding="utf-8")
     for kind, table in (("kills", _kill_table), ("fuzz", _fuzz_table)):
         if kind in found:
-            start, end = f"<!-- {kind} -->\n", "<!-- end -->"
-            before, _, rest = page.partition(start)
-            page = f"{before}{start}{table(found[kind])}{end}{rest.partition(end)[2]}"
-    DOCS.write_text(page, encoding="utf-8")
+            facts.fill(DOCS, f"<!-- {kind} -->\n", "<!-- end -->", table(found[kind]))
 
 
 def _kill_table(rows: dict[str, Any]) -> str:

@@ -60,9 +60,7 @@ def write(rows: Sequence[Row]) -> None:
     facts.write("speed", {"command": "python -m benchmarks.speed", "rows": found})
     lines = ["| what | against | aim | result |", "|---|---|---|---|"]
     lines += [f"| {row.what} | {row.against} | {row.bound} | {row.ratio:g} |" for row in rows]
-    before, begin, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    PAGE.write_text("\n".join([before + begin, *lines, end + after]), encoding="utf-8")
+    facts.fill(PAGE, BEGIN, END, "\n".join(["", *lines, ""]))
 
 
 def main(names: Sequence[str]) -> int:

@@ -21,6 +21,8 @@ from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
 
 Data = Literal["prompts", "pairs", "videos"]
+HELD_OUT_DRAWS = 4
+"""Draws of (t, noise) for each held-out item, the same at every validation."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.losses import Granularity, PairErrors, PreferenceLoss
-from vpo_kit.methods.base import Batch, Context, Method, StepOutput
+from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Context, Method, StepOutput
 from vpo_kit.methods.preference import (
     Noised,
     PairConfig,
@@ -27,8 +27,6 @@ from vpo_kit.methods.preference import (
 )
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import derive_seed
-
-HELD_OUT_DRAWS = 4
 
 
 class OfflineConfig(PairConfig):

@@ -13,11 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.methods.base import Batch, Method, MethodConfig, Needs, StepOutput
+from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Method, MethodConfig, Needs, StepOutput
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import derive_seed, draw_noise, draw_times
-
-HELD_OUT_DRAWS = 4
 
 
 class SFTConfig(MethodConfig):

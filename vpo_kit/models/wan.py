@@ -85,7 +85,7 @@ class WanModel(VideoModel):
     def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         if self._boundary is None:
             return self._run(self.network, latents, t, conditions)
-        output = torch.empty_like(latents, dtype=torch.float32)
+        output = torch.zeros_like(latents, dtype=torch.float32)
         for name, network in self.networks.items():
             rows = self.belongs(t, name)
             if isinstance(network, FSDPModule):
