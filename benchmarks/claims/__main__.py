@@ -9,10 +9,12 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.claims import compared, judges, longrun, sets
+from benchmarks.claims import compared, judges, longrun, memory, sets
 from benchmarks.claims.catalogue import CLAIMS
 
-OTHERS: dict[str, Callable[[Path], None]] = {"sets": sets.make, "judges": judges.run, "longrun": longrun.run}
+OTHERS: dict[str, Callable[[Path], None]] = {
+    "sets": sets.make, "judges": judges.run, "longrun": longrun.run, "memory": memory.run,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -13,18 +13,15 @@ import numpy as np
 import torch
 
 from benchmarks import facts
+from benchmarks.claims.image import Frames
 from vpo_kit import models
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.models.loading import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.technical import Technical, TechnicalConfig
 
 PROMPTS, COUNT = 64, 8
-EVERYTHING = (-1e3, 1e3)
-IMAGE_BANDS = {"flicker": EVERYTHING, "noise": EVERYTHING, "motion": EVERYTHING}
-"""`technical` with these bands sees single frames only: softness and blocks."""
 
 
 def run(work: Path) -> None:
@@ -34,7 +31,7 @@ def run(work: Path) -> None:
     assert file is not None
     texts = read_prompts(file)[:PROMPTS]
     both = rewards.load([*rewards.plan("vqa", {}), *rewards.plan("gold", {})], model.device)
-    image = Technical(TechnicalConfig(**IMAGE_BANDS))
+    image = Frames()
     rows: dict[str, list[float]] = {}
     for items, video in videos(model, Plan(texts, COUNT, model.settings, 32, seed=0)):
         prompts = [texts[i] for i, _ in items]

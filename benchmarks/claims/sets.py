@@ -6,6 +6,7 @@ Real clips are the world's training clips; labels come from the reward `vqa`, se
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,12 +19,16 @@ from vpo_kit.pairing.segments import vote
 from vpo_kit.pairing.store import Pair, PairSet
 
 CLIPS = 480
+ROOT = Path(__file__).parents[2]
 Change = Callable[[Sequence[Pair]], list[Pair]]
 
 
 def vpo(work: Path, *arguments: str) -> None:
     """A command of the toolkit, in a process of its own, in the work folder, so that no result holds its path."""
-    subprocess.run([sys.executable, "-m", "vpo_kit", *arguments], check=True, cwd=work)
+    # this folder, because a reward of the claims is a class of it
+    subprocess.run(
+        [sys.executable, "-m", "vpo_kit", *arguments], check=True, cwd=work, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
 
 
 def make(work: Path) -> None:
@@ -35,8 +40,8 @@ def make(work: Path) -> None:
         lines = (work / "clips" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
         captions = dict.fromkeys(json.loads(line)["text"] for line in lines)
         prompts.write_text("\n".join(captions) + "\n", encoding="utf-8")
-    vpo(work, "pair", "--strategy", "guided", "--videos", "clips", "--output", "guided")
-    vpo(work, "pair", "--strategy", "independent", "--prompts", "prompts.txt", "--output", "independent")
+    for strategy, source in (("guided", ("--videos", "clips")), ("independent", ("--prompts", "prompts.txt"))):
+        vpo(work, "pair", "--strategy", strategy, *source, "--label", "reward:vqa", "--output", strategy)
     guided = store.read(work / "guided")
     for name, change in CHANGES.items():
         _derive(guided, change(guided.pairs), work / name)
@@ -61,8 +66,9 @@ def flipped(share: float) -> Change:
     return change
 
 
-def _half(pairs: Sequence[Pair]) -> list[Pair]:
-    return list(pairs[::2])
+def every(step: int) -> Change:
+    """One pair of `step`."""
+    return lambda pairs: list(pairs[::step])
 
 
 def _voted(pairs: Sequence[Pair]) -> list[Pair]:
@@ -70,7 +76,9 @@ def _voted(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair.model_copy(update={"labels": [pair.label or 0] * len(pair.segments)}) for pair in pairs]
 
 
-CHANGES: dict[str, Change] = {"flip20": flipped(0.2), "flip40": flipped(0.4), "half": _half, "voted": _voted}
+CHANGES: dict[str, Change] = {
+    "flip20": flipped(0.2), "flip40": flipped(0.4), "half": every(2), "third": every(3), "voted": _voted,
+}  # fmt: skip
 
 
 def _derive(guided: PairSet, pairs: Sequence[Pair], target: Path) -> None:

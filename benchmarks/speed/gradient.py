@@ -47,7 +47,7 @@ def one_step_of_all() -> list[Row]:
         0.25,
         details=details,
     )
-    peaks = {str(n): float(apart("gradient", str(n))["peak"]) for n in LENGTHS}
+    peaks = {str(n): float(apart("speed.gradient", str(n))["peak"]) for n in LENGTHS}
     first, *_, last = peaks.values()
     against = f"{LENGTHS[0]} steps"
     return [row, Row(f"instruct, memory of {LENGTHS[-1]} steps", against, round(last / first, 3), 1.05, details=peaks)]

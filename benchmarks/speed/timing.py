@@ -85,9 +85,9 @@ def memory(*, reset: bool = False) -> float:
 
 
 def apart(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What ``python -m benchmarks.speed.MODULE ARGUMENTS`` prints last, as JSON, from a process of its own."""
+    """What ``python -m benchmarks.MODULE ARGUMENTS`` prints last, as JSON, from a process of its own."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    command = [sys.executable, "-m", f"benchmarks.speed.{module}", *arguments]
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[2:])}: {done.stderr[-2000:]}")

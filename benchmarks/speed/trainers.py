@@ -109,7 +109,7 @@ def _memory(side: str, folder: Path) -> float:
     Freed memory goes back at once, or glibc's leftovers would be most of what is seen (at 8 pairs 490 MB, not 180).
     """
     more = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    return float(apart("trainers", side, str(folder), environment=more)["peak"])
+    return float(apart("speed.trainers", side, str(folder), environment=more)["peak"])
 
 
 def _alone(side: str, folder: Path) -> dict[str, float]:

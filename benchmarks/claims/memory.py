@@ -1,0 +1,68 @@
+"""Peak memory of one step against frames and sampling steps: online DPO, and reward gradients through the sampler.
+
+OnlineVPO's argument: its memory does not grow with the number of sampling steps, that of reward back-propagation does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import facts
+from benchmarks.claims import plots
+from benchmarks.speed import jobs
+from benchmarks.speed.jobs import Bench
+from benchmarks.speed.timing import apart, memory
+
+FRAMES, STEPS, PROMPTS, CANDIDATES = (17, 33, 65), (5, 10, 20), 2, 4
+DEFAULT = {"frames": FRAMES[0], "steps": STEPS[1]}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "online, 4 candidates": ("online", {"num_candidates": CANDIDATES, "num_draws": 1}),
+    "reward gradient, last step": ("draft", {"grad_steps": 1}),
+    "reward gradient, all steps": ("draft", {"grad_steps": -1, "guidance_gradient": True}),
+}
+
+
+def run(work: Path) -> None:
+    """Writes ``results/claims/memory.json`` and ``.png``."""
+    found = {
+        name: {
+            "frames": {str(n): _apart(name, {**DEFAULT, "frames": n}) for n in FRAMES},
+            "sampling steps": {str(n): _apart(name, {**DEFAULT, "steps": n}) for n in STEPS},
+        }
+        for name in METHODS
+    }
+    facts.write("claims/memory", {"unit": "MB above the loaded model", "prompts": PROMPTS, **DEFAULT, "peaks": found})
+    for axis in ("frames", "sampling steps"):
+        series = {name: [(float(n), mb) for n, mb in peaks[axis].items()] for name, peaks in found.items()}
+        plots.lines(series, (axis, "peak memory, MB"), facts.RESULTS / "claims" / f"memory-{axis.split()[0]}.png")
+
+
+def _apart(name: str, sampling: dict[str, int]) -> float:
+    peak = float(apart("claims.memory", name, json.dumps(sampling))["peak"])
+    print(f"{name:28} {sampling}: {peak:.0f} MB", flush=True)
+    return peak
+
+
+def _alone(name: str, sampling: dict[str, int]) -> dict[str, float]:
+    torch.set_num_threads(1)
+    kind, values = METHODS[name]
+    if kind == "draft":
+        chain = sampling["steps"]
+        values = {**values, "chain_steps": chain, "grad_steps": chain if values["grad_steps"] < 0 else 1}
+    bench = Bench.make()
+    batch = bench.batch(jobs.prompts(8), PROMPTS)
+    method = bench.method(kind, PROMPTS * CANDIDATES, values, jobs.judge(), **sampling)
+    base = memory(reset=True)
+    for _ in range(2):
+        method.step(batch).loss.backward()
+        bench.forget()
+    return {"peak": round(memory() - base, 1)}
+
+
+if __name__ == "__main__":
+    jobs.show(_alone(sys.argv[1], json.loads(sys.argv[2])))
