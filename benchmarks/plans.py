@@ -23,7 +23,7 @@ from vpo_kit.rewards.clip import HPSv2
 from vpo_kit.rewards.images import CLIP_MEAN, CLIP_STD, Prepare, TextImageReward
 from vpo_kit.rewards.parts.openclip import OpenClip
 
-RESULTS = Path(__file__).parent / "results" / "plans.json"
+RESULTS = facts.RESULTS / "plans.json"
 PAGE = Path(__file__).parent.parent / "docs" / "gpu.md"
 BEGIN, END = "<!-- tables: python -m benchmarks.plans -->", "<!-- end of tables -->"
 
@@ -53,6 +53,7 @@ SAVINGS: dict[str, dict[str, dict[str, Any]]] = {
 }  # fmt: skip
 DATA = {"dense": "pairs", "online": "prompts", "instruct": "videos"}
 COLUMNS = ["weights", "lora", "activations", "autoencoder", "reward", "text"]
+"""Parts of the memory as the tables show them; the reference counts as part of the LoRA."""
 
 
 class FrameReward(HPSv2):
@@ -89,8 +90,17 @@ def row(model: str, method: str, saving: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f}"
+def shown(value: dict[str, Any]) -> dict[str, float]:
+    """The figures of a row of the tables: GB of each part at the moment of the peak, the peak, PFLOP of a step."""
+    parts = value["bytes"][value["phase"]]
+    held = {c: parts[c] + (parts["reference"] if c == "lora" else 0) for c in COLUMNS}
+    gigabytes = {key: round(count / 1e9, 1) for key, count in {**held, "peak": value["peak"]}.items()}
+    return {**gigabytes, "passes": value["passes"], "PFLOP": round(value["flops"] / 1e15, 2)}
+
+
+def keep(rows: dict[str, Any]) -> None:
+    """The file as it is so far; a row that is there already keeps its own commit."""
+    facts.write("plans", {"command": "python -m benchmarks.plans", "rows": rows})
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -109,27 +119,29 @@ def tables(results: dict[str, Any]) -> str:
         ]  # fmt: skip
         for key, value in found.items():
             _, method, saving = key.split(" / ")
-            parts = value["bytes"][value["phase"]]
-            cells = [gigabytes(parts[c] + (parts["reference"] if c == "lora" else 0)) for c in COLUMNS]
+            figures = value["shown"]
+            cells = " | ".join(f"{figures[c]:.1f}" for c in COLUMNS)
             lines.append(
-                f"| {method}, {saving} | {' | '.join(cells)} | **{gigabytes(value['peak'])}** "
-                f"| {value['passes']:g} | {value['flops'] / 1e15:.2f} |"
+                f"| {method}, {saving} | {cells} | **{figures['peak']:.1f}** | {figures['passes']:g} "
+                f"| {figures['PFLOP']:.2f} |"
             )
         lines.append("")
     return "\n".join(lines)
 
 
 def main() -> None:
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results: dict[str, Any] = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else {}
     wanted = [(name, method, saving) for name in MODELS for method in SAVINGS for saving in SAVINGS[method]]
     for name, method, saving in sorted(wanted, key=lambda one: one[1] == "instruct"):  # which takes longest
         key = f"{name} / {method} / {saving}"
         if key not in results:
-            results[key] = row(MODELS[name], method, SAVINGS[method][saving])
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            print(key, gigabytes(results[key]["peak"]), "GB", file=sys.stderr)
-    results = {key: results[key] for key in (f"{name} / {method} / {saving}" for name, method, saving in wanted)}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            made = row(MODELS[name], method, SAVINGS[method][saving])
+            results[key] = {"commit": facts.facts()["commit"], "shown": shown(made), **made}
+            keep(results)
+            print(key, results[key]["shown"]["peak"], "GB", file=sys.stderr)
+    if list(results) != (order := [f"{name} / {method} / {saving}" for name, method, saving in wanted]):
+        results = {key: results[key] for key in order}
+        keep(results)
     facts.fill(PAGE, BEGIN, END, f"\n\n{tables(results)}\n")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import tempfile
 import time
@@ -16,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmarks import facts
 from benchmarks.reliability import kills
@@ -50,7 +47,7 @@ def main() -> int:
             began = time.monotonic()
             made = make()
             found.setdefault(kind, {})[name] = {**wanted, **made, "seconds": round(time.monotonic() - began, 1)}
-            found["machine"] = {"python": platform.python_version(), "torch": torch.__version__}
+            found.update(facts.facts())
             _write(found)
         row = found[kind][name]
         print(f"{kind:6} {name:16} {'ok' if row['ok'] else 'WRONG'}  {row['seconds']:.0f} s", flush=True)
