@@ -1,8 +1,9 @@
 """What the weights that ship were measured at, from their cards: ``python -m benchmarks.cards``.
 
 Nothing is measured here. The cards beside the weights, which the commands that trained them wrote, are put among the
-results as ``judges.json`` and ``sprites.json``, with the sizes of the weight files, and fill the tables of docs/rewards.md
-and docs/sprites.md. Commit, date and versions at the top are those of the copying; those of the weights stand inside.
+results as ``judges.json`` and ``sprites.json``, with the sizes of the weight files, and fill the tables of
+docs/rewards.md and docs/sprites.md. Commit, date and versions at the top are those of the copying; those of the weights
+stand inside.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vpo_kit.models.sprites import world
 ROOT = Path(__file__).parent.parent
 REWARDS, SPRITES = ROOT / "vpo_kit" / "rewards", ROOT / "vpo_kit" / "models" / "sprites"
 JUDGES = ("vqa", "gold")
-MARKS = "<!-- {}: python -m benchmarks.cards -->", "<!-- end of {} -->"
+BEGIN, END = "<!-- {}: python -m benchmarks.cards -->", "<!-- end of {} -->"
 
 MEASURES = {
     "parameters": "parameters",
@@ -78,8 +79,8 @@ def sprites() -> dict[str, Any]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n" + "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines) + "\n"
+    lines = [f"| {' | '.join(line)} |".replace("|  |", "| |") for line in (head, *rows)]
+    return "\n".join(["", lines[0], "|---" * len(head) + "|", *lines[1:], ""])
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ def main() -> None:
         ("rewards", "degradations", ["degradation", *map(" ".join, columns)], kinds),
         ("sprites", "quality", ["", *SETS.values()], tracked),
     ):
-        facts.fill(ROOT / "docs" / f"{page}.md", *(mark.format(name) for mark in MARKS), table(head, rows))
+        facts.fill(ROOT / "docs" / f"{page}.md", BEGIN.format(name), END.format(name), table(head, rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Mean and deviation of the rewards that need no download: ``python -m benchmarks.scales``.
 
-On 48 training clips of the embedded world, flawed ones among them, and on the clean ones alone; rounded, the first are the
-fixed scales in the rewards' specs. Writes ``benchmarks/results/scales.json``.
+On 48 training clips of the embedded world, flawed ones among them, and on the clean ones alone; rounded, the first are
+the fixed scales in the rewards' specs. Writes ``benchmarks/results/scales.json``.
 """
 
 from __future__ import annotations
