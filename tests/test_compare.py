@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.browser import check_players
+from tests.conftest import PROMPTS
 from tests.offline_run import LABELS, make_set
 from tests.test_cli import fails, main_ok
 from vpo_kit import config
@@ -163,6 +165,10 @@ def test_the_page_shows_all_methods_side_by_side(killed: Path) -> None:
             assert (killed / run["folder"] / "000-0.mp4").is_file()
             assert len(run["values"]["gold"]) == 2
     assert "<svg" in shown
+
+
+def test_the_page_in_a_browser(killed: Path) -> None:
+    check_players(killed / "report.html", PROMPTS[0], 1)
 
 
 @pytest.mark.slow
