@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import yaml
 
 from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import BASE_SAMPLES
-from vpo_kit.evaluation import report, tables
+from vpo_kit.evaluation import players, report
 from vpo_kit.evaluation.evaluate import Evaluation
-from vpo_kit.evaluation.metrics import about, verdict
-
-
-@dataclass(frozen=True)
-class Player:
-    """One model on the page: for each seed the folder of its videos, relative to the page, and their numbers."""
-
-    name: str
-    runs: dict[int, tuple[str, Evaluation]]
-    base: int
-    """The place of its base among the players."""
-
-    def at(self, seed: int) -> str:
-        return self.runs[seed][0] if seed in self.runs else ""
+from vpo_kit.evaluation.players import Player
 
 
 def render(board: Board, place: Path) -> str:
     """The whole page, to be written at `place`; prompts and all other text are escaped."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("vpo_kit.comparison", "."), autoescape=True)
-    environment.globals |= {"about": about, "verdict": verdict, "tables": tables, "text": text}
-    players = _players(board, place.parent)
-    base = next(iter(players[0].runs.values()))[1] if players else None
-    clips = list(zip([base.prompts[group] for group in base.groups], base.files, strict=True)) if base else []
     shared = {key: value for key, value in board.facts.items() if key != "versions"}
-    return environment.get_template("page.html.j2").render(
+    template = players.environment("vpo_kit.comparison").get_template("page.html.j2")
+    return template.render(
         board=board,
-        players=players,
-        clips=clips,
-        seeds=board.seeds,
+        text=text,
+        **players.shown(_players(board, place.parent), board.seeds, board.metrics),
         scatter=scatter(board),
-        numbers=_numbers(board, players),
         folders={row.name: [(o.seed, _relative(o.folder, place.parent)) for o in row.measured] for row in board.lines},
         settings=yaml.safe_dump(shared, sort_keys=False, allow_unicode=True),
         own=[
@@ -106,17 +83,6 @@ def _players(board: Board, root: Path) -> list[Player]:
         runs = {o.seed: (_relative(o.folder / o.samples, root), o.after) for o in row.measured if o.after}
         rows.append(Player(row.name, runs, known.index(row.before)))
     return [*bases, *rows]
-
-
-def _numbers(board: Board, players: Sequence[Player]) -> dict[str, Any]:
-    """For the script: of each player and seed its folder, and by metric one number for each clip."""
-
-    def run(folder: str, found: Evaluation) -> dict[str, Any]:
-        values = {key: [float(f"{value:.5g}") for value in numbers] for key, numbers in found.metrics.items()}
-        return {"folder": folder, "values": values}
-
-    models = [{"base": p.base, "runs": {seed: run(*found) for seed, found in p.runs.items()}} for p in players]
-    return {"metrics": board.metrics, "models": models}
 
 
 def _relative(path: Path, root: Path) -> str:
