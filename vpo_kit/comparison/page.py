@@ -55,7 +55,9 @@ def scatter(board: Board) -> str:
         colour = matplotlib.colormaps["tab10"](i % 10)
         axis.plot([x.low, x.high], [y.difference] * 2, color=colour, linewidth=1.2)
         axis.plot([x.difference] * 2, [y.low, y.high], color=colour, linewidth=1.2)
-        axis.plot([x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=row.name)
+        axis.plot(
+            [x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=text.label(row.name)
+        )
     axis.set_xlabel("change of motion, 95% interval", fontsize=8)
     axis.set_ylabel(f"change of {board.rank_by}, 95% interval", fontsize=8)
     axis.tick_params(labelsize=8)
@@ -76,12 +78,12 @@ def _players(board: Board, root: Path) -> list[Player]:
         if row.before is None:
             continue
         if row.before not in known:
-            name = f"base of {row.name}" if known else "base"
+            name = f"base of {text.label(row.name)}" if known else "base"
             where = _relative(row.measured[0].folder / BASE_SAMPLES, root)
             bases.append(Player(name, dict.fromkeys(board.seeds, (where, row.before)), len(known)))
             known.append(row.before)
         runs = {o.seed: (_relative(o.folder / o.samples, root), o.after) for o in row.measured if o.after}
-        rows.append(Player(row.name, runs, known.index(row.before)))
+        rows.append(Player(text.label(row.name), runs, known.index(row.before)))
     return [*bases, *rows]
 
 
