@@ -51,13 +51,11 @@ def scatter(board: Board) -> str:
     axis.axhline(0, color="#888888", linewidth=0.8)
     axis.axvline(0, color="#888888", linewidth=0.8)
     for i, row in enumerate(shown):
-        x, y = row.changes["motion"], row.changes[board.rank_by]
+        x, y, name = row.changes["motion"], row.changes[board.rank_by], text.label(row.name)
         colour = matplotlib.colormaps["tab10"](i % 10)
         axis.plot([x.low, x.high], [y.difference] * 2, color=colour, linewidth=1.2)
         axis.plot([x.difference] * 2, [y.low, y.high], color=colour, linewidth=1.2)
-        axis.plot(
-            [x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=text.label(row.name)
-        )
+        axis.plot([x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=name)
     axis.set_xlabel("change of motion, 95% interval", fontsize=8)
     axis.set_ylabel(f"change of {board.rank_by}, 95% interval", fontsize=8)
     axis.tick_params(labelsize=8)
