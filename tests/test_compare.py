@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from tests.browser import check_players
+from tests.conftest import PROMPTS
 from tests.offline_run import LABELS, make_set
 from tests.test_cli import fails, main_ok
 from vpo_kit import config
@@ -131,6 +133,10 @@ def test_again_is_nothing_new(killed: Path, tiny_wan: Path, pairs: Path, capsys:
     names = ("results.json", "results.md", "report.html", "compare.yaml")
     before = [(killed / name).read_bytes() for name in names]
     command = arguments(tiny_wan, pairs, killed)
+    listing = killed / "compare.yaml"
+    older = listing.read_text().replace("    quantise: none\n", "")  # begun before this setting came
+    assert older != listing.read_text()
+    listing.write_text(older)
     main_ok(command)
     shown = capsys.readouterr().out
     assert "done in" not in shown
@@ -159,6 +165,10 @@ def test_the_page_shows_all_methods_side_by_side(killed: Path) -> None:
             assert (killed / run["folder"] / "000-0.mp4").is_file()
             assert len(run["values"]["gold"]) == 2
     assert "<svg" in shown
+
+
+def test_the_page_in_a_browser(killed: Path) -> None:
+    check_players(killed / "report.html", PROMPTS[0], 1)
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.browser import check_players
+from tests.conftest import PROMPTS
 from vpo_kit import models
 from vpo_kit.commands import evaluate as command
 from vpo_kit.commands.bench import Request
@@ -229,7 +231,8 @@ def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
     assert text.count("</script>") == 2  # only the page's own: a name cannot end the script
     assert "seed: &lt;3" in text
     data = json.loads(text.split('id="numbers">')[1].split("</script>")[0])
-    assert data == {"metrics": ["vqa"], "values": [[[0.0, 1.0]], [[0.0, 0.5]]]}
+    assert data["metrics"] == ["vqa"]
+    assert [model["runs"]["0"]["values"]["vqa"] for model in data["models"]] == [[0.0, 0.0], [1.0, 0.5]]
     assert "run&lt;: held out, during training" in text
     assert report.render(page) == text  # the same bytes: no date and no chance in the pictures
 
@@ -357,6 +360,11 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
     monkeypatch.setattr(rewards, "load", never)
     command.run(parts)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_the_page_in_a_browser(lora: Path, tiny_wan: Path, tmp_path: Path) -> None:
+    command.run(request_of(lora, tiny_wan, tmp_path / "out"))
+    check_players(tmp_path / "out" / "report.html", PROMPTS[0], 2)
 
 
 def test_an_evaluation_with_other_settings_is_refused(

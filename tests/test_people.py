@@ -13,9 +13,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import count, product
@@ -26,6 +25,7 @@ import pytest
 import torch
 import yaml
 
+from tests.browser import browsing, until
 from tests.test_remote import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import OutputError
@@ -701,19 +701,9 @@ BRIGHTNESS = """() => videos.map(video => {
 
 def test_a_browser_labels_a_set_by_keyboard_and_loses_no_answer(folder: Path) -> None:
     """It looks at the pixels and presses what the prompt asks for, so a swap that is not undone would show."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (group dev)")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the path")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     port = free_port()
-    with sync_api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 900, "height": 800})
-        asked: list[str] = []
-        errors: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
+    with browsing() as seen:
+        page = seen.page
         with serving(folder, *CUT, "--port", port) as served:
             page.goto(f"{served.url}/?token={served.token}")
             assert "token" not in page.url
@@ -748,19 +738,12 @@ def test_a_browser_labels_a_set_by_keyboard_and_loses_no_answer(folder: Path) ->
             page.keyboard.press("Enter")
             until(page, lambda: "4 of 4 pairs labelled by 1 annotator" in page.inner_text("#over"))
             assert served.process.wait(20) == 0
-        browser.close()
-    assert not errors
-    assert all(address.startswith((f"http://127.0.0.1:{port}/", "blob:", "data:")) for address in asked)
+    # the browser's own word for the time when there was no server
+    assert all("net::ERR_" in error for error in seen.errors)
+    assert all(address.startswith((f"http://127.0.0.1:{port}/", "blob:", "data:")) for address in seen.asked)
     assert labels(folder) == {f"{i:06d}": ([want] * 2, want, "people") for i, want in enumerate(SHOULD)}
     survey = survey_of(folder)
     assert {survey.swapped("ann", name) for name in survey.pairs} == {True, False}
-
-
-def until(page: Any, what: Callable[[], object]) -> None:
-    last = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < last, page.inner_text("body")
-        page.wait_for_timeout(20)
 
 
 def judge(page: Any) -> str:

@@ -28,7 +28,10 @@ SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
 
 @dataclass(frozen=True)
 class Claim:
-    """What `vpo compare` is told beside ``--output``, and the pairs of rows that the claim sets against each other."""
+    """What `vpo compare` is told beside ``--output``, and the pairs of rows that the claim sets against each other.
+
+    ``CLAIM/ROW`` is a row of another claim: it has been run before, with the same seeds, budget and evaluation.
+    """
 
     arguments: Sequence[str]
     contrasts: Sequence[tuple[str, str]] = ()
@@ -53,6 +56,7 @@ def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics
     """`one` minus `other`, with the board's kind of interval."""
     seeds = board["seeds"]
     sides = [[_after(output, row, seed) for seed in seeds] for row in (one, other)]
+    assert len({tuple(after.prompts) for side in sides for after in side}) == 1
     groups = sides[0][0].groups
     found: dict[str, Any] = {"one": one, "other": other}
     for metric in metrics:
@@ -65,6 +69,7 @@ def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics
     return found
 
 
-def _after(output: Path, row: str, seed: int) -> Evaluation:
-    folder = output / "runs" / f"{Row(row, '', {}).folder}-{seed}" / "samples"
+def _after(output: Path, name: str, seed: int) -> Evaluation:
+    claim, _, row = name.rpartition("/")
+    folder = (output.parent / claim if claim else output) / "runs" / f"{Row(row, '', {}).folder}-{seed}" / "samples"
     return Evaluation.load(max(folder.glob("step-*")))

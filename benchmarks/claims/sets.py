@@ -48,7 +48,7 @@ def make(work: Path) -> None:
     for name, seconds in (("short", 0.25), ("long", 1.0)):
         _derive(guided, guided.pairs, work / name)
         if store.read(work / name).facts["labels"]["segment_seconds"] != seconds:
-            vpo(work, "label", name, "--set", f"labelling.segment_seconds={seconds}")
+            vpo(work, "label", name, "--set", f"segment_seconds={seconds}")
 
 
 def flipped(share: float) -> Change:

@@ -39,7 +39,7 @@ def growth() -> list[Row]:
         sides: dict[str, Callable[[], object]] = {}
         for which, one in (("once", Size()), ("twice", size)):
             sides |= {which: _ours(bench, reward, one), f"{which}, passes": _bare(bench, reward, one)}
-        clocks = {side: clock.processor for side, clock in in_turns(sides, rounds=5).items()}
+        clocks = {side: clock.processor for side, clock in in_turns(sides, rounds=9).items()}
         shares = {w: [a / b for a, b in zip(clocks[w], clocks[f"{w}, passes"], strict=True)] for w in ("once", "twice")}
         found[f"{name} x 2"] = {
             "step": ratio(clocks["twice"], clocks["once"]),

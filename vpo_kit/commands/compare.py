@@ -66,7 +66,7 @@ class Entry:
     @property
     def settings(self) -> dict[str, Any]:
         """What all runs of the row have in common, as plain values."""
-        return self.recipe.run.model_dump(mode="json", exclude={"seed", "output"})
+        return _plain(self.recipe)
 
 
 def run(request: Request) -> None:
@@ -165,11 +165,16 @@ def _check_same(listing: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
         if name not in new["rows"]:
             raise ConfigError(f"{listing.parent} was begun with {name}, which this command leaves out: {hint}")
         now = new["rows"][name]
-        changed = [key for key in now if settings.get(key) != now[key]]
+        before = _plain(recipes.check(config.build(settings)))  # a setting that is newer than the file has its default
+        changed = [key for key in now if before[key] != now[key]]
         if changed:
             raise ConfigError(f"{listing.parent} was begun with another {' and '.join(changed)} of {name}: {hint}")
     if missing := set(old.get("seeds", [])) - set(new["seeds"]):
         raise ConfigError(f"{listing.parent} was begun with seed {min(missing)}, which this command leaves out: {hint}")
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    return recipe.run.model_dump(mode="json", exclude={"seed", "output"})
 
 
 def _planned(entry: Entry, seed: int, output: Path) -> Planned:

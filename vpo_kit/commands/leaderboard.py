@@ -56,11 +56,11 @@ def show(console: Console, board: Board) -> None:
             shown = [row.changes.get(key) for key in (name, "motion")]
             cells = [_cell(key, change) for key, change in zip((name, "motion"), shown, strict=True)]
             wins = tables.share(shown[0].win_rate) if shown[0] else ""
-            table.add_row(Text(row.name), cells[0], wins, cells[1])
+            table.add_row(Text(text.label(row.name)), cells[0], wins, cells[1])
         console.print(table, "")
     table = _table("cost of a run", ("", *text.COSTS))
     for row in board.lines:
-        table.add_row(Text(row.name), *text.costs(row))
+        table.add_row(Text(text.label(row.name)), *text.costs(row))
     console.print(table, "")
     for line in [f"{row.name}, {reason}" for row in board.lines for reason in row.reasons]:
         notice(console, line)

@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import yaml
 
 from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import BASE_SAMPLES
-from vpo_kit.evaluation import report, tables
+from vpo_kit.evaluation import players, report
 from vpo_kit.evaluation.evaluate import Evaluation
-from vpo_kit.evaluation.metrics import about, verdict
-
-
-@dataclass(frozen=True)
-class Player:
-    """One model on the page: for each seed the folder of its videos, relative to the page, and their numbers."""
-
-    name: str
-    runs: dict[int, tuple[str, Evaluation]]
-    base: int
-    """The place of its base among the players."""
-
-    def at(self, seed: int) -> str:
-        return self.runs[seed][0] if seed in self.runs else ""
+from vpo_kit.evaluation.players import Player
 
 
 def render(board: Board, place: Path) -> str:
     """The whole page, to be written at `place`; prompts and all other text are escaped."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("vpo_kit.comparison", "."), autoescape=True)
-    environment.globals |= {"about": about, "verdict": verdict, "tables": tables, "text": text}
-    players = _players(board, place.parent)
-    base = next(iter(players[0].runs.values()))[1] if players else None
-    clips = list(zip([base.prompts[group] for group in base.groups], base.files, strict=True)) if base else []
     shared = {key: value for key, value in board.facts.items() if key != "versions"}
-    return environment.get_template("page.html.j2").render(
+    template = players.environment("vpo_kit.comparison").get_template("page.html.j2")
+    return template.render(
         board=board,
-        players=players,
-        clips=clips,
-        seeds=board.seeds,
+        text=text,
+        **players.shown(_players(board, place.parent), board.seeds, board.metrics),
         scatter=scatter(board),
-        numbers=_numbers(board, players),
         folders={row.name: [(o.seed, _relative(o.folder, place.parent)) for o in row.measured] for row in board.lines},
         settings=yaml.safe_dump(shared, sort_keys=False, allow_unicode=True),
         own=[
@@ -74,11 +51,11 @@ def scatter(board: Board) -> str:
     axis.axhline(0, color="#888888", linewidth=0.8)
     axis.axvline(0, color="#888888", linewidth=0.8)
     for i, row in enumerate(shown):
-        x, y = row.changes["motion"], row.changes[board.rank_by]
+        x, y, name = row.changes["motion"], row.changes[board.rank_by], text.label(row.name)
         colour = matplotlib.colormaps["tab10"](i % 10)
         axis.plot([x.low, x.high], [y.difference] * 2, color=colour, linewidth=1.2)
         axis.plot([x.difference] * 2, [y.low, y.high], color=colour, linewidth=1.2)
-        axis.plot([x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=row.name)
+        axis.plot([x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=name)
     axis.set_xlabel("change of motion, 95% interval", fontsize=8)
     axis.set_ylabel(f"change of {board.rank_by}, 95% interval", fontsize=8)
     axis.tick_params(labelsize=8)
@@ -99,24 +76,13 @@ def _players(board: Board, root: Path) -> list[Player]:
         if row.before is None:
             continue
         if row.before not in known:
-            name = f"base of {row.name}" if known else "base"
+            name = f"base of {text.label(row.name)}" if known else "base"
             where = _relative(row.measured[0].folder / BASE_SAMPLES, root)
             bases.append(Player(name, dict.fromkeys(board.seeds, (where, row.before)), len(known)))
             known.append(row.before)
         runs = {o.seed: (_relative(o.folder / o.samples, root), o.after) for o in row.measured if o.after}
-        rows.append(Player(row.name, runs, known.index(row.before)))
+        rows.append(Player(text.label(row.name), runs, known.index(row.before)))
     return [*bases, *rows]
-
-
-def _numbers(board: Board, players: Sequence[Player]) -> dict[str, Any]:
-    """For the script: of each player and seed its folder, and by metric one number for each clip."""
-
-    def run(folder: str, found: Evaluation) -> dict[str, Any]:
-        values = {key: [float(f"{value:.5g}") for value in numbers] for key, numbers in found.metrics.items()}
-        return {"folder": folder, "values": values}
-
-    models = [{"base": p.base, "runs": {seed: run(*found) for seed, found in p.runs.items()}} for p in players]
-    return {"metrics": board.metrics, "models": models}
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -11,6 +11,11 @@ COSTS = ("runs", "passes", "seconds", "memory", "labels")
 ARROWS = {"higher": "↑", "lower": "↓", "neutral": "–"}
 
 
+def label(name: str) -> str:
+    """A row's name as it is shown: most of what is swept is the method's own, so that much is not said."""
+    return name.replace(" method.", " ")
+
+
 def costs(row: Line) -> list[str]:
     """The columns `COSTS`; seconds with ≥ where those of a killed process could not be counted."""
     machine, passes = row.machine, row.passes
@@ -53,7 +58,10 @@ def markdown(board: Board) -> str:
     """One row a method, one column a metric, then the cost; names are escaped, arrows say which way is better."""
     escape, metrics = tables.markdown_text, board.metrics
     head = ["method", *(f"{escape(name)} {ARROWS[about(name).direction]}" for name in metrics), *COSTS]
-    rows = [[escape(row.name), *(cell(row.changes.get(name)) for name in metrics), *costs(row)] for row in board.lines]
+    rows = [
+        [escape(label(row.name)), *(cell(row.changes.get(name)) for name in metrics), *costs(row)]
+        for row in board.lines
+    ]
     lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
     reasons = [f"- {escape(row.name)}, {escape(reason)}" for row in board.lines for reason in row.reasons]
     return "\n".join([*lines, "", *reasons, *([""] if reasons else []), caption(board), COST_CAPTION, ""])

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-import jinja2
 import yaml
 
 from vpo_kit import __version__
-from vpo_kit.evaluation import plots, tables
+from vpo_kit.evaluation import players, plots, tables
 from vpo_kit.evaluation.evaluate import Evaluation, compare
 from vpo_kit.evaluation.metrics import about, ordered, verdict
+from vpo_kit.evaluation.players import Player
 from vpo_kit.evaluation.statistics import Paired
 
 NON_COMMERCIAL = re.compile(r"non.?commercial|\bNC\b", re.IGNORECASE)
@@ -65,16 +65,16 @@ def render(page: Page) -> str:
     """The whole page; prompts and all other text are escaped."""
     base, others = page.evaluations[0], page.evaluations[1:]
     changes = page.changes or {other.name: compare(base, other) for other in others}
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("vpo_kit.evaluation", "."), autoescape=True)
-    environment.globals |= {"about": about, "verdict": verdict, "tables": tables}
     metrics = ordered(dict.fromkeys(key for evaluation in page.evaluations for key in evaluation.metrics))
-    return environment.get_template("report.html.j2").render(
+    models = [
+        Player(one.name, {0: (folder, one)}, base=0) for one, folder in zip(page.evaluations, page.folders, strict=True)
+    ]
+    template = players.environment("vpo_kit.evaluation").get_template("report.html.j2")
+    return template.render(
         page=page,
         compared=[(name, found, plots.forest(found)) for name, found in changes.items()],
         caption=tables.caption(changes) if changes else "",
-        clips=_clips(page),
-        metrics=metrics,
-        numbers={"metrics": metrics, "values": _values(page, metrics)},
+        **players.shown(models, [0], metrics),
         training=[(title, svg) for title, svg in _training(page) if svg],
         settings=yaml.safe_dump(dict(page.settings), sort_keys=False, allow_unicode=True),
         versions=versions(),
@@ -89,28 +89,3 @@ def _training(page: Page) -> list[tuple[str, str]]:
         found.append((f"{name}: training", plots.curves(run.log)))
         found.append((f"{name}: held out, during training", plots.over_time(run.log)))
     return found
-
-
-def _clips(page: Page) -> list[dict[str, Any]]:
-    """One entry for each prompt and seed: the videos of all models."""
-    base = page.evaluations[0]
-    names = [evaluation.name for evaluation in page.evaluations]
-    return [
-        {
-            "prompt": base.prompts[group],
-            "videos": [(n, f"{d}/{file}") for n, d in zip(names, page.folders, strict=True)],
-        }
-        for group, file in zip(base.groups, base.files, strict=True)
-    ]
-
-
-def _values(page: Page, metrics: Sequence[str]) -> list[list[list[float | None]]]:
-    """Numbers by clip, metric and model; null where a model lacks the metric."""
-    return [
-        [[_rounded(e.metrics[key][i]) if key in e.metrics else None for e in page.evaluations] for key in metrics]
-        for i in range(len(page.evaluations[0].files))
-    ]
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.5g}")
