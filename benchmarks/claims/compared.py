@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import facts
-from benchmarks.claims import plots
+from benchmarks.claims import page, plots
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling
 from vpo_kit.comparison.plan import Row
@@ -39,7 +39,7 @@ class Claim:
 
 
 def run(name: str, claim: Claim, work: Path) -> None:
-    """Train, measure, and write ``results/claims/NAME.json`` and ``.png``. Goes on where it was stopped."""
+    """Train, measure, and write ``results/claims/NAME.json``, ``.png`` and its tables. Goes on where it was stopped."""
     output = work / name
     vpo(work, "compare", *claim.arguments, "--output", name)
     board = json.loads((output / "results.json").read_text(encoding="utf-8"))
@@ -50,6 +50,7 @@ def run(name: str, claim: Claim, work: Path) -> None:
     }
     facts.write(f"claims/{name}", found)
     plots.board(board, claim.metrics, facts.RESULTS / "claims" / f"{name}.png")
+    page.board(name, found, claim.metrics)
 
 
 def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""The tables of ``benchmarks/results/claims/README.md``, from the results; the words round them are by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import facts
+from vpo_kit.comparison import text
+
+PAGE = facts.RESULTS / "claims" / "README.md"
+
+
+def fill(name: str, words: str) -> None:
+    """Put `words` where the page has room for the claim `name`."""
+    facts.fill(PAGE, f"<!-- table: python -m benchmarks.claims {name} -->\n", "<!-- end of table -->", f"\n{words}\n")
+
+
+def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Every row's change against the base, and the rows that are set against each other."""
+    rows = sorted(found["rows"], key=lambda row: -row["changes"].get("gold", {"difference": -9.0})["difference"])
+    before = next(row["changes"] for row in rows if row["changes"])
+    lines = _table(
+        ["row", *(f"{metric}, base {before[metric]['before']:.3g}" for metric in metrics), "passes"],
+        [
+            [_name(row["name"]), *(_span(row["changes"].get(m)) for m in metrics), f"{row['passes'] or 0:,.0f}"]
+            for row in rows
+        ],
+    )
+    lines += ["", "One row minus the other, from the same seeds of training on the same noises:", ""]
+    lines += _table(
+        ["row", "minus", *metrics],
+        [[_name(pair["one"]), _name(pair["other"]), *(_span(pair[m]) for m in metrics)] for pair in found["contrasts"]],
+    )
+    fill(name, "\n".join(lines))
+
+
+def _name(row: str) -> str:
+    return f"`{text.label(row)}`"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+
+
+def _span(change: Mapping[str, float] | None) -> str:
+    """``+0.123 [+0.045, +0.201]``, in bold where the interval leaves out no change."""
+    if change is None:
+        return ""
+    places = 4 if max(abs(change["low"]), abs(change["high"])) < 0.01 else 3
+    shown = "{:+.{p}f} [{:+.{p}f}, {:+.{p}f}]".format(change["difference"], change["low"], change["high"], p=places)
+    return f"**{shown}**" if change["low"] * change["high"] > 0 else shown
