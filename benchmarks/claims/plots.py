@@ -8,6 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vpo_kit.comparison import text
+
 TITLES = {
     "gold": "held-out judge", "vqa": "reward vqa", "flawed": "flawed share (less is better)", "motion": "motion",
     "speed": "speed, pixels a frame", "warp_error": "warp error (less is better)", "flicker": "VBench flicker",
@@ -17,7 +19,7 @@ TITLES = {
 def board(found: Mapping[str, Any], metrics: Sequence[str], path: Path) -> None:
     """Each row's change against the base with its interval, a panel for each metric; single seeds as dots."""
     rows = sorted(found["rows"], key=lambda row: str(row["name"]))
-    figure = Figure(figsize=(2.6 * len(metrics) + 1.6, 0.34 * len(rows) + 1.0), layout="constrained")
+    figure = Figure(figsize=(2.6 * len(metrics) + 1.6, 0.42 * len(rows) + 1.0), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0], metrics, strict=True):
         axis.axvline(0, color="#888888", linewidth=0.8)
         for place, row in enumerate(rows):
@@ -28,9 +30,11 @@ def board(found: Mapping[str, Any], metrics: Sequence[str], path: Path) -> None:
             axis.plot([change["difference"]], [place], "o", color="#2a6fb0", markersize=5)
             axis.plot(list(change["by_seed"].values()), [place + 0.22] * len(change["by_seed"]), ".", color="#999999")
         axis.set_title(TITLES.get(metric, metric), fontsize=9)
-        axis.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
+        names = [f"{text.label(row['name'])}\n{row['passes'] or 0:,.0f} passes" for row in rows]
+        axis.set_yticks(range(len(rows)), names, fontsize=8)
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.tick_params(axis="x", labelsize=8)
+        axis.locator_params(axis="x", nbins=4)
         axis.grid(axis="x", linewidth=0.4, color="#dddddd")
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
