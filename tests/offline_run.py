@@ -1,15 +1,13 @@
-"""A pair set of random latents, and a run of an offline method on it: used by tests, alone or in several processes."""
+"""A pair set of random latents, and a run of an offline method on it."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vpo_kit import config, models
+from vpo_kit import config
 from vpo_kit.config import Lora
 from vpo_kit.methods.base import Context
 from vpo_kit.models.base import VideoModel
@@ -87,8 +85,3 @@ def run(
     finally:
         for network in policy.networks.values():
             network.delete_adapters(["default"])
-
-
-if __name__ == "__main__":
-    where, pairs_of, target, kwargs = sys.argv[1:]
-    run(models.load(where), Path(pairs_of), Path(target), **json.loads(kwargs))

@@ -229,6 +229,7 @@ def command(tiny_wan: Path, output: Path, *more: str) -> list[str]:
     return [*head, *small, *method, *more]
 
 
+@pytest.mark.slow  # every run of the tests kills and resumes in test_kill.py; here with processes of their own
 def test_kill_9_and_resume(tiny_wan: Path, tmp_path: Path) -> None:
     """A killed run that is resumed leaves the files of an undisturbed one, which runs of one seed share."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
