@@ -16,7 +16,7 @@ from benchmarks import facts
 from benchmarks.claims import plots
 from benchmarks.speed import jobs
 from benchmarks.speed.jobs import Bench
-from benchmarks.speed.timing import apart, memory
+from benchmarks.speed.timing import apart
 
 FRAMES, STEPS, PROMPTS, CANDIDATES = (17, 33, 65), (5, 10, 20), 2, 4
 DEFAULT = {"frames": FRAMES[0], "steps": STEPS[1]}
@@ -57,11 +57,7 @@ def _alone(name: str, sampling: dict[str, int]) -> dict[str, float]:
     bench = Bench.make()
     batch = bench.batch(jobs.prompts(8), PROMPTS)
     method = bench.method(kind, PROMPTS * CANDIDATES, values, jobs.judge(), **sampling)
-    base = memory(reset=True)
-    for _ in range(2):
-        method.step(batch).loss.backward()
-        bench.forget()
-    return {"peak": round(memory() - base, 1)}
+    return {"peak": bench.peak(method, batch)}
 
 
 if __name__ == "__main__":

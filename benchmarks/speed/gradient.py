@@ -14,7 +14,7 @@ import torch
 from benchmarks.editing import Green
 from benchmarks.speed import jobs
 from benchmarks.speed.jobs import Bench
-from benchmarks.speed.timing import Row, apart, in_turns, memory, ratio, seconds
+from benchmarks.speed.timing import Row, apart, in_turns, ratio, seconds
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.rewards.base import Mixture
 
@@ -67,12 +67,7 @@ def _alone(steps: int) -> dict[str, float]:
     torch.set_num_threads(1)
     bench = Bench.make()
     batch = _batch(bench)
-    method = _method(bench, {"chain_steps": steps})
-    base = memory(reset=True)
-    for _ in range(2):
-        method.step(batch).loss.backward()
-        bench.forget()
-    return {"peak": round(memory() - base, 1)}
+    return {"peak": bench.peak(_method(bench, {"chain_steps": steps}), batch)}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.speed.timing import memory
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.methods.base import Batch, Context, Method
@@ -73,6 +74,14 @@ class Bench:
     def batch(self, source: Source, size: int, number: int = 0) -> Batch:
         stream = Stream(source, range(len(source.prompts)), size, 0, self.encode, Processes())
         return stream.batch(number, number)
+
+    def peak(self, method: Method, batch: Batch) -> float:
+        """The most memory of two steps above that of the loaded model, in MB."""
+        base = memory(reset=True)
+        for _ in range(2):
+            method.step(batch).loss.backward()
+            self.forget()
+        return round(memory() - base, 1)
 
     def forget(self) -> None:
         """Drop the LoRA's gradients."""
