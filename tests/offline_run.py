@@ -18,10 +18,11 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
-from vpo_kit.training.data import Pairs, Stream, split, usable
+from vpo_kit.training.data import Pairs, usable
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream, split
 from vpo_kit.video import write_video
 
 LABELS = [[1, 1, 0], [-1, 0, 0], [1, -1, -1], [0, 0, 1], [-1, -1, 1], [1, 1, 1], [0, -1, 0], [0, 1, 1]]

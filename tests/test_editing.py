@@ -23,10 +23,10 @@ from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
 from vpo_kit.sampler import derive_seed, draw_noise
-from vpo_kit.training.data import Stream
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TextToVideoSDPipeline")
 

@@ -26,11 +26,12 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture
-from vpo_kit.training.data import Prompts, Stream
+from vpo_kit.training.data import Prompts
 from vpo_kit.training.export import probe
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
+from vpo_kit.training.stream import Stream
 
 RANK, ALPHA = 3, 4.0
 

@@ -24,8 +24,9 @@ from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
-from vpo_kit.training.data import Pairs, Prompts, Stream, split, usable
+from vpo_kit.training.data import Pairs, Prompts, usable
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream, split
 
 SHAPE = (8, 3, 4, 4)
 

@@ -25,10 +25,11 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
 from vpo_kit.training import checkpoints, health
-from vpo_kit.training.data import Prompts, Stream
+from vpo_kit.training.data import Prompts
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream
 
 PROMPTS = [
     "a red circle moving right slowly on a navy background",

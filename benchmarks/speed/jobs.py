@@ -26,10 +26,11 @@ from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture
-from vpo_kit.training.data import Pairs, Prompts, Source, Stream
+from vpo_kit.training.data import Pairs, Prompts, Source
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, Report
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,11 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training.data import Pairs, Stream, split
+from vpo_kit.training.data import Pairs
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy, added_weights
+from vpo_kit.training.stream import Stream, split
 
 
 def run(

@@ -1,13 +1,10 @@
-"""What a run learns from: a source of items (prompts, pairs, clips), and the order in which they come.
-
-A source is indexed by item numbers; the order depends on the seed alone, not on the number of processes.
-"""
+"""What a run learns from: a source of items (prompts, pairs, clips), indexed by their numbers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +14,12 @@ import torch
 from torch import Tensor
 
 from vpo_kit.errors import DataError
-from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
-from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
-from vpo_kit.pairing.arrange import held_out
 from vpo_kit.pairing.clips import Clip
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
-from vpo_kit.processes import Processes
-from vpo_kit.sampler import derive_seed
 
 
 class Source(Protocol):
@@ -163,68 +155,6 @@ def usable(
         )
         raise DataError(f"{found.path} has nothing to learn from: {reason}")
     return kept
-
-
-def split(source: Source, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Item numbers for training and held out: whole prompts, about `share` of the items, at least one of each side."""
-    if share == 0 or len(set(source.prompts)) < 2:
-        return list(range(len(source.prompts))), []
-    held = held_out(source.prompts, share, seed)
-    sides = [prompt in held for prompt in source.prompts]
-    return [i for i, side in enumerate(sides) if not side], [i for i, side in enumerate(sides) if side]
-
-
-class Stream:
-    """Batches of a source in shuffled passes: batch ``i`` depends on the seed and ``i`` alone."""
-
-    def __init__(
-        self, source: Source, indices: Sequence[int], batch_size: int, seed: int, encode: PromptCache, part: Processes
-    ) -> None:
-        self._source = source
-        self._indices = indices
-        self._size = batch_size
-        self._seed = seed
-        self._encode = encode
-        self._part = part
-        self._order: tuple[int, list[int]] | None = None
-
-    def batch(self, number: int, step: int) -> Batch:
-        """This process's part of the global batch `number`."""
-        positions = self._part.share(range(self._size))
-        visits = [(number * self._size + position) // len(self._indices) for position in positions]
-        indices = [self._at(number * self._size + position) for position in positions]
-        return self._make(indices, step, positions, visits)
-
-    def names(self, indices: Sequence[int]) -> str:
-        """What items are called, for a message."""
-        shown = ", ".join(self._source.names[i] for i in indices[:8])
-        return f"{shown} and {len(indices) - 8} more" if len(indices) > 8 else shown
-
-    def in_order(self) -> Iterator[Batch]:
-        """Every item once, in batches that are the same each time; this process's share of them.
-
-        Every process gets the same number of batches: one whose share ends before the others' gets a filler.
-        """
-        share = self._part.share(range(len(self._indices)))
-        size = max(1, self._size // self._part.count)
-        for start in range(0, -(-len(self._indices) // self._part.count), size):
-            positions = share[start : start + size] or [0]
-            batch = self._make([self._indices[p] for p in positions], 0, positions, [0] * len(positions))
-            yield replace(batch, filler=start >= len(share))
-
-    def _at(self, position: int) -> int:
-        visit, place = divmod(position, len(self._indices))
-        if self._order is None or self._order[0] != visit:
-            generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", visit))
-            self._order = visit, torch.randperm(len(self._indices), generator=generator).tolist()
-        return self._indices[self._order[1][place]]
-
-    def _make(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
-        prompts = [self._source.prompts[i] for i in indices]
-        conditions = self._encode(prompts)
-        device = next(iter(conditions.tensors.values())).device
-        tensors = {name: value.to(device) for name, value in self._source.tensors(indices).items()}
-        return Batch(step, prompts, conditions, positions, indices, visits, tensors)
 
 
 def _file_hash(path: Path) -> str:

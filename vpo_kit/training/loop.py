@@ -16,10 +16,10 @@ from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, health, optimisers
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.cost import Passes
-from vpo_kit.training.data import Stream
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stopping import Best
+from vpo_kit.training.stream import Stream
 
 Report = dict[str, float]
 
