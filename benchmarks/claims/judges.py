@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks import facts
+from benchmarks.claims import page
 from benchmarks.claims.image import Frames
 from vpo_kit import models
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
@@ -22,6 +23,7 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 
 PROMPTS, COUNT = 64, 8
+WORTH = ("gold", "flawed", "speed", "motion")
 
 
 def run(work: Path) -> None:
@@ -43,6 +45,21 @@ def run(work: Path) -> None:
     table = {key: np.array(values).reshape(PROMPTS, COUNT) for key, values in rows.items()}
     found = {name: _picks(table, name) for name in ("vqa", "image", "gold")}
     facts.write("claims/judges", {"prompts": PROMPTS, "candidates": COUNT, "seed": 0, "judges": found})
+    head = [
+        "judge",
+        "picks as `gold`",
+        "by chance",
+        *(f"{key}: picked, mean {found['gold'][key]['mean']:.3g}" for key in WORTH),
+    ]
+    rows = [
+        [f"`{name}`", f"{one['picks as gold']:g}", f"{one['by chance']:g}", *(_worth(one[key]) for key in WORTH)]
+        for name, one in found.items()
+    ]
+    page.fill("judges", "\n".join(page.table(head, rows)))
+
+
+def _worth(change: dict[str, float]) -> str:
+    return f"{change['picked']:.3g} ({page.span(change)})"
 
 
 def _picks(table: dict[str, np.ndarray], judge: str) -> dict[str, Any]:
@@ -51,8 +68,11 @@ def _picks(table: dict[str, np.ndarray], judge: str) -> dict[str, Any]:
     groups = range(len(best))
     right = (best == table["gold"].argmax(1)).mean()
     found: dict[str, Any] = {"picks as gold": round(float(right), 3), "by chance": round(1 / table["gold"].shape[1], 3)}
-    for key in ("gold", "flawed", "speed", "motion"):
+    for key in WORTH:
         picked = np.take_along_axis(table[key], best[:, None], 1)[:, 0]
         change = paired(table[key].mean(1).tolist(), picked.tolist(), list(groups))
-        found[key] = {"mean": change.before, "picked": change.after, "low": change.low, "high": change.high}
+        found[key] = {
+            "mean": change.before, "picked": change.after, "difference": change.difference,
+            "low": change.low, "high": change.high,
+        }  # fmt: skip
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks import facts
-from benchmarks.claims import plots
+from benchmarks.claims import page, plots
 from benchmarks.speed import jobs
 from benchmarks.speed.jobs import Bench
 from benchmarks.speed.timing import apart
@@ -37,6 +37,10 @@ def run(work: Path) -> None:
         for name in METHODS
     }
     facts.write("claims/memory", {"unit": "MB above the loaded model", "prompts": PROMPTS, **DEFAULT, "peaks": found})
+    columns = [(axis, str(n)) for axis, values in (("frames", FRAMES), ("sampling steps", STEPS)) for n in values]
+    head = ["MB", *(f"{n} {axis}" for axis, n in columns)]
+    rows = [[name, *(f"{peaks[axis][n]:.0f}" for axis, n in columns)] for name, peaks in found.items()]
+    page.fill("memory", "\n".join(page.table(head, rows)))
     for axis in ("frames", "sampling steps"):
         series = {name: [(float(n), mb) for n, mb in peaks[axis].items()] for name, peaks in found.items()}
         plots.lines(series, (axis, "peak memory, MB"), facts.RESULTS / "claims" / f"memory-{axis.split()[0]}.png")

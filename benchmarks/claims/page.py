@@ -20,17 +20,17 @@ def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
     """Every row's change against the base, and the rows that are set against each other."""
     rows = sorted(found["rows"], key=lambda row: -row["changes"].get("gold", {"difference": -9.0})["difference"])
     before = next(row["changes"] for row in rows if row["changes"])
-    lines = _table(
+    lines = table(
         ["row", *(f"{metric}, base {before[metric]['before']:.3g}" for metric in metrics), "passes"],
         [
-            [_name(row["name"]), *(_span(row["changes"].get(m)) for m in metrics), f"{row['passes'] or 0:,.0f}"]
+            [_name(row["name"]), *(span(row["changes"].get(m)) for m in metrics), f"{row['passes'] or 0:,.0f}"]
             for row in rows
         ],
     )
     lines += ["", "One row minus the other, from the same seeds of training on the same noises:", ""]
-    lines += _table(
+    lines += table(
         ["row", "minus", *metrics],
-        [[_name(pair["one"]), _name(pair["other"]), *(_span(pair[m]) for m in metrics)] for pair in found["contrasts"]],
+        [[_name(pair["one"]), _name(pair["other"]), *(span(pair[m]) for m in metrics)] for pair in found["contrasts"]],
     )
     fill(name, "\n".join(lines))
 
@@ -39,11 +39,11 @@ def _name(row: str) -> str:
     return f"`{text.label(row)}`"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
 
 
-def _span(change: Mapping[str, float] | None) -> str:
+def span(change: Mapping[str, float] | None) -> str:
     """``+0.123 [+0.045, +0.201]``, in bold where the interval leaves out no change."""
     if change is None:
         return ""
