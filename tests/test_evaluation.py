@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -360,6 +363,28 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
     monkeypatch.setattr(rewards, "load", never)
     command.run(parts)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_kill_9_and_go_on(lora: Path, tiny_wan: Path, tmp_path: Path) -> None:
+    """Killed while it samples the second model: the first one's videos stay, and the end is that of a whole one."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = ["--num-prompts", 3, "--videos-per-prompt", 2, "--set", "sampling.batch_size=1", "--model", tiny_wan]
+    launch = [sys.executable, "-m", "vpo_kit", "eval", lora, *words, "--output"]
+    subprocess.run([*map(str, launch), whole], check=True, capture_output=True)
+    process = subprocess.Popen([*map(str, launch), killed], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while sum(path.suffix == ".mp4" for path in killed.rglob("*")) < 7 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    made = {path: path.stat().st_mtime_ns for path in killed.rglob("*.mp4") if ".part" not in path.name}
+    assert 7 <= len(made) < 12
+    assert not (killed / "results.json").exists()
+    subprocess.run([*map(str, launch), killed], check=True, capture_output=True)
+    again = [path for path, written in made.items() if path.stat().st_mtime_ns != written]
+    assert len(again) <= 1  # at most the batch that was under way
+    assert contents(killed) == contents(whole)
 
 
 def test_the_page_in_a_browser(lora: Path, tiny_wan: Path, tmp_path: Path) -> None:

@@ -70,6 +70,16 @@ def test_killed_in_the_middle_of(nursery: Nursery, pairs: Path, whole: Path, tmp
     assert trial.during == tuple(place for place, _ in places), trial
 
 
+def test_killed_before_the_last_old_checkpoint_is_gone(
+    nursery: Nursery, pairs: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The last step is saved then, so no other save would remove it."""
+    trap = Trap("file", 5, "checkpoints.prune")
+    trial = kills.attempt(nursery, Case("sft", pairs), whole, tmp_path / "run", [trap])
+    assert trial.problem is None, trial
+    assert trial.during == ("checkpoints.prune",), trial
+
+
 def test_killed_in_a_rollout(nursery: Nursery, pairs: Path, tmp_path: Path) -> None:
     case = Case("online", pairs)
     kills.undisturbed(nursery, case, tmp_path / "whole")

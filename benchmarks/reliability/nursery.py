@@ -24,9 +24,9 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ope
 """Python's audit events that touch a file."""
 
 PLACES = {
-    "checkpoints.save", "checkpoints.latest", "online._roll_out", "editing._denoise", "preference.reference_errors",
-    "folder.append", "folder.rewind", "folder.start", "lora.export", "evaluate.evaluate", "train._finish",
-    "offline.validate", "editing.validate", "sft.validate", "loop._update",
+    "checkpoints.save", "checkpoints.prune", "checkpoints.latest", "online._roll_out", "editing._denoise",
+    "preference.reference_errors", "folder.append", "folder.rewind", "folder.start", "lora.export",
+    "evaluate.evaluate", "train._finish", "offline.validate", "editing.validate", "sft.validate", "loop._update",
 }  # fmt: skip
 
 

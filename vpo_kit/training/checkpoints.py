@@ -54,6 +54,11 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OutputError(f"cannot write the checkpoint {final}: {error}; the ones before it are untouched") from error
+    prune(folder, keep)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
     for old in _folders(folder)[keep:]:
         shutil.rmtree(old)
 

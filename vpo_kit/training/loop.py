@@ -142,6 +142,8 @@ def _resume(job: Job, optimiser: torch.optim.Optimizer, best: Best) -> int:
     state, damaged = found
     for line in damaged:
         job.on_notice(f"{line}: going on from step {state.step}")
+    if job.processes.is_main and not damaged:  # a run that was killed in between has not done so
+        checkpoints.prune(job.folder.checkpoints, job.run.checkpoints.keep)
     job.policy.load_state(state.policy, state.reference)
     job.method.load_state({k: v.to(job.policy.model.device) for k, v in state.method.items()})
     optimiser.load_state_dict(state.optimiser)
