@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.speed`` measures all and writes ``benchmarks/results/speed.json`` and the table in
 ``docs/performance.md``; with names of rows (`ROWS`) it measures those anew and keeps the others, each with the commit
-that it was measured at. The exit code is 1 where an aim is missed. One thread, on the embedded model, about ten minutes on a machine that does nothing else.
+that it was measured at. The exit code is 1 where an aim is missed. One thread, on the embedded model, about ten
+minutes on a machine that does nothing else.
 """
 
 from __future__ import annotations
