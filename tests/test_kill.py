@@ -70,14 +70,20 @@ def test_killed_in_the_middle_of(nursery: Nursery, pairs: Path, whole: Path, tmp
     assert trial.during == tuple(place for place, _ in places), trial
 
 
-def test_killed_before_the_last_old_checkpoint_is_gone(
-    nursery: Nursery, pairs: Path, whole: Path, tmp_path: Path
+@pytest.mark.parametrize(("place", "nth", "left"), [
+    ("checkpoints.prune", 5, "checkpoints/step-000002"), ("evaluate.evaluate", 13, "samples/step-000000/.parts"),
+])  # fmt: skip
+def test_killed_before_it_has_tidied_up(
+    nursery: Nursery, pairs: Path, tmp_path: Path, place: str, nth: int, left: str
 ) -> None:
-    """The last step is saved then, so no other save would remove it."""
-    trap = Trap("file", 5, "checkpoints.prune")
-    trial = kills.attempt(nursery, Case("sft", pairs), whole, tmp_path / "run", [trap])
-    assert trial.problem is None, trial
-    assert trial.during == ("checkpoints.prune",), trial
+    """The last step is saved, or all is measured: nothing that comes after would remove what is left over."""
+    case, folder = Case("sft", pairs, measured=place == "evaluate.evaluate"), tmp_path / "run"
+    kills.undisturbed(nursery, case, tmp_path / "whole")
+    assert nursery.run(case.arguments(folder), folder, trap=Trap("file", nth, place)).during == place
+    assert (folder / left).exists()
+    assert not (tmp_path / "whole" / left).exists()
+    assert nursery.run(case.arguments(folder, resume=True), folder).code == 0
+    assert kills.difference(tmp_path / "whole", folder) is None
 
 
 def test_killed_in_a_rollout(nursery: Nursery, pairs: Path, tmp_path: Path) -> None:

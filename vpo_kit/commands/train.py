@@ -21,7 +21,7 @@ from vpo_kit.commands.recipe import Recipe
 from vpo_kit.config import dump
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import report
-from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate
+from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.methods.base import Context
@@ -166,8 +166,8 @@ def _measure(
     if not plan.prompts:
         return None
     where = folder.path / "samples" / f"step-{step:06d}"
-    if processes.agree((where / "metrics.json").is_file()):
-        return Evaluation.load(where)
+    if found := processes.agree(finished(where)):
+        return found
     with count_bar(console, name, len(plan.items), "videos") as tick:
         return evaluate(model, plan, judges, where, name, tick, extra, processes, encode)
 

@@ -30,6 +30,9 @@ Measure = Callable[[Tensor, float], Mapping[str, list[float]]]
 """Video ``[B, F, 3, H, W]`` in [0, 1] and its fps to metrics, one number for each video."""
 
 
+PARTS = ".parts"
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is sampled: every prompt with `videos_per_prompt` seeds. The seeds do not depend on the model."""
@@ -157,8 +160,16 @@ def evaluate(
     return result
 
 
+def finished(folder: Path) -> Evaluation | None:
+    """What `evaluate` has left in `folder`, where it came to its end there. Raises `DataError`."""
+    if not (folder / "metrics.json").is_file():
+        return None
+    shutil.rmtree(folder / PARTS, ignore_errors=True)  # of one that was killed just before it did so
+    return Evaluation.load(folder)
+
+
 class _Parts:
-    """The metrics of finished batches, in ``.parts`` of a folder of videos, until all are there."""
+    """The metrics of finished batches, in `PARTS` of a folder of videos, until all are there."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder, self._plan = folder, plan
@@ -183,10 +194,10 @@ class _Parts:
         return {key: values for key, values in found.items() if key not in short}
 
     def drop(self) -> None:
-        shutil.rmtree(self._folder / ".parts", ignore_errors=True)
+        shutil.rmtree(self._folder / PARTS, ignore_errors=True)
 
     def _path(self, batch: slice) -> Path:
-        return self._folder / ".parts" / f"{batch.start:06d}.json"
+        return self._folder / PARTS / f"{batch.start:06d}.json"
 
     def _about(self) -> dict[str, Any]:
         plan: dict[str, Any] = json.loads(json.dumps(asdict(self._plan)))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vpo_kit.errors import ConfigError, DataError, OutputError
-from vpo_kit.evaluation.evaluate import Evaluation, Plan
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, finished
 from vpo_kit.pairing.store import file_hash, replace
 
 FREE = {"versions"}
@@ -64,9 +64,9 @@ class EvalFolder:
     def finished(self, name: str, plan: Plan) -> Evaluation | None:
         """The evaluation under this name, where it is of this plan and whole."""
         folder = self.videos(name)
-        if not (folder / "metrics.json").is_file():
+        found = finished(folder)
+        if found is None:
             return None
-        found = Evaluation.load(folder)
         whole = found.prompts == list(plan.prompts) and found.files == plan.files
         return found if whole and all((folder / file).is_file() for file in found.files) else None
 
