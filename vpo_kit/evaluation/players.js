@@ -34,7 +34,7 @@ const shown = number => (+number.toPrecision(3)).toString();
 function show() {
   const name = at("metric").value;
   for (const card of cards) card.captions.forEach((caption, i) => {
-    let line = caption.dataset.name;
+    let line = caption.dataset.name.replace(/[=_.:]/g, "$&\u200b");  // where a long name may be broken
     if (!run(i)) line += ": no run";
     else for (const metric of new Set([name, "motion"])) {
       const number = value(i, card, metric);
