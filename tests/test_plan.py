@@ -284,7 +284,7 @@ def test_published_architectures_have_their_published_sizes() -> None:
 
 
 def test_the_tables_are_those_of_the_results() -> None:
-    results: dict[str, Any] = json.loads(tables.RESULTS.read_text())
+    results: dict[str, Any] = json.loads(tables.RESULTS.read_text())["rows"]
     text = tables.PAGE.read_text(encoding="utf-8")
     assert text.split(tables.BEGIN)[1].split(tables.END)[0].strip() == tables.tables(results).strip()
     names = {f"{m} / {method} / {saving}" for m in tables.MODELS for method in tables.SAVINGS
