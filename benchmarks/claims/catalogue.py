@@ -19,6 +19,9 @@ def offline(*methods: str) -> tuple[str, ...]:
     return tuple(word for method in methods for value in values for word in ("--set", f"{method}:{value}"))
 
 
+EIGHT = tuple(
+    word for value in ("num_candidates=8", "num_pairs=3", "rollout_steps=8") for word in ("--set", f"method.{value}")
+)
 CONSISTENCY = ("gold", "vqa", "flawed", "motion", "warp_error", "flicker")
 INSTRUCT = (
     "--methods", "instruct", "--videos", "clips", "--reward", "vqa", *SEEDS, "--budget", "optimiser_steps=24",
@@ -55,10 +58,13 @@ CLAIMS: dict[str, Claim] = {
         ),
         [("online", "dpo")],
     ),
-    # OnlineVPO: a video reward against an image reward
+    # OnlineVPO: a video reward against an image reward, with the recipe of the demo, configs/demo.yaml
     "image": Claim(
-        ("--methods", "online", "--reward", IMAGE, *SETS, *SEEDS, *BUDGET),
-        [("online", "methods/online method.reference_update=never")],
+        (
+            "--methods", "online", *SETS, *SEEDS, *BUDGET, *EIGHT, "--vary", f"reward=vqa,{IMAGE}",
+        ),
+        [("online reward=vqa", f"online reward={IMAGE}"), ("online reward=vqa", "methods/dpo"),
+         ("online reward=vqa", "methods/online method.reference_update=hard")],
     ),
     # VideoAlign, table 3
     "beta": Claim(
