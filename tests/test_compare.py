@@ -221,7 +221,7 @@ def test_a_crash_is_on_the_board_and_tried_again(
         (["--methods", "sft", "--videos", "/none"], 1, "sft: there is no folder /none: --videos"),
         (["--methods", "draft", "--budget", "steps=3"], 2, "unknown budget 'steps' (did you mean 'optimiser_steps'?)"),
         (["--methods", "draft", "--budget", "optimiser_steps=0"], 2, "write it once as optimiser_steps=N"),
-        (["--methods", "draft", "--budget", "seconds=60"], 2, "a run that the clock stops cannot be repeated"),
+        (["--methods", "draft", "--budget", "seconds=0.5"], 2, "write it once as seconds=N"),
         (["--methods", "dense", "--pairs", "SET", "--budget", "labelled_segments=99"], 1, "has only 24 labels"),
         (["--methods", "draft", "--set", "method.bta=1"], 2, "draft: unknown setting method.bta"),
         (["--methods", "draft", "--set", "online:steps=1"], 2, "'online' is not among --methods (draft)"),
@@ -271,6 +271,8 @@ def test_rows_of_a_plan(pairs: Path) -> None:
     assert (dense.pairs, dpo.pairs, online.pairs) == (Path("a"), Path("b"), None)
     assert {(run.steps, run.max_passes) for run in (dense, dpo, online)} == {(9, 9)}
     assert (dense.batch_size, dpo.batch_size) == (2, 1)
+    timed = config.build(plan.rows(["draft"], settings, [], given, plan.read_budget("seconds=60"))[0].values)
+    assert (timed.steps, timed.max_passes, timed.max_seconds) == (60000, None, 60)
 
 
 def test_every_row_is_judged_by_the_rewards_that_others_are_trained_on() -> None:

@@ -374,11 +374,15 @@ def test_kill_9_and_go_on(lora: Path, tiny_wan: Path, tmp_path: Path) -> None:
     subprocess.run([*map(str, launch), whole], check=True, capture_output=True)
     process = subprocess.Popen([*map(str, launch), killed], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while sum(path.suffix == ".mp4" for path in killed.rglob("*")) < 7 and time.monotonic() < deadline:
+
+    def finished() -> list[Path]:
+        return [path for path in killed.rglob("*.mp4") if ".part" not in path.name]
+
+    while len(finished()) < 7 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
     process.wait()
-    made = {path: path.stat().st_mtime_ns for path in killed.rglob("*.mp4") if ".part" not in path.name}
+    made = {path: path.stat().st_mtime_ns for path in finished()}
     assert 7 <= len(made) < 12
     assert not (killed / "results.json").exists()
     subprocess.run([*map(str, launch), killed], check=True, capture_output=True)

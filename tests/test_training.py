@@ -25,6 +25,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
 from vpo_kit.training import checkpoints, health
+from vpo_kit.training.budget import Budget
 from vpo_kit.training.data import Prompts
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
@@ -68,10 +69,12 @@ def run_once(
     settings: dict[str, object] | None = None,
     every: int = 2,
     kind: type[Online] = Online,
+    limits: dict[str, object] | None = None,
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
     run = config.build({
         "steps": steps, "batch_size": 2, "checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3},
+        **(limits or {}),
     })  # fmt: skip
     policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
     try:
@@ -103,6 +106,32 @@ def test_resume_is_exact(model: VideoModel, tmp_path: Path, reference: str) -> N
     first, second = (load_file(tmp_path / n / "checkpoints/step-000005/lora.safetensors") for n in ("whole", "parts"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(value.abs().max() > 0 for key, value in first.items() if "lora_B" in key)
+
+
+def test_a_spent_budget_ends_the_run(model: VideoModel, tmp_path: Path) -> None:
+    """After the step that reaches it, with a checkpoint of that step, so that a resumed run stays where it is."""
+    free = run_once(model, tmp_path / "free", 2)
+    passes = sum(row["passes"] for row in free)
+    for name, limits, expected in (
+        ("passes", {"max_passes": passes}, free),
+        ("seconds", {"max_seconds": 1e-9}, free[:1]),
+    ):
+        folder = tmp_path / name
+        for _ in range(2):
+            assert run_once(model, folder, 9, every=4, limits=limits) == expected
+            assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{len(expected):06d}"]
+
+
+def test_seconds_go_on_from_the_checkpoint() -> None:
+    limited = Budget(config.build({"steps": 9, "max_seconds": 100}), Processes())
+    assert not limited.spent(1, [])
+    limited.resume(99)
+    assert (limited.seconds >= 99, limited.spent(1, [])) == (True, False)
+    limited.resume(100)
+    assert limited.spent(1, [])
+    free = Budget(config.build({"steps": 9}), Processes())
+    free.resume(100)
+    assert (free.seconds, free.spent(8, []), free.spent(9, [])) == (0, False, True)
 
 
 def test_reference_is_the_base_until_it_moves(model: VideoModel) -> None:

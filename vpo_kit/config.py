@@ -134,6 +134,9 @@ class Run(Section):
     seed: int = Field(0, ge=0)
     steps: int = Field(40, ge=1, description="optimiser steps")
     max_passes: int | None = Field(None, ge=1, description="stop when so many videos have gone through the network")
+    max_seconds: float | None = Field(
+        None, gt=0, description="stop after so many seconds of training, the evaluation not counted"
+    )
     batch_size: int = Field(8, ge=1, description="prompts, pairs or clips of one optimiser step, over all processes")
     sampling: Sampling = Sampling()
     lora: Lora = Lora()

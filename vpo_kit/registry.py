@@ -14,7 +14,8 @@ from vpo_kit.errors import ConfigError
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` or, with nothing near, the list of what there is."""
     choices = sorted(known)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    close = [choice for choice in choices if name and name in choice.split("_")]
+    close += difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(choices)})"
 
 

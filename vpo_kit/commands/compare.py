@@ -30,8 +30,8 @@ from vpo_kit.registry import METHODS
 
 LISTING = "compare.yaml"
 LEARNING = (
-    "method", "reward", "prompts", "pairs", "videos", "output", "seed", "steps", "max_passes", "batch_size", "lora",
-    "optimiser", "validation", "early_stopping", "checkpoints", "health",
+    "method", "reward", "prompts", "pairs", "videos", "output", "seed", "steps", "max_passes", "max_seconds",
+    "batch_size", "lora", "optimiser", "validation", "early_stopping", "checkpoints", "health",
 )  # fmt: skip
 """Settings that do not change what the base is measured to be; of `lora`, where it starts does."""
 

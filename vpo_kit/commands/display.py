@@ -53,8 +53,8 @@ class TrainingBar:
 
 
 @contextmanager
-def count_bar(console: Console, name: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """A bar that counts to `total`, shown on a terminal only."""
+def count_bar(console: Console, name: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
+    """A bar that counts to `total`, or without an end, shown on a terminal only."""
     columns = (
         TextColumn(f"{name:6}"),
         BarColumn(20),

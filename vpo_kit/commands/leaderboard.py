@@ -32,7 +32,8 @@ def train(console: Console, one: Planned) -> None:
     if one.finished():
         return
     passes = one.run.max_passes
-    with count_bar(console, one.path.name, passes or one.run.steps, "passes" if passes else "steps") as tick:
+    total = None if one.run.max_seconds else passes or one.run.steps
+    with count_bar(console, one.path.name, total, "passes" if passes else "steps") as tick:
         done = 0
 
         def watch() -> None:

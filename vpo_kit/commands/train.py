@@ -143,7 +143,7 @@ def _train(
         policy.export(folder.path / "lora")
     after = measure(done, "after")
     if processes.is_main:
-        changes = _finish(recipe, folder, before, after, stopped, time.monotonic() - started, console)
+        changes = _finish(recipe, folder, done, before, after, stopped, time.monotonic() - started, console)
         outcome = card.Outcome(done, changes, str(stopped or "passed"))
         folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
@@ -175,6 +175,7 @@ def _measure(
 def _finish(
     recipe: Recipe,
     folder: RunFolder,
+    done: int,
     before: Evaluation | None,
     after: Evaluation | None,
     stopped: HealthError | None,
@@ -185,7 +186,7 @@ def _finish(
     health = {"ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or "")}
     summary: dict[str, Any] = {
         "method": run.method_name, "reward": run.reward_name if recipe.reward else None, "model": run.model,
-        "steps": run.steps, "seconds": round(seconds, 1), "before": {}, "after": {}, "health": health,
+        "steps": done, "seconds": round(seconds, 1), "before": {}, "after": {}, "health": health,
         "versions": report.versions(),
     }  # fmt: skip
     if before and after:

@@ -17,7 +17,7 @@ from vpo_kit.rewards.base import parse
 
 SHARED_ONLY = ("evaluation", "model", "output", "revision", "seed")
 """Settings that are the same for all runs: without them nothing can be compared."""
-BUDGETS = {"optimiser_steps": "steps", "network_passes": "passes", "labelled_segments": "labels"}
+BUDGETS = {"optimiser_steps": "steps", "network_passes": "passes", "seconds": "seconds", "labelled_segments": "labels"}
 OPTIONS: dict[Data, str] = {"prompts": "--prompts FILE", "pairs": "--pairs SET", "videos": "--videos DIR"}
 
 
@@ -27,12 +27,15 @@ class Budget:
 
     steps: int | None = None
     passes: int | None = None
+    seconds: int | None = None
     labels: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The budget as settings of a run. A step costs at least one pass, so as many steps as passes are enough."""
-        found = {"steps": self.steps or self.passes, "max_passes": self.passes}
+        """The budget as settings of a run. No step costs less than a pass and a millisecond: so many are enough."""
+        limits = (self.steps, self.passes, self.seconds and 1000 * self.seconds)
+        steps = next((limit for limit in limits if limit), None)
+        found = {"steps": steps, "max_passes": self.passes, "max_seconds": self.seconds}
         return {key: value for key, value in found.items() if value is not None}
 
 
@@ -93,11 +96,6 @@ def read_budget(text: str) -> Budget:
     found: dict[str, int] = {}
     for term in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = term.partition("=")
-        if name == "seconds":
-            raise ConfigError(
-                "--budget seconds: a run that the clock stops cannot be repeated; give optimiser_steps or "
-                "network_passes, and the board shows the seconds that each run took"
-            )
         if name not in BUDGETS:
             raise ConfigError(f"--budget {term!r}: unknown budget {name!r}{nearest(name, BUDGETS)}")
         if BUDGETS[name] in found or not re.fullmatch(r"0*[1-9][0-9]*", value):

@@ -20,7 +20,7 @@ from vpo_kit.errors import CheckpointError, OutputError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run's state after `step` optimiser steps."""
+    """A run's state after `step` optimiser steps; `seconds` of training, where they are limited."""
 
     step: int
     policy: dict[str, Tensor]
@@ -28,6 +28,7 @@ class Checkpoint:
     method: dict[str, Tensor]
     optimiser: dict[str, Any]
     best: dict[str, Tensor]
+    seconds: float = 0.0
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
@@ -44,7 +45,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         save_file(checkpoint.best, partial / "best.safetensors")
         torch.save(checkpoint.optimiser, partial / "optimiser.pt")
         hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
-        state = {"step": checkpoint.step, "sha256": hashes}
+        state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "sha256": hashes}
         (partial / "state.json").write_text(json.dumps(state))
         for path in partial.iterdir():
             _sync(path)
@@ -97,6 +98,7 @@ def _read(path: Path) -> Checkpoint:
         method=load_file(path / "method.safetensors"),
         optimiser=_optimiser(path / "optimiser.pt"),
         best=load_file(path / "best.safetensors"),
+        seconds=float(state.get("seconds", 0.0)),
     )
 
 

@@ -14,6 +14,7 @@ from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, health, optimisers
+from vpo_kit.training.budget import Budget
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.folder import RunFolder
@@ -39,21 +40,32 @@ class Job:
     on_notice: Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds beside the weights and the method's own state."""
+
+    optimiser: torch.optim.Optimizer
+    best: Best
+    budget: Budget
+
+
 def train(job: Job) -> list[Report]:
-    """Train to ``run.steps``, from the newest checkpoint in the folder where there is one; returns the log's rows.
+    """Train until the budget is spent, from the newest checkpoint where there is one; returns the log's rows.
 
     Raises `HealthError` when a check stops the run; the state of that moment is then the newest checkpoint.
     """
     run, method, policy = job.run, job.method, job.policy
     optimiser = optimisers.build(run.optimiser, policy.parameters)
-    best = Best(run.early_stopping)
-    first = _resume(job, optimiser, best)
+    best, budget = Best(run.early_stopping), Budget(run, job.processes)
+    state = State(optimiser, best, budget)
+    first = _resume(job, state)
     # the same everywhere: a health check that fires in one process alone would leave the others waiting
     history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])
     batch: Batch | None = None
+    last = budget.spent(first, history)
     with Passes(policy.model.networks.values()) as passes:
         for step in range(first, run.steps):
-            if run.max_passes is not None and sum(row["passes"] for row in history) >= run.max_passes:
+            if last:
                 break
             if best.stop:
                 job.on_notice(f"{run.early_stopping.metric} gets no better: stopped, and back to step {best.step}")
@@ -64,23 +76,23 @@ def train(job: Job) -> list[Report]:
                 output = method.step(batch.at(step))
                 row = _update(job, output, batch.at(step), optimiser)
             except HealthError:  # in all processes at once, and before a weight was changed
-                _keep(step, first, job, optimiser, best)
+                _keep(step, first, job, state)
                 raise
             except VpoError as error:  # a reward that cannot go on, for one: nothing of this step has happened yet
                 if job.processes.count == 1:  # of several, the others wait inside the step and cannot help to save
-                    _keep(step, first, job, optimiser, best)
+                    _keep(step, first, job, state)
                 error.args = (f"step {step + 1}, items {job.stream.names(batch.indices)}: {error}",)
                 raise
             row["passes"] = float(job.processes.total(torch.tensor(passes.take())))
-            last = step + 1 == run.steps
+            last = budget.spent(step + 1, [*history, row])
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
                 row |= method.validate(job.held_out.in_order())
                 best.update(row, policy.state())
                 passes.take()  # looking is not training
             history.append(row)
-            _log(job, row, history, optimiser, best)
+            _log(job, row, history, state)
             if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
-                _save(step + 1, job, optimiser, best)
+                _save(step + 1, job, state)
     if best.policy:
         policy.load_state(best.policy, policy.reference_state())
     return history
@@ -104,21 +116,21 @@ def _update(job: Job, output: StepOutput, batch: Batch, optimiser: torch.optim.O
     return row | dict(sorted(job.processes.mean(output.report).items()))
 
 
-def _keep(step: int, first: int, job: Job, optimiser: torch.optim.Optimizer, best: Best) -> None:
+def _keep(step: int, first: int, job: Job, state: State) -> None:
     """Save the state before a step that failed. Called by all processes."""
     if step > first:
-        _save(step, job, optimiser, best)
+        _save(step, job, state)
         job.on_notice(f"step {step + 1} failed: the state after step {step} is saved, go on with --resume")
 
 
-def _log(job: Job, row: Report, history: list[Report], optimiser: torch.optim.Optimizer, best: Best) -> None:
+def _log(job: Job, row: Report, history: list[Report], state: State) -> None:
     """Write the row, and check the run's health. The row comes before a checkpoint: a kill in between loses neither."""
     if job.processes.is_main:
         job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
     try:
         health.check(history, job.run.health)
     except HealthError:
-        _save(int(row["step"]), job, optimiser, best)
+        _save(int(row["step"]), job, state)
         raise
     job.on_step(row)
 
@@ -135,32 +147,34 @@ def _must_be_finite(what: str, value: Tensor, batch: Batch, job: Job) -> None:
         )
 
 
-def _resume(job: Job, optimiser: torch.optim.Optimizer, best: Best) -> int:
-    found = checkpoints.latest(job.folder.checkpoints)
-    if found is None:
+def _resume(job: Job, state: State) -> int:
+    read = checkpoints.latest(job.folder.checkpoints)
+    if read is None:
         return 0
-    state, damaged = found
+    found, damaged = read
     for line in damaged:
-        job.on_notice(f"{line}: going on from step {state.step}")
+        job.on_notice(f"{line}: going on from step {found.step}")
     if job.processes.is_main and not damaged:  # a run that was killed in between has not done so
         checkpoints.prune(job.folder.checkpoints, job.run.checkpoints.keep)
-    job.policy.load_state(state.policy, state.reference)
-    job.method.load_state({k: v.to(job.policy.model.device) for k, v in state.method.items()})
-    optimiser.load_state_dict(state.optimiser)
-    best.load_state(state.best)
-    return state.step
+    job.policy.load_state(found.policy, found.reference)
+    job.method.load_state({k: v.to(job.policy.model.device) for k, v in found.method.items()})
+    state.optimiser.load_state_dict(found.optimiser)
+    state.best.load_state(found.best)
+    state.budget.resume(found.seconds)
+    return found.step
 
 
-def _save(step: int, job: Job, optimiser: torch.optim.Optimizer, best: Best) -> None:
+def _save(step: int, job: Job, state: State) -> None:
     method = job.method.state()  # all processes: it may gather
     if job.processes.is_main:
-        state = Checkpoint(
+        checkpoint = Checkpoint(
             step=step,
             policy=job.policy.state(),
             reference=job.policy.reference_state(),
             method={k: v.cpu() for k, v in method.items()},
-            optimiser=optimiser.state_dict(),
-            best=best.state(),
+            optimiser=state.optimiser.state_dict(),
+            best=state.best.state(),
+            seconds=state.budget.seconds,
         )
-        checkpoints.save(job.folder.checkpoints, state, job.run.checkpoints.keep)
+        checkpoints.save(job.folder.checkpoints, checkpoint, job.run.checkpoints.keep)
     job.processes.wait()
