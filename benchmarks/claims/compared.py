@@ -55,17 +55,20 @@ def run(name: str, claim: Claim, work: Path) -> None:
 
 def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics: Sequence[str]) -> dict[str, Any]:
     """`one` minus `other`, with the board's kind of interval."""
-    seeds = board["seeds"]
-    sides = [[_after(output, row, seed) for seed in seeds] for row in (one, other)]
-    assert len({tuple(after.prompts) for side in sides for after in side}) == 1
-    groups = sides[0][0].groups
-    found: dict[str, Any] = {"one": one, "other": other}
+    first, second = ([_after(output, row, seed) for seed in board["seeds"]] for row in (one, other))
+    return {"one": one, "other": other, **changes(second, first, metrics)}
+
+
+def changes(before: Sequence[Evaluation], after: Sequence[Evaluation], metrics: Sequence[str]) -> dict[str, Any]:
+    """How the metrics change between evaluations of the same noises, one on each side for each seed of training."""
+    assert len({tuple(one.prompts) for one in [*before, *after]}) == 1
+    found = {}
     for metric in metrics:
-        first, second = (np.array([after.metrics[metric] for after in side]) for side in sides)
-        change = pooling.pooled([0.0] * first.shape[1], (first - second).tolist(), groups)
+        old, new = (np.array([one.metrics[metric] for one in side]) for side in (before, after))
+        change = pooling.pooled([0.0] * old.shape[1], (new - old).tolist(), before[0].groups)
         found[metric] = {
             "difference": change.difference, "low": change.low, "high": change.high, "p": change.p,
-            "by_seed": (first - second).mean(1).tolist(),
+            "by_seed": (new - old).mean(1).tolist(),
         }  # fmt: skip
     return found
 

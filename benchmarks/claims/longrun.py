@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 from benchmarks import facts
-from benchmarks.claims import plots
+from benchmarks.claims import compared, page, plots
 from benchmarks.claims.sets import vpo
+from vpo_kit.evaluation.evaluate import Evaluation
 
 STEPS, SEEDS = 200, (0, 1, 2)
+METRICS = ("vqa", "gold", "flawed", "text_accuracy", "colour", "direction", "speed", "motion")
 FIELDS = ("heldout_reward", "heldout_gold", "heldout_motion")
 
 
@@ -27,10 +29,12 @@ def run(work: Path) -> None:
         lines = (work / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if FIELDS[0] in row]
         logs[str(seed)] = {field: [[row["step"], row[field]] for row in rows] for field in FIELDS}
-    ends = {
-        str(seed): json.loads((work / f"longrun/{seed}/summary.json").read_text(encoding="utf-8"))["changes"]
-        for seed in SEEDS
-    }
-    facts.write("claims/longrun", {"steps": STEPS, "logs": logs, "changes": ends})
+    samples = [work / f"longrun/{seed}" / "samples" for seed in SEEDS]
+    before, after = ([Evaluation.load(pick(folder.glob("step-*"))) for folder in samples] for pick in (min, max))
+    found = compared.changes(before, after, METRICS)
+    facts.write("claims/longrun", {"steps": STEPS, "seeds": list(SEEDS), "changes": found, "logs": logs})
+    head = ["metric", *(f"seed {seed}" for seed in SEEDS), "change"]
+    rows = [[metric, *(f"{x:+.3f}" for x in one["by_seed"]), page.span(one)] for metric, one in found.items()]
+    page.fill("longrun", "\n".join(page.table(head, rows)))
     series = {f"{field}, seed {seed}": log[field] for seed, log in logs.items() for field in FIELDS[:2]}
     plots.lines(series, ("optimiser steps", "held-out score"), facts.RESULTS / "claims" / "longrun.png")
