@@ -19,7 +19,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.reliability.targets import TARGETS, Stage
+from benchmarks.reliability.targets import TARGETS
+from benchmarks.reliability.targets.stage import Stage
 from vpo_kit.errors import VpoError
 
 LIMIT_S = 10.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -86,6 +87,9 @@ def _read(path: Path) -> Checkpoint:
         raise ValueError("state.json is not what a run writes")
     if type(state["step"]) is not int or path.name != f"step-{state['step']:06d}":
         raise ValueError(f"state.json is of step {state['step']}")
+    seconds = state.get("seconds", 0.0)
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"state.json is of {seconds} seconds")
     found = {file.name: _hash(file) for file in path.iterdir() if file.name != "state.json"}
     for name in sorted(found.keys() | state["sha256"].keys()):
         if found.get(name) != state["sha256"].get(name):
@@ -98,7 +102,7 @@ def _read(path: Path) -> Checkpoint:
         method=load_file(path / "method.safetensors"),
         optimiser=_optimiser(path / "optimiser.pt"),
         best=load_file(path / "best.safetensors"),
-        seconds=float(state.get("seconds", 0.0)),
+        seconds=seconds,
     )
 
 

@@ -1,0 +1,166 @@
+"""What servers, models and people send, and the files that keep their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.reliability.targets.stage import Read, Stage
+from vpo_kit.errors import VpoError
+
+
+def reward_request(folder: Path) -> Read:
+    """Requests to a reward server: anything but an answer with scores is a status of 400 to 499 of one line."""
+    from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
+    from vpo_kit.rewards.parts import wire
+    from vpo_kit.rewards.server import create_app
+
+    class Brightness(Reward):
+        spec = RewardSpec("brightness", "none", "closed form", "0 to 1", True, True, False)
+
+        def forward(self, video: Any, prompts: Any = None, *, fps: float, segments: Any = None) -> RewardOutput:
+            parts = (
+                None if segments is None else torch.stack([video[:, a:b].flatten(1).mean(1) for a, b in segments], 1)
+            )
+            return RewardOutput(video.flatten(1).mean(1), parts)
+
+    app = create_app(Brightness(), token="right", max_body_bytes=2**20)
+    header = wire.Header(shape=(2, 3, 3, 8, 8), dtype="uint8", fps=8, prompts=["a", "b"], segments=[(0, 1), (1, 3)])
+    line, frames = wire.encode(header, torch.rand(2, 3, 3, 8, 8)).split(b"\n", 1)
+
+    def read(stage: Stage) -> None:
+        rng = stage.rng
+        if rng.random() < 0.7:
+            body = stage.damage(line, json_too=True) + b"\n" + frames
+        else:
+            body = stage.damage(line + b"\n" + frames)
+        token, length = (b"Bearer right", str(len(body)).encode())
+        headers = [(b"authorization", token), (b"content-length", length)]
+        if rng.random() < 0.2:
+            headers = [(name, stage.damage(value).replace(b"\n", b"")) for name, value in headers]
+        path = stage.damage(b"/score").decode(errors="replace") if rng.random() < 0.1 else "/score"
+        status, answer = asyncio.run(_request(app, path, headers, body, rng))
+        assert status == 200 or 400 <= status < 500, (status, answer[:300])
+        if status != 200:
+            assert "\n" not in str(json.loads(answer)["detail"])
+            raise VpoError(f"{status}")
+        if path == "/score":
+            wire.Scores.model_validate_json(answer)
+
+    return read
+
+
+async def _request(
+    app: Any, path: str, headers: list[tuple[bytes, bytes]], body: bytes, rng: random.Random
+) -> tuple[int, bytes]:
+    """A request as a server hands it to an ASGI application, its body in pieces."""
+    at, sent = 0, list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        nonlocal at
+        size = rng.choice((1, 100, 10_000)) if at < 200 else 10_000
+        part, at = body[at : at + size], at + size
+        return {"type": "http.request", "body": part, "more_body": at < len(body)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": path, "raw_path": path.encode(errors="replace"), "query_string": b"", "root_path": "",
+        "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def vlm_answer(folder: Path) -> Read:
+    """What a vision-language model says: a verdict or `ValueError`, which the labeller counts as no answer."""
+    from vpo_kit.pairing import vlm
+
+    seeds = [
+        b'{"evidence": "the first clip flickers at 0.5 s", "verdict": "second"}',
+        b'<think>{"verdict": "tie"}</think>```json\n{"evidence": "a", "verdict": "first"}\n```',
+        b"The first clip seems\nfine to me.\n\n**Final verdict:** Tie.",
+        b'{not json} {"verdict": "second"} {"a": [1, {"b": 2}]}',
+    ]
+
+    def read(stage: Stage) -> None:
+        text = stage.damage(stage.rng.choice(seeds), json_too=True)
+        if stage.rng.random() < 0.05 and not stage.sound:
+            text = (text[: stage.rng.randint(1, 64)] * 2**20)[: stage.rng.choice((2**16, 2**20))]
+        try:
+            assert vlm.read(text.decode(errors="replace")).verdict in ("first", "second", "tie")
+        except ValueError as error:
+            raise VpoError(str(error)) from error
+
+    return read
+
+
+def completion(folder: Path) -> Read:
+    """Bodies of chat completions."""
+    from vpo_kit.pairing import completion as completions
+
+    usage = {"prompt_tokens": 100, "completion_tokens": 20}
+    message = {"role": "assistant", "content": '{"verdict": "tie"}', "refusal": None}
+    seed = {"choices": [{"message": message, "finish_reason": "stop"}], "model": "m", "usage": usage, "error": None}
+
+    def read(stage: Stage) -> None:
+        found = completions.parse(stage.damage(json.dumps(seed).encode(), json_too=True))
+        assert found.cost is None or found.cost.total > 0
+        try:
+            reply = found.reply("m", 10)
+        except ValueError as error:
+            raise VpoError(completions.line(str(error)) or "?") from error
+        assert reply.model.isprintable()
+
+    return read
+
+
+def model_answers(folder: Path) -> Read:
+    """The cache of a model's answers, as a kill or a disk may leave it: damaged lines are passed over."""
+    from vpo_kit.pairing.answers import Answers, Record
+
+    records = [
+        Record(key=f"k{i}", verdict="tie", evidence="e", pair="p", segment=(0, 3), swapped=False, model="m",
+               input_tokens=1, output_tokens=1) for i in range(3)
+    ]  # fmt: skip
+    seed = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+
+    def read(stage: Stage) -> None:
+        path = stage.file("vlm.jsonl", stage.damage(seed, json_too=True))
+        found = Answers(path)
+        found.get("new", lambda: records[0].model_copy(update={"key": "new"}))
+        assert "new" in Answers(path)
+
+    return read
+
+
+def peoples_answers(folder: Path) -> Read:
+    """The file of people's answers (SQLite)."""
+    from vpo_kit.pairing.people.answers import Answer, Answers
+    from vpo_kit.pairing.people.questions import Question
+
+    answers = Answers(folder / "people.sqlite", create=True)
+    answers.settle({})
+    for i in range(3):
+        answers.add(Answer(f"k{i}", "ann", Question("p", i, i + 1, "v"), 1, False, 1.0))
+    answers.close()
+    seed = (folder / "people.sqlite").read_bytes()
+
+    def read(stage: Stage) -> None:
+        found = Answers(stage.file("people.sqlite", stage.damage(seed)), create=False)
+        try:
+            found.settle({})
+            found.current()
+            found.add(Answer("new", "ann", Question("p", 1, 2, "v"), 1, False, 1.0))
+            found.undo("undo", "ann", [Question("p", 1, 2, "v")])
+        finally:
+            found.close()
+
+    return read
