@@ -8,13 +8,15 @@ SEEDS = ("--seeds", "3")
 IMAGE = "benchmarks.claims.image:Frames"
 SETS = ("--pairs", "guided", "--independent-pairs", "independent", "--videos", "clips", "--prompts", "prompts.txt")
 PAIRS = ("dpo", "structural", "dense")
+PASSES = ("--budget", "network_passes=12000", "--set", "validation.share=0")
 BUDGET = ("--budget", "optimiser_steps=40", "--set", "validation.share=0")
 
 
 def offline(*methods: str) -> tuple[str, ...]:
-    """Rates and draws of the methods that learn from finished pairs, found on seed 0 of `dense`, the same for all: their
-    gradient is small beside the noise of single draws, and at the default rate the training loss rises above ln 2.
-    """  # noqa: E501
+    """Rates and draws of the methods that learn from finished pairs, found on seed 0 of `dense`, the same for all.
+
+    Their gradient is small beside the noise of single draws: at the default rate the training loss rises above ln 2.
+    """
     values = ("optimiser.lr=1e-3", "method.num_draws=4")
     return tuple(word for method in methods for value in values for word in ("--set", f"{method}:{value}"))
 
@@ -43,6 +45,11 @@ CLAIMS: dict[str, Claim] = {
             ("instruct", "draft"), ("instruct", "online method.reference_update=hard"),
         ],
     ),
+    # The same in minutes: what a first look costs
+    "quick": Claim((
+        "--methods", "online,dense,structural,dpo,sft,instruct,draft", *SETS, *SEEDS, "--budget", "optimiser_steps=10",
+        "--set", "validation.share=0", *offline(*PAIRS),
+    )),
     # DenseDPO: what the labels must be
     "labels": Claim(
         ("--methods", "dense", *SETS, *SEEDS, *BUDGET, *offline("dense"), "--vary", f"pairs={','.join(LABELS)}"),
@@ -51,18 +58,15 @@ CLAIMS: dict[str, Claim] = {
          ("dense pairs=flip40", "dense pairs=half"), ("dense pairs=flip20", "dense pairs=half")],
     ),
     # OnlineVPO: online against offline at equal network passes
-    "passes": Claim(
-        (
-            "--methods", "dpo,online", *SETS, *SEEDS, "--budget", "network_passes=12000",
-            "--set", "validation.share=0", *offline("dpo"),
-        ),
-        [("online", "dpo")],
+    "passes": Claim(("--methods", "dpo,online", *SETS, *SEEDS, *PASSES, *offline("dpo")), [("online", "dpo")]),
+    # The same with a reference that moves: that of `passes` would after 200 steps
+    "moving": Claim(
+        ("--methods", "online", *SETS, *SEEDS, *PASSES, "--set", "method.reference_every=5"),
+        [("online", "passes/online"), ("online", "passes/dpo")],
     ),
     # OnlineVPO: a video reward against an image reward, with the recipe of the demo, configs/demo.yaml
     "image": Claim(
-        (
-            "--methods", "online", *SETS, *SEEDS, *BUDGET, *EIGHT, "--vary", f"reward=vqa,{IMAGE}",
-        ),
+        ("--methods", "online", *SETS, *SEEDS, *BUDGET, *EIGHT, "--vary", f"reward=vqa,{IMAGE}"),
         [("online reward=vqa", f"online reward={IMAGE}"), ("online reward=vqa", "methods/dpo"),
          ("online reward=vqa", "methods/online method.reference_update=hard")],
     ),

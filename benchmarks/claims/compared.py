@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +42,14 @@ class Claim:
 def run(name: str, claim: Claim, work: Path) -> None:
     """Train, measure, and write ``results/claims/NAME.json``, ``.png`` and its tables. Goes on where it was stopped."""
     output = work / name
+    fresh, started = not output.exists(), time.monotonic()
     vpo(work, "compare", *claim.arguments, "--output", name)
+    minutes = {"minutes": round((time.monotonic() - started) / 60, 1)} if fresh else {}
     board = json.loads((output / "results.json").read_text(encoding="utf-8"))
     found = {
         "command": shlex.join(["vpo", "compare", *claim.arguments]),
         "contrasts": [_contrast(output, board, *pair, claim.metrics) for pair in claim.contrasts],
+        **minutes,  # of a comparison that was not interrupted
         **board,
     }
     facts.write(f"claims/{name}", found)

@@ -27,11 +27,15 @@ def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
             for row in rows
         ],
     )
-    lines += ["", "One row minus the other, from the same seeds of training on the same noises:", ""]
-    lines += table(
-        ["row", "minus", *metrics],
-        [[_name(pair["one"]), _name(pair["other"]), *(span(pair[m]) for m in metrics)] for pair in found["contrasts"]],
-    )
+    if found["contrasts"]:
+        lines += ["", "One row minus the other, from the same seeds of training on the same noises:", ""]
+        lines += table(
+            ["row", "minus", *metrics],
+            [
+                [_name(pair["one"]), _name(pair["other"]), *(span(pair[m]) for m in metrics)]
+                for pair in found["contrasts"]
+            ],
+        )
     fill(name, "\n".join(lines))
 
 
