@@ -78,6 +78,14 @@ CLAIMS: dict[str, Claim] = {
         ),
         [("structural", "methods/structural")],
     ),
+    # InstructVideo: what the same seconds are worth
+    "time": Claim(
+        (
+            "--methods", "instruct,draft,dpo", *SETS, *SEEDS, "--budget", "seconds=90",
+            "--set", "validation.share=0", *offline("dpo"),
+        ),
+        [("instruct", "draft"), ("instruct", "dpo")],
+    ),
     # InstructVideo, 2 and 3: frames drawn from segments or every frame; weights of frames attenuated or equal
     "segments": Claim(
         (
