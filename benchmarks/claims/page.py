@@ -12,7 +12,9 @@ PAGE = facts.RESULTS / "claims" / "README.md"
 
 
 def fill(name: str, words: str) -> None:
-    """Put `words` where the page has room for the claim `name`."""
+    """Put `words`, and the claim's plots, where the page has room for the claim `name`."""
+    plots = sorted(path.name for pattern in (f"{name}.png", f"{name}-*.png") for path in PAGE.parent.glob(pattern))
+    words = "\n".join([words, "", *(f"![{plot.removesuffix('.png')}]({plot})" for plot in plots)]).rstrip()
     facts.fill(PAGE, f"<!-- table: python -m benchmarks.claims {name} -->\n", "<!-- end of table -->", f"\n{words}\n")
 
 
