@@ -1,14 +1,12 @@
 """What reward fine-tuning through the sampler costs: ``python -m benchmarks.editing``.
 
-Each setting runs in a process of its own, so that peak memory is its own; times are medians of processor-bound steps
-in it. On the embedded model, batch 4, a reward of single frames. Writes ``benchmarks/results/editing.json``.
+Each setting runs in two processes of its own, one for the time, one for the memory; times are medians of processor
+seconds. On the embedded model, batch 4, a reward of single frames. Writes ``benchmarks/results/editing.json``.
 """
 
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import time
 from statistics import median
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import facts
+from benchmarks.speed.timing import apart, memory
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.methods.base import Batch, Context
@@ -59,13 +58,13 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     encode = PromptCache(model)
     context = Context(policy, Mixture([(Green(), 1.0)]), model.settings, encode([""]), 4, 0)
     method = Instruct(EditingConfig(**settings), context)
-    base, took = _peak(), []
+    base, took = memory(reset=True), []
     for step in range(4):
         started = time.process_time()
         batch = Batch(step, prompts, encode(prompts), range(4), range(4), [0] * 4, {"clip": latents})
         method.step(batch).loss.backward()
         took.append((time.process_time() - started) / torch.get_num_threads())
-    return {"seconds": round(median(took[1:]), 3), "peak MB": round(_peak() - base, 1)}
+    return {"seconds": round(median(took[1:]), 3), "peak MB": round(memory() - base, 1)}
 
 
 def decode(frames: int, few: bool) -> dict[str, float]:
@@ -74,12 +73,12 @@ def decode(frames: int, few: bool) -> dict[str, float]:
     """
     model = models.load("sprites")
     latents = model.encode(_long(4, frames)).requires_grad_()
-    base, took = _peak(), []
+    base, took = memory(reset=True), []
     for _ in range(4):
         started = time.process_time()
         model.decode(latents, _looked_at(frames) if few else None).sum().backward()
         took.append((time.process_time() - started) / torch.get_num_threads())
-    return {"seconds": round(median(took[1:]), 3), "peak MB": round(_peak() - base, 1)}
+    return {"seconds": round(median(took[1:]), 3), "peak MB": round(memory() - base, 1)}
 
 
 @torch.no_grad()
@@ -109,15 +108,11 @@ def _looked_at(frames: int) -> list[int]:
     return [frames * (2 * i + 1) // 8 for i in range(4)]
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _apart(name: str, **settings: Any) -> dict[str, float]:
-    """`measure` or `decode` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.editing", name, json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    """`measure` or `decode`: seconds of one process, memory of another."""
+    found = {}
+    for key, thrifty in (("seconds", False), ("peak MB", True)):
+        found[key] = float(apart("editing", name, json.dumps(settings), thrifty=thrifty)[key])
     print(name, settings, found, flush=True)
     return found
 

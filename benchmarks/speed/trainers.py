@@ -104,12 +104,8 @@ def _write_videos(folder: Path) -> None:
 
 
 def _memory(side: str, folder: Path) -> float:
-    """In MB; from process to process the same within half a percent.
-
-    Freed memory goes back at once, or glibc's leftovers would be most of what is seen (at 8 pairs 490 MB, not 180).
-    """
-    more = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    return float(apart("speed.trainers", side, str(folder), environment=more)["peak"])
+    """In MB; from process to process the same within half a percent."""
+    return float(apart("speed.trainers", side, str(folder))["peak"])
 
 
 def _alone(side: str, folder: Path) -> dict[str, float]:
