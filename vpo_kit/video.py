@@ -6,12 +6,12 @@ Video is float32 ``[..., F, 3, H, W]`` in [0, 1].
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
 import warnings
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -59,10 +59,21 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
 
 def read_video(path: Path) -> tuple[Tensor, float]:
     """All frames of a clip as ``[F, 3, H, W]`` and its frames a second. Raises `DataError`."""
-    about, frames = _decode(path)
-    if not len(frames):
+    with warnings.catch_warnings():
+        # imageio-ffmpeg leaves its pipes to the collector, which an exception would keep waiting: none may leave here
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with closing(imageio_ffmpeg.read_frames(str(path))) as reader:
+                about = next(reader)
+                frames = b"".join(reader)
+        except (OSError, RuntimeError, ValueError, KeyError, StopIteration):
+            about = None
+    if about is None:
+        raise DataError(f"{path} cannot be decoded as a video")
+    if not frames:
         raise DataError(f"{path} holds no frames")
-    return frames, float(about["fps"])
+    width, height = about["size"]
+    return _video(frames, height, width), float(about["fps"])
 
 
 def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:
@@ -74,47 +85,35 @@ def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:
     seek = ["-ss", f"{max(0.0, window.start - 1e-3):.6f}"] if window.start else []
     picture = f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=area,crop={width}:{height}"
     chain = ["-vf", f"setpts=PTS-STARTPTS,fps={window.fps}:round=up,{picture}", "-frames:v", str(window.frames)]
-    _, frames = _decode(path, seek, chain, (width, height))
-    if len(frames) < window.frames:
-        raise DataError(f"{path} ends after {len(frames)} of {window.frames} frames from {window.start:.2f} s on")
-    return frames
+    done = _ffmpeg(*seek, "-i", str(path), "-pix_fmt", "rgb24", "-vcodec", "rawvideo", "-f", "image2pipe", *chain, "-")
+    if done.returncode and not done.stdout:
+        raise DataError(f"{path} cannot be decoded as a video")
+    count = len(done.stdout) // (height * width * 3)
+    if count < window.frames:
+        raise DataError(f"{path} ends after {count} of {window.frames} frames from {window.start:.2f} s on")
+    return _video(done.stdout, height, width)
 
 
 def seconds(path: Path) -> float:
-    """How long a video says it is; nothing is decoded. Raises `DataError`."""
-    return float(_decode(path, head=True)[0]["duration"])
-
-
-def _decode(
-    path: Path,
-    before: Sequence[str] = (),
-    after: Sequence[str] = (),
-    size: tuple[int, int] | None = None,
-    *,
-    head: bool = False,
-) -> tuple[dict[str, Any], Tensor]:
-    """What ffmpeg says about a file, and its frames ``[F, 3, H, W]``, none of them with `head`. Raises `DataError`."""
-    about: dict[str, Any] | None = None
-    frames: list[Any] = []
-    with warnings.catch_warnings():
-        # imageio-ffmpeg leaves its pipes to the collector, which an exception would keep waiting: none may leave here
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            with closing(
-                imageio_ffmpeg.read_frames(str(path), input_params=list(before), output_params=list(after))
-            ) as reader:
-                found = next(reader)
-                width, height = size or found["size"]
-                if not head:
-                    frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
-                about = found
-        except (OSError, RuntimeError, ValueError, KeyError, StopIteration):
-            pass
-    if about is None:
+    """How long a video says it is, 0 where it does not; nothing is decoded. Raises `DataError`."""
+    said = _ffmpeg("-i", str(path)).stderr.decode(errors="replace")
+    if not re.search(r"^ *Stream #.*: Video:", said, re.MULTILINE):
         raise DataError(f"{path} cannot be decoded as a video")
-    if not frames:
-        return about, torch.empty(0, 3, height, width)
-    return about, torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+    found = re.search(r"^ *Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", said, re.MULTILINE)
+    hours, minutes, rest = map(float, found.groups()) if found else (0.0, 0.0, 0.0)
+    return 3600 * hours + 60 * minutes + rest
+
+
+def _ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """One run to its end. imageio-ffmpeg's reader waits in steps of 10 ms, several times a clip."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", *arguments]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _video(frames: bytes, height: int, width: int) -> Tensor:
+    """``[F, 3, H, W]`` from pixels in the order of ffmpeg."""
+    pixels = np.frombuffer(frames, np.uint8).reshape(-1, height, width, 3)
+    return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 255
 
 
 def straight_through_clamp(video: Tensor) -> Tensor:
