@@ -120,6 +120,9 @@ def test_a_spent_budget_ends_the_run(model: VideoModel, tmp_path: Path) -> None:
         for _ in range(2):
             assert run_once(model, folder, 9, every=4, limits=limits) == expected
             assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{len(expected):06d}"]
+        read = checkpoints.latest(folder / "checkpoints")
+        assert read is not None
+        assert (read[0].seconds > 0) == (name == "seconds")
 
 
 def test_seconds_go_on_from_the_checkpoint() -> None:

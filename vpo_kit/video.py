@@ -5,7 +5,6 @@ Video is float32 ``[..., F, 3, H, W]`` in [0, 1].
 
 from __future__ import annotations
 
-import logging
 import re
 import subprocess
 import warnings
@@ -19,8 +18,6 @@ import torch
 from torch import Tensor
 
 from vpo_kit.errors import DataError, OutputError
-
-logging.getLogger("imageio_ffmpeg").setLevel(logging.ERROR)  # it warns of every resize that was asked for
 
 SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mov", ".mkv"})
 
@@ -106,7 +103,7 @@ def seconds(path: Path) -> float:
 
 def _ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     """One run to its end. imageio-ffmpeg's reader waits in steps of 10 ms, several times a clip."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", *arguments]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 

@@ -33,8 +33,7 @@ class Budget:
     @property
     def settings(self) -> dict[str, Any]:
         """The budget as settings of a run. No step costs less than a pass and a millisecond: so many are enough."""
-        limits = (self.steps, self.passes, self.seconds and 1000 * self.seconds)
-        steps = next((limit for limit in limits if limit), None)
+        steps = self.steps or self.passes or (self.seconds and 1000 * self.seconds)
         found = {"steps": steps, "max_passes": self.passes, "max_seconds": self.seconds}
         return {key: value for key, value in found.items() if value is not None}
 

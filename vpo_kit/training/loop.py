@@ -84,12 +84,12 @@ def train(job: Job) -> list[Report]:
                 error.args = (f"step {step + 1}, items {job.stream.names(batch.indices)}: {error}",)
                 raise
             row["passes"] = float(job.processes.total(torch.tensor(passes.take())))
-            last = budget.spent(step + 1, [*history, row])
+            history.append(row)
+            last = budget.spent(step + 1, history)
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
                 row |= method.validate(job.held_out.in_order())
                 best.update(row, policy.state())
                 passes.take()  # looking is not training
-            history.append(row)
             _log(job, row, history, state)
             if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
                 _save(step + 1, job, state)
