@@ -15,7 +15,7 @@ from vpo_kit.config import Lora
 from vpo_kit.models.loading import EMBEDDED
 from vpo_kit.models.sprites import measure, train, world
 from vpo_kit.prompts import read_prompts
-from vpo_kit.sampler import Guidance, draw_noise, sample
+from vpo_kit.sampler import Guidance, chain_levels, draw_noise, sample
 from vpo_kit.training.lora import LoraPolicy
 
 FOLDER = EMBEDDED["sprites"]
@@ -36,6 +36,15 @@ def test_prompts_are_the_worlds_split() -> None:
     assert not combinations[0] & combinations[1]
     with pytest.raises(ValueError, match="not a caption"):
         world.parse("a red cat")
+
+
+@pytest.mark.parametrize("steps", [8, 16, 50])
+def test_the_last_step_of_the_chain_matters(steps: int) -> None:
+    """A gradient through the last step alone trains nothing where that step moves next to nothing."""
+    model = models.load("sprites")
+    levels = chain_levels(model, steps, (8, 5, 8, 8))
+    share = 1 / steps
+    assert float(levels[-1]) == pytest.approx(2 * share / (1 + share), abs=3e-3)  # the shift of 2, applied once
 
 
 def test_flaw_rates_are_the_documented_ones() -> None:
