@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpo_kit import models
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, videos
-from vpo_kit.models.loading import prompts_of
+from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.video import read_video
 

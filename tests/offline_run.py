@@ -9,7 +9,6 @@ import torch
 
 from vpo_kit import config
 from vpo_kit.config import Lora
-from vpo_kit.methods.base import Context
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
@@ -18,6 +17,7 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, usable
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
@@ -73,7 +73,7 @@ def run(
         pairs = usable(found, shape, lambda pair: kind.keeps(chosen, pair), lambda _: None)
         source = Pairs(pair_set, pairs, model.frame_map(9))
         encode, processes = PromptCache(model), Processes()
-        context = Context(policy, None, model.settings, encode([""]), 8, 0, processes, source.scores)
+        context = context_of(policy, batch_size=recipe.batch_size, scores=source.scores)
         streams = [
             Stream(source, items, recipe.batch_size, 0, encode, processes)
             for items in split(source, recipe.validation.share, 0)
@@ -82,7 +82,7 @@ def run(
             recipe, kind(chosen, context), policy, streams[0], streams[1], RunFolder(folder), processes,
             lambda _: None, lambda _: None,
         )  # fmt: skip
-        return train(job)
+        return train(job).history
     finally:
         for network in policy.networks.values():
             network.delete_adapters(["default"])

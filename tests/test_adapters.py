@@ -7,7 +7,6 @@ import math
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel, add_methods
 from vpo_kit.registry import MODELS
-from vpo_kit.sampler import Guidance, PartialStart, draw_noise, draw_times, sample
+from vpo_kit.sampler import Guidance, PartialStart, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
+from vpo_kit.times import Times
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
 
 pytestmark = pytest.mark.filterwarnings(
@@ -98,9 +98,8 @@ def remove(policy: LoraPolicy) -> None:
 
 def times_of(model: VideoModel, seed: int) -> Tensor:
     """A training time of each network."""
-    return torch.cat([
-        draw_times(model.schedule, [seed], wanted=partial(model.belongs, name=name)) for name in model.networks
-    ])  # fmt: skip
+    uniform = Times(name="uniform")
+    return torch.cat([model.time_sampler(uniform, model.settings, [name]).draw([seed]) for name in model.networks])
 
 
 def move(policy: LoraPolicy, by: float = 0.05) -> None:

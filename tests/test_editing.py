@@ -15,14 +15,16 @@ from tests.conftest import PROMPTS
 from tests.families import FAMILIES
 from vpo_kit import config, models
 from vpo_kit.config import Lora
-from vpo_kit.methods.base import Batch, Context
+from vpo_kit.errors import ConfigError
+from vpo_kit.methods.base import Batch
 from vpo_kit.methods.editing import Editing
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
-from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.sampler import chain_levels, derive_seed, draw_noise
+from vpo_kit.testing.steps import context_of, gradients
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
@@ -72,7 +74,7 @@ class Bench:
     def method(self, name: str = "instruct", reward: Reward | None = None, **settings: Any) -> Editing:
         kind = METHODS.load(name)
         mixture = Mixture([(reward or Redness(), 1.0)])
-        context = Context(self.policy, mixture, self.sampling, self.encode([""]), 4, 0)
+        context = context_of(self.policy, mixture, sampling=self.sampling, batch_size=2)
         found: Editing = kind(kind.Config(**settings), context)
         return found
 
@@ -96,20 +98,24 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tensor:
-    """The loss of step 0, written out: noise, 6 of 10 steps, the last `last` of them with graph, decode, weigh."""
+    """The loss of step 0, written out: noise, the chain from level .66 on, its last `last` steps with graph,
+    decode, weigh.
+    """
     model, batch, steps = bench.model, bench.batch(), bench.sampling.steps
     noise = method._noise([derive_seed(0, "edit", 0, p) for p in (0, 1)])
     scheduler = model.new_scheduler(steps, bench.shape)
-    first = steps - 6
+    levels = model.schedule.noise_level(model.schedule.chain_times(scheduler))
+    first = min(range(steps), key=lambda i: abs(float(levels[i]) - 0.66))
+    count = steps - first
     t = model.schedule.chain_times(scheduler)[first]
     x_t = model.schedule.add_noise(bench.clips, noise, t.expand(2))
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     empty = bench.encode([""]).expand(2)
     for i, time in enumerate(scheduler.timesteps[first:]):
-        with torch.set_grad_enabled(i >= 6 - last):
+        with torch.set_grad_enabled(i >= count - last):
             positive = model.predict(x_t, time.expand(2), batch.conditions)
-            with torch.set_grad_enabled(i >= 6 - last and not detached):
+            with torch.set_grad_enabled(i >= count - last and not detached):
                 unconditional = model.predict(x_t, time.expand(2), empty)
             guided = unconditional + 3.0 * (positive - unconditional)
             x_t = scheduler.step(guided, time, x_t, return_dict=False)[0]
@@ -130,6 +136,55 @@ def test_gradient_is_the_plain_one(bench: Bench, last: int, gradient: bool) -> N
     one, other = bench.gradients(ours), bench.gradients(theirs)
     assert float(other.norm()) > 1e-6
     assert float((one - other).norm()) < 1e-5 * float(other.norm())
+
+
+def test_a_clip_is_noised_to_a_level_and_not_to_a_share_of_the_steps(flow: Bench) -> None:
+    """On a shifted chain .6 of the steps is far more noise than the paper's: on Wan's shift 5 a clip started at .87."""
+    flow.sampling, kept = flow.sampling.changed(steps=50), flow.sampling
+    shift = flow.model.pipeline.scheduler.config.flow_shift
+    try:
+        for flow_shift in (1.0, 5.0):
+            flow.model.pipeline.scheduler.register_to_config(flow_shift=flow_shift)
+            levels = chain_levels(flow.model, 50, flow.shape)
+            for tau in (0.66, 0.3):
+                assert float(levels[flow.method(tau=tau)._first]) == pytest.approx(tau, abs=0.03)
+    finally:
+        flow.sampling = kept
+        flow.model.pipeline.scheduler.register_to_config(flow_shift=shift)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_micro_batches_give_the_same_gradient(bench: Bench, size: int) -> None:
+    found = []
+    for micro in (None, size):
+        method = bench.method(anchor=0.5)
+        method.context = replace(method.context, micro_batch_size=micro)
+        output = method.step(bench.batch())
+        grads = torch.cat([g.flatten() for g in gradients(output, bench.policy.parameters)])
+        found.append((grads, output.report))
+    (one, report), (other, parts) = found
+    assert parts == pytest.approx(report, rel=1e-4)
+    assert float((one - other).norm()) < 1e-5 * float(one.norm())
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({"grad_at": [0, -1]}, [0, -1]), ({"grad_at": "random"}, None)])
+def test_the_gradient_passes_through_chosen_steps(flow: Bench, settings: Any, expected: list[int] | None) -> None:
+    """The network's passes of those steps have a graph, and no others."""
+    method = flow.method(**settings)
+    count = flow.sampling.steps - method._first
+    steps = method._grad_steps(0)
+    assert steps == ([e % count for e in expected] if expected else method._grad_steps(0))
+    assert len({tuple(method._grad_steps(step)) for step in range(20)}) == (1 if expected else count)
+    seen: list[bool] = []
+    predict = flow.model.predict
+    flow.model.predict = lambda *given: (seen.append(torch.is_grad_enabled()), predict(*given))[1]  # type: ignore[method-assign]
+    try:
+        method.step(flow.batch())
+    finally:
+        flow.model.predict = predict  # type: ignore[method-assign]
+    assert [i for i, graph in enumerate(seen[::2]) if graph] == sorted(steps)
+    with pytest.raises(ConfigError, match=r"method\.grad_at: the chain runs \d+ steps"):
+        flow.method(grad_at=[count])
 
 
 def test_what_the_graph_holds_does_not_grow_with_the_chain(bench: Bench) -> None:
@@ -158,24 +213,24 @@ class TestFrames:
         assert flow.method(segments=0)._frames(1) == list(range(9))
         assert flow.method(segments=50)._frames(1) == list(range(9))
 
+    def weights(self, flow: Bench, frames: int, **settings: Any) -> Tensor:
+        method = flow.method(**settings)
+        method.context = replace(method.context, sampling=flow.sampling.changed(frames=frames))
+        return method._weights(range(frames))
+
     def test_weights_are_the_papers(self, flow: Bench) -> None:
         """METHODS: with 16 frames and four segments about .003, .143, .388 and .007 on average."""
-        flow.sampling, kept = flow.sampling.changed(frames=16), flow.sampling
-        try:
-            raw, scaled = (flow.method(attenuation=kind)._weights(range(16)) for kind in ("raw", "normalised"))
-            torch.testing.assert_close(raw, scaled)
-            expected = torch.tensor([0.003, 0.143, 0.388, 0.007])
-            torch.testing.assert_close(raw.view(4, 4).mean(1), expected, atol=6e-4, rtol=0)
-            flow.sampling = flow.sampling.changed(frames=64)
-            wide = flow.method()._weights(range(64)).view(4, 16).mean(1)
-            # on longer clips the middle weighs as much as before; a finer grid only shares it out evenly
-            assert abs(float(wide[1:3].sum() - expected[1:3].sum())) < 0.04
-            assert float(wide[[0, 3]].max()) < 0.01
-            raw = flow.method(attenuation="raw")._weights(range(64)).view(4, 16).mean(1)
-            assert float(raw[1:3].sum()) < 0.3 * float(expected[1:3].sum())
-            assert flow.method(attenuation="none")._weights(range(64)).unique().tolist() == [1.0]
-        finally:
-            flow.sampling = kept
+        raw, scaled = (self.weights(flow, 16, attenuation=kind) for kind in ("raw", "normalised"))
+        torch.testing.assert_close(raw, scaled)
+        expected = torch.tensor([0.003, 0.143, 0.388, 0.007])
+        torch.testing.assert_close(raw.view(4, 4).mean(1), expected, atol=6e-4, rtol=0)
+        wide = self.weights(flow, 64).view(4, 16).mean(1)
+        # on longer clips the middle weighs as much as before; a finer grid only shares it out evenly
+        assert abs(float(wide[1:3].sum() - expected[1:3].sum())) < 0.04
+        assert float(wide[[0, 3]].max()) < 0.01
+        raw = self.weights(flow, 64, attenuation="raw").view(4, 16).mean(1)
+        assert float(raw[1:3].sum()) < 0.3 * float(expected[1:3].sum())
+        assert self.weights(flow, 64, attenuation="none").unique().tolist() == [1.0]
 
 
 def test_a_reward_of_clips_sees_the_clip_and_one_of_frames_the_frames(flow: Bench) -> None:
@@ -238,7 +293,7 @@ def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[st
         method = bench.method(**settings)
         return train(
             Job(recipe, method, bench.policy, streams[0], streams[1], RunFolder(folder), processes, nothing, nothing)
-        )
+        ).history
     finally:
         bench.model.network.delete_adapters(["default"])
 
@@ -263,7 +318,7 @@ def test_as_in_the_paper(tmp_path: Path) -> None:
     bench.shape = bench.model.latent_shape(16, bench.sampling.height, bench.sampling.width)
     entered: list[float] = []
     watch = bench.model.network.register_forward_pre_hook(lambda _, inputs: entered.append(float(inputs[1][0])))
-    rows = run(bench, tmp_path / "run", 8, tau=0.6, guidance_gradient=True, attenuation="raw")
+    rows = run(bench, tmp_path / "run", 8, guidance_gradient=True, attenuation="raw")
     watch.remove()
     chain = list(dict.fromkeys(entered))
     assert chain == [551.0 - 50 * i for i in range(12)]

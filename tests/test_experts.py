@@ -23,13 +23,13 @@ from vpo_kit.commands import card, initial, loras
 from vpo_kit.commands import export as command
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
-from vpo_kit.methods.base import Context
 from vpo_kit.methods.instruct import Instruct
 from vpo_kit.methods.preference import noised
 from vpo_kit.models import memory
 from vpo_kit.models.base import VideoModel
-from vpo_kit.sampler import draw_noise, draw_times
-from vpo_kit.schedule import FlowSchedule
+from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.steps import context_of
+from vpo_kit.times import Times
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.export import probe
 from vpo_kit.training.lora import LoraPolicy
@@ -154,25 +154,32 @@ def test_a_mixed_batch_is_its_rows(model: VideoModel) -> None:
 def test_times_are_drawn_where_the_policy_is_trained(model: VideoModel) -> None:
     """All on the right side of the boundary, distributed as the unrestricted ones on that side are."""
     schedule, seeds = model.schedule, range(300)
-    every = draw_times(schedule, range(4000))
-    for experts, side in (("high_noise", every >= 0.875), ("low_noise", every < 0.875)):
-        policy = LoraPolicy(model, Lora(rank=1, experts=experts), seed=0)
-        t = draw_times(schedule, seeds, wanted=policy.trains)
-        assert policy.trains(schedule.network_time(t)).all()
+    every = model.time_sampler(None, model.settings, model.networks).draw(range(4000))
+    for name, side in ((HIGH, every >= 0.875), (LOW, every < 0.875)):
+        times = model.time_sampler(None, model.settings, [name])
+        t = times.draw(seeds)
+        assert model.belongs(schedule.network_time(t), name).all()
         expected = every[side]
         error = float(expected.std()) / len(t) ** 0.5 + float(expected.std()) / len(expected) ** 0.5
         assert abs(float(t.mean() - expected.mean())) < 4 * error
-        alone = torch.cat([draw_times(schedule, [seed], wanted=policy.trains) for seed in seeds])
-        assert torch.equal(alone, t)
+        assert torch.equal(torch.cat([times.draw([seed]) for seed in seeds]), t)
+        policy = LoraPolicy(model, Lora(rank=1, experts=model.experts[name]), seed=0)
         both = draw_noise(SHAPE, [1, 2])
-        pair = noised(policy, both[:1].expand(40, -1, -1, -1, -1), both[1:].expand(40, -1, -1, -1, -1),
-                      model.encode_prompts(PROMPTS[:1]).expand(40), range(40))  # fmt: skip
-        assert policy.trains(pair.time).all()
+        members = tuple(row.expand(40, -1, -1, -1, -1) for row in (both[:1], both[1:]))
+        pair = noised(policy, times, members, model.encode_prompts(PROMPTS[:1]).expand(40), range(40))
+        assert model.belongs(pair.time, name).all()
         clear(model)
-    policy = LoraPolicy(model, Lora(rank=1), seed=0)
-    assert torch.equal(draw_times(schedule, seeds, wanted=policy.trains), draw_times(schedule, seeds))
-    with pytest.raises(ModelError, match="no training time belongs to the expert"):
-        draw_times(FlowSchedule(), [1], wanted=lambda time: time > 1000)
+
+
+def test_each_expert_gets_its_share_of_the_draws(model: VideoModel) -> None:
+    shares = Times.model_validate({"name": "uniform", "experts": {"high_noise": 0.75, "low_noise": 0.25}})
+    t = model.time_sampler(shares, model.settings, model.networks).draw(range(2000))
+    high = model.belongs(model.schedule.network_time(t), HIGH)
+    assert float(high.float().mean()) == pytest.approx(0.75, abs=0.04)
+    with pytest.raises(ConfigError, match="experts: low_noise is not among the trained networks"):
+        model.time_sampler(shares, model.settings, [HIGH])
+    with pytest.raises(ConfigError, match="no training time is left"):
+        model.time_sampler(Times(name="uniform", high=0.5), model.settings, [HIGH])
 
 
 @pytest.mark.parametrize("experts", [None, "high_noise"])
@@ -205,7 +212,7 @@ def test_every_trained_expert_needs_a_step_with_gradient(model: VideoModel) -> N
     def build(experts: Any, **settings: Any) -> Instruct:
         policy = LoraPolicy(model, Lora(rank=1, experts=experts), seed=0)
         try:
-            context = Context(policy, None, sampling, model.encode_prompts([""]), 4, 0)
+            context = context_of(policy, sampling=sampling, batch_size=2)
             return Instruct(Instruct.Config(**settings), context)
         finally:
             clear(model)

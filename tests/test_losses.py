@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vpo_kit import losses
+from vpo_kit.links import LINKS
 from vpo_kit.losses import PairErrors, PreferenceConfig, preference_loss, weighted_mean
 
 CONFIG = PreferenceConfig(beta=10.0)
@@ -40,7 +41,7 @@ def test_worked_by_hand() -> None:
     assert weighted_mean(dense.value, dense.weight).item() == pytest.approx(math.log1p(math.exp(-1.5)), abs=1e-6)
 
 
-@pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
+@pytest.mark.parametrize("granularity", ["clip", "frame", "mean"])
 def test_policy_equal_to_reference_is_ln_2(granularity: str) -> None:
     e = errors()
     same = PairErrors(e.first, e.second, e.first, e.second)
@@ -48,7 +49,7 @@ def test_policy_equal_to_reference_is_ln_2(granularity: str) -> None:
     assert reduced(same, labels, granularity=granularity).item() == pytest.approx(math.log(2), abs=1e-12)
 
 
-@pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
+@pytest.mark.parametrize("granularity", ["clip", "frame", "mean"])
 @pytest.mark.parametrize(
     "config",
     [
@@ -66,7 +67,7 @@ def test_swapping_videos_and_labels_changes_nothing(granularity: str, config: Pr
     assert one.item() == pytest.approx(other.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("granularity", ["clip", "frame", "sum"])
+@pytest.mark.parametrize("granularity", ["clip", "frame", "mean"])
 def test_all_ties_give_zero_loss_and_gradient(granularity: str) -> None:
     e = errors()
     first = e.first.clone().requires_grad_()
@@ -86,11 +87,15 @@ def test_dense_with_one_label_and_equal_frame_errors_is_whole_clip() -> None:
     assert dense.item() == pytest.approx(reduced(wide, labels).item(), abs=1e-12)
 
 
-def test_sum_with_one_label_is_whole_clip_up_to_beta() -> None:
+def test_one_sigmoid_round_the_mean_is_whole_clip_where_all_frames_agree() -> None:
+    """At the same beta: the logit must not grow with the number of frames."""
     e, labels = errors(), torch.tensor([1.0, -1.0, 1.0, -1.0])
-    scaled = CONFIG.model_copy(update={"beta": CONFIG.beta / 5})
-    summed = reduced(e, labels[:, None].expand(4, 5), scaled, "sum")
-    assert summed.item() == pytest.approx(reduced(e, labels).item(), abs=1e-12)
+    mean = reduced(e, labels[:, None].expand(4, 5), CONFIG, "mean")
+    assert mean.item() == pytest.approx(reduced(e, labels).item(), abs=1e-12)
+    # frames without a label change nothing
+    wide = PairErrors(*(torch.cat([x, x + 7], 1) for x in (e.first, e.second, e.first_ref, e.second_ref)))
+    half = torch.cat([labels[:, None].expand(4, 5), torch.zeros(4, 5)], 1)
+    assert reduced(wide, half, CONFIG, "mean").item() == pytest.approx(mean.item(), abs=1e-12)
 
 
 def test_epsilon_loss_with_its_weight_is_the_flow_loss_with_squared_beta() -> None:
@@ -101,7 +106,7 @@ def test_epsilon_loss_with_its_weight_is_the_flow_loss_with_squared_beta() -> No
     in_eps = PairErrors(*(x * ((1 - t) ** 2)[:, None] for x in (e.first, e.second, e.first_ref, e.second_ref)))
     labels = torch.ones(4)
     squared = CONFIG.model_copy(update={"beta_schedule": "squared"})
-    flow = preference_loss(e, labels, squared, t=t).value
+    flow = preference_loss(e, labels, squared, level=t).value
     epsilon = preference_loss(in_eps, labels, CONFIG).value
     torch.testing.assert_close(flow, epsilon)
 
@@ -115,12 +120,46 @@ def test_margin_cap_stops_the_gradient() -> None:
     assert float(first.grad.abs().max()) == 0
 
 
-def test_links_prefer_a_larger_margin() -> None:
+@pytest.mark.parametrize("link", list(LINKS))
+def test_links_prefer_a_larger_margin(link: str) -> None:
     e = errors()
     better = replace(e, first=e.first - 0.01)
-    for link in ("sigmoid", "ipo", "hinge"):
-        config = PreferenceConfig(beta=1.0, link=link)  # type: ignore[arg-type]
-        assert reduced(better, torch.ones(4), config) < reduced(e, torch.ones(4), config)
+    config = PreferenceConfig(beta=1.0, link=link)
+    assert reduced(better, torch.ones(4), config) < reduced(e, torch.ones(4), config)
+
+
+@pytest.mark.parametrize("link", list(LINKS))
+def test_a_links_slope_is_how_fast_its_loss_falls(link: str) -> None:
+    config = PreferenceConfig(link=link)
+    z, h = torch.linspace(-3, 3, 13, dtype=torch.float64) + 0.01, 1e-6  # off the corner of the hinge
+    value = LINKS[link].value
+    torch.testing.assert_close(LINKS[link].slope(z, config), (value(z - h, config) - value(z + h, config)) / (2 * h))
+
+
+def test_where_links_start() -> None:
+    """What health checks and the log compare with: policy and reference are the same."""
+    starts = {name: PreferenceConfig(link=name).start for name in ("sigmoid", "ipo", "hinge")}
+    assert starts["sigmoid"] == pytest.approx((math.log(2), 0.5))
+    assert starts["ipo"] == pytest.approx((0.25, 1.0))
+    assert starts["hinge"] == pytest.approx((1.0, 1.0))
+    assert PreferenceConfig(sft_weight=0.1).start is None
+
+
+def test_what_is_logged_as_left_of_the_gradient_is_the_links_own() -> None:
+    """A hinge at logit 2 gives no gradient, and neither does a capped logit: both used to be logged as .119."""
+    e = PairErrors(*(torch.full((1, 1), x) for x in (0.1, 0.5, 0.3, 0.3)))  # logit .5 * 10 * .4 = 2
+    for changes, expected in (({}, 1 / (1 + math.exp(2))), ({"link": "hinge"}, 0.0), ({"margin_cap": 1.5}, 0.0)):
+        found = preference_loss(e, torch.ones(1), PreferenceConfig(beta=10.0, **changes))  # type: ignore[arg-type]
+        assert found.logit.item() == pytest.approx(2.0)
+        assert found.slope.item() == pytest.approx(expected)
+
+
+def test_an_option_that_the_link_does_not_read_is_refused() -> None:
+    for link in ("hinge", "ipo"):
+        with pytest.raises(ValueError, match=f"link {link} does not use label_smoothing"):
+            PreferenceConfig(link=link, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"unknown link 'sigmoyd' \(did you mean 'sigmoid'"):
+        PreferenceConfig(link="sigmoyd")
 
 
 def test_label_smoothing_is_the_expected_loss_under_flips() -> None:

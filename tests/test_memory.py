@@ -47,7 +47,7 @@ def moved(policy: LoraPolicy) -> LoraPolicy:
 def inputs(model: VideoModel, name: str) -> tuple[Tensor, Tensor]:
     family = FAMILIES[name]
     shape = model.latent_shape(family.frames, family.size, family.size)
-    times = model.schedule.sample_t(2, torch.Generator().manual_seed(1))
+    times = model.time_sampler(None, model.settings, model.networks).draw([1, 2])
     return draw_noise(shape, [1, 2]), model.schedule.network_time(times)
 
 

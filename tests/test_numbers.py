@@ -18,13 +18,13 @@ from tests.test_training import PROMPTS, Brightness, nothing
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import DataError, HealthError, VpoError
-from vpo_kit.methods.base import Context
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.testing.steps import context_of
 from vpo_kit.training import checkpoints
 from vpo_kit.training.data import Prompts
 from vpo_kit.training.folder import RunFolder
@@ -78,10 +78,10 @@ def run(
         kind = METHODS.load(method)
         encode, processes = PromptCache(model), Processes()
         mixture = Mixture([(reward, 1.0) for reward in rewards])
-        context = Context(policy, mixture, model.settings, encode([""]), 8, 0)
+        context = context_of(policy, mixture, batch_size=2)
         stream = Stream(Prompts(prompts), range(len(prompts)), 2, 0, encode, processes)
         chosen = kind(kind.Config(**settings), context)
-        return train(Job(recipe, chosen, policy, stream, None, RunFolder(folder), processes, nothing, nothing))
+        return train(Job(recipe, chosen, policy, stream, None, RunFolder(folder), processes, nothing, nothing)).history
     finally:
         adapters = [*(["reference"] if policy.reference_state() else []), "default"]
         model.network.delete_adapters(adapters)

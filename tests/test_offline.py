@@ -16,15 +16,18 @@ from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.losses import PairErrors
-from vpo_kit.methods.base import Context, StepOutput
-from vpo_kit.methods.preference import noised, reference_errors, step_output
+from vpo_kit.methods.base import StepOutput
+from vpo_kit.methods.preference import PairConfig, noised, see_reference, step_output
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
-from vpo_kit.sampler import draw_noise
+from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.testing.steps import context_of, gradients
+from vpo_kit.times import Strata
 from vpo_kit.training.data import Pairs, Prompts, usable
+from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stream import Stream, split
 
@@ -34,6 +37,14 @@ SHAPE = (8, 3, 4, 4)
 @pytest.fixture(scope="module")
 def model(tiny_wan: Path) -> VideoModel:
     return models.load(str(tiny_wan))
+
+
+@pytest.fixture(scope="module")
+def exact(tiny_wan: Path) -> VideoModel:
+    """The same in double precision."""
+    found = models.load(str(tiny_wan))
+    found.network.to(torch.float64)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -72,51 +83,99 @@ class Member:
         self.model.network.delete_adapters(["default"])
 
     def gradients(self, output: StepOutput) -> list[Tensor]:
-        for parameter in self.policy.parameters:
-            parameter.grad = None
-        for part in [output.loss] if output.parts is None else output.parts:
-            part.backward()
-        return [p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in self.policy.parameters]
+        return gradients(output, self.policy.parameters)
 
-    def step(self, path: Path, method: str, count: int = 8, **settings: Any) -> StepOutput:
+    def step(
+        self, path: Path, method: str, count: int = 8, micro_batch_size: int | None = None, **settings: Any
+    ) -> StepOutput:
         kind = METHODS.load(method)
-        config = kind.Config(**{"beta": 200.0, **settings})
+        config = kind.Config(**settings)
         found = store.read(path)
         source = Pairs(path, found.pairs, self.model.frame_map(9))
         encode, processes = PromptCache(self.model), Processes()
-        context = Context(self.policy, None, self.model.settings, encode([""]), 8, 0, processes, scores=source.scores)
+        context = context_of(self.policy, batch_size=count, scores=source.scores, micro_batch_size=micro_batch_size)
         stream = Stream(source, range(len(found.pairs)), count, 0, encode, processes)
         return kind(config, context).step(stream.batch(0, 0))  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("size", [1, 3, 8])
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("dense", {}), ("dense", {"per": "sum"}), ("dense", {"num_draws": 2, "sft_weight": 0.5}),
+        ("dense", {}), ("dense", {"per": "mean"}), ("dense", {"num_draws": 2, "sft_weight": 0.5}),
         ("structural", {"link": "ipo"}), ("dpo", {"weight_alpha": 0.5, "loser_weight": 0.5}),
+        ("dense", {"anchor": 3.0}), ("structural", {"times": "uniform"}), ("sft", {"caption_dropout": 0.5}),
     ],
 )  # fmt: skip
-def test_low_memory_gives_the_same_gradient(
-    model: VideoModel, pairs: Path, method: str, settings: dict[str, Any]
+def test_micro_batches_give_the_same_gradient(
+    exact: VideoModel, pairs: Path, method: str, settings: dict[str, Any], size: int
 ) -> None:
-    member = Member(model)
+    """In double precision to the last digits: in single, rounding of the network's outputs is amplified by beta."""
+    member = Member(exact)
+    with torch.no_grad():
+        for parameter in member.policy.parameters:
+            parameter.data = parameter.data.double()
+    settings = settings if method == "sft" else {"beta": 200.0, **settings}
     try:
-        plain, low = (member.step(pairs, method, low_memory=flag, **settings) for flag in (False, True))
-        torch.testing.assert_close(low.loss, plain.loss.detach())
-        one, other = member.gradients(plain), member.gradients(low)
-        size = torch.cat([g.flatten() for g in one]).norm()
+        plain, parts = (member.step(pairs, method, micro_batch_size=n, **settings) for n in (None, size))
+        assert parts.by_label == pytest.approx(plain.by_label, rel=1e-4)
+        assert parts.report == pytest.approx(plain.report, rel=1e-4)
+        one, other = member.gradients(plain), member.gradients(parts)
+        norm = torch.cat([g.flatten() for g in one]).norm()
         apart = torch.cat([(a - b).flatten() for a, b in zip(one, other, strict=True)]).norm()
-        assert size > 1e-3
-        assert apart < 1e-6 * size
+        assert norm > 1e-3
+        assert apart < 1e-12 * norm
     finally:
         member.close()
 
 
-def test_low_memory_halves_what_the_graph_holds() -> None:
-    """Bytes saved for backward at their peak, one pair at a time, on the embedded model."""
+@pytest.mark.parametrize("size", [1, 3])
+def test_micro_batches_in_single_precision(model: VideoModel, pairs: Path, size: int) -> None:
+    member = Member(model)
+    try:
+        plain, parts = (member.step(pairs, "dense", micro_batch_size=n, beta=20.0) for n in (None, size))
+        one, other = (torch.cat([g.flatten() for g in member.gradients(output)]) for output in (plain, parts))
+        assert (one - other).norm() < 1e-5 * one.norm()
+    finally:
+        member.close()
+
+
+def test_the_loss_of_micro_batches_is_the_whole_ones(model: VideoModel, pairs: Path) -> None:
+    member = Member(model)
+    try:
+        for method in ("dense", "sft"):
+            plain, parts = (member.step(pairs, method, micro_batch_size=n) for n in (None, 3))
+            torch.testing.assert_close(backward(parts), backward(plain))
+    finally:
+        member.close()
+
+
+def test_the_anchor_pulls_back_to_the_reference(model: VideoModel, pairs: Path) -> None:
+    """Its gradient is that of the mean squared distance of both outputs, whatever the labels say."""
+    member = Member(model)
+    try:
+        without, with_anchor = (member.step(pairs, "dense", anchor=weight) for weight in (0.0, 2.0))
+        one, other = member.gradients(without), member.gradients(with_anchor)
+        distance = with_anchor.report["anchor"]
+        assert isinstance(distance, float)
+        assert distance > 0
+        assert float(backward(member.step(pairs, "dense", anchor=2.0)) - backward(member.step(pairs, "dense"))) == (
+            pytest.approx(2 * distance, rel=1e-3)
+        )
+        slope = sum(
+            float(((b - a) * p.detach()).sum()) for a, b, p in zip(one, other, member.policy.parameters, strict=True)
+        )
+        assert slope > 0  # towards smaller factors, which is towards the reference
+    finally:
+        member.close()
+
+
+def test_a_micro_batch_of_one_halves_what_the_graph_of_a_pair_holds() -> None:
+    """Bytes saved for backward at their peak, on the embedded model."""
     model = models.load("sprites")
     member = Member(model)
-    held = {False: 0, True: 0}
+    held: dict[int | None, int] = {None: 0, 1: 0}
+    times = model.time_sampler(None, model.settings, model.networks)
     weights = {p.untyped_storage().data_ptr() for p in model.network.parameters()}
     try:
         first, second = draw_noise(model.latent_shape(17, 64, 64), [1, 2])[:, None]
@@ -125,7 +184,7 @@ def test_low_memory_halves_what_the_graph_holds() -> None:
         def size(tensor: Tensor) -> int:
             return 0 if tensor.untyped_storage().data_ptr() in weights else tensor.nbytes
 
-        for flag in held:
+        for size_limit in held:
             live = peak = 0
 
             def pack(tensor: Tensor) -> Tensor:
@@ -139,18 +198,18 @@ def test_low_memory_halves_what_the_graph_holds() -> None:
                 live -= size(tensor)
                 return tensor
 
-            pairs = noised(member.policy, first, second, prompts, [5])
-            reference = reference_errors(member.policy, pairs)
+            context = context_of(member.policy, micro_batch_size=size_limit)
+            pairs = noised(member.policy, times, (first, second), prompts, [5])
+            reference = see_reference(member.policy, pairs, size_limit)
             with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
                 output = step_output(
-                    member.policy, pairs, reference, lambda e: ((e.first - e.second).mean(), {}), Processes(),
-                    low_memory=flag,
-                )  # fmt: skip
+                    context, PairConfig(), pairs, reference, lambda e: ((e.first - e.second).mean(), {}), (1, 1)
+                )
                 member.gradients(output)
-            held[flag] = peak
+            held[size_limit] = peak
     finally:
         member.close()
-    assert held[True] < 0.55 * held[False]
+    assert held[1] < 0.55 * held[None]
 
 
 def test_a_batch_of_ties_gives_nothing(model: VideoModel, pairs: Path, tmp_path: Path) -> None:
@@ -160,8 +219,9 @@ def test_a_batch_of_ties_gives_nothing(model: VideoModel, pairs: Path, tmp_path:
     member = Member(model)
     try:
         for method in ("dense", "structural", "dpo"):
-            for low in (False, True):
-                output = member.step(tmp_path, method, low_memory=low)
+            for size in (None, 1):
+                output = member.step(tmp_path, method, micro_batch_size=size)
+                assert output.loss is not None
                 assert float(output.loss.detach()) == 0
                 assert all(float(g.abs().max()) == 0 for g in member.gradients(output))
     finally:
@@ -183,12 +243,13 @@ def test_kept_reference_errors_change_nothing(model: VideoModel, pairs: Path, tm
         source = Pairs(pairs, kept, model.frame_map(9))
         key, value = next(iter(method.items()))
         index, number = map(int, key.split("."))
-        from vpo_kit.sampler import derive_seed
-
         tensors = source.tensors([index])
         encoded = model.encode_prompts([source.prompts[index]])
-        again = noised(policy, tensors["first"], tensors["second"], encoded, [derive_seed(0, "fixed", index, number)])
-        torch.testing.assert_close(torch.cat(reference_errors(policy, again)), value)
+        times = model.time_sampler(None, model.settings, model.networks)
+        strata = Strata([number], 1, derive_seed(0, "fixed", "strata"))
+        seeds = [derive_seed(0, "fixed", index, number)]
+        again = noised(policy, times, (tensors["first"], tensors["second"]), encoded, seeds, strata)
+        torch.testing.assert_close(see_reference(policy, again, None).errors, value)
     finally:
         model.network.delete_adapters(["default"])
 
@@ -288,13 +349,14 @@ def test_errors_are_those_of_both_networks(model: VideoModel) -> None:
     first, second = draw_noise(SHAPE, [1, 2])[:, None]
     policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
     try:
-        pairs = noised(policy, first, second, model.encode_prompts(["a red circle"]), [5])
-        reference = reference_errors(policy, pairs)
+        times = model.time_sampler(None, model.settings, model.networks)
+        conditions = model.encode_prompts(["a red circle"])
+        pairs = noised(policy, times, (first, second), conditions, [5])
+        reference = see_reference(policy, pairs, None)
         seen: list[PairErrors] = []
-        step_output(
-            policy, pairs, reference, lambda e: (seen.append(e), (e.first.sum(), {}))[1], Processes(), low_memory=False
-        )
-        torch.testing.assert_close(seen[0].first.detach(), reference[0])
-        assert float(reference[0].min()) > 0
+        context = context_of(policy)
+        step_output(context, PairConfig(), pairs, reference, lambda e: (seen.append(e), (e.first.sum(), {}))[1], (1, 1))
+        torch.testing.assert_close(seen[0].first.detach(), reference.by_member[0])
+        assert float(reference.errors.min()) > 0
     finally:
         model.network.delete_adapters(["default"])

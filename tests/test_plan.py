@@ -21,7 +21,7 @@ from vpo_kit.cli import main
 from vpo_kit.commands import plan as command
 from vpo_kit.config import read_assignments, validate
 from vpo_kit.errors import ConfigError, ModelError
-from vpo_kit.methods.base import Batch, Context
+from vpo_kit.methods.base import Batch
 from vpo_kit.models import memory
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.planning.advice import HEADROOM, advise
@@ -33,6 +33,7 @@ from vpo_kit.planning.tracker import Op, Tracker
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import RewardOutput, Segments
 from vpo_kit.rewards.vqa import VQA
+from vpo_kit.testing.steps import context_of
 from vpo_kit.training.lora import LoraPolicy
 
 QUIET = ["evaluation.num_prompts=0", "evaluation.judges=[]"]
@@ -54,7 +55,8 @@ def measured(planned: Subject) -> int:
         policy.refresh_reference(0.0)
     reward = rewards.load(planned.reward, model.device) if planned.reward else None
     encode = PromptCache(model)
-    context = Context(policy, reward, settings, encode([""]), run.sampling.batch_size, 0)
+    sizes = {"batch_size": run.batch_size, "micro_batch_size": run.micro_batch_size}
+    context = context_of(policy, reward, sampling=settings, sampling_batch_size=run.sampling.batch_size, **sizes)
     method = planned.method(planned.method_config, context)
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     size, prompts = run.batch_size, [f"{STAND_IN} {i}" for i in range(run.batch_size)]

@@ -134,7 +134,7 @@ def test_a_quantised_base(name: str, tmp_path: Path) -> None:
     assert len(kept) < 0.2 * len(linear)
     family = FAMILIES[name]
     x = draw_noise(model.latent_shape(family.frames, family.size, family.size), [1, 2])
-    t = model.schedule.network_time(model.schedule.sample_t(2, torch.Generator().manual_seed(1)))
+    t = model.schedule.network_time(model.time_sampler(None, model.settings, model.networks).draw([1, 2]))
     conditions = model.encode_prompts(PROMPTS)
     assert torch.equal(conditions.tensors["embeds"], exact.encode_prompts(PROMPTS).tensors["embeds"])
     with torch.no_grad():

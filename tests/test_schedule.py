@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
 from vpo_kit.errors import ModelError
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
@@ -37,12 +43,15 @@ def test_flow() -> None:
     torch.testing.assert_close(schedule.network_time(t), torch.tensor([0.0, 300.0, 1000.0]))
 
 
-def test_times_are_in_range_and_repeat() -> None:
+def test_a_place_on_the_axis_and_back() -> None:
+    places = torch.linspace(0, 1, 51, dtype=torch.float64)
     for schedule in (FlowSchedule(), DDPMSchedule(torch.linspace(0.99, 0.01, 50))):
-        drawn = [schedule.sample_t(200, torch.Generator().manual_seed(3)) for _ in range(2)]
-        assert torch.equal(*drawn)
-        assert drawn[0].min() >= 0
-        assert drawn[0].max() <= (1 if isinstance(schedule, FlowSchedule) else 49)
+        t = schedule.at(places)
+        torch.testing.assert_close(schedule.place(t), places, atol=0.021, rtol=0)
+        levels = schedule.noise_level(t)
+        assert (levels.diff() >= 0).all()
+        assert levels.min() >= 0
+        assert levels.max() <= 1
 
 
 def test_wan_scheduler_is_a_flow() -> None:
@@ -53,3 +62,11 @@ def test_wan_scheduler_is_a_flow() -> None:
 def test_unknown_prediction_type() -> None:
     with pytest.raises(ModelError, match="'sample'"):
         from_scheduler(DDIMScheduler(prediction_type="sample"))
+
+
+def test_a_chain_that_visits_times_twice_is_refused() -> None:
+    """Heun takes each step in two: a chain entered halfway would start in the middle of one and end far off."""
+    with pytest.raises(ModelError, match=r"FlowMatchHeunDiscreteScheduler does not work here.*FlowMatchEuler"):
+        from_scheduler(FlowMatchHeunDiscreteScheduler())
+    with pytest.raises(ModelError, match=r"PNDMScheduler does not work here.*DDIM"):
+        from_scheduler(PNDMScheduler())

@@ -12,7 +12,7 @@ from torch import nn
 
 from vpo_kit import models
 from vpo_kit.config import Lora
-from vpo_kit.models.loading import EMBEDDED
+from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.sprites import measure, train, world
 from vpo_kit.prompts import read_prompts
 from vpo_kit.sampler import Guidance, chain_levels, draw_noise, sample

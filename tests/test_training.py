@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import CheckpointError, HealthError
-from vpo_kit.methods.base import Batch, Context, StepOutput
+from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
-from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
+from vpo_kit.testing.steps import context_of
 from vpo_kit.training import checkpoints, health
 from vpo_kit.training.budget import Budget
 from vpo_kit.training.data import Prompts
@@ -80,11 +81,11 @@ def run_once(
     try:
         encode = PromptCache(model)
         chosen = OnlineConfig(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
-        context = Context(policy, Mixture([(Brightness(), 1.0)]), model.settings, encode([""]), 8, 0)
+        context = context_of(policy, Brightness(), batch_size=2)
         method = kind(chosen, context)
         processes = Processes()
         stream = Stream(Prompts(PROMPTS), range(2), 2, 0, encode, processes)
-        return train(Job(run, method, policy, stream, None, RunFolder(folder), processes, nothing, nothing))
+        return train(Job(run, method, policy, stream, None, RunFolder(folder), processes, nothing, nothing)).history
     finally:
         model.network.delete_adapters([*(["reference"] if policy.reference_state() else []), "default"])
 
@@ -216,6 +217,7 @@ class Exploding(Online):
         output = super().step(batch)
         if batch.step < 2:
             return output
+        assert output.loss is not None
         return StepOutput(torch.sqrt(output.loss - output.loss.detach()) + 0.5, output.report)
 
 
@@ -231,28 +233,71 @@ def test_a_gradient_that_is_not_finite_changes_nothing(model: VideoModel, tmp_pa
 
 def row(**values: float) -> dict[str, float]:
     healthy = {
-        "loss": 0.6, "implicit_accuracy": 0.7, "winner_error_change": 0.0, "loser_error_change": 0.01,
+        "loss": 0.6, "implicit_accuracy": 0.7, "labels": 16, "winner_error_change": 0.0, "loser_error_change": 0.01,
         "gradient_factor": 0.3, "motion": 0.02,
     }  # fmt: skip
     return {**healthy, **values}
+
+
+FACTS = health.Facts(start=(math.log(2), 0.5), fixed_labels=True)
+BLIND = {"implicit_accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
     ("name", "history"),
     [
         ("not_finite", [row(loss=math.nan)]),
-        ("no_learning", [row(loss=math.log(2))] * 40),
-        ("winner_error", [row(winner_error_change=0.4, loser_error_change=0.5)] * 20),
+        ("no_learning", [row(loss=math.log(2), **BLIND)] * 40),
+        ("no_learning", [row(loss=0.75, labels=200, **BLIND)] * 40),
+        ("winner_error", [row(winner_error_change=0.12)] * 20),  # also where the loser's does not rise
         ("margin_runaway", [row(gradient_factor=0.001)] * 20),
         ("motion_collapse", [row()] * 10 + [row(motion=0.005)] * 10),
     ],
 )
 def test_health_checks(name: str, history: list[dict[str, float]]) -> None:
     with pytest.raises(HealthError) as caught:
-        health.check(history, config.Health())
+        health.check(history, FACTS, [])
     assert caught.value.check == name
-    health.check(history, config.Health(disable=[name]))
-    health.check([row()] * 50, config.Health())
+    health.check(history, FACTS, [name])
+    assert health.check([row()] * 50, FACTS, []) == {}
+
+
+class TestHealthLooksAtEvidence:
+    def quiet(self, history: list[dict[str, float]], facts: health.Facts) -> bool:
+        """Whether nothing stops the run at any step."""
+        for count in range(1, len(history) + 1):
+            health.check(history[:count], facts, [])
+        return True
+
+    def test_a_warm_up_is_not_held_against_a_run(self) -> None:
+        """DenseDPO's published settings: 250 steps of warm-up to a rate of 1e-5, the loss at ln 2, the order right."""
+        facts = health.Facts(warmup_steps=250, start=(math.log(2), 0.5), fixed_labels=True)
+        assert self.quiet([row(loss=math.log(2) + 1e-4, **BLIND)] * 270, facts)
+
+    def test_a_loss_at_its_start_beside_an_order_that_is_learned(self) -> None:
+        assert self.quiet([row(loss=math.log(2) - 2e-4, implicit_accuracy=0.57, labels=100)] * 60, FACTS)
+
+    def test_few_labels_prove_nothing(self) -> None:
+        assert self.quiet([row(loss=0.75, labels=4, **BLIND)] * 60, FACTS)
+
+    def test_fresh_pairs_come_from_the_policy_itself(self) -> None:
+        """Online accuracy stays near chance and the loss near ln 2 while the reward rises."""
+        online = health.Facts(start=(math.log(2), 0.5), fixed_labels=False)
+        assert self.quiet([row(loss=0.7, labels=200, **BLIND)] * 60, online)
+
+    @pytest.mark.parametrize("start", [(1.0, 1.0), (0.25, 1.0)])
+    def test_every_link_has_its_own_start(self, start: tuple[float, float]) -> None:
+        """Hinge starts at 1 and ipo at .25: neither ever shows ln 2."""
+        with pytest.raises(HealthError, match="no_learning"):
+            health.check([row(loss=start[0], gradient_factor=1.0, **BLIND)] * 40, health.Facts(start=start), [])
+        with pytest.raises(HealthError, match="the margin has run away"):
+            health.check([row(gradient_factor=0.01)] * 20, health.Facts(start=start), [])
+
+    def test_a_rise_of_the_winners_error_warns_before_it_stops(self) -> None:
+        found = health.check([row(winner_error_change=0.07 + 0.001 * (i % 2)) for i in range(20)], FACTS, [])
+        assert "the errors of winners and losers have changed by +7% and +1%" in found["winner_error"]
+        noisy = [row(winner_error_change=0.07 + 0.3 * (-1) ** i) for i in range(20)]
+        assert health.check(noisy, FACTS, []) == {}
 
 
 def command(tiny_wan: Path, output: Path, *more: str) -> list[str]:

@@ -7,23 +7,32 @@ checks them once the registry has loaded it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import METHODS, nearest
 
 T = TypeVar("T", bound=BaseModel)
+Share = Annotated[float, Field(ge=0, lt=1)]
+FORMAT: Literal[2] = 2
+"""Of recipes, runs, pair sets and boards: `vpo_kit.formats` says what changed."""
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+EXPERTS = ("high_noise", "low_noise")
+"""What the networks of a model with two are called; the files of their LoRAs have it in their names."""
+Expert = Literal["high_noise", "low_noise"]
 
 
 class Sampling(Section):
@@ -33,17 +42,30 @@ class Sampling(Section):
     height: int | None = Field(None, ge=8)
     width: int | None = Field(None, ge=8)
     steps: int | None = Field(None, ge=1, description="denoising steps")
-    guidance: float | None = Field(None, ge=1, description="classifier-free guidance scale, 1 is off")
+    guidance: float | dict[Expert, float] | None = Field(
+        None, description="classifier-free guidance scale, 1 is off; of a model with two experts also one for each"
+    )
+    negative_prompt: str | None = Field(None, description="what guidance leads away from")
+    shift: float | None = Field(None, gt=0, description="of the chain towards noise (Wan: 3 at 480p, 5 at 720p)")
+    fps: float | None = Field(None, gt=0, description="frames a second of what is made and of the clips that are read")
+    embedded_guidance: float | None = Field(
+        None, ge=0, description="the scale that a training pass sees where the network takes it as an input; default: 1"
+    )
     batch_size: int = Field(24, ge=1, description="videos sampled at once")
 
-
-EXPERTS = ("high_noise", "low_noise")
-"""What the networks of a model with two are called; the files of their LoRAs have it in their names."""
+    @field_validator("guidance")
+    @classmethod
+    def _scales(cls, value: float | dict[Expert, float] | None) -> float | dict[Expert, float] | None:
+        if isinstance(value, dict) and set(value) != set(EXPERTS):
+            raise ValueError(f"guidance by expert needs both, {' and '.join(EXPERTS)}")
+        if not all(scale >= 1 for scale in (value.values() if isinstance(value, dict) else [value or 1.0])):
+            raise ValueError("input should be greater than or equal to 1")
+        return value
 
 
 class Lora(Section):
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(16.0, gt=0)
+    rank: int = Field(64, ge=1)
+    alpha: float | None = Field(None, gt=0, description="the LoRA is applied at alpha / rank; default: the rank")
     targets: list[str] | None = Field(None, description="linear layers by name; default: the model family's")
     experts: Literal["both", "high_noise", "low_noise"] | None = Field(
         None, description="of a model with two (Wan 2.2 A14B): which are trained; default: both"
@@ -52,17 +74,34 @@ class Lora(Section):
         None, description="run, LoRA folder or file to start from, which is then the reference; sets rank and alpha"
     )
 
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied by."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
 
 class Optimiser(Section):
-    """AdamW with a linear warm-up, then a constant rate."""
+    """AdamW with a linear warm-up, then a constant rate or one that falls to zero at the run's end."""
 
     name: Literal["adamw", "adamw_8bit"] = Field(
         "adamw", description="adamw_8bit keeps its two averages in eight bits; needs the extra quantised"
     )
-    lr: float = Field(1.5e-3, gt=0, description="for the embedded model, found by experiment; recipes set their own")
+    lr: PositiveFloat | dict[Expert, PositiveFloat] = Field(
+        1e-5, description="highest rate; of a model with two experts also one for each"
+    )
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW's")
+    eps: float = Field(1e-8, gt=0, description="AdamW's")
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(5, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the rate falls to zero over the last decay_share of the run"
+    )
+    decay_share: float = Field(0.6, gt=0, le=1, description="share of the run over which the rate falls")
     max_grad_norm: float = Field(1.0, gt=0)
+    ema: float = Field(
+        0.0, ge=0, lt=1,
+        description="decay of an average of the LoRA's factors, kept in place of the last ones; 0 is off",
+    )  # fmt: skip
 
 
 class Evaluation(Section):
@@ -74,6 +113,18 @@ class Evaluation(Section):
     seed: int | None = Field(None, ge=0, description="of the videos' noise; default: the run's seed")
     judges: list[str] = Field(["vqa", "gold"], description="rewards that look on, beside the one that is trained on")
     temporal: bool = Field(False, description="also flicker, warp error, smoothness and the rest of vpo eval's forms")
+
+
+class Selection(Section):
+    """How much of the trained LoRA is kept: the best of a few strengths on prompts neither trained on nor reported."""
+
+    strengths: list[Annotated[float, Field(gt=0, le=4)]] = Field(
+        [], description="strengths that are measured after training, 1 is the LoRA as trained; empty is off"
+    )
+    reward: str | None = Field(None, description="what decides; default: the run's own reward")
+    prompts: Path | None = Field(None, description="text file; default: the model's own validation prompts")
+    num_prompts: int = Field(48, ge=1, description="at most so many of them, one video each for every strength")
+    max_motion_change: float = Field(0.05, gt=0, description="share by which motion may change")
 
 
 class Checkpoints(Section):
@@ -107,6 +158,7 @@ class EarlyStopping(Section):
 class Run(Section):
     """Everything that `vpo train` needs to know."""
 
+    format: Literal[2] = Field(FORMAT, description="of these settings; files of vpo 0.1.0 have none")
     method: dict[str, Any] = {"name": "online"}
     reward: dict[str, Any] = {"name": "vqa"}
     model: str = "sprites"
@@ -138,12 +190,16 @@ class Run(Section):
         None, gt=0, description="stop after so many seconds of training, the evaluation not counted"
     )
     batch_size: int = Field(8, ge=1, description="prompts, pairs or clips of one optimiser step, over all processes")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="videos that go through the network with a graph at once; default: all of a step"
+    )
     sampling: Sampling = Sampling()
     lora: Lora = Lora()
     optimiser: Optimiser = Optimiser()
     validation: Validation = Validation()
     early_stopping: EarlyStopping = EarlyStopping()
     evaluation: Evaluation = Evaluation()
+    selection: Selection = Selection()
     checkpoints: Checkpoints = Checkpoints()
     health: Health = Health()
 
@@ -239,17 +295,22 @@ def build(values: Mapping[str, Any]) -> Run:
     return run
 
 
+_KIND = re.compile(r"\[|^(float|int|str|constrained-.*|function-.*|literal.*)$")
+"""What pydantic adds to the place of an error to say which of several types it tried."""
+
+
 def validate(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """`kind` from `values`, with pydantic's first complaint as one line. Raises `ConfigError`."""
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"] if not _KIND.search(str(part)))
         if first["type"] == "extra_forbidden":
             known = _fields_at(kind, first["loc"][:-1])
             raise ConfigError(f"unknown setting {prefix}{where}{nearest(str(first['loc'][-1]), known)}") from error
-        raise ConfigError(f"{prefix}{where}: {first['msg'].lower()}, not {first['input']!r}") from error
+        message = first["msg"].lower().removeprefix("value error, ")
+        raise ConfigError(f"{prefix}{where}: {message}, not {first['input']!r}") from error
 
 
 def _fields_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

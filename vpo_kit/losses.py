@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-Granularity = Literal["clip", "frame", "sum"]
-Link = Literal["sigmoid", "ipo", "hinge"]
+from vpo_kit.links import LINKS
+from vpo_kit.registry import nearest
+
+Granularity = Literal["clip", "frame", "mean"]
 
 
 class PreferenceConfig(BaseModel):
@@ -28,14 +29,38 @@ class PreferenceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     beta: float = Field(500.0, gt=0, description="strength of the tie to the reference (mean reduction)")
-    link: Link = Field("sigmoid", description="sigmoid (DPO), ipo or hinge")
+    link: str = Field("sigmoid", description=f"from a pair's logit to its loss: {', '.join(LINKS)}")
     beta_schedule: Literal["constant", "squared"] = Field(
-        "constant", description="squared is beta (1 - t)^2, which invites reward hacking (VideoAlign, table 3)"
+        "constant",
+        description="squared is beta (1 - level)^2, level the share of noise: invites reward hacking (VideoAlign)",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="assumed share of wrong labels")
     loser_weight: float = Field(1.0, ge=0, le=1, description="weight of the loser's term; not in the papers")
     margin_cap: float | None = Field(None, gt=0, description="logits above it give no gradient; not in the papers")
     sft_weight: float = Field(0.0, ge=0, description="weight of the winner's own error, an anchor; not in the papers")
+
+    @field_validator("link")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in LINKS:
+            raise ValueError(f"unknown link {value!r}{nearest(value, LINKS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _read(self) -> PreferenceConfig:
+        """An option that the link does not look at would be believed to act."""
+        options = {name for link in LINKS.values() for name in link.reads} - set(LINKS[self.link].reads)
+        given = sorted(name for name in options if getattr(self, name) != type(self).model_fields[name].default)
+        if given:
+            raise ValueError(f"link {self.link} does not use {given[0]}: leave it out")
+        return self
+
+    @property
+    def start(self) -> tuple[float, float] | None:
+        """The loss and its slope where policy and reference are the same; None where the winner's own error is part of
+        it, which is not known beforehand.
+        """
+        return None if self.sft_weight else LINKS[self.link].start(self)
 
 
 @dataclass(frozen=True)
@@ -50,16 +75,24 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """`value` and `weight` ``[P]`` or ``[P, T]``, to be reduced by `weighted_mean`; `logit` of the same shape."""
+    """`value` and `weight` ``[P]`` or ``[P, T]``, to be reduced by `weighted_mean`; `logit` of the same shape, and
+    `slope`: how fast the loss falls there as the logit rises, 0 above a cap.
+    """
 
     value: Tensor
     weight: Tensor
     logit: Tensor
+    slope: Tensor
 
 
 def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
     """Squared error ``[B, C, T, h, w]`` to ``[B, T]``: mean over channels and space, in float32."""
     return (prediction.float() - target.float()).pow(2).mean((1, 3, 4))
+
+
+def output_distance(output: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared distance of two networks' outputs ``[B, C, T, h, w]``, ``[B]``: the anchor in output space."""
+    return frame_errors(output, reference).mean(1)
 
 
 def preference_loss(
@@ -68,15 +101,16 @@ def preference_loss(
     config: PreferenceConfig,
     *,
     granularity: Granularity = "clip",
-    t: Tensor | None = None,
+    level: Tensor | None = None,
     pair_weight: Tensor | None = None,
 ) -> PreferenceLoss:
     """The DPO family's loss for pairs.
 
     `labels` are +1 (the first is better), -1 or 0 (tie, no loss): ``[P]`` for granularity ``clip`` (errors are
     averaged over frames, then one sigmoid a pair), ``[P, T]`` for ``frame`` (one sigmoid a latent frame, DenseDPO's
-    appendix) and ``sum`` (one sigmoid round the labelled sum over frames, its eq. 7). `t` ``[P]`` is the flow time
-    that `beta_schedule` needs; `pair_weight` ``[P]`` multiplies the loss (VideoDPO).
+    appendix) and ``mean`` (one sigmoid round the mean over the labelled frames: its eq. 7, whose sum would make beta
+    depend on the number of frames). `level` ``[P]`` in [0, 1] is the share of noise that `beta_schedule` needs;
+    `pair_weight` ``[P]`` multiplies the loss (VideoDPO).
     """
     first, second = errors.first - errors.first_ref, errors.second - errors.second_ref
     own_first, own_second = errors.first, errors.second
@@ -88,33 +122,27 @@ def preference_loss(
     first_weight = torch.where(sign < 0, config.loser_weight, 1.0)
     second_weight = torch.where(sign > 0, config.loser_weight, 1.0)
     delta = sign * (first_weight * first - second_weight * second)
-    if granularity == "sum":
-        delta, anchor, sign = delta.sum(1), anchor.sum(1), (sign != 0).any(1).to(first.dtype)
+    if granularity == "mean":
+        labelled = (sign != 0).sum(1).clamp_min(1).to(first.dtype)
+        delta, anchor, sign = delta.sum(1) / labelled, anchor.sum(1) / labelled, (sign != 0).any(1).to(first.dtype)
     beta = torch.full_like(delta, config.beta)
     if config.beta_schedule == "squared":
-        if t is None:
-            raise ValueError("beta_schedule 'squared' needs the flow time t")
-        beta = beta * (1 - t.to(beta)).pow(2).view(-1, *[1] * (beta.ndim - 1))
+        if level is None:
+            raise ValueError("beta_schedule 'squared' needs the noise level of each pair")
+        beta = beta * (1 - level.to(beta)).pow(2).view(-1, *[1] * (beta.ndim - 1))
     logit = -0.5 * beta * delta
-    capped = logit if config.margin_cap is None else logit.clamp(max=config.margin_cap)
-    value = _link(capped, beta, config)
+    cap, link = config.margin_cap, LINKS[config.link]
+    capped = logit if cap is None else logit.clamp(max=cap)
+    value = link.value(capped, config)
+    slope = link.slope(capped, config)
+    if cap is not None:
+        slope = slope * (logit.detach() <= cap)
     if config.sft_weight:
         value = value + config.sft_weight * anchor
     weight = (sign != 0).to(value.dtype)
     if pair_weight is not None:
         weight = weight * pair_weight.to(weight).view(-1, *[1] * (weight.ndim - 1))
-    return PreferenceLoss(value, weight, logit)
-
-
-def _link(logit: Tensor, beta: Tensor, config: PreferenceConfig) -> Tensor:
-    smooth = config.label_smoothing
-    if config.link == "sigmoid":
-        return (1 - smooth) * F.softplus(-logit) + smooth * F.softplus(logit)
-    if config.link == "hinge":
-        return F.relu(1 - logit)
-    # IPO regresses the implicit reward difference (logit / beta) on 1 / (2 beta); scaled by beta^2 the
-    # target is 1/2 on the logit, so that the gradient's size compares with the other links
-    return (logit - 0.5).pow(2)
+    return PreferenceLoss(value, weight, logit, slope)
 
 
 def weighted_mean(value: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
@@ -126,11 +154,6 @@ def weighted_mean(value: Tensor, weight: Tensor, total: Tensor | None = None) ->
     count = (weight > 0).sum() if total is None else total
     kept = torch.where(weight > 0, value * weight, torch.zeros_like(value))
     return kept.sum() / count.clamp_min(1).to(value.dtype)
-
-
-def gradient_factor(logit: Tensor) -> Tensor:
-    """``sigma(-logit)``: how much of a pair's gradient is left; 0.5 at the start, 0 when the pair is learned."""
-    return torch.sigmoid(-logit)
 
 
 def pair_weights(scores_w: Tensor, scores_l: Tensor, history: Tensor, *, alpha: float, bins: int = 20) -> Tensor:

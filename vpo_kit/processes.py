@@ -79,14 +79,14 @@ class Processes:
         found: T = broadcast_object_list([value])[0]
         return found
 
-    def mean(self, reports: Mapping[str, float]) -> dict[str, float]:
-        """Each key's mean over the processes that have it."""
+    def mean(self, reports: Mapping[str, float], weight: float = 1.0) -> dict[str, float]:
+        """Each key's mean over the processes that have it, each with its own `weight`."""
         if self.count == 1:
             return dict(reports)
-        everyone = self.gather([dict(reports)])
-        keys = sorted({key for report in everyone for key in report})
-        values = {key: [report[key] for report in everyone if key in report] for key in keys}
-        return {key: sum(found) / len(found) for key, found in values.items()}
+        everyone = [(report, own) for report, own in self.gather([(dict(reports), weight)]) if own > 0]
+        keys = sorted({key for report, _ in everyone for key in report})
+        values = {key: [(report[key], weight) for report, weight in everyone if key in report] for key in keys}
+        return {key: sum(v * w for v, w in found) / sum(w for _, w in found) for key, found in values.items()}
 
     def lockstep(self, passes: int) -> int:
         """How many passes this process must make that has `passes` of its own: with a sharded base as many as the

@@ -1,7 +1,9 @@
 """Noising, network target and clean prediction, for rectified flow and for DDPM, behind one interface.
 
-Legend: ``x`` clean latent, ``eps`` noise, ``x_t`` noised latent, all ``[B, C, T, h, w]``; ``t`` ``[B]``: flow time in
-[0, 1] (0 clean, 1 noise) for flow, an integer index in [0, num_train_timesteps) for DDPM.
+Legend: ``x`` clean latent, ``eps`` noise, ``x_t`` noised latent, all ``[B, C, T, h, w]``. A time has four units, each
+with a name of its own, all ``[B]``: ``t``, the schedule's: flow time in [0, 1] (0 clean, 1 noise) for flow, an integer
+index in [0, num_train_timesteps) for DDPM; ``time``, the network's input; ``level``, the share of noise in [0, 1]: the
+flow time of the same signal-to-noise ratio; ``place`` in [0, 1], where ``t`` lies on its own axis.
 
 Only what training needs is here. The rules of a sampling step are the pipeline's own diffusers scheduler's.
 """
@@ -12,7 +14,6 @@ import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
@@ -26,8 +27,12 @@ class Schedule(ABC):
     """One family's noising process."""
 
     @abstractmethod
-    def sample_t(self, count: int, generator: torch.Generator) -> Tensor:
-        """Training times ``[count]`` on the CPU."""
+    def at(self, place: Tensor) -> Tensor:
+        """The ``t`` at a place on its axis, from 0 (clean) to 1 (noise)."""
+
+    @abstractmethod
+    def place(self, t: Tensor) -> Tensor:
+        """Where ``t`` lies on its axis, in float64: the inverse of `at`."""
 
     @abstractmethod
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -43,7 +48,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def network_time(self, t: Tensor) -> Tensor:
-        """``t`` in the units of the network's timestep input."""
+        """The ``time`` that the network is given at ``t``."""
 
     @abstractmethod
     def chain_times(self, scheduler: Any) -> Tensor:
@@ -51,11 +56,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def noise_level(self, t: Tensor) -> Tensor:
-        """The share of noise in ``x_t``, in [0, 1]: the flow time of the same signal-to-noise ratio."""
+        """The ``level`` of ``x_t``."""
 
 
 class FlowSchedule(Schedule):
-    """Rectified flow: ``x_t = (1 - t) x + t eps``, target ``eps - x``; ``t`` is logit-normal(0, 1) in training.
+    """Rectified flow: ``x_t = (1 - t) x + t eps``, target ``eps - x``; ``level`` and ``place`` are ``t``.
 
     With `inverted` (Mochi) the network's own time runs from noise to data: it sees ``1 - t`` and gives ``x - eps``.
     """
@@ -64,8 +69,11 @@ class FlowSchedule(Schedule):
         self.num_train_timesteps = num_train_timesteps
         self.inverted = inverted
 
-    def sample_t(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.sigmoid(torch.randn(count, generator=generator))
+    def at(self, place: Tensor) -> Tensor:
+        return place.float()
+
+    def place(self, t: Tensor) -> Tensor:
+        return t.double()
 
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         t = _wide(t, x)
@@ -100,8 +108,11 @@ class DDPMSchedule(Schedule):
         abar = self.alphas_cumprod.to(t.device)[t]
         return _wide(abar.sqrt(), like), _wide((1 - abar).sqrt(), like)
 
-    def sample_t(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
+    def at(self, place: Tensor) -> Tensor:
+        return (place * len(self.alphas_cumprod)).long().clamp_max(len(self.alphas_cumprod) - 1)
+
+    def place(self, t: Tensor) -> Tensor:
+        return t.double() / len(self.alphas_cumprod)
 
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         signal, sigma = self._levels(t, x)
@@ -138,17 +149,23 @@ def from_scheduler(scheduler: Any) -> Schedule:
     """
     config = scheduler.config
     name, kind = type(scheduler).__name__, config.get("prediction_type", "flow_prediction")
-    if kind == "flow_prediction" or config.get("use_flow_sigmas"):
-        return FlowSchedule(config.num_train_timesteps, inverted=bool(config.get("invert_sigmas")))
-    if kind not in ("epsilon", "v_prediction"):
+    flow = kind == "flow_prediction" or bool(config.get("use_flow_sigmas"))
+    if not flow and kind not in ("epsilon", "v_prediction"):
         raise ModelError(f"scheduler {name} predicts {kind!r}: flow, epsilon and v_prediction work")
-    if float(scheduler.init_noise_sigma) != 1 or _length(scheduler, 4) != 4:
-        # latents in other units (Euler, LMS, Heun), or steps taken twice (PNDM): no part of such a chain stands alone
-        raise ModelError(f"scheduler {name} does not work here: save the pipeline with DDIMScheduler")
+    if float(getattr(scheduler, "init_noise_sigma", 1.0)) != 1 or not _enters_halfway(scheduler):
+        # latents in other units (Euler, LMS), or steps taken twice (Heun, PNDM): no part of such a chain stands alone
+        better = "FlowMatchEulerDiscreteScheduler" if flow else "DDIMScheduler"
+        raise ModelError(f"scheduler {name} does not work here: save the pipeline with {better}")
+    if flow:
+        return FlowSchedule(config.num_train_timesteps, inverted=bool(config.get("invert_sigmas")))
     return DDPMSchedule(scheduler.alphas_cumprod, v_prediction=kind == "v_prediction")
 
 
-def _length(scheduler: Any, steps: int) -> int:
+def _enters_halfway(scheduler: Any) -> bool:
+    """Whether a chain of 4 steps visits 4 different times: then each of its steps can be the first."""
     probe = copy.deepcopy(scheduler)
-    probe.set_timesteps(steps)
-    return len(probe.timesteps)
+    if probe.config.get("use_dynamic_shifting"):
+        probe.set_timesteps(4, mu=1.0)
+    else:
+        probe.set_timesteps(4)
+    return len(probe.timesteps) == 4 and len(set(probe.timesteps.tolist())) == 4

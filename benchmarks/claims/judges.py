@@ -18,7 +18,7 @@ from benchmarks.claims.image import Frames
 from vpo_kit import models
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
 from vpo_kit.evaluation.statistics import paired
-from vpo_kit.models.loading import prompts_of
+from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 

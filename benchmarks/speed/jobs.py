@@ -14,10 +14,10 @@ from torch import Tensor
 from benchmarks.speed.timing import memory
 from vpo_kit import config, models
 from vpo_kit.config import Lora
+from vpo_kit.folders import prompts_of
 from vpo_kit.methods.base import Batch, Context, Method
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.loading import prompts_of
 from vpo_kit.models.sprites import world
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import cut

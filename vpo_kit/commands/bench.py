@@ -20,8 +20,8 @@ from vpo_kit.evaluation.consistency import Consistency, Dino
 from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, evaluate
 from vpo_kit.evaluation.folder import EvalFolder
 from vpo_kit.evaluation.temporal import closed_forms
+from vpo_kit.folders import prompts_of
 from vpo_kit.models.base import Settings, VideoModel
-from vpo_kit.models.loading import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
@@ -120,6 +120,7 @@ class Bench:
             return done
         if recipes.settings_of(self.model.settings, self.sampling) != self.plan.settings:
             raise ConfigError(f"the sampling settings of {self.name} have changed: give another --output")
+        self.model.use(self.plan.settings)
         judges, where = self.judges, self.folder.videos(label)
         extra: list[Measure] = [closed_forms, Consistency(self.dino, judges)]
         self.folder.claim(label, self._files.get(label, []))

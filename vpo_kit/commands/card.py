@@ -15,8 +15,8 @@ import yaml
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.loading import EMBEDDED
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.training.lora import file_name
 
@@ -26,11 +26,14 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: its optimiser steps, the paired changes (empty without an evaluation), and its health."""
+    """What a run came to: its optimiser steps, the paired changes (empty without an evaluation), its health, and how
+    much of what was trained is kept.
+    """
 
     steps: int
     changes: Mapping[str, Paired]
     health: str
+    strength: float = 1.0
 
 
 def render(recipe: Recipe, model: VideoModel, outcome: Outcome) -> str:
@@ -119,11 +122,29 @@ def _settings(recipe: Recipe, outcome: Outcome) -> list[tuple[str, str]]:
     rows = [("method", run.method_name)]
     rows += [(f"method.{key}", str(value)) for key, value in run.method.items() if key != "name" and value is not None]
     rows += [("data", _data(recipe)), ("optimiser steps", str(outcome.steps)), ("batch size", str(run.batch_size))]
-    rows += [("learning rate", f"{run.optimiser.lr:g}"), ("LoRA rank", str(run.lora.rank))]
-    rows += [("LoRA alpha", f"{run.lora.alpha:g}"), ("dtype of the model", run.dtype), ("seed", str(run.seed))]
+    rows += [("learning rate", _rate(run.optimiser.lr)), ("LoRA rank", str(run.lora.rank))]
+    rows += [
+        ("LoRA alpha", f"{run.lora.scale * run.lora.rank:g}"),
+        ("dtype of the model", run.dtype),
+        ("seed", str(run.seed)),
+    ]
     rows += [("revision of the model", run.revision)] if run.revision else []
     sampling = {key: value for key, value in run.sampling.model_dump().items() if value is not None}
-    return rows + [(f"sampling.{key}", str(value)) for key, value in sampling.items()]
+    rows += [(f"sampling.{key}", str(value)) for key, value in sampling.items()]
+    return rows + ([] if outcome.strength == 1 else [("strength", _strength(recipe, outcome.strength))])
+
+
+def _strength(recipe: Recipe, strength: float) -> str:
+    if recipe.run.lora.init is None:
+        return f"{strength:g} of what was trained, chosen on validation prompts; it is part of the file's alpha"
+    return (
+        f"{strength:g} of the way from the LoRA that the run started from, chosen on validation prompts: "
+        "the file holds both side by side, at twice the rank"
+    )
+
+
+def _rate(rate: float | Mapping[Any, float]) -> str:
+    return f"{rate:g}" if isinstance(rate, float) else ", ".join(f"{name} {value:g}" for name, value in rate.items())
 
 
 def _data(recipe: Recipe) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from vpo_kit import config
+from vpo_kit import config, formats
 from vpo_kit.commands import initial, leaderboard
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.recipe import Recipe
@@ -91,7 +91,7 @@ def run(request: Request) -> None:
 
 def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
     """Rows, budget and seeds, from options, ``--set`` and the file, whose `methods` holds settings of single ones."""
-    recipe = config.read_file(request.config) if request.config else {}
+    recipe = formats.recipe(config.read_file(request.config), request.config) if request.config else {}
     listed = recipe.pop("methods", None) or {}
     if not isinstance(listed, dict) or not all(isinstance(own or {}, dict) for own in listed.values()):
         raise ConfigError(f"{request.config}: methods maps each method to its settings")
@@ -123,7 +123,7 @@ def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
 def _entry(row: Row, budget: Budget, output: Path) -> Entry:
     """Raises `VpoError` that names the row."""
     try:
-        recipe = initial.resolve(recipes.check(config.build(row.values)))
+        recipe = initial.resolve(recipes.complete(row.values))
         if not recipe.held_out:
             raise ConfigError("evaluation.num_prompts is 0, and a comparison has to measure")
         if recipe.data == "videos" and recipe.run.videos is not None and not recipe.run.videos.is_dir():
@@ -148,9 +148,11 @@ def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None
     Raises `OutputError` for a folder of other things, `ConfigError` for a comparison with other settings.
     """
     listing = output / LISTING
-    new = {"seeds": list(seeds), "rows": {entry.row.name: entry.settings for entry in entries}}
+    new = {"format": config.FORMAT, "seeds": list(seeds), "rows": {entry.row.name: entry.settings for entry in entries}}
     if listing.is_file():
-        _check_same(listing, config.read_file(listing), new)
+        old = config.read_file(listing)
+        formats.unchanged(old, listing, "comparison")
+        _check_same(listing, old, new)
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
     store.replace(listing, yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
@@ -210,6 +212,7 @@ def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequenc
     rank_by = min(specs, key=lambda name: (name in trained, specs[name].for_training), default=None)
     first = entries[0].recipe
     facts = {
+        "format": config.FORMAT,
         "title": f"{first.run.model}: {', '.join(dict.fromkeys(e.row.method for e in entries))}",
         "model": first.run.model, "budget": request.budget or "steps of the recipe",
         "seeds": [one.run.seed for one in planned[0]], "prompts": len(first.held_out),

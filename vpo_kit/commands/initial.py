@@ -30,17 +30,19 @@ def resolve(recipe: Recipe) -> Recipe:
     """
     settings = recipe.run.lora
     if settings.init is None:
-        return recipe
+        made = settings.model_copy(update={"alpha": settings.scale * settings.rank})
+        return replace(recipe, run=recipe.run.model_copy(update={"lora": made}))
+    given = recipe.given.get("lora", {})
     for path in loras.weights_of(settings.init).values():
         found = _header(path)
         for name, value in found.items():
-            if name in settings.model_fields_set and getattr(settings, name) != value:
+            if name in given and getattr(settings, name) != value:
                 raise ConfigError(
                     f"lora.{name} is {getattr(settings, name):g}, and {path} has {value:g}: leave it out, "
                     "and it is taken from the file"
                 )
     # without metadata diffusers takes alpha for the rank, or scales the weights so that it is
-    guess = {} if "alpha" in settings.model_fields_set else {"alpha": float(found["rank"])}
+    guess = {} if "alpha" in given else {"alpha": float(found["rank"])}
     lora = settings.model_copy(update={**guess, **found})
     return replace(recipe, run=recipe.run.model_copy(update={"lora": lora}))
 
@@ -51,10 +53,11 @@ def start(model: VideoModel, settings: config.Lora) -> Start | None:
         return None
     path = settings.init
     found = read(model, path)
-    if (found.rank, found.alpha) != (settings.rank, settings.alpha):
+    alpha = settings.scale * settings.rank
+    if (found.rank, found.alpha) != (settings.rank, alpha):
         raise ConfigError(
-            f"lora: {path} has rank {found.rank} and alpha {found.alpha:g}, not {settings.rank} and "
-            f"{settings.alpha:g}: --set lora.rank={found.rank} lora.alpha={found.alpha:g}"
+            f"lora: {path} has rank {found.rank} and alpha {found.alpha:g}, not {settings.rank} and {alpha:g}: "
+            f"give --set lora.rank={found.rank} --set lora.alpha={found.alpha:g}"
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from vpo_kit.models.loading import EMBEDDED
+from vpo_kit.folders import EMBEDDED
 from vpo_kit.registry import METHODS, MODELS, REWARDS
 
 

@@ -15,8 +15,8 @@ from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
+from vpo_kit.folders import prompts_of, resolve
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.loading import prompts_of, resolve
 from vpo_kit.pairing import labelling, make, store
 from vpo_kit.pairing.clips import read_folder
 from vpo_kit.pairing.guided import Guided
@@ -52,7 +52,7 @@ def run(
     resolve(model_name)
     processes, folder = Processes(), Folder(output)
     facts = {
-        "format": 1, "strategy": strategy, "model": model_name, "data": str(data), "seed": seed,
+        "format": config.FORMAT, "strategy": strategy, "model": model_name, "data": str(data), "seed": seed,
         "label": label, "settings": settings.model_dump(mode="json"), "versions": versions(), "skipped": [],
     }  # fmt: skip
     console = Console(quiet=not processes.is_main)
@@ -88,8 +88,7 @@ def _make(
     console: Console,
 ) -> None:
     model = models.load(str(facts["model"]))
-    sampling = recipes.settings_of(model.settings, settings.sampling)
-    model.latent_shape(sampling.frames, sampling.height, sampling.width)
+    sampling = model.use(recipes.settings_of(model.settings, settings.sampling))
     task = Task(model, sampling, PromptCache(model), settings, int(facts["seed"]))
     if strategy == "guided":
         clips = read_folder(data, sampling, settings.guided.max_windows)

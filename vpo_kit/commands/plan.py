@@ -12,12 +12,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vpo_kit import config
+from vpo_kit import config, defaults, formats
 from vpo_kit.commands import initial
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import ConfigError
-from vpo_kit.models.loading import prompts_of
+from vpo_kit.folders import prompts_of
 from vpo_kit.planning import probe
 from vpo_kit.planning.advice import HEADROOM, advise, fits
 from vpo_kit.planning.estimate import Estimate, Subject
@@ -67,10 +67,10 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
 
 def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
     """As for training, but data need not be at hand: prompts, pairs and clips are all alike to a plan."""
-    values = config.read_file(file) if file else {}
+    values = formats.recipe(config.read_file(file), file) if file else {}
     values = config.merge(values, config.read_assignments(assignments))
     values = config.merge(values, {key: value for key, value in options.items() if value is not None})
-    given = config.build(values)
+    given = defaults.build(values)
     method = METHODS.load(given.method_name)
     wanted = method.needs.data
     missing: dict[str, Any] = {}
@@ -80,7 +80,7 @@ def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence
         missing["prompts"] = prompts_of("sprites", "train")
     if prompts_of(given.model, "heldout") is None or given.evaluation.prompts is not None:
         missing["evaluation"] = {"prompts": prompts_of("sprites", "heldout")}
-    return initial.resolve(recipes.check(config.build(config.merge(values, missing))))
+    return initial.resolve(recipes.complete(config.merge(values, missing)))
 
 
 def _subject(recipe: Recipe, processes: int) -> Subject:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vpo_kit import config
+from vpo_kit import config, defaults, formats
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
+from vpo_kit.folders import prompts_of, resolve
 from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
 from vpo_kit.models.base import Settings
-from vpo_kit.models.loading import prompts_of, resolve
 from vpo_kit.models.quantising import check_quantise
 from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import METHODS
@@ -23,7 +23,11 @@ from vpo_kit.training import health, optimisers
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that has been checked as far as it can be without weights; `run` holds the resolved settings."""
+    """A run that has been checked as far as it can be without weights; `run` holds the resolved settings.
+
+    `selection` is what decides how strong the LoRA is kept, on the prompts `validation`; `kept_out` are prompts that
+    nothing may be trained on, because something is chosen or reported by them. `given` is what the user gave.
+    """
 
     run: Run
     method: type[Method]
@@ -33,14 +37,23 @@ class Recipe:
     data: Data
     prompts: list[str]
     held_out: list[str]
+    selection: list[rewards.Plan]
+    validation: list[str]
+    kept_out: frozenset[str]
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
     """Option over ``--set`` over file over default. Raises `ConfigError`, `DataError` or `ModelError`."""
-    values = config.read_file(file) if file else {}
+    values = formats.recipe(config.read_file(file), file) if file else {}
     values = config.merge(values, config.read_assignments(assignments))
     values = config.merge(values, {key: value for key, value in options.items() if value is not None})
-    return check(config.build(values))
+    return complete(values)
+
+
+def complete(given: Mapping[str, Any]) -> Recipe:
+    """What the user gives, over the defaults of the method and of the model. Raises as `read` does."""
+    return replace(check(defaults.build(given)), given=given)
 
 
 def check(run: Run) -> Recipe:
@@ -54,13 +67,19 @@ def check(run: Run) -> Recipe:
         _check_reward(part, method, run.method_name)
     health.validate(run.health)
     resolve(run.model)
+    if run.dtype == "float16":
+        raise ConfigError(
+            "dtype: float16 would lose most of the gradient, which is too small for it: train in bfloat16 or float32"
+        )
     if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
         raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
     check_attention(run.attention, run.dtype)
     check_quantise(run.quantise)
     optimisers.check(run.optimiser.name)
-    held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
     data = _data(run, method)
+    all_held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
+    held_out = spread(all_held_out, run.evaluation.num_prompts)
+    validation = _validation(run, held_out)
     resolved = run.model_copy(update={"method": {"name": run.method_name, **method_config.model_dump(mode="json")}})
     return Recipe(
         run=resolved,
@@ -70,12 +89,49 @@ def check(run: Run) -> Recipe:
         judges=_judges(run, reward),
         data=data,
         prompts=_prompts(run.model, run.prompts, "train") if data == "prompts" else [],
-        held_out=spread(held_out, run.evaluation.num_prompts),
+        held_out=held_out,
+        selection=_selection(run, reward),
+        validation=spread(validation, run.selection.num_prompts),
+        kept_out=frozenset([*held_out, *validation]),
     )
 
 
+def _selection(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:
+    """What the strength is chosen by; nothing where it is not chosen. Raises `ConfigError` for a held-out judge."""
+    if not run.selection.strengths:
+        return []
+    found = rewards.plan(run.selection.reward, {}) if run.selection.reward is not None else reward
+    for part in found:
+        if not part.spec.for_training:
+            raise ConfigError(
+                f"selection.reward: {part.spec.name!r} is a held-out judge: chosen by it, nothing is left to check with"
+            )
+    return found
+
+
+def _validation(run: Run, held_out: Sequence[str]) -> list[str]:
+    """Prompts to choose by, and not to train on: those that are given, or the model's own.
+
+    Raises `ConfigError` where they are needed and there are none, or where they are among the reported ones.
+    """
+    path = run.selection.prompts or prompts_of(run.model, "validation")
+    if path is None:
+        if run.selection.strengths:
+            raise ConfigError(f"selection: {run.model} ships no validation prompts: give --set selection.prompts=FILE")
+        return []
+    found, reported = read_prompts(path), set(held_out)
+    if not run.selection.strengths:
+        return [prompt for prompt in found if prompt not in reported]
+    if both := sorted(reported.intersection(found)):
+        raise ConfigError(
+            f"selection.prompts: {len(both)} of them are held-out prompts of the evaluation, {both[0]!r} for one: "
+            "what is chosen by a prompt cannot be reported on it"
+        )
+    return found
+
+
 def settings_of(model_settings: Settings, sampling: config.Sampling) -> Settings:
-    """The model's own sampling settings with the recipe's changes."""
+    """The model's own sampling settings with the recipe's changes; `VideoModel.use` takes them."""
     return model_settings.changed(**sampling.model_dump(exclude={"batch_size"}))
 
 

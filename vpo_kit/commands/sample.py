@@ -36,7 +36,7 @@ def run(
     if lora is not None:
         loras.weights_of(lora)
     model = models.load(model_name)
-    settings = recipes.settings_of(model.settings, sampling)
+    settings = model.use(recipes.settings_of(model.settings, sampling))
     plan = Plan(prompts, 1, settings, sampling.batch_size, seed)
     console = Console()
     with loras.loaded(model, lora) if lora else nullcontext():

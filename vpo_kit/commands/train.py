@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
-from vpo_kit import models
+from vpo_kit import defaults, formats, models
 from vpo_kit.commands import card, initial, sources
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
 from vpo_kit.commands.recipe import Recipe
-from vpo_kit.config import dump
+from vpo_kit.commands.selection import Choice, choose
+from vpo_kit.config import FORMAT, dump, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate, finished
@@ -26,12 +28,13 @@ from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.methods.base import Context
 from vpo_kit.models import memory
-from vpo_kit.models.base import VideoModel
+from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
+from vpo_kit.training import idle
 from vpo_kit.training.data import Pairs
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
@@ -57,11 +60,14 @@ def run(
         raise ConfigError("--resume: give the run's folder with --output")
     if resume and file is None and output is not None and (output / "config.yaml").is_file():
         file = output / "config.yaml"
+        formats.unchanged(read_file(file), file, "run")
     recipe = initial.resolve(recipes.read(options, file, assignments))
     if plan and not dry_run:
         raise ConfigError("--plan goes with --dry-run; vpo plan is the same without data")
     if dry_run:
         print(dump(recipe.run), end="")
+        for line in defaults.provenance(recipe.run, recipe.given):
+            print(f"# {line}")
         if plan:
             from vpo_kit.commands import plan as plans  # torch's private parts that it needs are no training's business
 
@@ -96,12 +102,12 @@ def _train(
         quantise=run.quantise,
     )  # fmt: skip
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
-    settings = recipes.settings_of(model.settings, run.sampling)
-    model.latent_shape(settings.frames, settings.height, settings.width)
+    settings = model.use(recipes.settings_of(model.settings, run.sampling))
     notice = partial(console.print, soft_wrap=True, markup=False)
     disk = DiskCache(run.cache, notice) if run.cache else None
     source = sources.build(recipe, model, settings, notice, disk)
-    policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
+    start = initial.start(model, run.lora)
+    policy = LoraPolicy(model, run.lora, run.seed, start)
     reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
     judges = [
         *(reward.parts if reward else []),
@@ -116,78 +122,138 @@ def _train(
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
     extra = [closed_forms] if run.evaluation.temporal else []
     encode = PromptCache(model, disk)
-    measure = partial(_measure, model, plan, judges, extra, folder, console, processes, encode)
+    measurer = Measurer(model, folder.path, console, processes, encode)
     context = Context(
-        policy, reward, settings, encode([settings.negative_prompt]), run.sampling.batch_size, run.seed,
-        processes, source.scores if isinstance(source, Pairs) else None,
-        [judge for judge in judges if not judge.spec.for_training],
-    )  # fmt: skip
+        policy=policy,
+        reward=reward,
+        sampling=settings,
+        negative=encode([settings.negative_prompt]),
+        batch_size=run.batch_size,
+        sampling_batch_size=run.sampling.batch_size,
+        micro_batch_size=run.micro_batch_size,
+        seed=run.seed,
+        processes=processes,
+        scores=source.scores if isinstance(source, Pairs) else None,
+        judges=[judge for judge in judges if not judge.spec.for_training],
+    )
     method = recipe.method(recipe.method_config, context)
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
-        before = measure(0, "before")
+        before = measurer.measure(plan, judges, extra, "step-000000", "before")
     share = run.validation.share if recipe.method.needs.validation else 0.0
     train_items, held_items = split(source, share, run.seed)
     streams = [
         Stream(source, items, run.batch_size, run.seed, encode, processes)
         for items in (train_items, held_items[: run.validation.max_items])
     ]
+    for line in idle.settings(run, recipe.method, recipe.method_config, validates=bool(held_items)):
+        notice(line)
     stopped: HealthError | None = None
+    warnings: dict[str, str] = {}
     with TrainingBar(console, run.steps) as bar:
         held_out = streams[1] if held_items else None
         job = Job(run, method, policy, streams[0], held_out, folder, processes, bar.step, bar.notice)
         try:
-            done = int(train(job)[-1]["step"])  # not the bar's: a resumed run may have nothing left to do
+            trained = train(job)
+            warnings = trained.warnings
+            done = int(trained.history[-1]["step"])  # not the bar's: a resumed run may have nothing left to do
         except HealthError as error:
             stopped, done = error, bar.done
+    choice = None if stopped else _select(recipe, settings, policy, measurer, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")
-    after = measure(done, "after")
+    after = measurer.measure(plan, judges, extra, f"step-{done:06d}", "after")
     if processes.is_main:
-        changes = _finish(recipe, folder, done, before, after, stopped, time.monotonic() - started, console)
-        outcome = card.Outcome(done, changes, str(stopped or "passed"))
+        ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1))
+        changes = _finish(recipe, folder, ended, before, after, console)
+        outcome = card.Outcome(done, changes, ended.health, choice.strength if choice else 1.0)
         folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
         raise stopped
 
 
-def _measure(
-    model: VideoModel,
-    plan: Plan,
-    judges: Sequence[Reward],
-    extra: Sequence[Measure],
-    folder: RunFolder,
-    console: Console,
-    processes: Processes,
-    encode: PromptCache,
-    step: int,
-    name: str,
-) -> Evaluation | None:
-    """Evaluate, all processes together, or take what a killed run has already measured."""
-    if not plan.prompts:
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its steps, the check that stopped it, warnings by check, the chosen strength, and seconds."""
+
+    steps: int
+    stopped: HealthError | None
+    warnings: Mapping[str, str]
+    choice: Choice | None
+    seconds: float
+
+    @property
+    def health(self) -> str:
+        """In one line."""
+        if self.stopped is not None:
+            return str(self.stopped)
+        return "; ".join(f"{name}, {text}" for name, text in self.warnings.items()) or "passed"
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Evaluates the model as it is, all processes together, or takes what a killed run has already measured."""
+
+    model: VideoModel
+    run: Path
+    console: Console
+    processes: Processes
+    encode: PromptCache
+
+    def measure(
+        self, plan: Plan, judges: Sequence[Reward], extra: Sequence[Measure], place: str, name: str
+    ) -> Evaluation | None:
+        """The evaluation in ``samples/PLACE``; None where nothing is to be measured."""
+        if not plan.prompts:
+            return None
+        where = self.run / "samples" / place
+        if found := self.processes.agree(finished(where)):
+            return found
+        with count_bar(self.console, name, len(plan.items), "videos") as tick:
+            return evaluate(self.model, plan, judges, where, name, tick, extra, self.processes, self.encode)
+
+
+def _select(
+    recipe: Recipe, settings: Settings, policy: LoraPolicy, measurer: Measurer, notice: Callable[[str], None]
+) -> Choice | None:
+    """Leave the policy at the strength that is chosen; None where none is."""
+    run = recipe.run
+    if not run.selection.strengths:
         return None
-    where = folder.path / "samples" / f"step-{step:06d}"
-    if found := processes.agree(finished(where)):
+    if not recipe.selection:
+        notice("selection: the method has no reward, so nothing can choose a strength: give selection.reward")
+        return None
+    plan = Plan(recipe.validation, 1, settings, run.sampling.batch_size, run.seed)
+    reward = rewards.load(recipe.selection, measurer.model.device, offload=run.offload)
+
+    def measure(strength: float) -> Evaluation:
+        policy.keep(strength)
+        found = measurer.measure(plan, reward.parts, [], f"strength-{strength:g}", f"x{strength:g}")
+        assert found is not None
         return found
-    with count_bar(console, name, len(plan.items), "videos") as tick:
-        return evaluate(model, plan, judges, where, name, tick, extra, processes, encode)
+
+    choice = choose(run.selection, reward, measure)
+    policy.keep(choice.strength)
+    notice(f"strength {choice.strength:g}: {choice.reason}")
+    return choice
 
 
 def _finish(
     recipe: Recipe,
     folder: RunFolder,
-    done: int,
+    ended: Ended,
     before: Evaluation | None,
     after: Evaluation | None,
-    stopped: HealthError | None,
-    seconds: float,
     console: Console,
 ) -> Mapping[str, Paired]:
-    run, changes = recipe.run, dict[str, Paired]()
-    health = {"ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or "")}
+    run, changes, stopped = recipe.run, dict[str, Paired](), ended.stopped
+    health = {
+        "ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or ""),
+        "warnings": dict(ended.warnings),
+    }  # fmt: skip
     summary: dict[str, Any] = {
-        "method": run.method_name, "reward": run.reward_name if recipe.reward else None, "model": run.model,
-        "steps": done, "seconds": round(seconds, 1), "before": {}, "after": {}, "health": health,
-        "versions": report.versions(),
+        "format": FORMAT, "method": run.method_name, "reward": run.reward_name if recipe.reward else None,
+        "model": run.model, "steps": ended.steps, "seconds": ended.seconds, "before": {}, "after": {},
+        "health": health, "selection": ended.choice.facts() if ended.choice else None, "versions": report.versions(),
     }  # fmt: skip
     if before and after:
         changes = compare(before, after)
@@ -199,7 +265,7 @@ def _finish(
             log=_log(folder),
             settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*recipe.reward, *recipe.judges]},
-            health=str(stopped or "passed"),
+            health=ended.health,
         )
         folder.write("report.html", report.render(page))
         print_changes(console, changes, "before", "after")

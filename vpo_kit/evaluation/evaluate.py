@@ -23,7 +23,7 @@ from vpo_kit.models.sprites import tracker, world
 from vpo_kit.pairing.store import replace
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
-from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
+from vpo_kit.sampler import derive_seed, draw_noise, sample
 from vpo_kit.video import motion, write_video
 
 Measure = Callable[[Tensor, float], Mapping[str, list[float]]]
@@ -104,7 +104,7 @@ def videos(
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     encode = encode or PromptCache(model)
     conditions = encode(plan.prompts)
-    guidance = Guidance(settings.guidance, encode([settings.negative_prompt]))
+    guidance = model.guidance(settings, encode([settings.negative_prompt]))
     for batch in plan.batches if batches is None else batches:
         items = plan.items[batch]
         seeds = [derive_seed(plan.seed, "evaluation", plan.prompts[i], k) for i, k in items]

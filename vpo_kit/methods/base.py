@@ -12,13 +12,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from vpo_kit.config import Run
 from vpo_kit.models.base import Conditions, Settings, VideoModel
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.times import Times, TimeSampler
 
 Data = Literal["prompts", "pairs", "videos"]
 HELD_OUT_DRAWS = 4
@@ -48,9 +50,6 @@ class Policy(Protocol):
     def networks(self) -> Mapping[str, Any]:
         """Those of the model's networks that are trained."""
 
-    def trains(self, time: Tensor) -> Tensor:
-        """Which of the times ``[B]``, in the network's own units, go through a network that is trained: booleans."""
-
     def reference(self) -> AbstractContextManager[None]:
         """Inside, the model is the reference."""
 
@@ -58,13 +57,14 @@ class Policy(Protocol):
         """Move the reference to ``decay * reference + (1 - decay) * policy``; 0 is a hard copy."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What the loop hands to a method once, before the first step.
 
-    `scores` ``[N, 2]`` holds both members' clip scores of a labelled pair
-    set, NaN where there are none; `judges` are
-    held-out rewards that validation reports and no loss sees.
+    `scores` ``[N, 2]`` holds both members' clip scores of a labelled pair set, NaN where there are none; `judges` are
+    held-out rewards that validation reports and no loss sees. `batch_size` counts the prompts, pairs or clips of a
+    step in all processes; at most `micro_batch_size` videos go through the network with a graph at once, None is all of
+    them, and `sampling_batch_size` without one.
     """
 
     policy: Policy
@@ -72,10 +72,12 @@ class Context:
     sampling: Settings
     negative: Conditions
     batch_size: int
+    sampling_batch_size: int
     seed: int
     processes: Processes = field(default_factory=Processes)
     scores: Tensor | None = None
     judges: Sequence[Reward] = ()
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,48 @@ class Batch:
         """The same data for another optimiser step."""
         return replace(self, step=step)
 
+    def part(self, rows: slice) -> Batch:
+        """Some of the items."""
+        return replace(
+            self, prompts=self.prompts[rows], conditions=self.conditions[rows], positions=self.positions[rows],
+            indices=self.indices[rows], visits=self.visits[rows],
+            tensors={name: value[rows] for name, value in self.tensors.items()},
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class StepOutput:
     """What is optimised, and what is logged: the two never share a value.
 
     `loss` is this process's share of the global mean. Where `parts` is given, the loop runs backward on each of them
-    in turn instead, and only one of their graphs is held at a time.
+    in turn instead, and only one of their graphs is held at a time; a `loss` of None is their sum, and the report may
+    then be filled while they are made. `by_label` is the part of the report that speaks of
+    labels: of several processes each counts as much as it has, `num_labels`.
     """
 
-    loss: Tensor
+    loss: Tensor | None
     report: dict[str, float] = field(default_factory=dict)
     parts: Iterable[Tensor] | None = None
+    by_label: dict[str, float] = field(default_factory=dict)
+    num_labels: int = 0
+
+
+def runs(count: int, size: int | None) -> list[slice]:
+    """`count` rows in runs of at most `size`, None for all in one."""
+    step = size or max(count, 1)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 class MethodConfig(BaseModel):
     """Base of every method's own settings; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TimesConfig(MethodConfig):
+    """Settings of a method that trains at times that it draws."""
+
+    times: Times | None = Field(None, description="distribution of the training times; default: the model family's own")
 
 
 class Method(ABC):
@@ -132,6 +158,16 @@ class Method(ABC):
         self.config = config
         self.context = context
 
+    def time_sampler(self) -> TimeSampler:
+        """Draws the training times that the settings ask for. Raises `ConfigError` where none is left."""
+        policy = self.context.policy
+        return policy.model.time_sampler(self.config.times, self.context.sampling, policy.networks)
+
+    @property
+    def start(self) -> tuple[float, float] | None:
+        """Of a preference loss: its value and slope where policy and reference are the same."""
+        return None
+
     @property
     def updates_per_batch(self) -> int:
         """How many optimiser steps in a row get the same batch."""
@@ -141,6 +177,11 @@ class Method(ABC):
     def keeps(cls, config: Any, pair: Pair) -> bool:
         """Whether a pair of a set has anything to teach; the others are left out before batches are drawn."""
         return True
+
+    @classmethod
+    def idle(cls, config: Any, run: Run) -> list[str]:
+        """A line for each of the method's settings that can never act in `run`."""
+        return []
 
     @abstractmethod
     def step(self, batch: Batch) -> StepOutput:

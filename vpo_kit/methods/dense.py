@@ -16,8 +16,8 @@ from vpo_kit.pairing.store import Pair
 class DenseConfig(OfflineConfig):
     """Settings of `dense`."""
 
-    per: Literal["frame", "sum"] = Field(
-        "frame", description="one sigmoid a latent frame (the paper's appendix), or one round their sum (its eq. 7)"
+    per: Literal["frame", "mean"] = Field(
+        "frame", description="one sigmoid a latent frame (the paper's appendix), or one round their mean (its eq. 7)"
     )
     min_labelled: float = Field(
         0.2, ge=0, lt=1, description="pairs are kept with more than this share of segments that are no tie"

@@ -8,18 +8,18 @@ Legend: ``B`` videos, ``F`` pixel frames, ``K`` frames looked at, latents ``[B, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.errors import ConfigError
-from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
+from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput, runs
 from vpo_kit.models.base import Conditions
-from vpo_kit.sampler import Guidance, PartialStart, derive_seed, draw_noise, sample
+from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
 
 
@@ -27,11 +27,19 @@ class EditingConfig(MethodConfig):
     """Settings of the routine. Defaults are InstructVideo's unless the description says otherwise."""
 
     start: Literal["clip", "noise"] = Field("clip", description="a real clip noised to tau, or pure noise")
-    tau: float = Field(0.6, gt=0, le=1, description="share of the chain that is run from a clip")
+    tau: float = Field(
+        0.66,
+        gt=0,
+        le=1,
+        description="noise level that a clip is noised to: the chain's own nearest; the paper's",
+    )
     offset_noise: float = Field(0.1, ge=0, description="of a noise shared by all pixels of a latent frame")
     chain_steps: int | None = Field(None, ge=1, description="steps of the full chain (D); default: those of sampling")
-    grad_steps: int = Field(1, ge=1, description="last steps that pass the gradient (K)")
+    grad_steps: int = Field(1, ge=1, description="steps of the chain that pass the gradient (K)")
     random_grad_steps: bool = Field(False, description="draw K from 1 to grad_steps at every step (AlignProp)")
+    grad_at: Literal["last", "random"] | list[int] = Field(
+        "last", description="which steps: the last K, K random ones, or these (0 is the first, -1 the last that is run)"
+    )
     guidance_gradient: bool = Field(False, description="also through the unconditional branch; the paper has it on")
     segments: int = Field(4, ge=0, description="one random frame in each of so many equal segments; 0 is every frame")
     attenuation: Literal["normalised", "raw", "none"] = Field(
@@ -41,6 +49,14 @@ class EditingConfig(MethodConfig):
     reward_cap: float | None = Field(None, description="frames whose reward is above it give no gradient; ours")
     anchor: float = Field(0.0, ge=0, description="weight of the squared distance to the reference's prediction; ours")
 
+    @model_validator(mode="after")
+    def _one_choice(self) -> EditingConfig:
+        if isinstance(self.grad_at, list) and (not self.grad_at or self.random_grad_steps or self.grad_steps != 1):
+            raise ValueError("grad_at names the steps: it must not be empty, and grad_steps must be left out")
+        if self.grad_at == "random" and self.random_grad_steps:
+            raise ValueError("random_grad_steps draws how many of the last steps, grad_at random which: give one")
+        return self
+
 
 class Editing(Method):
     """The routine; a preset is a child with another `Config`."""
@@ -49,33 +65,53 @@ class Editing(Method):
 
     def __init__(self, config: EditingConfig, context: Context) -> None:
         super().__init__(config, context)
-        self._steps = config.chain_steps or context.sampling.steps
+        settings = context.sampling
+        self._steps = config.chain_steps or settings.steps
+        self._shape = context.policy.model.latent_shape(settings.frames, settings.height, settings.width)
+        self._first = 0
+        if config.start == "clip":
+            self._first = nearest_step(chain_levels(context.policy.model, self._steps, self._shape), config.tau)
         self._check_reach()
 
     def step(self, batch: Batch) -> StepOutput:
-        context, seed = self.context, self.context.seed
-        noise = self._noise([derive_seed(seed, "edit", batch.step, p) for p in batch.positions])
-        frames = self._frames(derive_seed(seed, "frames", batch.step))
+        """Items are apart from each other, so any run of them gives its share of the gradient by itself."""
+        rows = runs(len(batch.prompts), self.context.micro_batch_size)
+        report: dict[str, float] = {}
+        if len(rows) == 1:
+            return StepOutput(next(self._parts(batch, rows, report)), report)
+        return StepOutput(None, report, self._parts(batch, rows, report))
+
+    def _parts(self, batch: Batch, rows: Sequence[slice], report: dict[str, float]) -> Iterator[Tensor]:
+        """The loss of each run of items; `report` is that of the whole batch when the last one is asked for."""
+        seen: list[dict[str, Tensor]] = []
+        frames = self._frames(derive_seed(self.context.seed, "frames", batch.step))
+        for part in rows:
+            loss, found = self._part(batch.part(part), frames)
+            seen.append(found)
+            if len(seen) == len(rows):
+                report.update(_report({key: torch.cat([found[key] for found in seen]) for key in seen[0]}))
+            yield loss
+
+    def _part(self, batch: Batch, frames: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """This share of the loss with its graph, and what is reported of each item."""
+        context = self.context
+        noise = self._noise([derive_seed(context.seed, "edit", batch.step, p) for p in batch.positions])
         entering: list[Tensor] = []
         latents = self._denoise(batch, noise, self._grad_steps(batch.step), entering)
         rewards, video = self._rewards(latents, frames, batch.prompts)
         weights = self._weights(frames).to(rewards)
         capped = rewards if self.config.reward_cap is None else rewards.clamp(max=self.config.reward_cap)
-        total = context.processes.total(torch.tensor(len(rewards))).to(rewards)
-        loss = -(capped * weights).mean(1).sum() / total
-        report = {
-            "reward_mean": float(rewards.detach().mean()),
-            "reward_std": float(rewards.detach().mean(1).std(correction=0)),
-        }
+        loss = -(capped * weights).mean(1).sum() / context.batch_size
+        found = {"reward": rewards.detach().mean(1)}
         if video.shape[1] == context.sampling.frames:
-            report["motion"] = float(motion(video.detach()).mean())
+            found["motion"] = motion(video.detach())
         if self.config.anchor:
             if not entering:
                 raise ConfigError("method.anchor needs a chain of at least two steps: raise tau or chain_steps")
             distance = self._distance(entering[-1], batch.conditions)
-            loss = loss + self.config.anchor * distance.sum() / total
-            report["anchor"] = float(distance.detach().mean())
-        return StepOutput(loss, report)
+            loss = loss + self.config.anchor * distance.sum() / context.batch_size
+            found["anchor"] = distance.detach()
+        return loss, found
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -101,38 +137,37 @@ class Editing(Method):
         totals = {name: self.context.processes.total(value).tolist() for name, value in sums.items()}
         return {name: value / count for name, (value, count) in totals.items()}
 
-    @property
-    def _first(self) -> int:
-        """The step of the chain at which it starts."""
-        return self._steps - max(1, round(self.config.tau * self._steps)) if self.config.start == "clip" else 0
-
     def _check_reach(self) -> None:
-        """Raises `ConfigError` where a trained network has none of the steps that pass the gradient: of two experts the
-        last steps of a chain belong to one.
+        """Raises `ConfigError` for steps that the chain does not have, and where a trained network has none of those
+        that pass the gradient: of two experts the last steps of a chain belong to one.
         """
-        policy, settings = self.context.policy, self.context.sampling
+        policy, config = self.context.policy, self.config
+        times = policy.model.new_scheduler(self._steps, self._shape).timesteps[self._first :]
+        if isinstance(config.grad_at, list):
+            if max(config.grad_at) >= len(times) or min(config.grad_at) < -len(times):
+                raise ConfigError(f"method.grad_at: the chain runs {len(times)} steps, so it has no {config.grad_at}")
+            times = times[config.grad_at]
+        elif config.grad_at == "last":
+            times = times[-config.grad_steps :]
         if len(policy.model.networks) == 1:
             return
-        shape = policy.model.latent_shape(settings.frames, settings.height, settings.width)
-        times = policy.model.new_scheduler(self._steps, shape).timesteps[self._first :][-self.config.grad_steps :]
         for name in policy.networks:
             if not policy.model.belongs(times, name).any():
                 others = [e for n, e in policy.model.experts.items() if policy.model.belongs(times, n).any()]
                 raise ConfigError(
-                    f"the last {len(times)} steps, which pass the gradient, have none of {policy.model.experts[name]}: "
+                    f"the {len(times)} steps that pass the gradient have none of {policy.model.experts[name]}: "
                     f"set lora.experts to {others[0]}, or raise method.grad_steps"
                 )
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
-        settings, model = self.context.sampling, self.context.policy.model
-        shape = model.latent_shape(settings.frames, settings.height, settings.width)
+        shape, model = self._shape, self.context.policy.model
         noise = draw_noise(shape, seeds, model.device)
         if self.config.start == "noise" or not self.config.offset_noise:
             return noise
         offsets = draw_noise((*shape[:2], 1, 1), [derive_seed(seed, "offset") for seed in seeds], model.device)
         return noise + self.config.offset_noise * offsets
 
-    def _denoise(self, batch: Batch, noise: Tensor, grad_steps: int, entering: list[Tensor]) -> Tensor:
+    def _denoise(self, batch: Batch, noise: Tensor, grad_steps: int | Sequence[int], entering: list[Tensor]) -> Tensor:
         """Clean latents; `entering` gets what goes into the last step, without graph."""
         config = self.config
         start = PartialStart(batch.tensors["clip"], self._first) if config.start == "clip" else None
@@ -142,11 +177,10 @@ class Editing(Method):
             if i == last - 1:
                 entering.append(latents.detach())
 
-        guidance = Guidance(
-            self.context.sampling.guidance, self.context.negative, detached=not config.guidance_gradient
-        )
+        model, context = self.context.policy.model, self.context
+        guidance = model.guidance(context.sampling, context.negative, detached=not config.guidance_gradient)
         return sample(
-            self.context.policy.model,
+            model,
             batch.conditions,
             noise=noise,
             steps=self._steps,
@@ -200,13 +234,25 @@ class Editing(Method):
         """Mean squared distance of policy and reference at the input of the last step, ``[B]``."""
         policy = self.context.policy
         scheduler = policy.model.new_scheduler(self._steps, x_t.shape[1:])
-        t = scheduler.timesteps[-1].to(x_t.device).expand(len(x_t))
+        time = scheduler.timesteps[-1].to(x_t.device).expand(len(x_t))
         with torch.no_grad(), policy.reference():
-            reference = policy.model.predict(x_t, t, conditions)
-        return losses.frame_errors(policy.model.predict(x_t, t, conditions), reference).mean(1)
+            reference = policy.model.predict(x_t, time, conditions)
+        return losses.output_distance(policy.model.predict(x_t, time, conditions), reference)
 
-    def _grad_steps(self, step: int) -> int:
-        if not self.config.random_grad_steps:
-            return self.config.grad_steps
+    def _grad_steps(self, step: int) -> int | Sequence[int]:
+        """How many of the last steps pass the gradient, or which."""
+        config, count = self.config, self._steps - self._first
         generator = torch.Generator().manual_seed(derive_seed(self.context.seed, "truncation", step))
-        return 1 + int(torch.randint(self.config.grad_steps, (), generator=generator))
+        if isinstance(config.grad_at, list):
+            return [number % count for number in config.grad_at]
+        if config.grad_at == "random":
+            return torch.randperm(count, generator=generator)[: config.grad_steps].tolist()
+        if config.random_grad_steps:
+            return 1 + int(torch.randint(config.grad_steps, (), generator=generator))
+        return config.grad_steps
+
+
+def _report(found: Mapping[str, Tensor]) -> dict[str, float]:
+    """Means over the items of a batch, and the reward's spread."""
+    spread = {"reward_std": float(found["reward"].std(correction=0))}
+    return {("reward_mean" if key == "reward" else key): float(value.mean()) for key, value in found.items()} | spread

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from vpo_kit import losses
+from vpo_kit.config import Run
 from vpo_kit.losses import PairErrors
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, Needs, StepOutput
-from vpo_kit.methods.preference import PairConfig, noised, reference_errors, report, step_output
+from vpo_kit.methods.preference import PairConfig, noised, report, see_reference, step_output
 from vpo_kit.models.base import Conditions
-from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
+from vpo_kit.sampler import derive_seed, draw_noise, sample
+from vpo_kit.times import Strata
 from vpo_kit.video import motion
 
 
@@ -33,7 +35,7 @@ class OnlineConfig(PairConfig):
         None, ge=1, description="denoising steps of a rollout; default: those of sampling"
     )
     min_margin: float = Field(
-        0.0, ge=0, description="prompts whose best and worst are closer are skipped; not in the paper"
+        0.0, ge=0, description="pairs whose scores are closer are skipped, and equal ones always; not in the paper"
     )
     beta: float = Field(250.0, gt=0, description="strength of the tie to the reference (mean reduction)")
     updates_per_rollout: int = Field(2, ge=1, description="optimiser steps for each fresh batch; not in the paper")
@@ -75,9 +77,23 @@ class Online(Method):
 
     def __init__(self, config: OnlineConfig, context: Context) -> None:
         super().__init__(config, context)
+        self._times = self.time_sampler()
         self._rollout: Rollout | None = None
         self._moved = -1
         """The step before which the reference was last moved: when a failed step comes again, it stays."""
+
+    @classmethod
+    def idle(cls, config: Any, run: Run) -> list[str]:
+        if config.reference_update == "hard" and config.reference_every >= run.steps:
+            return [
+                f"method.reference_every {config.reference_every}: the reference does not move in {run.steps} steps "
+                "(method.reference_update=never says so)"
+            ]
+        return []
+
+    @property
+    def start(self) -> tuple[float, float] | None:
+        return self.config.start
 
     @property
     def updates_per_batch(self) -> int:
@@ -89,24 +105,29 @@ class Online(Method):
         self._move_reference(batch.step)  # after the rollout: a reward that fails there must leave no trace
         rollout, draws, context = self._rollout, self.config.num_draws, self.context
         own, summary = len(rollout.numbers), rollout.report
-        total = context.processes.total(torch.tensor(own * draws))
+        total = int(context.processes.total(torch.tensor(own * draws)))
         if not context.processes.lockstep(own):
             return StepOutput(torch.zeros(()), summary, parts=())
         if not own:
             rollout = self._tie()
         numbers = rollout.numbers.tolist()
         seeds = [derive_seed(context.seed, "pair", batch.step, i, d) for d in range(draws) for i in numbers]
-        winners, losers = (torch.cat([latents] * draws) for latents in (rollout.winners, rollout.losers))
-        pairs = noised(context.policy, winners, losers, Conditions.cat([rollout.conditions] * draws), seeds)
-        reference = reference_errors(context.policy, pairs)
+        most = context.batch_size * self.config.num_pairs
+        places = [d * most + i for d in range(draws) for i in numbers]
+        strata = Strata(places, draws * most, derive_seed(context.seed, "strata", batch.step))
+        members = torch.cat([rollout.winners] * draws), torch.cat([rollout.losers] * draws)
+        conditions = Conditions.cat([rollout.conditions] * draws)
+        spread = strata if self._times.stratified else None
+        pairs = noised(context.policy, self._times, members, conditions, seeds, spread)
+        size = context.micro_batch_size
+        reference = see_reference(context.policy, pairs, size, keep_output=bool(self.config.anchor))
 
         def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
-            labels = torch.full((len(seeds),), 1.0 if own else 0.0, device=pairs.t.device)
-            loss = losses.preference_loss(errors, labels, self.config, t=pairs.t)
-            return losses.weighted_mean(loss.value, loss.weight, total), report(errors, labels, loss)
+            labels = torch.full((len(seeds),), 1.0 if own else 0.0, device=pairs.level.device)
+            loss = losses.preference_loss(errors, labels, self.config, level=pairs.level)
+            return losses.weighted_mean(loss.value, loss.weight, torch.tensor(total)), report(errors, labels, loss)
 
-        low_memory = self.config.low_memory
-        output = step_output(context.policy, pairs, reference, loss_of, context.processes, low_memory=low_memory)
+        output = step_output(context, self.config, pairs, reference, loss_of, (max(total, 1), own * draws))
         return replace(output, report={**output.report, **summary})
 
     def _tie(self) -> Rollout:
@@ -140,7 +161,7 @@ class Online(Method):
         best, worst = order[:, :k].flatten(), order.flip(1)[:, :k].flatten()
         margin = (ranked[:, :k] - ranked.flip(1)[:, :k]).flatten()
         # a margin of zero is a tie whatever the threshold
-        kept = (margin > self.config.min_margin).nonzero().flatten()
+        kept = ((margin >= self.config.min_margin) & (margin > 0)).nonzero().flatten()
         numbers = (torch.tensor(batch.positions)[:, None] * k + torch.arange(k)).flatten()
         raw = {f"reward/{name}": float(value.mean()) for name, value in scored.components.items()}
         summary = {
@@ -159,15 +180,15 @@ class Online(Method):
         )
 
     def _sample(self, conditions: Conditions, step: int, candidates: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Latents and video of all candidates, given by their global numbers, at most `batch_size` at once."""
+        """Latents and video of all candidates, given by their global numbers, at most `sampling_batch_size` at once."""
         context, settings = self.context, self.context.sampling
         model = context.policy.model
         shape = model.latent_shape(settings.frames, settings.height, settings.width)
-        guidance = Guidance(settings.guidance, context.negative)
+        guidance = model.guidance(settings, context.negative)
         steps = self.config.rollout_steps or settings.steps
         latents, videos = [], []
-        for start in range(0, len(conditions), context.batch_size):
-            rows = slice(start, start + context.batch_size)
+        for start in range(0, len(conditions), context.sampling_batch_size):
+            rows = slice(start, start + context.sampling_batch_size)
             seeds = [derive_seed(context.seed, "rollout", step, i) for i in candidates[rows]]
             noise, part = draw_noise(shape, seeds, model.device), conditions[rows]
             latents.append(sample(model, part, noise=noise, steps=steps, guidance=guidance))

@@ -1,12 +1,13 @@
 """What all pair methods share: noise both members alike, take both networks' errors, turn them into loss and report.
 
-Legend: ``P`` pairs, ``T`` latent frames; latents are ``[P, C, T, h, w]``, errors ``[P, T]``.
+Legend: ``P`` pairs, ``T`` latent frames; latents are ``[P, C, T, h, w]``. Rows are videos, ``2P`` of them: all first
+members, then all second ones. Errors of rows are ``[2P, T]``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import Field
@@ -14,43 +15,73 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.losses import PairErrors, PreferenceConfig, PreferenceLoss
-from vpo_kit.methods.base import MethodConfig, Policy, StepOutput
+from vpo_kit.methods.base import Context, Policy, StepOutput, TimesConfig, runs
 from vpo_kit.models.base import Conditions
-from vpo_kit.processes import Processes
-from vpo_kit.sampler import draw_noise, draw_times
+from vpo_kit.sampler import draw_noise
+from vpo_kit.times import Strata, TimeSampler
 
 LossOf = Callable[[PairErrors], tuple[Tensor, dict[str, float]]]
+"""From errors to this process's share of the loss, and what is reported by label."""
 
 
-class PairConfig(MethodConfig, PreferenceConfig):
+class PairConfig(TimesConfig, PreferenceConfig):
     """Settings that every pair method has: those of the loss, and how its passes are made."""
 
     num_draws: int = Field(1, ge=1, description="draws of (t, noise) for each pair and step; not in the papers")
-    low_memory: bool = Field(
-        False, description="hold the graph of one video at a time: the same gradient for one more pass without graph"
+    anchor: float = Field(
+        0.0, ge=0, description="weight of the squared distance of both networks' outputs; not in the papers"
     )
 
 
 @dataclass(frozen=True)
 class Noised:
-    """Both members of P pairs at the same ``t`` ``[P]`` and the same noise; all else is firsts, then seconds."""
+    """Both members of P pairs at the same time and the same noise, as rows; `level` ``[P]`` is the share of noise."""
 
     x_t: Tensor
     target: Tensor
     time: Tensor
     conditions: Conditions
-    t: Tensor
+    level: Tensor
 
-    def rows(self, index: slice) -> tuple[Tensor, Tensor, Tensor, Conditions]:
-        return self.x_t[index], self.target[index], self.time[index], self.conditions[index]
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    def at(self, rows: slice) -> Noised:
+        """Some of the rows; `level` stays that of all pairs."""
+        return replace(
+            self, x_t=self.x_t[rows], target=self.target[rows], time=self.time[rows], conditions=self.conditions[rows]
+        )
 
 
-def noised(policy: Policy, first: Tensor, second: Tensor, conditions: Conditions, seeds: Sequence[int]) -> Noised:
-    """Noise P pairs, to times at which the policy is trained; the time and the noise of a pair depend on its own seed
-    alone, whatever the batch.
+@dataclass(frozen=True)
+class Seen:
+    """What a network gives for all rows: errors ``[2P, T]``, and its outputs ``[2P, C, T, h, w]`` where they are
+    kept.
     """
-    schedule = policy.model.schedule
-    t = draw_times(schedule, seeds, first.device, wanted=policy.trains)
+
+    errors: Tensor
+    output: Tensor | None = None
+
+    @property
+    def by_member(self) -> tuple[Tensor, Tensor]:
+        """Errors ``[P, T]`` of firsts and seconds."""
+        first, second = self.errors.chunk(2)
+        return first, second
+
+
+def noised(
+    policy: Policy,
+    times: TimeSampler,
+    members: tuple[Tensor, Tensor],
+    conditions: Conditions,
+    seeds: Sequence[int],
+    strata: Strata | None = None,
+) -> Noised:
+    """Noise the P pairs of `members`, firsts and seconds; the time and the noise of a pair depend on its own seed
+    alone, whatever the batch (the time, with `strata`, also on its place in it).
+    """
+    schedule, (first, second) = policy.model.schedule, members
+    t = times.draw(seeds, first.device, strata)
     eps = draw_noise(first.shape[1:], seeds, first.device)
     x, eps2, t2 = torch.cat([first, second]), torch.cat([eps, eps]), torch.cat([t, t])
     return Noised(
@@ -58,62 +89,75 @@ def noised(policy: Policy, first: Tensor, second: Tensor, conditions: Conditions
         schedule.target(x, eps2, t2),
         schedule.network_time(t2),
         Conditions.cat([conditions, conditions]),
-        t,
+        schedule.noise_level(t),
     )
 
 
-def errors_of(policy: Policy, pairs: Noised) -> tuple[Tensor, Tensor]:
-    """Errors ``[P, T]`` of firsts and seconds under the model as it is, all videos in one pass."""
-    first, second = _errors(policy, pairs, slice(None)).chunk(2)
-    return first, second
+def see(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_output: bool = False) -> Seen:
+    """All rows under the model as it is, at most `micro_batch_size` at once. Where gradients are on, their graphs add
+    up: a caller that wants one graph at a time turns them off.
+    """
+    errors, outputs = [], []
+    for part in (pairs.at(rows) for rows in runs(len(pairs), micro_batch_size)):
+        output = policy.model.predict(part.x_t, part.time, part.conditions)
+        errors.append(losses.frame_errors(output, part.target))
+        outputs += [output] if keep_output else []
+    return Seen(torch.cat(errors), torch.cat(outputs) if keep_output else None)
 
 
-def reference_errors(policy: Policy, pairs: Noised) -> tuple[Tensor, Tensor]:
-    """`errors_of` the reference, without graph."""
+def see_reference(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_output: bool = False) -> Seen:
+    """`see` of the reference, without graph."""
     with torch.no_grad(), policy.reference():
-        return errors_of(policy, pairs)
+        return see(policy, pairs, micro_batch_size, keep_output=keep_output)
 
 
 def step_output(
-    policy: Policy,
-    pairs: Noised,
-    reference: tuple[Tensor, Tensor],
-    loss_of: LossOf,
-    processes: Processes,
-    *,
-    low_memory: bool,
+    context: Context, config: PairConfig, pairs: Noised, reference: Seen, loss_of: LossOf, counts: tuple[int, int]
 ) -> StepOutput:
-    """Loss and report of one step.
+    """Loss and report of one step; `counts` are the pairs of the global batch (draws counted), and the labels here.
 
     The loss sees the networks through the errors alone, so ``dL = sum c dE`` with ``c = dL/dE`` known once the errors
-    are. With `low_memory` the errors come from a pass without graph, and each video then gets a backward pass of its
-    own with its ``c``: exact, and one graph at a time.
+    are. With a `micro_batch_size` that is smaller than the batch the errors come from a pass without graph, and each
+    run of rows then gets a backward pass of its own with its ``c``: exact, and one graph at a time. The anchor is a sum
+    over rows anyway.
     """
-    if not low_memory:
-        loss, report = loss_of(PairErrors(*errors_of(policy, pairs), *reference))
-        return StepOutput(loss, report)
-    with torch.no_grad():
-        first, second = (errors.clone() for errors in errors_of(policy, pairs))
-    leaves = first.requires_grad_(), second.requires_grad_()
+    policy, size, (total, num_labels) = context.policy, context.micro_batch_size, counts
+    whole = size is None or size >= len(pairs)
+    with torch.set_grad_enabled(whole):
+        seen = see(policy, pairs, size, keep_output=bool(config.anchor))
+    errors = seen.errors if whole else seen.errors.requires_grad_()
     with torch.enable_grad():
-        loss, report = loss_of(PairErrors(*leaves, *reference))
-    weights = torch.cat(torch.autograd.grad(loss, leaves, materialize_grads=True))
+        loss, by_label = loss_of(PairErrors(*Seen(errors).by_member, *reference.by_member))
+    (weights,) = (None,) if whole else torch.autograd.grad(loss, [errors], materialize_grads=True)
+    report = {}
+    if config.anchor:
+        scale = config.anchor / (2 * total)
+        distance = _distance(seen, reference, slice(None))
+        loss = loss + scale * distance.sum()
+        report["anchor"] = float(distance.detach().mean())
+    if weights is None:
+        return StepOutput(loss, report, None, by_label, num_labels)
+
+    def part(rows: slice) -> Tensor:
+        found = see(policy, pairs.at(rows), None, keep_output=bool(config.anchor))
+        value = (weights[rows] * found.errors).sum()
+        return value + scale * _distance(found, reference, rows).sum() if config.anchor else value
 
     def parts() -> Iterator[Tensor]:
-        rows = weights.abs().sum(1).nonzero().flatten().tolist()
-        fillers = processes.lockstep(len(rows)) - len(rows)
-        for i in rows:
-            yield (weights[i] * _errors(policy, pairs, slice(i, i + 1))).sum()
+        own = [rows for rows in runs(len(pairs), size) if config.anchor or bool(weights[rows].any())]
+        fillers = context.processes.lockstep(len(own)) - len(own)
+        yield from map(part, own)
         for _ in range(fillers):
-            yield 0 * _errors(policy, pairs, slice(1)).sum()
+            yield 0 * part(slice(1))
 
-    return StepOutput(loss.detach(), report, parts())
+    return StepOutput(loss.detach(), report, parts(), by_label, num_labels)
 
 
 def report(errors: PairErrors, labels: Tensor, loss: PreferenceLoss) -> dict[str, float]:
     """The fields that every preference method logs; `labels` ``[P]`` or ``[P, T]``, ties left out.
 
-    A change is relative to the reference's error: +0.01 is one percent worse than the reference.
+    A change is relative to the reference's error: +0.01 is one percent worse than the reference. A pair whose members
+    changed alike (as in the first step, where policy and reference are the same) counts as half right.
     """
     kept = labels != 0
     if not kept.any():
@@ -125,16 +169,19 @@ def report(errors: PairErrors, labels: Tensor, loss: PreferenceLoss) -> dict[str
     winner = torch.where(labels > 0, first, second)[kept]
     loser = torch.where(labels > 0, second, first)[kept]
     scale = errors.first_ref.mean().clamp_min(1e-12)
-    logit = loss.logit.detach()[loss.weight > 0]
+    counted = loss.weight > 0
+    right = (winner < loser).double() + 0.5 * (winner == loser)
     return {
-        "implicit_accuracy": float((winner < loser).float().mean()),
-        "margin": float(logit.mean()),
+        "implicit_accuracy": float(right.mean()),
+        "margin": float(loss.logit.detach()[counted].mean()),
         "winner_error_change": float(winner.mean() / scale),
         "loser_error_change": float(loser.mean() / scale),
-        "gradient_factor": float(losses.gradient_factor(logit).mean()),
+        "gradient_factor": float(loss.slope[counted].mean()),
     }
 
 
-def _errors(policy: Policy, pairs: Noised, index: slice) -> Tensor:
-    x_t, target, time, conditions = pairs.rows(index)
-    return losses.frame_errors(policy.model.predict(x_t, time, conditions), target)
+def _distance(seen: Seen, reference: Seen, rows: slice) -> Tensor:
+    """Mean squared distance of both networks' outputs ``[n]``, for the `rows` of the reference."""
+    assert seen.output is not None
+    assert reference.output is not None
+    return losses.output_distance(seen.output, reference.output[rows])

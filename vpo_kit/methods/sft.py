@@ -6,6 +6,7 @@ Legend: ``B`` clips, latents ``[B, C, T, h, w]``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,15 +14,39 @@ from pydantic import Field
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Method, MethodConfig, Needs, StepOutput
+from vpo_kit.methods.base import (
+    HELD_OUT_DRAWS,
+    Batch,
+    Context,
+    Method,
+    MethodConfig,
+    Needs,
+    StepOutput,
+    TimesConfig,
+    runs,
+)
 from vpo_kit.models.base import Conditions
-from vpo_kit.sampler import derive_seed, draw_noise, draw_times
+from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.times import Strata
 
 
-class SFTConfig(MethodConfig):
+class SFTConfig(TimesConfig):
     """Settings of `sft`."""
 
     num_draws: int = Field(1, ge=1, description="draws of (t, noise) for each clip and step")
+    caption_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of draws that see the negative prompt instead of the caption"
+    )
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Clips at their times and noises, as rows."""
+
+    x_t: Tensor
+    target: Tensor
+    time: Tensor
+    conditions: Conditions
 
 
 class SFT(Method):
@@ -32,35 +57,49 @@ class SFT(Method):
     Config: ClassVar[type[MethodConfig]] = SFTConfig
     config: SFTConfig
 
+    def __init__(self, config: SFTConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._times = self.time_sampler()
+
     def step(self, batch: Batch) -> StepOutput:
-        draws = range(self.config.num_draws)
-        seeds = [derive_seed(self.context.seed, "sft", batch.step, p, d) for d in draws for p in batch.positions]
-        errors = self._errors(batch, seeds)
-        total = self.context.processes.total(torch.tensor(len(errors)))
-        return StepOutput(errors.sum() / total.to(errors.device))
+        context, draws = self.context, range(self.config.num_draws)
+        keys = [(position, d) for d in draws for position in batch.positions]
+        seeds = [derive_seed(context.seed, "sft", batch.step, *key) for key in keys]
+        total = context.batch_size * self.config.num_draws
+        places = [d * context.batch_size + position for position, d in keys]
+        strata = Strata(places, total, derive_seed(context.seed, "strata", batch.step))
+        clips = self._noised(batch, seeds, strata if self._times.stratified else None, self.config.caption_dropout)
+        rows = runs(len(seeds), context.micro_batch_size)
+        return StepOutput(None, parts=(self._errors(clips, part).sum() / total for part in rows))
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss on held-out clips, at the same times and noises every time."""
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums, seed = torch.zeros(2, dtype=torch.float64), self.context.seed
         for batch in batches:
             keys = [(index, d) for d in range(HELD_OUT_DRAWS) for index in batch.indices]
-            errors = self._errors(batch, [derive_seed(self.context.seed, "held out", *key) for key in keys])
+            strata = Strata([d for _, d in keys], HELD_OUT_DRAWS, derive_seed(seed, "held out", "strata"))
+            clips = self._noised(batch, [derive_seed(seed, "held out", *key) for key in keys], strata)
+            errors = [self._errors(clips, rows) for rows in runs(len(keys), self.context.micro_batch_size)]
             if not batch.filler:
-                sums += torch.tensor([float(errors.sum()), len(errors)], dtype=torch.float64)
+                sums += torch.tensor([float(torch.cat(errors).sum()), len(keys)], dtype=torch.float64)
         value, count = self.context.processes.total(sums).tolist()
         return {"heldout_loss": value / count} if count else {}
 
-    def _errors(self, batch: Batch, seeds: Sequence[int]) -> Tensor:
-        """The mean squared error of each clip and draw, ``[B * D]``."""
-        policy, model = self.context.policy, self.context.policy.model
-        draws = len(seeds) // len(batch.indices)
-        x = torch.cat([batch.tensors["clip"]] * draws)
-        t = draw_times(model.schedule, seeds, x.device, wanted=policy.trains)
+    def _noised(self, batch: Batch, seeds: Sequence[int], strata: Strata | None, dropout: float = 0.0) -> Noised:
+        """The batch's clips once for every ``len(seeds) / B`` draws."""
+        model, draws = self.context.policy.model, len(seeds) // len(batch.indices)
+        x, schedule = torch.cat([batch.tensors["clip"]] * draws), model.schedule
+        t = self._times.draw(seeds, x.device, strata)
         eps = draw_noise(x.shape[1:], seeds, x.device)
-        prediction = model.predict(
-            model.schedule.add_noise(x, eps, t),
-            model.schedule.network_time(t),
-            Conditions.cat([batch.conditions] * draws),
-        )
-        return losses.frame_errors(prediction, model.schedule.target(x, eps, t)).mean(1)
+        conditions = Conditions.cat([batch.conditions] * draws)
+        for i, seed in enumerate(seeds if dropout else ()):
+            generator = torch.Generator().manual_seed(derive_seed(seed, "dropout"))
+            if float(torch.rand((), generator=generator)) < dropout:
+                conditions = conditions.replaced(i, self.context.negative)
+        return Noised(schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t), conditions)
+
+    def _errors(self, clips: Noised, rows: slice) -> Tensor:
+        """The mean squared error of some rows, ``[n]``."""
+        output = self.context.policy.model.predict(clips.x_t[rows], clips.time[rows], clips.conditions[rows])
+        return losses.frame_errors(output, clips.target[rows]).mean(1)

@@ -22,11 +22,11 @@ class AnimateDiffModel(UNetModel):
             raise ConfigError(f"{frames} frames do not fit the motion adapter of {self.source}: at most {most} do")
         return super().latent_shape(frames, height, width)
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, frames = self.network, latents.shape[2]
         output: Tensor = network(
             latents.to(self.dtype),
-            t.to(latents.device),
+            time.to(latents.device),
             encoder_hidden_states=conditions.tensors["embeds"].repeat_interleave(frames, 0),
             return_dict=False,
         )[0]

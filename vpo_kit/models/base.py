@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from vpo_kit import schedule as schedules
 from vpo_kit.errors import ConfigError
+from vpo_kit.sampler import Guidance
+from vpo_kit.times import Times, TimeSampler
 from vpo_kit.video import straight_through_clamp
 
 
@@ -42,6 +44,13 @@ class Conditions:
         """A single prompt as a batch of `count`, without a copy."""
         return Conditions({k: v.expand(count, *v.shape[1:]) for k, v in self.tensors.items()})
 
+    def replaced(self, index: int, other: Conditions) -> Conditions:
+        """A copy in which the prompt at `index` is the one of `other`."""
+        tensors = {k: v.clone() for k, v in self.tensors.items()}
+        for name, value in tensors.items():
+            value[index] = other.tensors[name][0]
+        return Conditions(tensors)
+
     def with_guidance(self, scale: float) -> Conditions | None:
         """These prompts at an embedded guidance `scale`, or None where the network takes no such input."""
         if "guidance" not in self.tensors:
@@ -55,15 +64,21 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos of a model are made: sizes in pixels and frames, `fps`, sampling steps and guidance scale."""
+    """How videos of a model are made: sizes in pixels and frames, `fps`, sampling steps and guidance scale (of a model
+    with two networks also one for each, by the family's words); `embedded_guidance` is what a training pass sees where
+    the network takes the scale as an input.
+    """
 
     frames: int
     height: int
     width: int
     fps: float
     steps: int
-    guidance: float
+    guidance: float | Mapping[str, float]
     negative_prompt: str = ""
+    embedded_guidance: float = 1.0
+    shift: float | None = None
+    """Of the sampler's chain; None is the scheduler's own."""
 
     def changed(self, **values: Any) -> Settings:
         """A copy with the values that are not None."""
@@ -86,6 +101,10 @@ class VideoModel(ABC):
     """The published usual sizes, for a model folder that does not state its own."""
     causal: ClassVar[bool] = True
     """Whether latent frame 0 is pixel frame 0 alone, as in causal video autoencoders."""
+    times: ClassVar[Times] = Times(name="uniform")
+    """At which times a method trains unless its recipe says otherwise: as the family itself was trained."""
+    times_source: ClassVar[str] = "uniform over the training steps, as its family was trained"
+    """Where `times` comes from."""
     decode_context: ClassVar[int] = 2
     """Latent frames before a wanted one that are decoded with it: the left context of `decode` with `frames`."""
 
@@ -123,6 +142,52 @@ class VideoModel(ABC):
     def prefix(self, name: str) -> str:
         """What the names of a weight of the network `name` begin with where several networks' weights lie together."""
         return f"{name}." if len(self.networks) > 1 else ""
+
+    def guidance(self, settings: Settings, negative: Any, *, detached: bool = False) -> Guidance:
+        """Guidance at the scale of `settings`, which may give each of two networks its own."""
+        scale = settings.guidance
+        if not isinstance(scale, Mapping):
+            return Guidance(scale, negative, detached)
+
+        def at(time: Tensor) -> float:
+            return next(scale[word] for name, word in self.experts.items() if bool(self.belongs(time.view(1), name)))
+
+        return Guidance(at, negative, detached)
+
+    def time_sampler(self, times: Times | None, settings: Settings, networks: Iterable[str]) -> TimeSampler:
+        """Draws training times for those of `networks` that are trained; `times` None is the family's own way.
+
+        Raises `ConfigError` where no time is left for them.
+        """
+        chosen = times or self.times
+        shape = self.latent_shape(settings.frames, settings.height, settings.width)
+        chain = self.schedule.chain_times(self.new_scheduler(chosen.steps or settings.steps, shape))
+        experts = {self.experts.get(name, name): partial(self.belongs, name=name) for name in networks}
+        return TimeSampler(chosen, self.schedule, chain=chain, shift=self.shift(shape), experts=experts)
+
+    def shift(self, shape: Sequence[int]) -> float:
+        """How far the sampler's chain is shifted towards noise for latents of `shape`; 1 is not at all."""
+        config = self.pipeline.scheduler.config
+        return float(config.get("flow_shift" if config.get("use_flow_sigmas") else "shift", 1.0) or 1.0)
+
+    def use(self, settings: Settings) -> Settings:
+        """Take `settings` as the model's own: what it samples with, and what depends on them inside (the frame rate of
+        LTX, the shift of the chain). Raises `ConfigError` for what the family does not have.
+        """
+        self.latent_shape(settings.frames, settings.height, settings.width)
+        if isinstance(settings.guidance, Mapping) and not self.experts:
+            raise ConfigError(f"sampling.guidance: {self.source} has one network: give one number")
+        if settings.shift is not None:
+            self._set_shift(settings.shift)
+        self.settings = settings
+        return settings
+
+    def _set_shift(self, shift: float) -> None:
+        config = self.pipeline.scheduler.config
+        name = "flow_shift" if config.get("use_flow_sigmas") else "shift"
+        if name not in config or config.get("use_dynamic_shifting"):
+            raise ConfigError(f"sampling.shift: the chain of {self.source} has none that could be set: leave it out")
+        self.pipeline.scheduler = type(self.pipeline.scheduler).from_config(config, **{name: shift})
 
     def lora_options(self, name: str) -> dict[str, Any]:
         """What the pipeline's ``load_lora_weights`` takes, beside the file, to load it into the network `name`."""
@@ -241,8 +306,8 @@ class VideoModel(ABC):
         return straight_through_clamp(torch.stack([found[p] for p in frames], 1))
 
     @abstractmethod
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """The network's output at ``x_t``, float32 ``[B, C, T, h, w]``; `t` ``[B]`` in the network's own units."""
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
+        """The network's output at ``x_t``, float32 ``[B, C, T, h, w]``; `time` ``[B]`` is the network's own."""
 
 
 def add_methods(part: Any, mixin: type) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vpo_kit.errors import ModelError
 from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.times import Times
 
 
 class _DPMSteps:
@@ -41,6 +42,8 @@ class CogVideoXModel(VideoModel):
     """
 
     defaults: ClassVar[Settings] = Settings(frames=49, height=480, width=720, fps=8, steps=50, guidance=6.0)
+    times: ClassVar[Times] = Times(name="uniform", stratified=True)
+    times_source: ClassVar[str] = "uniform, spread evenly over a batch (CogVideoX, arXiv 2408.06072, section 3.2)"
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
         if pipeline.transformer.config.patch_size_t is not None:
@@ -71,12 +74,12 @@ class CogVideoXModel(VideoModel):
         )
         return Conditions({"embeds": embeds.to(self.dtype)})
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
             hidden_states=latents.transpose(1, 2).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
-            timestep=t.to(latents.device),
+            timestep=time.to(latents.device),
             image_rotary_emb=self._rotary(latents),
             return_dict=False,
         )[0]

@@ -13,7 +13,8 @@ from vpo_kit.models.cache import DiskCache, text_facts
 
 
 class PromptCache:
-    """Each prompt's encoding, made when it is first needed and then kept; with `disk` also for later runs.
+    """Each prompt's encoding, made when it is first needed and then kept; with `disk` also for later runs. Where the
+    network takes the guidance scale as an input, it is that of the model's settings for a training pass.
 
     Prompts are encoded one by one: in a batch the last bits would depend on the neighbours, and what is found on disk
     must be what would have been computed.
@@ -28,7 +29,8 @@ class PromptCache:
         for prompt in prompts:
             if prompt not in self._known:
                 self._known[prompt] = self._find(prompt)
-        return Conditions.cat([self._known[p] for p in prompts])
+        found = Conditions.cat([self._known[p] for p in prompts])
+        return found.with_guidance(self._model.settings.embedded_guidance) or found
 
     def _find(self, prompt: str) -> Conditions:
         if self._disk is None:

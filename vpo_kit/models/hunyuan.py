@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.times import Times
 
 
 class HunyuanModel(VideoModel):
@@ -22,6 +23,8 @@ class HunyuanModel(VideoModel):
     """
 
     defaults: ClassVar[Settings] = Settings(frames=129, height=720, width=1280, fps=24, steps=50, guidance=6.0)
+    times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
+    times_source: ClassVar[str] = "logit-normal, shifted as the sampler's chain, as musubi-tuner trains it"
 
     def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
         scheduler = copy.deepcopy(self.pipeline.scheduler)
@@ -36,11 +39,11 @@ class HunyuanModel(VideoModel):
             tensors["guidance"] = torch.ones(len(prompts), device=self.device)
         return Conditions(tensors)
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, given = self.network, conditions.tensors
         output: Tensor = network(
             hidden_states=latents.to(self.dtype),
-            timestep=t.to(latents),
+            timestep=time.to(latents),
             encoder_hidden_states=given["embeds"],
             encoder_attention_mask=given["mask"],
             pooled_projections=given["pooled"],

@@ -12,6 +12,7 @@ from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from torch import Tensor
 
 from vpo_kit.models.base import Conditions, Settings, VideoModel, add_methods
+from vpo_kit.times import Times
 
 
 class Hunyuan15Model(VideoModel):
@@ -22,6 +23,10 @@ class Hunyuan15Model(VideoModel):
     """
 
     defaults: ClassVar[Settings] = Settings(frames=121, height=480, width=848, fps=24, steps=50, guidance=6.0)
+    times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
+    times_source: ClassVar[str] = (
+        "logit-normal, shifted as the sampler's chain: as musubi-tuner trains 1.0; nothing was found of 1.5"
+    )
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
         super().__init__(pipeline, settings, source)
@@ -40,7 +45,7 @@ class Hunyuan15Model(VideoModel):
         )
         return Conditions({"embeds": embeds, "mask": mask, "glyphs": glyphs, "glyph_mask": glyph_mask})
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, given = self.network, conditions.tensors
         x_t = latents.to(self.dtype)
         # the condition on a first image, and its mask: none
@@ -49,7 +54,7 @@ class Hunyuan15Model(VideoModel):
         output: Tensor = network(
             hidden_states=torch.cat([x_t, empty], 1),
             image_embeds=image,
-            timestep=t.to(x_t),
+            timestep=time.to(x_t),
             encoder_hidden_states=given["embeds"],
             encoder_attention_mask=given["mask"],
             encoder_hidden_states_2=given["glyphs"],

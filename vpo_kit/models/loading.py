@@ -13,15 +13,13 @@ from safetensors import SafetensorError, safe_open
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.folders import resolve
 from vpo_kit.models.attention import check_attention, check_family, set_attention
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.offload import offload as offload_parts
 from vpo_kit.models.offload import place
 from vpo_kit.models.quantising import check_quantise, load_options
 from vpo_kit.registry import MODELS
-
-EMBEDDED = {"sprites": Path(__file__).parent / "sprites" / "pipeline"}
-"""Models that ship inside the package, by name."""
 
 
 class _Extras(BaseModel):
@@ -36,21 +34,6 @@ class _Extras(BaseModel):
     steps: int = Field(ge=1)
     guidance: float = Field(ge=1)
     negative_prompt: str = ""
-
-
-def resolve(name_or_path: str) -> str:
-    """A folder or hub id for `name_or_path`. Raises `ModelError` for a local folder that is no pipeline."""
-    path = EMBEDDED.get(name_or_path, Path(name_or_path))
-    if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelError(f"{path} holds no model_index.json: give a diffusers pipeline folder")
-        return str(path)
-    if path.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
-        names = ", ".join(EMBEDDED)
-        raise ModelError(
-            f"no model {name_or_path!r}: give {names}, a diffusers pipeline folder or a hub id (owner/name)"
-        )
-    return name_or_path
 
 
 def check_dtype(name: str, device: torch.device) -> None:
@@ -114,12 +97,6 @@ def load(
     if attention != "auto":
         set_attention(model, attention)
     return model
-
-
-def prompts_of(name_or_path: str, split: str) -> Path | None:
-    """The prompt file (`split` is ``train`` or ``heldout``) that ships with a model folder, where it has one."""
-    path = EMBEDDED.get(name_or_path, Path(name_or_path)) / "prompts" / f"{split}.txt"
-    return path if path.is_file() else None
 
 
 def _check_files(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from torch import Tensor
 
 from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.times import Times
 
 
 class LTXModel(VideoModel):
@@ -22,6 +24,8 @@ class LTXModel(VideoModel):
     """
 
     defaults: ClassVar[Settings] = Settings(frames=161, height=512, width=704, fps=25, steps=50, guidance=3.0)
+    times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
+    times_source: ClassVar[str] = "logit-normal, shifted by the number of tokens, as LTX-Video-Trainer does it"
 
     @property
     def temporal_stride(self) -> int:
@@ -37,16 +41,22 @@ class LTXModel(VideoModel):
 
     def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
         scheduler = copy.deepcopy(self.pipeline.scheduler)
-        config, (_, frames, height, width) = scheduler.config, shape
-        mu = calculate_shift(
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=self._mu(shape))
+        return scheduler
+
+    def shift(self, shape: Sequence[int]) -> float:
+        return math.exp(self._mu(shape)) if self.pipeline.scheduler.config.get("use_dynamic_shifting") else 1.0
+
+    def _mu(self, shape: Sequence[int]) -> float:
+        config, (_, frames, height, width) = self.pipeline.scheduler.config, shape
+        mu: float = calculate_shift(
             frames * height * width,
             config.get("base_image_seq_len", 256),
             config.get("max_image_seq_len", 4096),
             config.get("base_shift", 0.5),
             config.get("max_shift", 1.15),
         )
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
-        return scheduler
+        return mu
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
@@ -69,12 +79,12 @@ class LTXModel(VideoModel):
         video: Tensor = vae.decode(z, time, return_dict=False)[0]
         return (video.float() / 2 + 0.5).transpose(1, 2)
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, size = self.network, latents.shape[2:]
         output: Tensor = network(
             hidden_states=latents.flatten(2).transpose(1, 2).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
-            timestep=t.to(latents.device),
+            timestep=time.to(latents.device),
             encoder_attention_mask=conditions.tensors["mask"],
             num_frames=size[0],
             height=size[1],

@@ -19,6 +19,7 @@ class MochiModel(VideoModel):
     """Flow matching in the network's own time, which runs from noise to data; 6x in time, 8x in space."""
 
     defaults: ClassVar[Settings] = Settings(frames=163, height=480, width=848, fps=30, steps=64, guidance=4.5)
+    times_source: ClassVar[str] = "uniform; nothing published was found, so this is ours"
 
     @property
     def temporal_stride(self) -> int:
@@ -55,12 +56,12 @@ class MochiModel(VideoModel):
             return super().statistics()
         return torch.tensor(config.latents_mean), torch.tensor(config.latents_std) / config.scaling_factor
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
             hidden_states=latents.to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
-            timestep=t.to(latents),
+            timestep=time.to(latents),
             encoder_attention_mask=conditions.tensors["mask"],
             return_dict=False,
         )[0]

@@ -22,11 +22,11 @@ class ModelScopeModel(UNetModel):
         super().__init__(pipeline, settings, source)
         add_methods(pipeline.unet, PeftAdapterMixin)
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
             latents.to(self.dtype),
-            t.to(latents.device),
+            time.to(latents.device),
             encoder_hidden_states=conditions.tensors["embeds"],
             return_dict=False,
         )[0]

@@ -8,7 +8,7 @@ time for each token (`expand_timesteps`); without an input image they are all th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from vpo_kit.models.base import Conditions, Settings, VideoModel
 from vpo_kit.processes import Processes
+from vpo_kit.times import Times
 
 WAN_2_1 = Settings(frames=81, height=480, width=832, fps=16, steps=50, guidance=5.0)
 TI2V_5B = Settings(frames=121, height=704, width=1280, fps=24, steps=50, guidance=5.0)
-A14B = Settings(frames=81, height=480, width=832, fps=16, steps=40, guidance=4.0)
+A14B = Settings(frames=81, height=480, width=832, fps=16, steps=40, guidance={"high_noise": 4.0, "low_noise": 3.0})
 
 
 def _defaults(pipeline: Any) -> Settings:
@@ -30,6 +31,9 @@ def _defaults(pipeline: Any) -> Settings:
 
 class WanModel(VideoModel):
     """Causal video autoencoder (latent frame 0 is pixel frame 0), T5 text, flow matching."""
+
+    times: ClassVar[Times] = Times(name="uniform", shift=5.0)
+    times_source: ClassVar[str] = "uniform places in a chain of shift 5, as VideoX-Fun trains Wan 2.1 and 2.2"
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
         ratio = pipeline.config.get("boundary_ratio")
@@ -82,32 +86,32 @@ class WanModel(VideoModel):
         # divided by the inverse, as in the pipeline: the same to the last bit
         return latents / (1 / std).to(latents) + mean.to(latents)
 
-    def predict(self, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         if self._boundary is None:
-            return self._run(self.network, latents, t, conditions)
+            return self._run(self.network, latents, time, conditions)
         output = torch.zeros_like(latents, dtype=torch.float32)
         for name, network in self.networks.items():
-            rows = self.belongs(t, name)
+            rows = self.belongs(time, name)
             if isinstance(network, FSDPModule):
                 if not Processes().lockstep(int(rows.any())):
                     continue
                 if not rows.any():  # another process has such rows, and cannot make its pass alone
-                    output = output + 0 * self._run(network, latents[:1], t[:1], conditions[:1]).sum()
+                    output = output + 0 * self._run(network, latents[:1], time[:1], conditions[:1]).sum()
             elif rows.all():
-                return self._run(network, latents, t, conditions)
+                return self._run(network, latents, time, conditions)
             if rows.any():
-                output[rows] = self._run(network, latents[rows], t[rows], conditions[rows])
+                output[rows] = self._run(network, latents[rows], time[rows], conditions[rows])
         return output
 
-    def _run(self, network: Any, latents: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        t = t.to(latents.device)
+    def _run(self, network: Any, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
+        time = time.to(latents.device)
         if self.pipeline.config.get("expand_timesteps"):
             _, patch_h, patch_w = network.config.patch_size
             _, _, frames, height, width = latents.shape
-            t = t[:, None].expand(-1, frames * (height // patch_h) * (width // patch_w))
+            time = time[:, None].expand(-1, frames * (height // patch_h) * (width // patch_w))
         output: Tensor = network(
             hidden_states=latents.to(self.dtype),
-            timestep=t,
+            timestep=time,
             encoder_hidden_states=conditions.tensors["embeds"],
             return_dict=False,
         )[0]

@@ -15,7 +15,7 @@ from torch import Tensor
 from vpo_kit.errors import DataError
 from vpo_kit.pairing.clips import Clip
 from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
-from vpo_kit.sampler import Guidance, PartialStart, chain_levels, derive_seed, draw_noise, sample
+from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 
 
 class Guided:
@@ -63,7 +63,7 @@ class Guided:
         """All first members, then all second ones, ``[2 B, C, T, h, w]``, in one pass through the chain."""
         task = self.task
         seeds = [self._seeds(item)[k] for k in (0, 1) for item in items]
-        guidance = Guidance(task.sampling.guidance, task.encode([task.sampling.negative_prompt]))
+        guidance = task.model.guidance(task.sampling, task.encode([task.sampling.negative_prompt]))
         return sample(
             task.model,
             task.encode([self.clips[item].prompt for _ in (0, 1) for item in items]),
@@ -82,4 +82,4 @@ class Guided:
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "eta", item))
         share = float(torch.rand((), generator=generator))
         eta = settings.eta_min + share * (settings.eta_max - settings.eta_min)
-        return int((self.levels - eta).abs().argmin())
+        return nearest_step(self.levels, eta)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
 from vpo_kit.rewards.base import Mixture
-from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
+from vpo_kit.sampler import derive_seed, draw_noise, sample
 
 
 class Independent:
@@ -39,7 +39,7 @@ class Independent:
             task.encode(prompts),
             noise=draw_noise(self.shape, seeds, task.model.device),
             steps=task.sampling.steps,
-            guidance=Guidance(task.sampling.guidance, task.encode([task.sampling.negative_prompt])),
+            guidance=task.model.guidance(task.sampling, task.encode([task.sampling.negative_prompt])),
         )
         video = task.model.decode(latents)
         scores = self.reward(video, prompts, fps=task.sampling.fps, group=n).score.cpu() if self.reward else None
@@ -66,4 +66,5 @@ class Independent:
             chosen = [(i, j)] if i != j else []
         else:
             chosen = list(itertools.combinations(range(len(scores)), 2))
-        return [(i, j) for i, j in chosen if float((scores[i] - scores[j]).abs()) >= options.min_margin]
+        gaps = [(pair, float((scores[pair[0]] - scores[pair[1]]).abs())) for pair in chosen]
+        return [pair for pair, gap in gaps if gap >= options.min_margin and gap > 0]

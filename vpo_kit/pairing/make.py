@@ -17,6 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from vpo_kit import formats
 from vpo_kit.config import parse_yaml
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.models.base import Settings, VideoModel
@@ -26,6 +27,9 @@ from vpo_kit.pairing.settings import PairSettings
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.video import write_video
+
+UNCHECKED = ("format", "versions", "skipped")
+"""Facts of a set in which the one that goes on with it may differ."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ class Folder:
             raise DataError(f"{listing} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(old, dict):
             raise DataError(f"{listing} is not a mapping of names to values")
-        changed = [key for key in facts if key not in ("versions", "skipped") and old.get(key) != facts[key]]
+        if not self.finished:
+            formats.unchanged(old, listing, "pair set")
+        changed = [key for key in facts if key not in UNCHECKED and old.get(key) != facts[key]]
         if changed:
             raise ConfigError(
                 f"{self.path} was begun with another {' and '.join(changed)}: give another --output, or the same"

@@ -39,8 +39,7 @@ def rehearse(subject: Subject) -> Estimate:
     run, fake = subject.run, FakeTensorMode(allow_non_fake_inputs=True)
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
-    settings = model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"}))
-    model.latent_shape(settings.frames, settings.height, settings.width)
+    settings = model.use(model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"})))
     policy = LoraPolicy(model, run.lora, run.seed)
     if run.lora.init is not None or getattr(subject.method_config, "reference_update", "never") != "never":
         policy.refresh_reference(0.0)  # sooner or later there is a second LoRA
@@ -84,16 +83,22 @@ class _Rehearsal:
             if self.subject.measured:
                 self._phase("measure", self._measure)
             encode = PromptCache(self.model)
-            negative = encode([self.settings.negative_prompt])
             context = Context(
-                self.policy, reward, self.settings, negative, run.sampling.batch_size, run.seed,
+                policy=self.policy,
+                reward=reward,
+                sampling=self.settings,
+                negative=encode([self.settings.negative_prompt]),
+                batch_size=run.batch_size,
+                sampling_batch_size=run.sampling.batch_size,
+                micro_batch_size=run.micro_batch_size,
+                seed=run.seed,
                 scores=torch.rand(64, 2),
                 judges=[judge for judge in self.judges if not judge.spec.for_training],
-            )  # fmt: skip
+            )
             method = self.subject.method(self.subject.method_config, context)
             count = method.updates_per_batch * (DRAWS if method.needs.reward == "differentiable" else 1)
             batch = self._phase("data", lambda: self._batch(encode))
-            optimiser = torch.optim.AdamW(self.policy.parameters, lr=run.optimiser.lr)
+            optimiser = torch.optim.AdamW(self.policy.parameters)
             self._begin(optimiser)
             self.repeats.rows = 0
             self._phase("step", lambda: self._steps(count, method, batch, optimiser))
@@ -227,6 +232,7 @@ class _Rehearsal:
     def _update(self, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
         output = method.step(batch)
         if output.parts is None:
+            assert output.loss is not None
             output.loss.backward()  # type: ignore[no-untyped-call]
         else:
             self.repeats.backward(iter(output.parts))

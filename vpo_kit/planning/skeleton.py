@@ -13,6 +13,7 @@ import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vpo_kit import folders
 from vpo_kit.errors import ModelError
 from vpo_kit.models import loading
 from vpo_kit.models.base import VideoModel
@@ -33,7 +34,7 @@ def build(
         components = {name: _made(name, make, fake) for name, make in made.items()}
         settings, more = None, dict[str, Any]()
     else:
-        source = loading.resolve(name_or_path)
+        source = folders.resolve(name_or_path)
         family, components, more = _from_configs(source, revision, fake)
         settings = loading._settings(source)
     for part in components.values():

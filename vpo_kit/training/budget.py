@@ -28,6 +28,16 @@ class Budget:
         """Go on from a checkpoint's `seconds`."""
         self._started = time.monotonic() - seconds
 
+    def progress(self, step: int, history: Sequence[Mapping[str, float]]) -> float:
+        """The share of the budget that is spent after `step` steps, logged in `history`: of what is nearest its end."""
+        run = self._run
+        shares = [step / run.steps]
+        if run.max_passes is not None:
+            shares.append(sum(row["passes"] for row in history) / run.max_passes)
+        if run.max_seconds is not None:
+            shares.append(self._processes.agree(self.seconds) / run.max_seconds)
+        return min(1.0, max(shares))
+
     def spent(self, step: int, history: Sequence[Mapping[str, float]]) -> bool:
         """Whether the run is at its end after `step` steps, logged in `history`; the main process's clock counts.
         There is always a first step.

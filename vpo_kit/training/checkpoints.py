@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Checkpoint:
     method: dict[str, Tensor]
     optimiser: dict[str, Any]
     best: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -44,6 +45,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             save_file(checkpoint.reference, partial / "reference.safetensors")
         save_file({k: v.contiguous() for k, v in checkpoint.method.items()}, partial / "method.safetensors")
         save_file(checkpoint.best, partial / "best.safetensors")
+        save_file(checkpoint.average, partial / "average.safetensors")
         torch.save(checkpoint.optimiser, partial / "optimiser.pt")
         hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
         state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "sha256": hashes}
@@ -102,6 +104,7 @@ def _read(path: Path) -> Checkpoint:
         method=load_file(path / "method.safetensors"),
         optimiser=_optimiser(path / "optimiser.pt"),
         best=load_file(path / "best.safetensors"),
+        average=load_file(path / "average.safetensors"),
         seconds=seconds,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import diffusers
@@ -13,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vpo_kit.folders import resolve
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.loading import resolve
-from vpo_kit.sampler import draw_noise, draw_times
+from vpo_kit.sampler import draw_noise
+from vpo_kit.times import Times
 from vpo_kit.training import comfyui
 from vpo_kit.training.lora import POLICY, LoraPolicy, Start, file_name, part_of
 
@@ -76,7 +76,7 @@ def probe(model: VideoModel) -> Tensor:
     x = draw_noise(shape, [1, 2], model.device)
     conditions, outputs = model.encode_prompts(PROMPTS), []
     for name in model.networks:
-        t = draw_times(model.schedule, [1, 2], model.device, wanted=partial(model.belongs, name=name))
+        t = model.time_sampler(Times(name="uniform"), model.settings, [name]).draw([1, 2], model.device)
         outputs.append(model.predict(x, model.schedule.network_time(t), conditions).float().cpu())
     return torch.cat(outputs)
 

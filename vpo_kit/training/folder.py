@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import formats
 from vpo_kit.config import Run, build, dump, read_file
 from vpo_kit.errors import ConfigError, DataError, OutputError
 
@@ -107,7 +108,9 @@ class RunFolder:
         return rows
 
     def _check_same(self, run: Run) -> None:
-        old = build(read_file(self.path / "config.yaml")).model_dump(mode="json")
+        values = read_file(self.path / "config.yaml")
+        formats.unchanged(values, self.path / "config.yaml", "run")
+        old = build(values).model_dump(mode="json")
         new = run.model_dump(mode="json")
         changed = [key for key in new if key not in MAY_CHANGE and new[key] != old[key]]
         if changed:

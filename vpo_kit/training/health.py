@@ -1,55 +1,115 @@
-"""Checks that stop a run which looks busy and is not improving the model. Pure functions over the logged reports."""
+"""Checks that stop a run which looks busy and is not improving the model, or warn of it.
+
+Pure functions over the logged reports. They look at evidence: at what is far from chance given how many labels were
+seen, at the link's own start, and at nothing before the warm-up is over.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.registry import nearest
 
 Report = dict[str, float]
-Check = Callable[[Sequence[Report], int], str | None]
 
 
-def _mean(rows: Sequence[Report], key: str) -> float | None:
-    values = [row[key] for row in rows if key in row]
-    return sum(values) / len(values) if values else None
+@dataclass(frozen=True)
+class Facts:
+    """What the checks know of a run beside its log: the steps of its warm-up, how many steps they look back over, loss
+    and slope of a preference loss where policy and reference are the same (None for other losses), and whether the
+    labels are fixed ones, of which a method should get more and more right.
+    """
+
+    warmup_steps: int = 0
+    window: int = 10
+    start: tuple[float, float] | None = None
+    fixed_labels: bool = False
 
 
-def no_learning(history: Sequence[Report], window: int) -> str | None:
-    """The loss sits at ln 2, where policy and reference are the same."""
-    if len(history) < 3 * window or "implicit_accuracy" not in history[-1]:
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found; a run is stopped by it, or goes on with a warning."""
+
+    message: str
+    stop: bool = True
+
+
+Check = Callable[[Sequence[Report], Facts], Finding | None]
+AT_START = 1e-3
+"""A loss that is nearer to its start than this share of it has not moved."""
+CHANCE = 0.53
+"""An accuracy that is surely below this has not been learned."""
+WARN, STOP = 0.05, 0.10
+"""Rises of the winner's error, relative to the reference's."""
+SPENT = 0.02
+"""Share of the first gradient under which nothing is left of a pair's."""
+COLLAPSED = 0.6
+"""Share of the motion at the start under which videos have stopped moving."""
+
+
+def no_learning(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """The policy stays where the reference is, or the order of fixed pairs stays at chance."""
+    rows = history[facts.warmup_steps :]
+    recent = [row for row in rows[-2 * facts.window :] if "implicit_accuracy" in row and row.get("labels")]
+    if len(rows) < 3 * facts.window or not recent or facts.start is None:
         return None
-    off = [abs(row["loss"] - math.log(2)) for row in history[-2 * window :]]
-    return "the loss has stayed at ln 2: raise optimiser.lr or method.beta" if max(off) < 1e-3 else None
+    accuracy, error = _accuracy(recent)
+    off = max(abs(row["loss"] - facts.start[0]) for row in recent)
+    if off < AT_START * facts.start[0] and accuracy < 0.5 + 2 * error:
+        return Finding(
+            f"the loss has stayed at {facts.start[0]:.3f}, where policy and reference are the same: "
+            "raise optimiser.lr or method.beta"
+        )
+    everything = [row for row in rows if "implicit_accuracy" in row and row.get("labels")]
+    accuracy, error = _accuracy(everything)
+    if facts.fixed_labels and accuracy + 2 * error < CHANCE:
+        return Finding(
+            f"of {sum(row['labels'] for row in everything):.0f} labels {accuracy:.1%} are in the right order, as by "
+            "chance: vpo pair signal says whether the pairs can teach anything, and at what rate"
+        )
+    return None
 
 
-def winner_error(history: Sequence[Report], window: int) -> str | None:
-    """The winner's error rises with the loser's: the model gets worse at both, which a margin does not show."""
-    winner, loser = (_mean(history[-window:], f"{who}_error_change") for who in ("winner", "loser"))
-    if len(history) < window or winner is None or loser is None or min(winner, loser) < 0.1:
+def winner_error(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """The winner's error rises: the model gets worse at what it should prefer, which a margin does not show."""
+    rises = [row["winner_error_change"] for row in history[-facts.window :] if "winner_error_change" in row]
+    loser = _mean(history[-facts.window :], "loser_error_change")
+    if len(rises) < facts.window or loser is None:
         return None
-    return (
-        f"the errors of winners and losers are up {winner:.0%} and {loser:.0%}: lower optimiser.lr or raise method.beta"
+    rise = fmean(rises)
+    error = stdev(rises) / math.sqrt(len(rises)) if len(rises) > 1 else 0.0
+    if rise - 2 * error < WARN:
+        return None
+    message = f"the errors of winners and losers have changed by {rise:+.0%} and {loser:+.0%}: "
+    return Finding(message + "lower optimiser.lr, let it fall (optimiser.schedule), or raise method.beta", rise > STOP)
+
+
+def margin_runaway(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """Nothing is left of the gradient of nearly every pair."""
+    factor = _mean(history[-facts.window :], "gradient_factor")
+    if len(history) < facts.window or factor is None or facts.start is None:
+        return None
+    share = factor / facts.start[1]
+    if share > SPENT:
+        return None
+    return Finding(
+        f"the margin has run away ({share:.1%} of the gradient is left): lower method.beta or set method.margin_cap"
     )
 
 
-def margin_runaway(history: Sequence[Report], window: int) -> str | None:
-    """Nothing is left of the gradient of nearly every pair."""
-    factor = _mean(history[-window:], "gradient_factor")
-    if len(history) < window or factor is None or factor > 0.01:
-        return None
-    return f"the margin has run away (gradient factor {factor:.3f}): lower method.beta or set method.margin_cap"
-
-
-def motion_collapse(history: Sequence[Report], window: int) -> str | None:
+def motion_collapse(history: Sequence[Report], facts: Facts) -> Finding | None:
     """The policy's videos move much less than they did at the start of the run."""
-    before, now = _mean(history[:window], "motion"), _mean(history[-window:], "motion")
-    if len(history) < 2 * window or before is None or now is None or now > 0.6 * before:
+    before, now = _mean(history[: facts.window], "motion"), _mean(history[-facts.window :], "motion")
+    if len(history) < 2 * facts.window or before is None or now is None or now > COLLAPSED * before:
         return None
-    return f"motion has fallen from {before:.4f} to {now:.4f}: the reward prefers still videos, mix in another one"
+    return Finding(
+        f"motion has fallen from {before:.4f} to {now:.4f}: the reward prefers still videos, mix in another one"
+    )
 
 
 CHECKS: dict[str, Check] = {
@@ -67,13 +127,32 @@ def validate(settings: config.Health) -> None:
             raise ConfigError(f"health.disable: unknown check {name!r}{nearest(name, [*CHECKS, 'not_finite'])}")
 
 
-def check(history: Sequence[Report], settings: config.Health) -> None:
-    """Raises `HealthError` with the name of the first check that fires on the history's last row."""
+def check(history: Sequence[Report], facts: Facts, disabled: Sequence[str]) -> dict[str, str]:
+    """Warnings by check. Raises `HealthError` with the name of the first check that stops the run at the history's last
+    row.
+    """
     step, row = len(history), history[-1]
     bad = [key for key, value in row.items() if not math.isfinite(value)]
-    if bad and "not_finite" not in settings.disable:
+    if bad and "not_finite" not in disabled:
         raise HealthError("not_finite", f"step {step}: {', '.join(bad)} is not finite; the last checkpoint is kept")
+    warnings = {}
     for name, test in CHECKS.items():
-        message = None if name in settings.disable else test(history, settings.window)
-        if message:
-            raise HealthError(name, f"step {step}: {message} (--set health.disable=[{name}] turns this check off)")
+        found = None if name in disabled else test(history, facts)
+        if found is None:
+            continue
+        if found.stop:
+            hint = f"(--set health.disable=[{name}] turns this check off)"
+            raise HealthError(name, f"step {step}: {found.message} {hint}")
+        warnings[name] = f"step {step}: {found.message}"
+    return warnings
+
+
+def _mean(rows: Sequence[Report], key: str) -> float | None:
+    values = [row[key] for row in rows if key in row]
+    return fmean(values) if values else None
+
+
+def _accuracy(rows: Sequence[Report]) -> tuple[float, float]:
+    """Share of labels in the right order, and its standard error under chance."""
+    count = sum(row["labels"] for row in rows)
+    return sum(row["implicit_accuracy"] * row["labels"] for row in rows) / count, 0.5 / math.sqrt(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,13 @@ from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, health, optimisers
+from vpo_kit.training.average import Average
 from vpo_kit.training.budget import Budget
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.rates import factor, set_rates
 from vpo_kit.training.stopping import Best
 from vpo_kit.training.stream import Stream
 
@@ -39,6 +41,14 @@ class Job:
     on_step: Callable[[Report], None]
     on_notice: Callable[[str], None]
 
+    @property
+    def facts(self) -> health.Facts:
+        """What the health checks know of the run."""
+        method, run = self.method, self.run
+        return health.Facts(
+            run.optimiser.warmup_steps, run.health.window, method.start, fixed_labels="pairs" in method.needs.data
+        )
+
 
 @dataclass(frozen=True)
 class State:
@@ -47,17 +57,28 @@ class State:
     optimiser: torch.optim.Optimizer
     best: Best
     budget: Budget
+    average: Average
+    warned: dict[str, str]
 
 
-def train(job: Job) -> list[Report]:
-    """Train until the budget is spent, from the newest checkpoint where there is one; returns the log's rows.
+@dataclass(frozen=True)
+class Trained:
+    """The rows of a run's log, and the last warning of each health check that gave one."""
+
+    history: list[Report]
+    warnings: dict[str, str]
+
+
+def train(job: Job) -> Trained:
+    """Train until the budget is spent, from the newest checkpoint where there is one. The policy is then what the run
+    keeps: the average of its last steps where there is one, or the weights that held-out data liked best.
 
     Raises `HealthError` when a check stops the run; the state of that moment is then the newest checkpoint.
     """
     run, method, policy = job.run, job.method, job.policy
-    optimiser = optimisers.build(run.optimiser, policy.parameters)
-    best, budget = Best(run.early_stopping), Budget(run, job.processes)
-    state = State(optimiser, best, budget)
+    optimiser = optimisers.build(run.optimiser, policy.groups)
+    best, budget, average = Best(run.early_stopping), Budget(run, job.processes), Average(run.optimiser.ema)
+    state = State(optimiser, best, budget, average, {})
     first = _resume(job, state)
     # the same everywhere: a health check that fires in one process alone would leave the others waiting
     history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])
@@ -72,6 +93,7 @@ def train(job: Job) -> list[Report]:
                 break
             if batch is None or step % method.updates_per_batch == 0:
                 batch = job.stream.batch(step // method.updates_per_batch, step)
+            set_rates(optimiser, factor(run.optimiser, step, budget.progress(step, history)))
             try:
                 output = method.step(batch.at(step))
                 row = _update(job, output, batch.at(step), optimiser)
@@ -83,37 +105,54 @@ def train(job: Job) -> list[Report]:
                     _keep(step, first, job, state)
                 error.args = (f"step {step + 1}, items {job.stream.names(batch.indices)}: {error}",)
                 raise
+            if run.optimiser.ema:
+                average.update(policy.state())
             row["passes"] = float(job.processes.total(torch.tensor(passes.take())))
             history.append(row)
             last = budget.spent(step + 1, history)
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
-                row |= method.validate(job.held_out.in_order())
-                best.update(row, policy.state())
+                with policy.holding(average.state):  # what would be kept is what is looked at
+                    row |= method.validate(job.held_out.in_order())
+                    best.update(row, policy.state())
                 passes.take()  # looking is not training
             _log(job, row, history, state)
             if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
                 _save(step + 1, job, state)
-    if best.policy:
-        policy.load_state(best.policy, policy.reference_state())
-    return history
+    # the average of the last steps, unless held-out data liked an earlier one better
+    if kept := best.policy or average.state:
+        policy.load_state(kept, None)
+    return Trained(history, _warnings(job, history))
 
 
 def _update(job: Job, output: StepOutput, batch: Batch, optimiser: torch.optim.Optimizer) -> Report:
     """One optimiser step, and its row of the log. Raises `HealthError` before a weight is changed by NaN."""
     run, parameters = job.run, job.policy.parameters
-    loss = job.processes.total(output.loss)
-    _must_be_finite("loss", loss, batch, job)
-    for group in optimiser.param_groups:
-        group["lr"] = run.optimiser.lr * min(1.0, (batch.step + 1) / (run.optimiser.warmup_steps + 1))
-    for part in [output.loss] if output.parts is None else output.parts:
-        part.backward()  # type: ignore[no-untyped-call]
+    if output.loss is not None:
+        _must_be_finite("loss", job.processes.total(output.loss), batch, job)
+    loss = job.processes.total(backward(output))
     job.processes.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.optimiser.max_grad_norm)
     _must_be_finite("gradient", norm, batch, job)
     optimiser.step()
     optimiser.zero_grad()
     row = {"step": batch.step + 1, "loss": float(loss), "grad_norm": float(norm)}
-    return row | dict(sorted(job.processes.mean(output.report).items()))
+    report = job.processes.mean(output.report) | job.processes.mean(output.by_label, output.num_labels)
+    if labels := int(job.processes.total(torch.tensor(output.num_labels))):
+        report["labels"] = labels
+    return row | dict(sorted(report.items()))
+
+
+def backward(output: StepOutput) -> Tensor:
+    """Run backward through what a step gives, one graph at a time; returns this process's share of the loss."""
+    parts = output.parts
+    if parts is None:
+        assert output.loss is not None
+        parts = [output.loss]
+    total = torch.zeros(())
+    for part in parts:
+        part.backward()  # type: ignore[no-untyped-call]
+        total = total + part.detach().cpu()
+    return total if output.loss is None else output.loss.detach()
 
 
 def _keep(step: int, first: int, job: Job, state: State) -> None:
@@ -128,11 +167,22 @@ def _log(job: Job, row: Report, history: list[Report], state: State) -> None:
     if job.processes.is_main:
         job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
     try:
-        health.check(history, job.run.health)
+        for name, warning in health.check(history, job.facts, job.run.health.disable).items():
+            if name not in state.warned:
+                job.on_notice(f"{name}: {warning}")
+            state.warned[name] = warning
     except HealthError:
         _save(int(row["step"]), job, state)
         raise
     job.on_step(row)
+
+
+def _warnings(job: Job, history: Sequence[Report]) -> dict[str, str]:
+    """Of the whole log, so that a resumed run has those of its first part too."""
+    found: dict[str, str] = {}
+    for count in range(job.run.health.window, len(history) + 1):
+        found |= health.check(history[:count], job.facts, job.run.health.disable)
+    return found
 
 
 def _must_be_finite(what: str, value: Tensor, batch: Batch, job: Job) -> None:
@@ -160,6 +210,7 @@ def _resume(job: Job, state: State) -> int:
     job.method.load_state({k: v.to(job.policy.model.device) for k, v in found.method.items()})
     state.optimiser.load_state_dict(found.optimiser)
     state.best.load_state(found.best)
+    state.average.load_state(found.average, found.step)
     state.budget.resume(found.seconds)
     return found.step
 
@@ -174,6 +225,7 @@ def _save(step: int, job: Job, state: State) -> None:
             method={k: v.cpu() for k, v in method.items()},
             optimiser=state.optimiser.state_dict(),
             best=state.best.state(),
+            average=state.average.state,
             seconds=state.budget.seconds,
         )
         checkpoints.save(job.folder.checkpoints, checkpoint, job.run.checkpoints.keep)

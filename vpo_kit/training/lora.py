@@ -56,8 +56,10 @@ class LoraPolicy:
         self.model = model
         self.networks = {name: model.networks[name] for name in _trained(model, settings, start)}
         targets = list(settings.targets or (start.targets if start else model.lora_targets))
-        self._config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
+        self._config = LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=targets)
         self._has_reference = False
+        self._start = start
+        self._strength = 1.0
         state = torch.get_rng_state()
         torch.manual_seed(seed)  # PEFT draws the first weights from the global state
         self._add(POLICY)
@@ -68,14 +70,17 @@ class LoraPolicy:
             self._begin(start)
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
-        """The trainable weights, in a fixed order."""
-        networks = self.networks.values()
-        return [p for network in networks for name, p in network.named_parameters() if f".{POLICY}." in name]
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The trainable weights of each network, in a fixed order; of two networks by the family's words."""
+        return {
+            self.model.experts.get(name, name): [p for key, p in network.named_parameters() if f".{POLICY}." in key]
+            for name, network in self.networks.items()
+        }
 
-    def trains(self, time: Tensor) -> Tensor:
-        """Which of the times ``[B]``, in the network's own units, go through a network that is trained: booleans."""
-        return torch.stack([self.model.belongs(time, name) for name in self.networks]).any(0)
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trainable weights of all networks, in a fixed order."""
+        return [p for own in self.groups.values() for p in own]
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -115,22 +120,74 @@ class LoraPolicy:
                 self._start_reference()
             self._write(reference, REFERENCE)
 
+    def keep(self, strength: float) -> None:
+        """Apply so much of what was learned and no more, for good: 0 is where the run began, 1 what was trained.
+
+        From a LoRA that the run began with strength counts from that one: both are then active, which adds their
+        products exactly, and the reference is that one again.
+        """
+        self._strength = strength
+        if self._start is not None:
+            self._write(self._start.state, REFERENCE)
+        for layer in self._layers:
+            if self._start is not None:
+                layer.set_adapter([POLICY, REFERENCE])
+                layer.set_scale(REFERENCE, 1 - strength)
+            layer.set_scale(POLICY, strength)
+
+    @contextmanager
+    def holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, the policy has these weights; nothing happens where there are none."""
+        if not state:
+            yield
+            return
+        own = self.state()
+        self._write(dict(state), POLICY)
+        try:
+            yield
+        finally:
+            self._write(own, POLICY)
+
     def export(self, folder: Path) -> None:
         """Write the LoRA as ``pipe.load_lora_weights`` reads it, alpha included: a file for each trained network.
 
         Diffusers tells experts apart by an argument, and not by the keys in the file. Raises `OutputError`.
         """
-        part, state = self.model.network_name, self._read(POLICY)
+        part, state, double = self.model.network_name, self.kept_state(), self._is_blend
         for name, network in self.networks.items():
             settings = network.peft_config[POLICY].to_dict()
             # PEFT keeps targets as a set, whose order changes from process to process: the same run, the same bytes
             settings = {k: sorted(v) if isinstance(v, set) else v for k, v in settings.items()}
+            # of a blend the strength is in the factors, which lie side by side: twice the rank at the same scale
+            factor = 2 if double else self._strength
+            settings |= {"lora_alpha": settings["lora_alpha"] * factor, "r": settings["r"] * (2 if double else 1)}
             layers = part_of(state, self.model.prefix(name))
             content = {f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": settings}
             try:
                 self.model.pipeline.save_lora_weights(str(folder), weight_name=file_name(self.model, name), **content)
             except (OSError, SafetensorError) as error:
                 raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
+
+    @property
+    def _is_blend(self) -> bool:
+        return self._start is not None and self._strength != 1
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """The weights as they are exported. Only a part of the way from a LoRA that the run began with takes both
+        LoRAs' factors side by side: ``B A = (1 - s) B_0 A_0 + s B_1 A_1``.
+        """
+        state = self._read(POLICY)
+        if not self._is_blend:
+            return state
+        assert self._start is not None
+        found = {}
+        for key, value in state.items():
+            old = self._start.state[key]
+            if ".lora_B." in key:
+                found[key] = torch.cat([(1 - self._strength) * old, self._strength * value], 1)
+            else:
+                found[key] = torch.cat([old, value], 0)
+        return found
 
     def _switch(self, *, to_reference: bool) -> None:
         """Layer by layer: the network's own methods first look for the layers, which takes longer than a small pass."""

@@ -150,9 +150,10 @@ def evaluation(folder: Path) -> Read:
 
 def model_folder(folder: Path) -> Read:
     """``model_index.json`` and ``vpo.json`` of a model folder, and the prompts in it."""
+    from vpo_kit import folders
     from vpo_kit.models import loading
 
-    source = loading.EMBEDDED["sprites"]
+    source = folders.EMBEDDED["sprites"]
     seeds = {name: (source / name).read_bytes() for name in ("model_index.json", "vpo.json")}
 
     def read(stage: Stage) -> None:

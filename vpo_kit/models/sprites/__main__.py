@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vpo_kit import __version__
-from vpo_kit.models.loading import EMBEDDED, load
+from vpo_kit.folders import EMBEDDED
+from vpo_kit.models.loading import load
 from vpo_kit.models.sprites import measure, parts, train, world
 
 VPO_SETTINGS = {
@@ -91,8 +92,9 @@ def export(vae: AutoencoderKLWan, both: Any, mean: Tensor, std: Tensor, folder: 
     pipeline.save_pretrained(folder, safe_serialization=True)
     (folder / "vpo.json").write_text(json.dumps(VPO_SETTINGS, indent=2) + "\n")
     (folder / "prompts").mkdir()
-    for name, held_out in (("train", False), ("heldout", True)):
-        lines = (scene.caption + "\n" for scene in world.scenes(held_out=held_out))
+    every = [*world.scenes(held_out=False), *world.scenes(held_out=True)]
+    for name in ("train", "validation", "heldout"):
+        lines = (scene.caption + "\n" for scene in every if scene.split == name)
         (folder / "prompts" / f"{name}.txt").write_text("".join(lines))
 
 

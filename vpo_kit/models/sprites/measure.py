@@ -9,7 +9,7 @@ import torch
 
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.sprites import tracker, world
-from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
+from vpo_kit.sampler import derive_seed, draw_noise, sample
 
 KEYS = ("colour", "direction", "shape", "speed_class", "background", "flawed", "speed")
 
@@ -39,7 +39,7 @@ def quality(model: VideoModel, seed: int, *, batch: int = 36, training_clips: in
 def _sample(model: VideoModel, scenes: list[world.Scene], seed: int, batch: int) -> Any:
     settings = model.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
-    guidance = Guidance(settings.guidance, model.encode_prompts([settings.negative_prompt]))
+    guidance = model.guidance(settings, model.encode_prompts([settings.negative_prompt]))
     videos = []
     for start in range(0, len(scenes), batch):
         part = scenes[start : start + batch]

@@ -64,9 +64,20 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """True for the combinations of colour, shape and motion that no training clip shows (17 of 120)."""
+        """True for the combinations of colour, shape and motion that no training clip shows (18 of 120)."""
+        return self._class == 0
+
+    @property
+    def split(self) -> str:
+        """``heldout``, ``validation`` (16 combinations that the base model has seen and that runs keep out of their
+        training, to choose by) or ``train``.
+        """
+        return {0: "heldout", 1: "validation"}.get(self._class, "train")
+
+    @property
+    def _class(self) -> int:
         i, j, k = list(COLOURS).index(self.colour), SHAPES.index(self.shape), list(MOTIONS).index(self.motion)
-        return (i + 2 * j + 3 * k) % 7 == 0
+        return (i + 2 * j + 3 * k) % 7
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What tests of methods, adapters and rewards need, ours and those of plug-ins."""
