@@ -112,6 +112,9 @@ class Evaluation(Section):
     videos_per_prompt: int = Field(1, ge=1)
     seed: int | None = Field(None, ge=0, description="of the videos' noise; default: the run's seed")
     judges: list[str] = Field(["vqa", "gold"], description="rewards that look on, beside the one that is trained on")
+    best_of: int = Field(
+        8, ge=0, description="of comparisons: the base's best of so many samples, and of 2, 4, ..., as rows; 0 is off"
+    )
     temporal: bool = Field(False, description="also flicker, warp error, smoothness and the rest of vpo eval's forms")
 
 

@@ -31,6 +31,9 @@ def evaluate(
             help="judge, pixels, dino or package.module:Class", show_default="diversity: pixels, distances: judge"
         ),
     ] = None,
+    best_of: Annotated[
+        int, typer.Option(min=0, help="also the base's best of so many samples, and of 2, 4, ...; 0 is off")
+    ] = 8,
     latex: Annotated[bool, typer.Option("--latex", help="also write results.tex")] = False,
     vbench_export: Annotated[Path | None, typer.Option(help="write the videos as VBench's input")] = None,
     vbench_results: Annotated[
@@ -45,7 +48,7 @@ def evaluate(
 
     request = bench.Request(
         runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [],
-        dino, features, reference, latex, vbench_export, vbench_results or [],
+        dino, features, reference, latex, vbench_export, vbench_results or [], best_of,
     )  # fmt: skip
     command.run(request)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
 
-BASE, GOLD = "base", "gold"
+BASE, GOLD, CANDIDATES = "base", "gold", "base-candidates"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Request:
     latex: bool = False
     vbench_export: Path | None = None
     vbench_results: Sequence[Path] = ()
+    best_of: int = 8
 
 
 class Bench:
@@ -104,6 +105,12 @@ class Bench:
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return Plan(self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed)
 
+    @property
+    def candidates_plan(self) -> Plan | None:
+        """The base's candidates, from which the best of n is taken; None where that is off."""
+        count = max(self.request.best_of, self.request.videos_per_prompt)
+        return replace(self.plan, videos_per_prompt=count) if self.request.best_of > 1 else None
+
     @cached_property
     def judges(self) -> list[Reward]:
         return rewards.load(self.plans, self.model.device).parts
@@ -113,9 +120,10 @@ class Bench:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return None if self.request.dino is None else Dino(self.request.dino).to(device)
 
-    def evaluation(self, label: str) -> Evaluation:
+    def evaluation(self, label: str, plan: Plan | None = None) -> Evaluation:
         """Of one model: from its folder, or sampled and measured. Raises `ConfigError` where the model has changed."""
-        done, lora = self.folder.finished(label, self.plan), self.loras.get(label)
+        plan = plan or self.plan
+        done, lora = self.folder.finished(label, plan), self.loras.get(label)
         if done is not None:
             return done
         if recipes.settings_of(self.model.settings, self.sampling) != self.plan.settings:
@@ -124,11 +132,11 @@ class Bench:
         judges, where = self.judges, self.folder.videos(label)
         extra: list[Measure] = [closed_forms, Consistency(self.dino, judges)]
         self.folder.claim(label, self._files.get(label, []))
-        with count_bar(self.console, label, len(self.plan.items), "videos") as tick:
+        with count_bar(self.console, label, len(plan.items), "videos") as tick:
             if lora is None:
-                return evaluate(self.model, self.plan, judges, where, label, tick, extra)
+                return evaluate(self.model, plan, judges, where, label, tick, extra)
             with loras.loaded(self.model, lora):
-                return evaluate(self.model, self.plan, judges, where, label, tick, extra)
+                return evaluate(self.model, plan, judges, where, label, tick, extra)
 
     def store(self, kind: str) -> sets.FeatureFolder:
         def get() -> features.ClipFeatures:
@@ -163,5 +171,5 @@ def _names(runs: Sequence[Path]) -> list[str]:
     names: list[str] = []
     for path in runs:
         name = path.resolve().name if path.is_dir() else path.resolve().parent.name
-        names.append(name if name not in (BASE, *names) else f"{name}-{len(names) + 1}")
+        names.append(name if name not in (BASE, CANDIDATES, *names) else f"{name}-{len(names) + 1}")
     return names

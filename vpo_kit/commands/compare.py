@@ -18,15 +18,17 @@ from vpo_kit import config, formats
 from vpo_kit.commands import initial, leaderboard
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.recipe import Recipe
-from vpo_kit.comparison import board, labels, outcome, page, plan, runner, text
-from vpo_kit.comparison.board import Board
+from vpo_kit.comparison import baseline, board, labels, outcome, page, plan, runner, text
+from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Budget, Given, Row
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
+from vpo_kit.evaluation.evaluate import finished
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.registry import METHODS
+from vpo_kit.rewards.base import add_fixed
 
 LISTING = "compare.yaml"
 LEARNING = (
@@ -78,6 +80,7 @@ def run(request: Request) -> None:
     planned = [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
     with _ended_by_sigterm():
         _measure_bases(planned, console)
+        _measure_candidates(planned[0][0], console)
         for runs in zip(*planned, strict=True):  # seed by seed: when broken off there is something of every method
             for one in runs:
                 leaderboard.train(console, one)
@@ -86,7 +89,8 @@ def run(request: Request) -> None:
     leaderboard.show(console, found)
     console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
     if not found.seeds:
-        raise VpoError(f"no run was measured: {found.lines[0].name}, {found.lines[0].reasons[0]}")
+        failed = next(line for line in found.lines if line.reasons)
+        raise VpoError(f"no run was measured: {failed.name}, {failed.reasons[0]}")
 
 
 def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
@@ -200,6 +204,40 @@ def _measure_bases(planned: Sequence[Sequence[Planned]], console: Console) -> No
                 any(runner.measure_base(runs[0], lambda line: leaderboard.notice(console, line)) for runs in rows)
 
 
+def _candidates(first: Planned) -> Planned | None:
+    """What measures the base's candidates, from which the best of n is taken; None where that is off."""
+    evaluation = first.run.evaluation
+    if evaluation.best_of < 2:
+        return None
+    count = max(evaluation.best_of, evaluation.videos_per_prompt)
+    run = first.run.model_copy(update={"evaluation": evaluation.model_copy(update={"videos_per_prompt": count})})
+    return Planned(first.row, run, first.base.with_name(f"{first.base.name}-best-of-{count}"))
+
+
+def _measure_candidates(first: Planned, console: Console) -> None:
+    wanted = _candidates(first)
+    if wanted is not None:
+        with console.status("measuring the base's best of n"):
+            runner.measure_base(wanted, lambda line: leaderboard.notice(console, line))
+
+
+def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned, rank_by: str | None) -> list[Line]:
+    """The rows, each with the number of samples that it equals, and the base's best of n as rows of their own."""
+    wanted, base = _candidates(first), next((line.before for line in lines if line.before), None)
+    found = finished(wanted.base / runner.BASE_SAMPLES) if wanted else None
+    if wanted is None or base is None or found is None:
+        return lines
+    trained = {e.recipe.run.reward_name: e.recipe.reward for e in entries if e.recipe.reward}
+    # where no method has a reward, a person would pick by a judge that may be trained on
+    others = {p.spec.name: [p] for p in entries[0].recipe.judges if p.spec.for_training}
+    rewards = {name: [(p.spec, p.weight) for p in plans] for name, plans in (trained or others).items()}
+    scores = {name: add_fixed(parts, found.metrics) for name, parts in rewards.items()}
+    if not scores:
+        return lines
+    own = baseline.lines(base, found, scores, wanted.base, first.run.seed)
+    return [*baseline.with_equals(lines, found, next(iter(scores.values())), rank_by), *own]
+
+
 def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
     """``results.json``, ``results.md`` and ``report.html`` of what there is by now."""
     lines = [
@@ -220,6 +258,7 @@ def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequenc
         "versions": report.versions(),
     }  # fmt: skip
     licences = {name: spec.licence for name, spec in specs.items()}
+    lines = _with_baselines(lines, entries, planned[0][0], rank_by)
     found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)
     store.replace(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
     store.replace(request.output / "results.md", text.markdown(found))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vpo_kit.commands.bench import BASE, Bench, Request
+from vpo_kit.commands.bench import BASE, CANDIDATES, Bench, Request
 from vpo_kit.commands.display import count_bar, print_changes
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation import report, sets, tables, vbench
+from vpo_kit.evaluation import best_of, report, sets, tables, vbench
+from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.evaluate import Evaluation, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
 from vpo_kit.pairing.store import replace
@@ -29,10 +30,12 @@ def run(request: Request) -> None:
     if request.vbench_results:
         results = vbench.read(request.vbench_results, results)
     results = _with_diversity(bench, results)
-    changes = _changes(bench, results)
-    _write(bench, results, changes)
+    changes, baseline = _changes(bench, results), _best_of(bench, results)
+    _write(bench, results, changes, baseline)
     for label, change in changes.items():
         print_changes(bench.console, change, BASE, label)
+    for line in baseline.lines():
+        bench.console.print(line, soft_wrap=True, markup=False, highlight=False)
     bench.console.print(f"page: {request.output / 'report.html'}", soft_wrap=True)
 
 
@@ -69,7 +72,40 @@ def _changes(bench: Bench, results: Sequence[Evaluation]) -> dict[str, dict[str,
     return changes
 
 
-def _write(bench: Bench, results: Sequence[Evaluation], changes: Mapping[str, Mapping[str, Paired]]) -> None:
+@dataclass(frozen=True)
+class Baseline:
+    """The base's best of n by a reward against one sample, and how many samples each run's gain equals."""
+
+    reward: str = ""
+    judge: str = ""
+    changes: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict)
+    equals: Mapping[str, Equal] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """What the terminal shows."""
+        rows = [f"{name} of the base: {self.judge} {tables.span(c[self.judge])}" for name, c in self.changes.items()]
+        return rows + [f"{label} equals the base's best of {n} by {self.reward}" for label, n in self.equals.items()]
+
+
+def _best_of(bench: Bench, results: Sequence[Evaluation]) -> Baseline:
+    """By the first reward that is asked for, judged by one that is held out where there is one."""
+    plan = bench.candidates_plan
+    if plan is None:
+        return Baseline()
+    candidates, names = bench.evaluation(CANDIDATES, plan), [part.spec for part in bench.plans]
+    reward = names[0].name
+    judge = next((spec.name for spec in names if not spec.for_training), reward)
+    scores = candidates.metrics[reward]
+    counts = best_of.counts(plan.videos_per_prompt)
+    picked = [best_of.picked(results[0], candidates, scores, n, f"best of {n} by {reward}") for n in counts]
+    expected = best_of.curve(candidates, scores, judge)
+    equals = {one.name: best_of.equal(expected, best_of.by_prompt([one], judge)) for one in results[1:]}
+    return Baseline(reward, judge, {one.name: compare(results[0], one) for one in picked}, equals)
+
+
+def _write(
+    bench: Bench, results: Sequence[Evaluation], changes: Mapping[str, Mapping[str, Paired]], baseline: Baseline
+) -> None:
     request, output = bench.request, bench.request.output
     licences = {plan.spec.name: plan.spec.licence for plan in bench.plans}
     if request.dino is not None:
@@ -81,18 +117,20 @@ def _write(bench: Bench, results: Sequence[Evaluation], changes: Mapping[str, Ma
         "licences": licences, "versions": report.versions(),
         "means": {result.name: result.table() for result in results},
         "changes": {label: report.rows(change) for label, change in changes.items()},
+        "best_of": {name: report.rows(change) for name, change in baseline.changes.items()},
+        "equals_best_of": {label: found.facts() for label, found in baseline.equals.items()},
     }  # fmt: skip
     replace(output / "results.json", json.dumps(facts, indent=2) + "\n")
-    replace(output / "results.md", tables.markdown(BASE, changes))
+    replace(output / "results.md", tables.markdown(BASE, {**changes, **baseline.changes}))
     if request.latex:
-        replace(output / "results.tex", tables.latex(BASE, changes))
+        replace(output / "results.tex", tables.latex(BASE, {**changes, **baseline.changes}))
     page = report.Page(
         title=f"{bench.name}: {BASE} against {', '.join(bench.loras)}",
         evaluations=results,
         folders=[f"videos/{label}" for label in bench.labels],
         settings={key: facts[key] for key in ("model", "seed", "prompts", "videos_per_prompt", "sampling", "features")},
         licences=licences,
-        changes=changes,
+        changes={**changes, **baseline.changes},
         runs={label: _facts_of(path) for label, path in zip(bench.loras, request.runs, strict=True)},
     )
     replace(output / "report.html", report.render(page))

@@ -52,12 +52,15 @@ def train(console: Console, one: Planned) -> None:
 def show(console: Console, board: Board) -> None:
     """For each judge a table with motion beside it, the cost, and why runs are missing."""
     for name in board.quality or [metric for metric in board.metrics if metric != "motion"][:1]:
-        table = _table(f"{name}, change against the base [95%]", ("", name, "wins", "motion"))
+        ranks = name == board.rank_by and any(row.equal for row in board.lines)
+        columns = ("", name, "wins", "motion", *(["best of"] if ranks else []))
+        table = _table(f"{name}, change against the base [95%]", columns)
         for row in board.lines:
             shown = [row.changes.get(key) for key in (name, "motion")]
             cells = [_cell(key, change) for key, change in zip((name, "motion"), shown, strict=True)]
             wins = tables.share(shown[0].win_rate) if shown[0] else ""
-            table.add_row(Text(text.label(row.name)), cells[0], wins, cells[1])
+            equal = [text.equal(row)] if ranks else []
+            table.add_row(Text(text.label(row.name)), cells[0], wins, cells[1], *equal)
         console.print(table, "")
     table = _table("cost of a run", ("", *text.COSTS))
     for row in board.lines:

@@ -13,7 +13,7 @@ from typing import Any
 
 from vpo_kit.config import Selection
 from vpo_kit.evaluation.evaluate import Evaluation
-from vpo_kit.rewards.base import Mixture
+from vpo_kit.rewards.base import Mixture, add_fixed
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,5 @@ def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Eval
 
 
 def _reward(reward: Mixture, metrics: Mapping[str, Sequence[float]]) -> float:
-    """The mixture's mean on its fixed scales, from the means of its parts."""
-    parts, means = reward.parts, [fmean(metrics[part.spec.name]) for part in reward.parts]
-    if len(parts) == 1:
-        return means[0]
-    scaled = [(m - p.spec.mean) / p.spec.std for m, p in zip(means, parts, strict=True)]
-    return sum(w * value for w, value in zip(reward.weights, scaled, strict=True))
+    """The mixture's mean on its fixed scales."""
+    return fmean(add_fixed([(part.spec, w) for part, w in zip(reward.parts, reward.weights, strict=True)], metrics))

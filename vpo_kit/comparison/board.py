@@ -9,6 +9,7 @@ from typing import Any
 from vpo_kit.comparison import pooling
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.evaluation import report
+from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.evaluation.metrics import about, ordered
 from vpo_kit.evaluation.statistics import Paired
@@ -17,7 +18,8 @@ from vpo_kit.evaluation.statistics import Paired
 @dataclass(frozen=True)
 class Line:
     """One row with its runs. `changes` are over all runs that were measured, also those that a health check stopped:
-    what they leave behind is what the method gave. `labels` are those in the data of one run.
+    what they leave behind is what the method gave. `labels` are those in the data of one run; `samples` are the videos
+    that are sampled for each one that is kept, and `equal` says how many of the base's that would take to be as good.
     """
 
     name: str
@@ -26,6 +28,13 @@ class Line:
     settings: Mapping[str, Any]
     outcomes: Sequence[Outcome]
     changes: Mapping[str, Paired]
+    samples: int = 1
+    equal: Equal | None = None
+
+    @property
+    def trained(self) -> bool:
+        """False for what the base gives by itself."""
+        return self.samples == 1
 
     @property
     def measured(self) -> list[Outcome]:
@@ -88,7 +97,7 @@ class Board:
     @property
     def seeds(self) -> list[int]:
         """Of all runs that were measured."""
-        return sorted({outcome.seed for row in self.lines for outcome in row.measured})
+        return sorted({outcome.seed for row in self.lines if row.trained for outcome in row.measured})
 
 
 def line(name: str, method: str, labels: int, settings: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Line:
@@ -115,6 +124,7 @@ def results(board: Board) -> dict[str, Any]:
     rows = [
         {
             "name": row.name, "method": row.method, "labels": row.labels, "passes": row.passes,
+            "samples": row.samples, "equals_best_of": row.equal.facts() if row.equal else None,
             "machine": asdict(row.machine), "changes": _changes(row), "runs": [_run(o) for o in row.outcomes],
             "settings": dict(row.settings),
         }

@@ -24,7 +24,11 @@ def render(board: Board, place: Path) -> str:
         text=text,
         **players.shown(_players(board, place.parent), board.seeds, board.metrics),
         scatter=scatter(board),
-        folders={row.name: [(o.seed, _relative(o.folder, place.parent)) for o in row.measured] for row in board.lines},
+        folders={
+            row.name: [(o.seed, _relative(o.folder, place.parent)) for o in row.measured]
+            for row in board.lines
+            if row.trained
+        },
         settings=yaml.safe_dump(shared, sort_keys=False, allow_unicode=True),
         own=[
             (row.name, yaml.safe_dump(dict(row.settings), sort_keys=False, allow_unicode=True)) for row in board.lines
@@ -73,7 +77,7 @@ def _players(board: Board, root: Path) -> list[Player]:
     known: list[Evaluation] = []
     bases, rows = [], []
     for row in board.lines:
-        if row.before is None:
+        if row.before is None or not row.trained:
             continue
         if row.before not in known:
             name = f"base of {text.label(row.name)}" if known else "base"

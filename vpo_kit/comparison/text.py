@@ -7,7 +7,7 @@ from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.metrics import about
 from vpo_kit.evaluation.statistics import LEVEL, Paired
 
-COSTS = ("runs", "passes", "seconds", "memory", "labels")
+COSTS = ("runs", "passes", "seconds", "memory", "labels", "samples")
 ARROWS = {"higher": "↑", "lower": "↓", "neutral": "–"}
 
 
@@ -21,12 +21,18 @@ def costs(row: Line) -> list[str]:
     machine, passes = row.machine, row.passes
     done = sum(outcome.status == "done" for outcome in row.outcomes)
     return [
-        f"{done}/{len(row.outcomes)}",
+        f"{done}/{len(row.outcomes)}" if row.trained else "",
         "" if passes is None else f"{passes:,.0f}",
         "" if machine.seconds is None else f"{'' if machine.seconds_complete else '≥'}{machine.seconds:,.0f}",
         "" if machine.peak_memory_mb is None else f"{machine.peak_memory_mb:,} MB",
         f"{row.labels:,}",
+        f"{row.samples}",
     ]
+
+
+def equal(row: Line) -> str:
+    """``3.1 [2.0, 4.4]`` samples of the base, or nothing."""
+    return "" if row.equal is None else str(row.equal)
 
 
 def cell(change: Paired | None) -> str:
@@ -44,22 +50,32 @@ def caption(board: Board) -> str:
         f"Change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
         f"* p below {LEVEL}, with Holm's correction for the metrics of a row."
         + (f" Rows are in the order of {board.rank_by}." if board.rank_by else "")
+        + (EQUAL_CAPTION.format(board.rank_by) if any(row.equal for row in board.lines) else "")
     )
 
 
+EQUAL_CAPTION = (
+    " Equals: so many samples of the base, of which the reward keeps the best, are as good by {} as one sample of the "
+    "trained model; best of n itself is the expectation over all choices of n."
+)
 COST_CAPTION = (
     "Runs: how many ended as planned. Passes: videos through the network in training. Seconds: loading, training and "
     "measuring afterwards. Memory: peak of the process, not of a GPU. Labels: labelled segments in the data. "
-    "Passes and seconds are means over runs."
+    "Samples: videos made for each that is kept. Passes and seconds are means over runs."
 )
 
 
 def markdown(board: Board) -> str:
     """One row a method, one column a metric, then the cost; names are escaped, arrows say which way is better."""
     escape, metrics = tables.markdown_text, board.metrics
-    head = ["method", *(f"{escape(name)} {ARROWS[about(name).direction]}" for name in metrics), *COSTS]
+    head = [
+        "method",
+        *(f"{escape(name)} {ARROWS[about(name).direction]}" for name in metrics),
+        "equals best of",
+        *COSTS,
+    ]
     rows = [
-        [escape(label(row.name)), *(cell(row.changes.get(name)) for name in metrics), *costs(row)]
+        [escape(label(row.name)), *(cell(row.changes.get(name)) for name in metrics), escape(equal(row)), *costs(row)]
         for row in board.lines
     ]
     lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]

@@ -6,7 +6,7 @@ Legend: ``B`` videos, ``F`` frames, ``S`` segments. Video is float ``[B, F, 3, H
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -133,6 +133,14 @@ class Mixture(nn.Module):
             spread = rows.std(1, keepdim=True, correction=0).clamp_min(1e-6)
             total = total + weight * ((rows - rows.mean(1, keepdim=True)) / spread).flatten()
         return RewardOutput(total, components=scores)
+
+
+def add_fixed(parts: Sequence[tuple[RewardSpec, float]], scores: Mapping[str, Sequence[float]]) -> list[float]:
+    """Each video's score under a mixture, from its parts' `scores` by name: as `Mixture.fixed` adds them."""
+    if len(parts) == 1:
+        return list(scores[parts[0][0].name])
+    scaled = [[w * (value - spec.mean) / spec.std for value in scores[spec.name]] for spec, w in parts]
+    return [sum(values) for values in zip(*scaled, strict=True)]
 
 
 def score_segments(

@@ -1,0 +1,43 @@
+"""The base's best of n as rows of a board: what a person would do instead of training, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vpo_kit.comparison import board
+from vpo_kit.comparison.board import Line
+from vpo_kit.comparison.outcome import Machine, Outcome
+from vpo_kit.evaluation import best_of
+from vpo_kit.evaluation.evaluate import Evaluation
+
+
+def lines(
+    base: Evaluation, candidates: Evaluation, rewards: Mapping[str, Sequence[float]], folder: Path, seed: int
+) -> list[Line]:
+    """A row for each reward and n; `rewards` holds each one's score of every candidate."""
+    found = []
+    most = len(candidates.groups) // max(1, len(candidates.prompts))
+    for reward, scores in rewards.items():
+        for n in best_of.counts(most):
+            name = f"best of {n} by {reward}"
+            after = best_of.picked(base, candidates, scores, n, name)
+            outcome = Outcome(seed, folder, "done", "", 0, 0, Machine(None, True, None), base, after)
+            found.append(replace(board.line(name, "best of n", 0, {}, [outcome]), samples=n))
+    return found
+
+
+def with_equals(
+    rows: Sequence[Line], candidates: Evaluation, scores: Sequence[float], metric: str | None
+) -> list[Line]:
+    """The rows with the number of the base's samples whose best by `scores` is as good by `metric`."""
+    if metric is None or metric not in candidates.metrics:
+        return list(rows)
+    expected = best_of.curve(candidates, scores, metric)
+    found = []
+    for row in rows:
+        known = [outcome.after for outcome in row.measured if outcome.after is not None]
+        after = best_of.by_prompt(known, metric) if row.trained and known else None
+        found.append(row if after is None else replace(row, equal=best_of.equal(expected, after)))
+    return found
