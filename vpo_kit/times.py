@@ -131,6 +131,11 @@ class TimeSampler:
     def stratified(self) -> bool:
         return self.times.stratified
 
+    def places(self, shares: Sequence[float]) -> list[float]:
+        """Where on the axis so much of what is drawn lies below, from 0 (clean) to 1 (noise)."""
+        found: list[float] = self._schedule.place(self._inside(torch.tensor(shares, dtype=torch.float64))).tolist()
+        return found
+
     def draw(self, seeds: Sequence[int], device: torch.device | str = "cpu", strata: Strata | None = None) -> Tensor:
         """The schedule's times ``[len(seeds)]``: entry ``i`` depends on ``seeds[i]`` alone, and not on its noise; with
         `strata` also on its place in the batch.

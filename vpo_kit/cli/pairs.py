@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpo_kit.cli.options import Model, PairSet, Prompts, Seed, Set, app
+from vpo_kit.cli.options import Config, Model, PairSet, Prompts, Seed, Set, app
 from vpo_kit.errors import ConfigError
 
 pair_app = typer.Typer(
@@ -52,6 +52,25 @@ def pair_inspect(
     from vpo_kit.commands import pair_tools as command
 
     command.inspect(path, page, limit)
+
+
+@pair_app.command("signal")
+def pair_signal(
+    path: PairSet,
+    model: Model = None,
+    method: Annotated[
+        str | None, typer.Option(help="dense, structural or dpo", show_default="that of the set's strategy")
+    ] = None,
+    config: Config = None,
+    pairs: Annotated[int, typer.Option(min=8, help="at most so many pairs, four or five gradients each")] = 128,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
+    seed: Seed = None,
+    set_: Set = None,
+) -> None:
+    """Can these pairs teach anything, and how far would a recipe's steps go? Measured without training."""
+    from vpo_kit.commands import pair_signal as command
+
+    command.run(command.Request(path, model, method, config, set_ or [], pairs, seed or 0, output))
 
 
 @pair_app.command("check")

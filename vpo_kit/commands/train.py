@@ -34,7 +34,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training import idle
+from vpo_kit.training import idle, reach
 from vpo_kit.training.data import Pairs
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
@@ -145,6 +145,7 @@ def _train(
         Stream(source, items, run.batch_size, run.seed, encode, processes)
         for items in (train_items, held_items[: run.validation.max_items])
     ]
+    notice(reach.line(run))
     for line in idle.settings(run, recipe.method, recipe.method_config, validates=bool(held_items)):
         notice(line)
     stopped: HealthError | None = None

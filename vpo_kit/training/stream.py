@@ -45,6 +45,10 @@ class Stream:
         indices = [self._at(number * self._size + position) for position in positions]
         return self._make(indices, step, positions, visits)
 
+    def item(self, index: int, step: int) -> Batch:
+        """One item by itself, as the batch of a step."""
+        return self._make([index], step, [0], [0])
+
     def names(self, indices: Sequence[int]) -> str:
         """What items are called, for a message."""
         shown = ", ".join(self._source.names[i] for i in indices[:8])
