@@ -16,11 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import config
 from vpo_kit.config import FORMAT
 from vpo_kit.errors import ConfigError
 
 DRAWS_TIMES = ("online", "dense", "structural", "dpo", "sft")
 """Methods of format 1 that draw training times."""
+
+
+SINCE_2: dict[str, Any] = {"optimiser": {"schedule": "constant", "ema": 0.0}, "selection": {"strengths": []}}
+"""What format 1 did where it had no setting: a model's own defaults may be others now."""
 
 
 def recipe(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -43,7 +48,8 @@ def recipe(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     method.pop("low_memory", None)
     if method.get("name") in DRAWS_TIMES:
         method.setdefault("times", "logit_normal")
-    return {**found, "method": method, "format": FORMAT}
+    old = config.merge(SINCE_2, {key: value for key, value in found.items() if key in SINCE_2})
+    return {**found, **old, "method": method, "format": FORMAT}
 
 
 def unchanged(values: Mapping[str, Any], path: Path, what: str) -> None:
