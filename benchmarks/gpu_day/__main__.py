@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.gpu_day import jobs
 from benchmarks.gpu_day.crew import Crew, Part
 from benchmarks.gpu_day.outcome import Outcome
 from benchmarks.gpu_day.protocol import Options
@@ -33,15 +34,20 @@ def main(arguments: list[str] | None = None) -> int:
     if given.collect is not None:
         from benchmarks.gpu_day import page
 
-        return page.main(given.collect, given.name, given.commit)
-    jobs = given.jobs.read_text(encoding="utf-8").splitlines() if given.jobs else []
+        return page.collect_into(given.collect, given.name, given.commit)
+    if given.tables:
+        from benchmarks.gpu_day import page
+
+        page.fill()
+        return 0
+    lines = given.jobs.read_text(encoding="utf-8").splitlines() if given.jobs else []
     if not given.output:
         print("--output: name a folder for the results", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as scratch:
         options = Options(
             given.rehearse, Path(scratch), tuple(given.families), given.cases,
-            tuple(str(folder.resolve()) for folder in given.model), tuple(job for job in jobs if job.strip()),
+            tuple(str(folder.resolve()) for folder in given.model), tuple(line for line in lines if line.strip()),
         )  # fmt: skip
         outcome = Outcome(given.output, given.minutes)
         every = stages(outcome.left, xformers=given.xformers, together=given.together, rehearse=given.rehearse)
@@ -51,10 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(plan: list[list[Part]], options: Options, outcome: Outcome) -> int:
     """Stage after stage; while one runs, the workers of the next one import what they need."""
-    output = options.scratch / "output.txt"
 
     def crews_of(number: int) -> list[Crew]:
-        return [Crew(part, options, output, outcome.row) for part in (plan[number] if number < len(plan) else [])]
+        return [
+            Crew(part, options, outcome.log_file, outcome.row) for part in (plan[number] if number < len(plan) else [])
+        ]
 
     crews = crews_of(0)
     for number in range(1, len(plan) + 1):
@@ -70,12 +77,12 @@ def run(plan: list[list[Part]], options: Options, outcome: Outcome) -> int:
                 crew.stop("stopped: the day is over")
             break
         crews = following
-    return _close(outcome, output)
+    return _close(options, outcome)
 
 
-def _close(outcome: Outcome, output: Path) -> int:
-    if outcome.failed:
-        outcome.tail(output)
+def _close(options: Options, outcome: Outcome) -> int:
+    for case, row in jobs.left_behind(options):
+        outcome.row("jobs", case, row)
     for text in outcome.failed:
         outcome.log(f"FAILED {text}")
     outcome.log(f"over: {len(outcome.failed)} cases without a result")
@@ -97,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", default="", help="only the real architectures' cases with this in their names")
     parser.add_argument("--plan", action="store_true", help="estimate the real architectures' cases, beforehand")
     parser.add_argument("--collect", type=Path, help="make a result for the docs of this output")
+    parser.add_argument("--tables", action="store_true", help="make the tables of the docs anew")
     parser.add_argument("--name", default="", help="of that result")
     return parser
 

@@ -1,4 +1,7 @@
-"""What the day has found: a small JSON file for each part, written anew with every row, and a log."""
+"""What the day has found: a small JSON file for each part, written anew with every row, and a log.
+
+The workers' own output goes into the same log.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ class Outcome:
     def __init__(self, folder: Path, minutes: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self.log_file = folder / "log.txt"
         self._started = time.monotonic()
         self._end = self._started + 60 * minutes
         self._rows: dict[str, dict[str, Any]] = {}
@@ -32,7 +36,7 @@ class Outcome:
     def log(self, text: str) -> None:
         said = f"{time.monotonic() - self._started:6.1f} s  {text}"
         print(said, flush=True)
-        with (self._folder / "log.txt").open("a", encoding="utf-8") as file:
+        with self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{said}\n")
 
     def row(self, file: str, case: str, row: dict[str, Any]) -> None:
@@ -43,12 +47,6 @@ class Outcome:
         partial = self._folder / f".{file}.part"
         partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
         partial.replace(self._folder / f"{file}.json")
-
-    def tail(self, file: Path, lines: int = 60) -> None:
-        """The end of what the workers printed, for the log."""
-        if file.is_file():
-            for text in file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]:
-                self.log(f"| {text[:300]}")
 
 
 def _short(row: dict[str, Any]) -> str:

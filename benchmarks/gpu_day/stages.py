@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from benchmarks.gpu_day.crew import Part
 
 FAMILY_WORKERS = 4
+ASIDE = {"GPU_DAY_WHERE": "processor"}
 
 
 def stages(seconds: float, *, xformers: str, together: int, rehearse: bool) -> list[list[Part]]:
@@ -19,9 +20,9 @@ def stages(seconds: float, *, xformers: str, together: int, rehearse: bool) -> l
     timings = [Part("steps", "steps", 0.5 * seconds), *([Part("backends", "steps", 60, 1, extra)] if xformers else [])]
     first, *others = timings
     return [
-        [Part("environment", "environment", 90)],
+        [Part("environment", "environment", 0.25 * seconds)],
         [Part("parity", "parity", 0.25 * seconds, workers), Part("tests", "tests", 0.25 * seconds)],
-        [first, Part("embedded", "embedded", 0.5 * seconds, 1, {"GPU_DAY_WHERE": "processor"})],
+        [first, *([] if rehearse else [Part("embedded", "embedded", 0.5 * seconds, 1, ASIDE)])],
         *([part] for part in others),
         [Part("embedded", "embedded", 0.25 * seconds)],
         [Part("published", "models", seconds)],

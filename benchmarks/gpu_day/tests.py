@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from benchmarks.gpu_day.crew import ROOT
 from benchmarks.gpu_day.protocol import Options
 
-TOGETHER = 4
+TOGETHER = 6
 NAME = "pytest -m gpu"
 
 
