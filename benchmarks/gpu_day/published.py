@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import CogVideoXDPMScheduler
 
 from benchmarks.gpu_day import card, parity
 from benchmarks.gpu_day.protocol import Options
@@ -66,12 +66,15 @@ def size_of(model: VideoModel, side: int) -> tuple[int, int]:
 
 
 def pipeline(source: str, side: int) -> dict[str, Any]:
-    """The largest difference of the videos of both, in bfloat16, relative; and seconds of each."""
-    model = models.load(source, dtype="bfloat16")
+    """How far the videos of both are apart, relative, and seconds of each. In bfloat16; in float32 where the scheduler
+    draws noise, which would be another one.
+    """
+    scheduler = diffusers.DiffusionPipeline.load_config(source)["scheduler"][1]
+    model = models.load(source, dtype="float32" if scheduler == "CogVideoXDPMScheduler" else "bfloat16")
     frames, side = size_of(model, side)
     family = family_of(model, frames, side)
     shape = model.latent_shape(frames, side, side)
-    noise = draw_noise(shape, [1, 2], model.device).bfloat16()
+    noise = draw_noise(shape, [1, 2], model.device).bfloat16().to(model.dtype)
     videos: list[torch.Tensor] = []
     seconds = [
         card.seconds(lambda: videos.append(parity.video(model, noise.float(), 4.0))),
@@ -88,7 +91,7 @@ def family_of(model: VideoModel, frames: int, side: int) -> Family:
     more = dict(found.more)
     if "max_sequence_length" in more:
         more["max_sequence_length"] = model.encode_prompts([parity.NEGATIVE]).tensors["embeds"].shape[1]
-    draws = isinstance(model.pipeline.scheduler, CogVideoXDPMScheduler)
+    draws = isinstance(model.pipeline.scheduler, diffusers.CogVideoXDPMScheduler)
     return replace(found, frames=frames, size=side, more=more, draws=draws)
 
 
