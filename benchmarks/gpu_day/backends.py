@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.gpu_day.protocol import Options
-from benchmarks.gpu_day.steps import chosen, run
+from benchmarks.gpu_day.steps import chosen, run, spent
 
-__all__ = ["cases", "run"]
+__all__ = ["cases", "run", "spent"]
 
 
 def cases(options: Options) -> dict[str, float]:

@@ -20,7 +20,8 @@ from benchmarks.gpu_day.protocol import Options
 ROOT = Path(__file__).parents[2]
 START = 120.0
 """Seconds that a worker may take to import its part: a fresh machine reads everything from its disk."""
-RESTARTS = 8
+RESTARTS, STARTS = 8, 2
+"""How often workers are replaced, and how often where none has ever come up."""
 
 OnRow = Callable[[str, str, dict[str, Any]], None]
 """Gets a file, a case and its row."""
@@ -41,7 +42,9 @@ class Part:
 
 
 class Worker:
-    """One process of a part; `case` is what it works at, `until` when it must have said something."""
+    """One process of a part; `case` is what it works at, `until` when it must have said something. One that is `spent`
+    must not go on.
+    """
 
     def __init__(self, part: Part, options: Options, log: Path) -> None:
         self._pipe, write = os.pipe()
@@ -55,6 +58,7 @@ class Worker:
         os.close(write)
         self.ready = False
         self.case: str | None = None
+        self.spent = False
         self.until = time.monotonic() + START
         self._rest = b""
 
@@ -111,15 +115,17 @@ class Crew:
             return False
         for worker in list(self.workers):
             self._listen(worker)
-            if worker.process.poll() is not None:
+            if worker.spent:
+                self._lost(worker, "")
+            elif worker.process.poll() is not None:
                 self._lost(worker, f"the process ended with code {worker.process.returncode}")
             elif time.monotonic() > worker.until:
                 self._lost(worker, "stopped: it took too long")
             elif not worker.busy and self._waiting:
                 case = self._waiting.popleft()
                 worker.give(case, self._limits[case])
-        if self._waiting or any(worker.busy for worker in self.workers):
-            return bool(self.workers)
+        if self.workers and (self._waiting or any(worker.busy for worker in self.workers)):
+            return True
         self.stop("")
         return False
 
@@ -147,7 +153,7 @@ class Crew:
                     self._known, self._limits = True, said["cases"]
                     self._waiting.extend(said["cases"])
             else:
-                worker.case = None
+                worker.case, worker.spent = None, said["spent"]
                 self._on_row(self.part.file, said["case"], said["row"])
             worker.until = float("inf")
 
@@ -158,7 +164,7 @@ class Crew:
             self._on_row(self.part.file, worker.case, {"error": reason})
         worker.end()
         self.workers.remove(worker)
-        if (self._waiting or not self._known) and self._restarts < RESTARTS:
+        if (self._waiting or not self._known) and self._restarts < (RESTARTS if self._known else STARTS):
             self._restarts += 1
             self.workers.append(Worker(self.part, self._options, self._log))
         elif not self.workers:

@@ -13,7 +13,8 @@ from benchmarks.gpu_day.protocol import Options
 
 THREADS = 4
 WHERE = {"card": {}, "processor": {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(THREADS)}}
-SMALL = ["--steps", "1", "--set", "batch_size=1", "--set", "evaluation.num_prompts=1", "--set", "sampling.steps=2"]
+QUICK = ("batch_size=1", "evaluation.num_prompts=1", "sampling.steps=2", "method.num_candidates=6")
+SMALL = ["--steps", "1", *(part for text in QUICK for part in ("--set", text))]
 
 
 def cases(options: Options) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 A part is a module with ``cases(options)``, the names of its cases with the seconds that each may take, the most
 valuable first, and ``run(case, options)``, which returns what was found. It runs in worker processes, which take one
-case at a time: a case that crashes, hangs or fills the card costs itself and a restart, and no other case.
+case at a time: a case that crashes, hangs or fills the card costs itself and a restart, and no other case. A part
+may also have ``spent()``: whether its process is to be replaced after a case.
 """
 
 from __future__ import annotations

@@ -15,18 +15,21 @@ def stages(seconds: float, *, xformers: str, together: int, rehearse: bool) -> l
     """Timings have the card to themselves; beside them runs only what needs the processor alone. What a stage leaves of
     its time goes to the last one.
     """
-    workers = 2 if rehearse else FAMILY_WORKERS
     extra = {"PYTHONPATH": os.pathsep.join([xformers, os.environ.get("PYTHONPATH", "")])}
     timings = [Part("steps", "steps", 0.5 * seconds), *([Part("backends", "steps", 60, 1, extra)] if xformers else [])]
-    first, *others = timings
+    first = [Part("environment", "environment", 0.25 * seconds)]
+    demo = Part("embedded", "embedded", 0.25 * seconds)
+    last = [[Part("published", "models", seconds)], [Part("jobs", "jobs", seconds, together)]]
+    tests = Part("tests", "tests", 0.25 * seconds)
+    if rehearse:  # nothing is timed
+        return [first, [Part("parity", "parity", seconds), tests, *timings, demo], *last]
     return [
-        [Part("environment", "environment", 0.25 * seconds)],
-        [Part("parity", "parity", 0.25 * seconds, workers), Part("tests", "tests", 0.25 * seconds)],
-        [first, *([] if rehearse else [Part("embedded", "embedded", 0.5 * seconds, 1, ASIDE)])],
-        *([part] for part in others),
-        [Part("embedded", "embedded", 0.25 * seconds)],
-        [Part("published", "models", seconds)],
-        [Part("jobs", "jobs", seconds, together)],
+        first,
+        [Part("parity", "parity", 0.25 * seconds, FAMILY_WORKERS), tests],
+        [timings[0], Part("embedded", "embedded", 0.5 * seconds, 1, ASIDE)],
+        *([part] for part in timings[1:]),
+        [demo],
+        *last,
     ]
 
 

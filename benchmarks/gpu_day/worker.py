@@ -23,7 +23,8 @@ def main(module: str, options: str, pipe: int) -> None:
     for name in sys.stdin:
         case = name.rstrip("\n")
         print(f"# {module}: {case}", flush=True)
-        os.write(pipe, line(case=case, row=_run(part, case, given)))
+        row = _run(part, case, given)
+        os.write(pipe, line(case=case, row=row, spent=getattr(part, "spent", _never)()))
 
 
 def _run(part: Any, case: str, options: Options) -> dict[str, Any]:
@@ -34,6 +35,10 @@ def _run(part: Any, case: str, options: Options) -> dict[str, Any]:
         traceback.print_exc()
         row = {"error": f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"}
     return {**row, "took": round(time.monotonic() - started, 1)}
+
+
+def _never() -> bool:
+    return False
 
 
 if __name__ == "__main__":
