@@ -65,7 +65,12 @@ def measure(case: Case, device: torch.device, *, rehearse: bool) -> dict[str, An
     card.clean()
     phases = Phases(made)
     times = [card.seconds(made.step) for _ in range(1 if rehearse else case.rounds)]
-    found |= {"seconds": round(median(times), 4), "rounds": [round(t, 4) for t in times], **card.peaks()}
+    found |= {
+        "seconds": round(median(times), 4),
+        "rounds": [round(t, 4) for t in times],
+        **card.peaks(),
+        "finite": made.finite,
+    }
     return found | phases.shown(sum(times))
 
 
