@@ -39,7 +39,7 @@ def build(
         settings = loading._settings(source)
     for part in components.values():
         if isinstance(part, nn.Module):
-            _cast(part, getattr(torch, dtype))
+            cast(part, getattr(torch, dtype))
     pipeline = getattr(diffusers, family)(**components, **more)
     adapter = MODELS.load(family)
     model: VideoModel = adapter(pipeline, settings, name_or_path)
@@ -96,7 +96,7 @@ def _component(source: str, revision: str | None, name: str, library: str, kind:
         raise ModelError(f"cannot read {name} of {source}: {str(error).splitlines()[0]}") from error
 
 
-def _cast(part: nn.Module, dtype: torch.dtype) -> None:
+def cast(part: nn.Module, dtype: torch.dtype) -> None:
     """As loading in `dtype` does it: some layers stay float32, and so does what no file holds."""
     kept = set(getattr(part, "_keep_in_fp32_modules", None) or ())
     if isinstance(part, transformers.PreTrainedModel) and dtype != torch.float16:
