@@ -18,12 +18,14 @@ from benchmarks import facts
 from benchmarks.speed.timing import apart, memory
 from vpo_kit import models
 from vpo_kit.config import Lora
-from vpo_kit.methods.base import Batch, Context
+from vpo_kit.methods.base import Batch
 from vpo_kit.methods.editing import EditingConfig
 from vpo_kit.methods.instruct import Instruct
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import world
-from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
+from vpo_kit.testing.steps import context_of
+from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy
 
 LENGTHS = (17, 65)
@@ -51,18 +53,18 @@ class Green(Reward):
 def measure(settings: dict[str, Any]) -> dict[str, float]:
     """Median seconds of a step (forward and backward), and peak memory above that of the loaded model, in MB."""
     model = models.load("sprites")
-    policy = LoraPolicy(model, Lora(), seed=0)
+    policy = LoraPolicy(model, Lora(rank=16), seed=0)
     clips = list(world.training_clips(4, seed=1))
     prompts = [clip.scene.caption for clip in clips]
     latents = model.encode(torch.stack([torch.from_numpy(clip.video) for clip in clips]))
     encode = PromptCache(model)
-    context = Context(policy, Mixture([(Green(), 1.0)]), model.settings, encode([""]), 4, 0)
+    context = context_of(policy, Green(), batch_size=4)
     method = Instruct(EditingConfig(**settings), context)
     base, took = memory(reset=True), []
     for step in range(4):
         started = time.process_time()
         batch = Batch(step, prompts, encode(prompts), range(4), range(4), [0] * 4, {"clip": latents})
-        method.step(batch).loss.backward()
+        backward(method.step(batch))
         took.append((time.process_time() - started) / torch.get_num_threads())
     return {"seconds": round(median(took[1:]), 3), "peak MB": round(memory() - base, 1)}
 

@@ -38,12 +38,12 @@ SAVINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dense": {
         "nothing": {},
         "checkpointing": CHECKPOINTS,
-        "checkpointing, low_memory, offload": {**CHECKPOINTS, "offload": True, "method": {"low_memory": True}},
+        "checkpointing, micro-batch 1, offload": {**CHECKPOINTS, "offload": True, "micro_batch_size": 1},
     },
     "online": {
         "checkpointing": CHECKPOINTS,
-        "checkpointing, low_memory, offload": {
-            **CHECKPOINTS, "offload": True, "method": {"low_memory": True, "num_draws": 1}
+        "checkpointing, micro-batch 1, offload": {
+            **CHECKPOINTS, "offload": True, "micro_batch_size": 1, "method": {"num_draws": 1}
         },
     },
     "instruct": {
@@ -74,7 +74,8 @@ def subject(model: str, method: str, saving: dict[str, Any]) -> Subject:
     kind = METHODS.load(method)
     own = {"num_draws": 1} if method == "online" else {}
     changes = {**saving, "method": {"name": method, **own, **saving.get("method", {})}}
-    run = config.build({"model": model, "dtype": "bfloat16", "batch_size": 1, "sampling": {"batch_size": 1}, **changes})
+    smallest = {"batch_size": 1, "sampling": {"batch_size": 1}, "lora": {"rank": 16}}
+    run = config.build({"model": model, "dtype": "bfloat16", **smallest, **changes})
     settings = config.validate(kind.Config, {k: v for k, v in run.method.items() if k != "name"}, "method.")
     reward = rewards.plan("benchmarks.plans:FrameReward" if method == "instruct" else "vqa", {})
     return Subject(run, kind, settings, reward if kind.needs.reward != "none" else [], [], DATA[method])

@@ -73,7 +73,8 @@ def run(
         pairs = usable(found, shape, lambda pair: kind.keeps(chosen, pair), lambda _: None)
         source = Pairs(pair_set, pairs, model.frame_map(9))
         encode, processes = PromptCache(model), Processes()
-        context = context_of(policy, batch_size=recipe.batch_size, scores=source.scores)
+        sizes = {"batch_size": recipe.batch_size, "micro_batch_size": recipe.micro_batch_size}
+        context = context_of(policy, scores=source.scores, **sizes)
         streams = [
             Stream(source, items, recipe.batch_size, 0, encode, processes)
             for items in split(source, recipe.validation.share, 0)

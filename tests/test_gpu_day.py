@@ -72,7 +72,7 @@ def test_one_family_and_one_real_network(tmp_path: Path, monkeypatch: pytest.Mon
     (parity,) = worked("parity", options, ["wan2.1"], monkeypatch).values()
     assert "error" not in parity
     assert parity["differences"]["pipeline"] < 1e-4 < parity["differences"]["bfloat16"]
-    name = "Wan 2.1 1.3B / dense / checkpointing, low_memory"
+    name = "Wan 2.1 1.3B / dense / checkpointing, micro-batch 1"
     (step,) = worked("steps", options, [name], monkeypatch).values()
     assert step["seconds"] > 0
     assert step["finite"]

@@ -243,7 +243,9 @@ def test_pairs_of_equal_videos(model: VideoModel, tmp_path: Path) -> None:
     ]
     store.write(pairs, found.facts, renewed)
     for method in ("dense", "structural"):
-        rows = offline_run.run(model, pairs, tmp_path / method, 2, method, {"low_memory": method == "dense"})
+        rows = offline_run.run(
+            model, pairs, tmp_path / method, 2, method, micro_batch_size=1 if method == "dense" else None
+        )
         assert [row["loss"] for row in rows] == pytest.approx([math.log(2)] * 2, abs=1e-6)
         assert [row["grad_norm"] for row in rows] == pytest.approx([0.0] * 2, abs=1e-6)
 

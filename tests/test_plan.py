@@ -115,7 +115,7 @@ def test_the_embedded_model_takes_what_was_planned(method: str, sets: list[str],
 @pytest.mark.parametrize(
     ("method", "sets"),
     [
-        ("dense", ["batch_size=4", "method.low_memory=true"]),
+        ("dense", ["batch_size=4", "micro_batch_size=1"]),
         ("online", ["batch_size=2", "sampling.batch_size=3"]),
         ("instruct", ["batch_size=2", "vae=[slicing]"]),
         ("draft", ["batch_size=1", "sampling.steps=1"]),
@@ -204,7 +204,7 @@ def test_savings_save(tiny_wan: Path) -> None:
 
     plain = peak()
     assert peak("gradient_checkpointing=true") < plain
-    assert peak("method.low_memory=true") < plain
+    assert peak("micro_batch_size=1") < plain
     offloaded = rehearse(subject(tiny_wan, "dpo", "batch_size=4", "offload=true"))
     embeds = 16 * 64 * 4  # tokens, width and bytes of one prompt's encoding
     assert offloaded.phases["step"]["text"] == 5 * embeds, "the batch's and the negative prompt's, and no weights"

@@ -76,7 +76,12 @@ class Bench:
     def command(self, launch: str, name: str) -> list[str]:
         settings = {
             "online": ["method={num_candidates: 2, reference_every: 3, beta: 20.0}", "batch_size=2"],
-            "dense": ["method={low_memory: true, beta: 20.0}", "batch_size=4", "validation={every: 2, share: 0.25}"],
+            "dense": [
+                "method={beta: 20.0}",
+                "micro_batch_size=1",
+                "batch_size=4",
+                "validation={every: 2, share: 0.25}",
+            ],
             # what sharding has to get along with: checkpointing by the sampler and in the blocks, mixed types, kept
             # reference errors
             "draft": ["method={grad_steps: 2}", "batch_size=2", "gradient_checkpointing=true"],

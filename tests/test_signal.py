@@ -21,7 +21,7 @@ from vpo_kit.training.signal import Sketch, common, direction, kind_of
 
 
 def planted(count: int, strength: float, dims: int = 400, seed: int = 0, flipped: float = 0.0) -> signal.Floats:
-    """Gradients ``[n, d]`` of unit noise with a common part of length `strength`, a share of them with the sign turned."""
+    """Gradients ``[n, d]``: unit noise and a common part of length `strength`, in a share of them turned round."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=dims)
     noise = rng.normal(size=(count, dims)) / math.sqrt(dims)
@@ -99,8 +99,8 @@ def test_the_command(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     """On latents of noise there is nothing to find, and that is what it says; nothing of the set is changed."""
     pairs = make_set(tmp_path / "pairs", count=16, model=str(tiny_wan))
     before = {path: path.read_bytes() for path in pairs.rglob("*") if path.is_file()}
-    sets = ["--set", "lora.rank=2", "--set", "optimiser.lr=1e-4", "--set", "sampling.frames=9", "--set", "sampling.height=32",
-            "--set", "sampling.width=32"]  # fmt: skip
+    sizes = ["sampling.frames=9", "sampling.height=32", "sampling.width=32", "lora.rank=2", "optimiser.lr=1e-4"]
+    sets = [part for text in sizes for part in ("--set", text)]
     main_ok(["pair", "signal", pairs, "--model", tiny_wan, "--output", tmp_path / "signal.json", *sets])
     shown = " ".join(capsys.readouterr().out.split())
     assert "dense on" in shown

@@ -66,7 +66,7 @@ def _alone(name: str, sampling: dict[str, int]) -> dict[str, float]:
         sampler.checkpoint = lambda function, *arguments, use_reentrant: function(*arguments)
     bench = Bench.make()
     batch = bench.batch(jobs.prompts(8), PROMPTS)
-    method = bench.method(kind, PROMPTS * CANDIDATES, values, jobs.judge(), **sampling)
+    method = bench.method(kind, PROMPTS * CANDIDATES, values, jobs.judge(), items=PROMPTS, **sampling)
     return {"peak": bench.peak(method, batch)}
 
 

@@ -21,6 +21,7 @@ from vpo_kit.planning.skeleton import cast
 from vpo_kit.registry import MODELS
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.training import optimisers
+from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy
 
 PROMPT = "a red circle moving right slowly"
@@ -43,13 +44,11 @@ class Bench:
 
     def step(self) -> None:
         """A whole optimiser step."""
-        output = self.method.step(self.batch)
-        for part in [output.loss] if output.parts is None else output.parts:
-            part.backward()  # type: ignore[no-untyped-call]
+        loss = backward(self.method.step(self.batch))
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters, 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
-        self.finite &= bool(norm.isfinite() and output.loss.isfinite())
+        self.finite &= bool(norm.isfinite() and loss.isfinite())
 
 
 def build(subject: Subject, device: torch.device, smaller: Smaller) -> Bench:
@@ -61,15 +60,24 @@ def build(subject: Subject, device: torch.device, smaller: Smaller) -> Bench:
     if run.attention != "auto":
         set_attention(model, run.attention)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
-    settings = model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"}))
+    settings = model.use(model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"})))
     policy = LoraPolicy(model, run.lora, run.seed)
     if getattr(subject.method_config, "reference_update", "never") != "never":
         policy.refresh_reference(0.0)  # as the plan has it: sooner or later there is a second LoRA
     reward = judges_of(subject, device) if subject.reward else None
     text = text_of(run.model, model, run.batch_size)
-    context = Context(policy, reward, settings, text[:1], run.sampling.batch_size, run.seed)
+    context = Context(
+        policy=policy,
+        reward=reward,
+        sampling=settings,
+        negative=text[:1],
+        batch_size=run.batch_size,
+        sampling_batch_size=run.sampling.batch_size,
+        micro_batch_size=run.micro_batch_size,
+        seed=run.seed,
+    )
     method = subject.method(subject.method_config, context)
-    optimiser = optimisers.build(run.optimiser.model_copy(update={"lr": 1e-5}), policy.parameters)
+    optimiser = optimisers.build(run.optimiser.model_copy(update={"lr": 1e-5}), policy.groups)
     return Bench(model, policy, method, batch_of(model, settings, text, subject.data), optimiser)
 
 

@@ -36,11 +36,12 @@ ONE_LAYER[WAN_14B] = ONE_LAYER[WAN]
 """What of each component's configuration is smaller in a rehearsal."""
 
 CHECKPOINTS: dict[str, Any] = {"gradient_checkpointing": True}
-ONE_BY_ONE: dict[str, Any] = {"method": {"low_memory": True}}
+ONE_BY_ONE: dict[str, Any] = {"micro_batch_size": 1}
 SHORT: dict[str, Any] = {"sampling": {"frames": 17, "batch_size": 1}}
 ONLINE: dict[str, Any] = {
     **CHECKPOINTS,
-    "method": {"low_memory": True, "num_draws": 1, "num_candidates": 2, "rollout_steps": 2, "updates_per_rollout": 1},
+    "micro_batch_size": 1,
+    "method": {"num_draws": 1, "num_candidates": 2, "rollout_steps": 2, "updates_per_rollout": 1},
 }
 INSTRUCT: dict[str, Any] = {**CHECKPOINTS, "method": {"segments": 1, "chain_steps": 5}}
 
@@ -83,11 +84,11 @@ def _pairs(count: int) -> dict[str, Any]:
 
 CASES = [
     Case(WAN, "dense", "checkpointing", CHECKPOINTS),
-    Case(WAN, "dense", "checkpointing, low_memory", {**CHECKPOINTS, **ONE_BY_ONE}, rounds=1, warm=False),
+    Case(WAN, "dense", "checkpointing, micro-batch 1", {**CHECKPOINTS, **ONE_BY_ONE}, rounds=1, warm=False),
     Case(WAN, "dense", "17 frames", SHORT),
     Case(WAN, "dense", "17 frames, checkpointing", {**SHORT, **CHECKPOINTS}, rounds=3),
-    Case(WAN, "dense", "17 frames, low_memory", {**SHORT, **ONE_BY_ONE}, rounds=3),
-    Case(WAN, "online", "checkpointing, low_memory, 2 candidates of 2 steps", ONLINE, rounds=1, warm=False),
+    Case(WAN, "dense", "17 frames, micro-batch 1", {**SHORT, **ONE_BY_ONE}, rounds=3),
+    Case(WAN, "online", "checkpointing, micro-batch 1, 2 candidates of 2 steps", ONLINE, rounds=1, warm=False),
     Case(WAN, "instruct", "checkpointing, one segment, chain of 5", INSTRUCT, rounds=1, warm=False),
     Case(LTX, "dense", "checkpointing", CHECKPOINTS),
     Case(COGVIDEOX, "dense", "checkpointing", CHECKPOINTS, rounds=1),
@@ -97,8 +98,8 @@ CASES = [
         WAN, "dense", "17 frames, checkpointing, xformers", {**SHORT, **CHECKPOINTS, "attention": "xformers"},
         extra=True,
     ),
-    Case(WAN_14B, "dense", "17 frames, checkpointing, low_memory", {**SHORT, **CHECKPOINTS, **ONE_BY_ONE}, 90, 1),
+    Case(WAN_14B, "dense", "17 frames, checkpointing, micro-batch 1", {**SHORT, **CHECKPOINTS, **ONE_BY_ONE}, 90, 1),
     Case(LTX, "dense", "nothing"),
-    Case(WAN_14B, "dense", "checkpointing, low_memory", {**CHECKPOINTS, **ONE_BY_ONE}, 120, 1, False),
+    Case(WAN_14B, "dense", "checkpointing, micro-batch 1", {**CHECKPOINTS, **ONE_BY_ONE}, 120, 1, False),
 ]  # fmt: skip
 BY_NAME = {case.name: case for case in CASES}

@@ -6,7 +6,6 @@ stops at the first difference: a row says what was off, and by how much of what 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from tests.families import FAMILIES, Family
 from vpo_kit import losses, models
 from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
-from vpo_kit.sampler import Guidance, draw_noise, draw_times, sample
+from vpo_kit.sampler import Guidance, draw_noise, sample
+from vpo_kit.times import Times
 from vpo_kit.training.lora import LoraPolicy
 
 PROMPTS = ["a red circle moving right slowly on a navy background", "a blue square circling quickly"]
@@ -115,8 +115,13 @@ def pipeline_video(family: Family, pipeline: Any, noise: Tensor, scale: float) -
 
 def times(model: VideoModel) -> Tensor:
     """A training time of each network, in the network's own units."""
-    drawn = [draw_times(model.schedule, [3], wanted=partial(model.belongs, name=name)) for name in model.networks]
-    return model.schedule.network_time(torch.cat(drawn)).to(model.device)
+    return model.schedule.network_time(drawn(model)).to(model.device)
+
+
+def drawn(model: VideoModel) -> Tensor:
+    """A training time of each network, in the schedule's units."""
+    uniform = Times(name="uniform")
+    return torch.cat([model.time_sampler(uniform, model.settings, [name]).draw([3]) for name in model.networks])
 
 
 def step(model: VideoModel, family: Family) -> Tensor:
@@ -141,8 +146,7 @@ def loss_of(policy: LoraPolicy, family: Family) -> Tensor:
     """Of one pair for each network, as the pair methods build it."""
     model = policy.model
     schedule, device, count = model.schedule, model.device, len(model.networks)
-    wanted = [partial(model.belongs, name=name) for name in model.networks]
-    t = torch.cat([draw_times(schedule, [3], device, wanted=one) for one in wanted]).repeat(2)
+    t = drawn(model).to(device).repeat(2)
     x = draw_noise(shape(model, family), range(2 * count), device)
     eps = draw_noise(shape(model, family), range(10, 10 + count), device).repeat(2, 1, 1, 1, 1)
     x_t, target, time = schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t)

@@ -21,11 +21,12 @@ OWN = {
     # two steps on one rollout, a reference that moves, pairs that must outlive the kill
     "online": ["num_candidates=2", "updates_per_rollout=2", "reference_every=2", "num_draws=1"],
     "dense": ["fixed_draws=2"],  # reference errors that are kept from step to step
-    "structural": ["low_memory=true"],
     "dpo": ["weight_alpha=0.5"],
     "instruct": ["anchor=0.1"],
     "alignprop": ["grad_steps=2"],
 }
+ONE_BY_ONE = {"structural", "sft", "draft"}
+"""Methods that are run with a micro-batch of one video."""
 SIZES = {
     "sampling.frames": 9, "sampling.height": 32, "sampling.width": 32, "sampling.steps": 3, "sampling.guidance": 1,
     "batch_size": 2, "lora.rank": 4, "checkpoints.every": 1, "validation.every": 2, "validation.max_items": 2,
@@ -49,6 +50,7 @@ class Case:
         values |= {} if self.measured else {"evaluation.judges": "[]"}
         settings = [f"{key}={value}" for key, value in values.items()]
         settings += [f"method.{text}" for text in OWN.get(self.method, [])]
+        settings += ["micro_batch_size=1"] if self.method in ONE_BY_ONE else []
         data = ["--pairs", str(self.pairs)] if self.method in FROM_PAIRS else []
         options = ["--method", self.method, "--model", "sprites", "--steps", str(STEPS), "--output", str(output)]
         sets = [part for text in settings for part in ("--set", text)]

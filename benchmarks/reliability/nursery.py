@@ -25,7 +25,7 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ope
 
 PLACES = {
     "checkpoints.save", "checkpoints.prune", "checkpoints.latest", "online._roll_out", "editing._denoise",
-    "preference.reference_errors", "folder.append", "folder.rewind", "folder.start", "lora.export",
+    "preference.see_reference", "folder.append", "folder.rewind", "folder.start", "lora.export",
     "evaluate.evaluate", "train._finish", "offline.validate", "editing.validate", "sft.validate", "loop._update",
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from benchmarks.speed.jobs import Bench
 from benchmarks.speed.timing import Row, apart, in_turns, ratio, seconds
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.rewards.base import Mixture
+from vpo_kit.training.loop import backward
 
 CHAIN, CLIPS, LENGTHS = 20, 2, (10, 20, 40)
 ALL: dict[str, Any] = {
@@ -31,7 +32,7 @@ def one_step_of_all() -> list[Row]:
     methods = {name: _method(bench, values) for name, values in (("one", {"chain_steps": CHAIN}), ("all", ALL))}
 
     def step(method: Method) -> None:
-        method.step(batch).loss.backward()
+        backward(method.step(batch))
         bench.forget()
 
     clocks = in_turns({name: lambda m=m: step(m) for name, m in methods.items()}, rounds=5)  # type: ignore[misc]
@@ -59,7 +60,7 @@ def _batch(bench: Bench) -> Batch:
 
 
 def _method(bench: Bench, values: dict[str, Any]) -> Method:
-    return bench.method("instruct", 24, values, Mixture([(Green(), 1.0)]))
+    return bench.method("instruct", 24, values, Mixture([(Green(), 1.0)]), items=CLIPS)
 
 
 def _alone(steps: int) -> dict[str, float]:

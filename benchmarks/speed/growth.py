@@ -10,6 +10,7 @@ from benchmarks.speed.jobs import Bench
 from benchmarks.speed.steps import bare_online
 from benchmarks.speed.timing import Clock, Row, in_turns, ratio
 from vpo_kit.rewards.base import Mixture
+from vpo_kit.training.loop import backward
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def growth() -> list[Row]:
 
 def _ours(bench: Bench, reward: Mixture, size: Size) -> Callable[[], None]:
     values = {"num_candidates": size.candidates, "updates_per_rollout": 1, "num_draws": 1}
-    method = bench.method("online", 24, values, reward, frames=size.frames, steps=size.steps)
+    method = bench.method("online", 24, values, reward, items=size.prompts, frames=size.frames, steps=size.steps)
     batch = bench.batch(jobs.prompts(8), size.prompts)
 
     def step() -> None:
-        method.step(batch).loss.backward()
+        backward(method.step(batch))
         bench.forget()
 
     return step

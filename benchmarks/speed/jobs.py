@@ -15,7 +15,7 @@ from benchmarks.speed.timing import memory
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.folders import prompts_of
-from vpo_kit.methods.base import Batch, Context, Method
+from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import world
@@ -26,9 +26,10 @@ from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture
+from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, Prompts, Source
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, Report
+from vpo_kit.training.loop import Job, Report, backward
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stream import Stream
 
@@ -44,17 +45,19 @@ class Bench:
     @staticmethod
     def make() -> Bench:
         model = models.load("sprites")
-        return Bench(model, LoraPolicy(model, Lora(), seed=0), PromptCache(model))
+        return Bench(model, LoraPolicy(model, Lora(rank=16), seed=0), PromptCache(model))
 
     def method(
         self, name: str, size: int, settings: dict[str, Any], reward: Mixture | None = None,
-        processes: Processes | None = None, **sampling: Any,
+        processes: Processes | None = None, items: int = 1, **sampling: Any,
     ) -> Method:  # fmt: skip
-        """The method `name` with its own defaults and `settings`, at most `size` videos sampled at once."""
+        """The method `name` with its own defaults and `settings` for batches of `items`, at most `size` videos sampled
+        at once.
+        """
         kind = METHODS.load(name)
-        context = Context(
-            self.policy, reward, self.model.settings.changed(**sampling), self.encode([""]), size, 0,
-            processes or Processes(),
+        context = context_of(
+            self.policy, reward, batch_size=items, sampling=self.model.settings.changed(**sampling),
+            sampling_batch_size=size, processes=processes or Processes(),
         )  # fmt: skip
         found: Method = kind(kind.Config(**settings), context)
         return found
@@ -80,7 +83,7 @@ class Bench:
         """The most memory of two steps above that of the loaded model, in MB."""
         base = memory(reset=True)
         for _ in range(2):
-            method.step(batch).loss.backward()
+            backward(method.step(batch))
             self.forget()
         return round(memory() - base, 1)
 

@@ -153,7 +153,7 @@ def timed(
         spent.append((time.process_time(), time.perf_counter()))
 
     with tempfile.TemporaryDirectory() as folder:
-        found = bench.method(method, 24, values, reward, **sampling)
+        found = bench.method(method, 24, values, reward, items=size, **sampling)
         train(bench.job(found, source, size, rounds + 1, Path(folder), on_step))
     # a step and the passes before it, then the same step and the passes after it: neither side comes first
     paired = Clock(), Clock()

@@ -120,7 +120,7 @@ def _alone(side: str, folder: Path) -> dict[str, float]:
     source = Pairs(found.path, found.pairs, bench.model.frame_map(bench.model.settings.frames))
     if side == "ours":
         with tempfile.TemporaryDirectory() as run:
-            train(bench.job(bench.method("dpo", 24, {}), source, SIZE, STEPS, Path(run), lambda _: None))
+            train(bench.job(bench.method("dpo", 24, {}, items=SIZE), source, SIZE, STEPS, Path(run), lambda _: None))
     else:
         theirs = PublicShape(bench, folder, source.prompts)
         for i in range(STEPS):

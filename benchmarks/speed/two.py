@@ -74,7 +74,7 @@ def _rank(folder: Path) -> None:
             losses[name].append(row["loss"])
 
         bench.policy.load_state(start, None)
-        method = bench.method("dense", 24, {}, processes=processes)
+        method = bench.method("dense", 24, {}, processes=processes, items=PAIRS)
         train(bench.job(method, source, PAIRS, STEPS, folder / f"{name}{number}", on_step))
         for kind, clock in (("", 0), (", work", 1)):
             took = (times[-1][clock] - times[0][clock]) / (len(times) - 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vpo_kit.config import Run, validate
+from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.rehearsal import rehearse
@@ -73,8 +73,8 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
         yield _with(subject, "gradient_checkpointing=true", gradient_checkpointing=True)
     if sampling > 1 and large & {"autoencoder", "reward"}:
         yield _sampled(subject, max(1, sampling // 4))
-    if getattr(subject.method_config, "low_memory", True) is False and "activations" in large:
-        yield _low_memory(subject)
+    if run.micro_batch_size != 1 and "activations" in large:
+        yield _with(subject, "micro_batch_size=1", micro_batch_size=1)
     for kind in ("slicing", "tiling"):
         if kind not in run.vae and "autoencoder" in large:
             yield _with(subject, f"vae=[{', '.join([*run.vae, kind])}]", vae=[*run.vae, kind])
@@ -96,10 +96,3 @@ def _with(subject: Subject, setting: str, **values: Any) -> _Change:
 def _sampled(subject: Subject, count: int) -> _Change:
     sampling = subject.run.sampling.model_copy(update={"batch_size": count})
     return _with(subject, f"sampling.batch_size={count}", sampling=sampling)
-
-
-def _low_memory(subject: Subject) -> _Change:
-    settings = {**subject.method_config.model_dump(), "low_memory": True}
-    config = validate(type(subject.method_config), settings, "method.")
-    change = _with(subject, "method.low_memory=true")
-    return _Change(change.setting, replace(change.subject, method_config=config))
