@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -352,9 +352,18 @@ def test_the_docs_have_every_family_and_its_settings(cases: Cases) -> None:
     assert all(f"| `{name}`" in text for name in MODELS.targets())
     for name in FAMILIES:
         model, s = cases[name].model, cases[name].model.settings
-        row = f"{s.frames} x {s.width} x {s.height} | {s.fps} | {s.steps} | {s.guidance:g}"
+        scales = s.guidance.values() if isinstance(s.guidance, Mapping) else [s.guidance]
+        guidance = " and ".join(f"{scale:g}" for scale in scales)
+        row = f"{s.frames} x {s.width} x {s.height} | {s.fps} | {s.steps} | {guidance}"
         assert row in text.replace("`", ""), row
         assert list(model.lora_targets) == ["to_q", "to_k", "to_v", "to_out.0"], "the docs say that all are the same"
+
+
+def test_the_docs_have_every_familys_training_times(cases: Cases) -> None:
+    text = " ".join((Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8").split())
+    for name in MODELS.targets():
+        kind = MODELS.load(name)
+        assert f"| {kind.times.describe()} | {kind.times_source} |" in text, name
 
 
 def test_sizes_that_do_not_divide_name_the_nearest(case: Case) -> None:
