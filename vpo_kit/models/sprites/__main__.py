@@ -27,7 +27,7 @@ VPO_SETTINGS = {
     "height": world.SIZE,
     "width": world.SIZE,
     "fps": world.FPS,
-    "steps": 16,
+    "steps": 8,
     "guidance": 3.0,
 }
 
