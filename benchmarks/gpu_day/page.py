@@ -87,9 +87,11 @@ def fill() -> None:
 def _nothing() -> str:
     """The cases with their estimates alone."""
     lines = ["**Not measured**: no card has been at hand so far.", "", *HEADER]
-    for case, row in estimates.known().items():
-        lines.append(f"| {case} | not measured | | | {row['shown']['peak']:.1f} | |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(_unmeasured(case, row) for case, row in estimates.known().items())]) + "\n"
+
+
+def _unmeasured(case: str, row: dict[str, Any]) -> str:
+    return f"| {case} | not measured | | | {row['shown']['peak']:.1f} | |"
 
 
 HEADER = [
@@ -107,8 +109,9 @@ def _tables(name: str, found: dict[str, Any]) -> str:
         f"driver `{machine.get('driver', 'unknown')}`. TFLOP/s in products: {rates}.", "",
     ]  # fmt: skip
     lines += [_parity(found.get("parity", {})), _tests(found.get("tests", {})), "", *HEADER]
-    for case, row in found.get("steps", {}).items():
-        lines.append(_line(case, row))
+    steps = found.get("steps", {})
+    lines += [_line(case, row) for case, row in steps.items()]
+    lines += [_unmeasured(case, row) for case, row in estimates.known().items() if case not in steps]
     return "\n".join([*lines, "", *_embedded(found.get("embedded", {}))])
 
 
@@ -128,8 +131,10 @@ def _parity(rows: dict[str, Any]) -> str:
 
 
 def _tests(rows: dict[str, Any]) -> str:
-    counts = [f"{row.get(kind, 0)} {kind}" for row in rows.values() for kind in ("passed", "failed", "skipped")]
-    return f"Tests that need a card: {', '.join(counts) or 'not run'}."
+    kinds = ("passed", "failed", "skipped")
+    counts = [f"{row[kind]} {kind}" for row in rows.values() for kind in kinds if kind in row]
+    why = next((row["error"] for row in rows.values() if "error" in row), "")
+    return f"Tests that need a card: {', '.join(counts) or 'no result'}{f' ({why})' if why else ''}."
 
 
 def _embedded(rows: dict[str, Any]) -> list[str]:
