@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vpo_kit import files
 from vpo_kit.evaluation.report import versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,11 +34,7 @@ def facts() -> dict[str, Any]:
 
 def write(name: str, found: Mapping[str, Any]) -> None:
     """`found` with the facts as ``results/NAME.json``, whole or not at all."""
-    target = RESULTS / f"{name}.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    partial.write_text(json.dumps({**facts(), **found}, indent=2) + "\n", encoding="utf-8")
-    partial.replace(target)
+    files.write(RESULTS / f"{name}.json", json.dumps({**facts(), **found}, indent=2) + "\n")
 
 
 def fill(page: Path, begin: str, end: str, text: str) -> None:

@@ -17,14 +17,16 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 # each layer may import the ones before it
 LAYERS = [
     {"errors"},
-    {"registry", "config", "prompts"},
-    {"video", "schedule", "losses", "processes", "web"},
+    {"registry", "config", "prompts", "files", "links", "folders"},
+    {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
+    {"times"},
     {"models"},
     {"rewards"},
     {"pairing"},
     {"methods"},
     {"training", "evaluation"},
+    {"testing"},
     {"comparison", "planning"},
     {"commands"},
     {"cli"},

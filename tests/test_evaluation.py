@@ -376,7 +376,7 @@ def test_kill_9_and_go_on(lora: Path, tiny_wan: Path, tmp_path: Path) -> None:
     deadline = time.monotonic() + 300
 
     def finished() -> list[Path]:
-        return [path for path in killed.rglob("*.mp4") if ".part" not in path.name]
+        return [path for path in killed.rglob("*.mp4") if not path.name.startswith(".")]
 
     while len(finished()) < 7 and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests import offline_run
 from tests.test_training import PROMPTS, Brightness, nothing
-from vpo_kit import config, models
+from vpo_kit import config, files, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import DataError, HealthError, VpoError
 from vpo_kit.models.base import VideoModel
@@ -150,7 +150,7 @@ def test_data_that_are_not_finite(model: VideoModel, tmp_path: Path, method: str
     tensors["source"][0, 0, 0, 0] = bad
     save_file(tensors, path)
     found = store.read(pairs)
-    right = found.pairs[5].sha256.model_copy(update={"latents": store.file_hash(path)})
+    right = found.pairs[5].sha256.model_copy(update={"latents": files.sha256(path)})
     changed = [pair.model_copy(update={"sha256": right}) if pair.id == "p5" else pair for pair in found.pairs]
     store.write(pairs, found.facts, changed)
     settings = {"checkpoints": {"every": 4}, "validation": {"share": 0.0}}
@@ -237,7 +237,7 @@ def test_pairs_of_equal_videos(model: VideoModel, tmp_path: Path) -> None:
         store.write_latents(pairs / pair.latents, {**tensors, "second": tensors["first"].clone()})
     renewed = [
         pair.model_copy(
-            update={"sha256": pair.sha256.model_copy(update={"latents": store.file_hash(pairs / pair.latents)})}
+            update={"sha256": pair.sha256.model_copy(update={"latents": files.sha256(pairs / pair.latents)})}
         )
         for pair in found.pairs
     ]

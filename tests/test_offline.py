@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.offline_run import make_set, run
-from vpo_kit import models
+from vpo_kit import files, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.losses import PairErrors
@@ -293,7 +293,7 @@ class TestBadSets:
         save_file({"first": torch.zeros(8, 2, 4, 4), "second": torch.zeros(8, 2, 4, 4)}, path / "latents/2.safetensors")
         lines = (path / "metadata.jsonl").read_text().splitlines()
         row = json.loads(lines[2])
-        row["sha256"]["latents"] = store.file_hash(path / "latents/2.safetensors")
+        row["sha256"]["latents"] = files.sha256(path / "latents/2.safetensors")
         lines[2] = json.dumps(row)
         lines[3] = json.dumps({**json.loads(lines[3]), "labels": [1]})
         lines[4] = json.dumps({**json.loads(lines[4]), "latents": "../../etc/passwd"})

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpo_kit.errors import DataError, OutputError
+from vpo_kit import files
+from vpo_kit.errors import DataError
 
 SUFFIXES = frozenset({".mp4", ".webm", ".gif", ".mov", ".mkv"})
 
@@ -37,10 +38,8 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
     Raises `OutputError` when the folder cannot be written.
     """
     frames = (video.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    partial = path.with_suffix(".part.mp4")
     height, width = frames.shape[1:3]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.beside(path) as partial:
         writer = imageio_ffmpeg.write_frames(
             str(partial), (width, height), fps=fps, codec="libx264", macro_block_size=1,
             pix_fmt_out="yuv420p", quality=None, output_params=["-crf", "12", "-threads", "1"],
@@ -49,9 +48,6 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
         for frame in frames.numpy():
             writer.send(frame)
         writer.close()
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read_video(path: Path) -> tuple[Tensor, float]:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import files
+
 
 class Outcome:
     """The output folder, and how long the day has lasted."""
@@ -44,9 +46,7 @@ class Outcome:
         self.log(f"{file}: {case}: {row.get('error') or _short(row)}")
         rows = self._rows.setdefault(file, {})
         rows[case] = row
-        partial = self._folder / f".{file}.part"
-        partial.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self._folder / f"{file}.json")
+        files.write(self._folder / f"{file}.json", json.dumps({"rows": rows}, indent=1) + "\n")
 
 
 def _short(row: dict[str, Any]) -> str:

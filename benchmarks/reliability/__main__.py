@@ -22,6 +22,7 @@ from benchmarks.reliability.fuzz import fuzz
 from benchmarks.reliability.nursery import ROOT, Nursery
 from benchmarks.reliability.targets import TARGETS
 from tests.offline_run import make_set
+from vpo_kit import files
 
 RESULTS = Path(__file__).parent.parent / "results" / "reliability.json"
 DOCS = ROOT / "docs" / "reliability.md"
@@ -91,10 +92,8 @@ def _fuzzed(target: str, count: int, seed: int) -> dict[str, Any]:
 
 
 def _write(found: dict[str, Any]) -> None:
-    partial = RESULTS.with_name(f".{RESULTS.name}.part")
     text = json.dumps(found, indent=1).replace(f"{ROOT}/", "")  # tracebacks name files by where they are here
-    partial.write_text(text + "\n")
-    partial.replace(RESULTS)
+    files.write(RESULTS, text + "\n")
     for kind, table in (("kills", _kill_table), ("fuzz", _fuzz_table)):
         if kind in found:
             facts.fill(DOCS, f"<!-- {kind} -->\n", "<!-- end -->", table(found[kind]))

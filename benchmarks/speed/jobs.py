@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.speed.timing import memory
-from vpo_kit import config, models
+from vpo_kit import config, files, models
 from vpo_kit.config import Lora
 from vpo_kit.folders import prompts_of
 from vpo_kit.methods.base import Batch, Method
@@ -120,7 +120,7 @@ def pair_set(folder: Path, model: VideoModel, count: int) -> Pairs:
         name = f"latents/{i}.safetensors"
         store.write_latents(folder / name, {"first": latents[2 * i], "second": latents[2 * i + 1]})
         labels = [(1, -1, 1, 0)[(i + k) % 4] for k in range(len(segments))]
-        hashes = {"first": "", "second": "", "latents": store.file_hash(folder / name)}
+        hashes = {"first": "", "second": "", "latents": files.sha256(folder / name)}
         pairs.append(Pair.model_validate({
             "id": str(i), "prompt": captions[2 * i], "first_file_name": "a", "second_file_name": "b", "latents": name,
             "strategy": "guided", "seeds": (0, 1), "fps": fps, "frames": frames, "segments": segments,

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from vpo_kit import files
 from vpo_kit.errors import OutputError
 from vpo_kit.models.sprites import world
-from vpo_kit.pairing.store import replace
 from vpo_kit.video import write_video
 
 
@@ -25,5 +25,5 @@ def run(output: Path, count: int, seed: int) -> None:
         write_video(output / name, torch.from_numpy(clip.video), world.FPS)
         flaws = [asdict(flaw) for flaw in clip.flaws]
         lines.append(json.dumps({"file_name": name, "text": clip.scene.caption, "flaws": flaws}))
-    replace(output / "metadata.jsonl", "\n".join(lines) + "\n")
+    files.write(output / "metadata.jsonl", "\n".join(lines) + "\n")
     Console().print(f"{output}: {count} clips", soft_wrap=True)

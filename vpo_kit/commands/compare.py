@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from vpo_kit import config, formats
+from vpo_kit import config, files, formats
 from vpo_kit.commands import initial, leaderboard
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.recipe import Recipe
@@ -159,7 +159,7 @@ def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None
         _check_same(listing, old, new)
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
-    store.replace(listing, yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
+    files.write(listing, yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
     for entry in entries:
         if entry.part is not None and entry.recipe.run.pairs is not None:
             labels.write(*entry.part, entry.recipe.run.pairs)
@@ -260,10 +260,10 @@ def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequenc
     licences = {name: spec.licence for name, spec in specs.items()}
     lines = _with_baselines(lines, entries, planned[0][0], rank_by)
     found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)
-    store.replace(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
-    store.replace(request.output / "results.md", text.markdown(found))
+    files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
+    files.write(request.output / "results.md", text.markdown(found))
     place = request.output / "report.html"
-    store.replace(place, page.render(found, place))
+    files.write(place, page.render(found, place))
     return found
 
 

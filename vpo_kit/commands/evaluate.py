@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import files
 from vpo_kit.commands.bench import BASE, CANDIDATES, Bench, Request
 from vpo_kit.commands.display import count_bar, print_changes
 from vpo_kit.errors import DataError
@@ -15,7 +16,6 @@ from vpo_kit.evaluation import best_of, report, sets, tables, vbench
 from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.evaluate import Evaluation, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
-from vpo_kit.pairing.store import replace
 
 
 def run(request: Request) -> None:
@@ -120,10 +120,10 @@ def _write(
         "best_of": {name: report.rows(change) for name, change in baseline.changes.items()},
         "equals_best_of": {label: found.facts() for label, found in baseline.equals.items()},
     }  # fmt: skip
-    replace(output / "results.json", json.dumps(facts, indent=2) + "\n")
-    replace(output / "results.md", tables.markdown(BASE, {**changes, **baseline.changes}))
+    files.write(output / "results.json", json.dumps(facts, indent=2) + "\n")
+    files.write(output / "results.md", tables.markdown(BASE, {**changes, **baseline.changes}))
     if request.latex:
-        replace(output / "results.tex", tables.latex(BASE, {**changes, **baseline.changes}))
+        files.write(output / "results.tex", tables.latex(BASE, {**changes, **baseline.changes}))
     page = report.Page(
         title=f"{bench.name}: {BASE} against {', '.join(bench.loras)}",
         evaluations=results,
@@ -133,7 +133,7 @@ def _write(
         changes={**changes, **baseline.changes},
         runs={label: _facts_of(path) for label, path in zip(bench.loras, request.runs, strict=True)},
     )
-    replace(output / "report.html", report.render(page))
+    files.write(output / "report.html", report.render(page))
 
 
 def _facts_of(run: Path) -> report.RunFacts:

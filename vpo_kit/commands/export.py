@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from safetensors import SafetensorError
 from torch import Tensor
 
-from vpo_kit import config, models
+from vpo_kit import config, files, models
 from vpo_kit.commands import initial, loras
 from vpo_kit.errors import ConfigError, ModelError, OutputError
 from vpo_kit.models.base import VideoModel
@@ -53,22 +52,14 @@ def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | 
         raise OutputError(f"{output} exists: give another --output")
     if form == "comfyui":
         _check_name(loras.weights_of(path), output)
-    beside = output.with_name(f".{output.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        original = _write(source, form, beside / output.name)
+    with files.beside(output) as copy:
+        original = _write(source, form, copy)
         gc.collect()  # the first model goes before the second comes
-        result = _compare(source, form, beside / output.name, original)
+        result = _compare(source, form, copy, original)
         if not result.passed:
             rounded = result.weights.left is not None and result.weights.left < export.LEFT
             hint = "; give --dtype float32" if rounded and source.dtype != "float32" else ""
             raise ModelError(f"{form} does not give what {source.lora} gave: {result}; nothing is written{hint}")
-        (beside / output.name).rename(output)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {output}: {str(error).splitlines()[0]}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     Console().print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vpo_kit import models
+from vpo_kit import files, models
 from vpo_kit.commands import initial, sources
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import count_bar
@@ -25,7 +25,6 @@ from vpo_kit.evaluation.report import versions
 from vpo_kit.methods.base import Context, Method
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
-from vpo_kit.pairing.store import replace
 from vpo_kit.processes import Processes
 from vpo_kit.times import Times
 from vpo_kit.training import reach, signal
@@ -66,7 +65,7 @@ def run(request: Request) -> None:
             "signal": _plain(asdict(found)), "reach": asdict(move), "verdict": move.verdict,
             "logit": _plain(_logit(found, move)), "seed": request.seed, "versions": versions(),
         }  # fmt: skip
-        replace(request.output, json.dumps(facts, indent=2) + "\n")
+        files.write(request.output, json.dumps(facts, indent=2) + "\n")
 
 
 def _recipe(request: Request) -> Recipe:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vpo_kit import files
 from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.pairing import arrange, check, export, page, store
@@ -30,7 +31,7 @@ def inspect(path: Path, place: Path | None, limit: int) -> None:
     console = Console()
     for grid in grids(found, summary):
         _print(console, grid)
-    store.replace(place, page.render(found, summary, place, limit))
+    files.write(place, page.render(found, summary, place, limit))
     console.print(f"page: {place}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -68,7 +69,7 @@ def export_set(path: Path, output: Path) -> None:
         raise DataError(
             f"{path}: no pair has a whole-clip winner ({made.ties} ties, {made.unlabelled} without a label)"
         )
-    store.replace(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows))
+    files.write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows))
     left_out = f"{made.ties} ties and {made.unlabelled} pairs without a label left out"
     console.print(f"{output}: {len(made.rows)} pairs; {left_out}", soft_wrap=True)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpo_kit.errors import DataError, OutputError
+from vpo_kit import files
+from vpo_kit.errors import DataError
 from vpo_kit.methods.base import Method
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
@@ -49,21 +48,5 @@ def write(found: PairSet, pairs: Sequence[Pair], output: Path) -> None:
         return
     for pair in pairs:
         for name in pair.files:
-            link(found.path / name, output / name)
+            files.link(found.path / name, output / name)
     store.write(output, {**found.facts, "pairs": len(pairs), "first_of": str(found.path)}, pairs)
-
-
-def link(source: Path, target: Path) -> None:
-    """A hard link where the disk allows it, else a copy; nothing where the target is there. Raises `OutputError`."""
-    partial = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source.resolve(), target)
-        except FileExistsError:
-            return
-        except OSError:  # another disk, or one without hard links
-            shutil.copyfile(source, partial)
-            partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

@@ -25,7 +25,7 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import Any
 
-from vpo_kit.comparison.labels import link
+from vpo_kit import files
 from vpo_kit.config import Run
 from vpo_kit.training.folder import RunFolder
 
@@ -117,14 +117,15 @@ def _prepare(planned: Planned) -> None:
     # the metrics last: they say that all is there
     for path in sorted(source.iterdir(), key=lambda path: (path.name == "metrics.json", path.name)):
         if path.is_file() and not path.name.startswith("."):
-            link(path, planned.path / BASE_SAMPLES / path.name)
+            files.link(path, planned.path / BASE_SAMPLES / path.name)
 
 
 @contextmanager
 def _held(path: Path, on_notice: Callable[[str], None]) -> Iterator[int]:
     """A lock on a run's folder that its process inherits: it is held as long as this command or that process lives."""
     path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("a") as file:
+    # not `files.held`, whose lock no other process can inherit; and the run's own process holds that one
+    with (path / ".process.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -159,8 +160,7 @@ def _ended(process: subprocess.Popen[bytes], wait: bool = False) -> struct_rusag
 
 
 def _note(path: Path, event: Mapping[str, Any]) -> None:
-    with (path / "attempts.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(event) + "\n")
+    files.append(path / "attempts.jsonl", json.dumps(event))
 
 
 def _reason(log: Path, start: int, code: int) -> str:

@@ -14,13 +14,13 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.metrics import CATALOGUE, ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import tracker, world
-from vpo_kit.pairing.store import replace
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample
@@ -76,7 +76,7 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Raises `OutputError`."""
-        replace(folder / "metrics.json", json.dumps(asdict(self)))
+        files.write(folder / "metrics.json", json.dumps(asdict(self)))
 
     @staticmethod
     def load(folder: Path) -> Evaluation:
@@ -175,15 +175,16 @@ class _Parts:
         self._folder, self._plan = folder, plan
 
     def done(self, batch: slice) -> bool:
-        """Whether a batch of this plan has been measured and its videos are there."""
+        """Whether a batch of this plan has been measured and its videos are those that were."""
         try:
-            about = json.loads(self._path(batch).read_text(encoding="utf-8"))["plan"]
+            found = json.loads(self._path(batch).read_text(encoding="utf-8"))
+            return bool(found["plan"] == self._about() and found["sha256"] == self._hashes(batch))
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        return bool(about == self._about()) and all((self._folder / f).is_file() for f in self._plan.files[batch])
 
     def put(self, batch: slice, metrics: Mapping[str, list[float]]) -> None:
-        replace(self._path(batch), json.dumps({"plan": self._about(), "metrics": metrics}))
+        about = {"plan": self._about(), "sha256": self._hashes(batch), "metrics": metrics}
+        files.write(self._path(batch), json.dumps(about))
 
     def joined(self) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {}
@@ -198,6 +199,9 @@ class _Parts:
 
     def _path(self, batch: slice) -> Path:
         return self._folder / PARTS / f"{batch.start:06d}.json"
+
+    def _hashes(self, batch: slice) -> list[str]:
+        return [files.sha256(self._folder / name) for name in self._plan.files[batch]]
 
     def _about(self) -> dict[str, Any]:
         plan: dict[str, Any] = json.loads(json.dumps(asdict(self._plan)))

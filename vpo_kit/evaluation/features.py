@@ -15,11 +15,12 @@ from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit import files
+from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.consistency import Dino, embed
 from vpo_kit.registry import Registry
 from vpo_kit.rewards.vqa import GoldVQA
@@ -133,14 +134,6 @@ def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
             return known
         except (OSError, SafetensorError, KeyError) as error:
             raise DataError(f"{path} cannot be read, delete it: {str(error).splitlines()[0]}") from error
-    found = make().float().cpu().contiguous()
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": found}, partial)
-        partial.chmod(0o644)  # safetensors makes its files private
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}") from error
+    found = make().float().cpu()
+    files.write_tensors(path, {"features": found})
     return found

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, finished
-from vpo_kit.pairing.store import file_hash, replace
 
 FREE = {"versions"}
 """Settings that may differ when an evaluation is taken up."""
@@ -46,7 +46,7 @@ class EvalFolder:
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Write what this evaluation is, before its first video. Raises `OutputError`."""
-        replace(self.path / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+        files.write(self.path / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
     def videos(self, name: str) -> Path:
         return self.path / "videos" / name
@@ -59,7 +59,7 @@ class EvalFolder:
 
     def claim(self, name: str, lora: Sequence[Path]) -> None:
         """Write which LoRA, by its files, the videos under this name come from. Raises `OutputError`."""
-        replace(self.videos(name) / "source.json", json.dumps(self._source(lora)) + "\n")
+        files.write(self.videos(name) / "source.json", json.dumps(self._source(lora)) + "\n")
 
     def finished(self, name: str, plan: Plan) -> Evaluation | None:
         """The evaluation under this name, where it is of this plan and whole."""
@@ -72,7 +72,7 @@ class EvalFolder:
 
     @staticmethod
     def _source(lora: Sequence[Path]) -> dict[str, str | None]:
-        return {"lora_sha256": " ".join(map(file_hash, lora)) or None}
+        return {"lora_sha256": " ".join(map(files.sha256, lora)) or None}
 
 
 def fingerprint(folder: Path) -> str:

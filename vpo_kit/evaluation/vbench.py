@@ -16,13 +16,13 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace as changed
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vpo_kit import files
 from vpo_kit.errors import DataError, OutputError
 from vpo_kit.evaluation.evaluate import Evaluation
-from vpo_kit.pairing.store import replace
 
 DIMENSIONS = (
     "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
@@ -65,7 +65,7 @@ def export(folder: Path, evaluations: Sequence[Evaluation], videos: Sequence[Pat
         except OSError as error:
             raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
         listing = folder / f"{evaluation.name}.json"
-        replace(listing, json.dumps(prompts, indent=1, ensure_ascii=False) + "\n")
+        files.write(listing, json.dumps(prompts, indent=1, ensure_ascii=False) + "\n")
         commands.append(_command(target, listing, folder / "results" / evaluation.name))
     return commands
 
@@ -109,7 +109,7 @@ def _joined(
                 "and give its file with one more --vbench-results"
             )
         metrics[f"vbench_{dimension}"] = [values[name] for name in names(evaluation)]
-    return changed(evaluation, metrics=metrics)
+    return replace(evaluation, metrics=metrics)
 
 
 def _parse(path: Path) -> dict[str, dict[str, float]]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +12,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from vpo_kit import __version__
+from vpo_kit import __version__, files
 from vpo_kit.errors import OutputError
 from vpo_kit.models.base import VideoModel
 
@@ -59,16 +55,12 @@ class DiskCache:
         return made
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(save(dict(tensors), {"sha256": _hash(tensors)}))
-            partial.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
+            with files.beside(path, shared=True) as partial:
+                files.put_tensors(partial, tensors, {"sha256": _hash(tensors)})
+        except OutputError as error:
             self._writes = False  # a full disk is no reason to end a run
-            self._notice(f"cache: cannot write {path}: {error.strerror or error}; from here on nothing is added")
+            self._notice(f"cache: {error}; from here on nothing is added")
 
 
 def text_facts(model: VideoModel) -> dict[str, Any]:

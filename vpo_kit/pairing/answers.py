@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Condition
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vpo_kit import files
 from vpo_kit.errors import OutputError
 from vpo_kit.pairing.vlm import Verdict
 
@@ -47,8 +47,6 @@ class Answers:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_bytes() if path.is_file() else b""
-            if lines and not lines.endswith(b"\n"):
-                self._append(b"\n")
         except OSError as error:
             raise OutputError(f"cannot use {path}: {error.strerror or error}") from error
         for line in lines.splitlines():
@@ -74,16 +72,10 @@ class Answers:
         try:
             record = ask()
             with self._change:
-                self._append(f"{record.model_dump_json()}\n".encode())
+                files.append(self._path, record.model_dump_json())
                 self._found[key] = record
             return record
         finally:
             with self._change:
                 self._asked.discard(key)
                 self._change.notify_all()
-
-    def _append(self, line: bytes) -> None:
-        with self._path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())

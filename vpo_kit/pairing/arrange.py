@@ -6,14 +6,12 @@ disk allows them, else copies.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 
+from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.pairing import check, store
 from vpo_kit.pairing.store import Pair, PairSet
@@ -54,7 +52,7 @@ def merge(sets: Sequence[PairSet], output: Path, tick: Callable[[], None] = lamb
     origins = [
         {"prefix": f"{k}-", "path": str(found.path), "facts": deepcopy(found.facts)} for k, found in enumerate(sets)
     ]
-    with _building(output) as partial:
+    with files.beside(output) as partial:
         pairs = []
         for k, found in enumerate(sets):
             for pair in found.pairs:
@@ -81,7 +79,7 @@ def split(
     _sound(found, tick)
     held = held_out(prompts, share, seed)
     sides = [[pair for pair in found.pairs if (pair.prompt in held) == wanted] for wanted in (False, True)]
-    with _building(output) as partial:
+    with files.beside(output) as partial:
         for side, pairs in zip(SIDES, sides, strict=True):
             for pair in pairs:
                 _put(found.path, pair, partial / side, pair)
@@ -122,30 +120,6 @@ def _free(output: Path, sets: Sequence[PairSet]) -> None:
         raise OutputError(f"{output} exists: give another --output")
 
 
-@contextmanager
-def _building(output: Path) -> Iterator[Path]:
-    """A hidden folder beside `output` that takes its place at the end, or goes when anything fails."""
-    partial = output.resolve().with_name(f".{output.resolve().name}.part")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed run
-        partial.mkdir(parents=True)
-        yield partial
-        if output.is_dir():
-            output.rmdir()
-        partial.replace(output)
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _put(old: Path, pair: Pair, new: Path, renamed: Pair) -> None:
     for source, target in zip(pair.files, renamed.files, strict=True):
-        place = new / target
-        if place.exists():  # two pairs may share a video
-            continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link((old / source).resolve(), place)
-        except OSError:  # another disk, or one without hard links
-            shutil.copyfile(old / source, place)
+        files.link(old / source, new / target)

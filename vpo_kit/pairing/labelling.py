@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.errors import DataError
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import Range, cut, default_seconds, vote
@@ -82,7 +83,7 @@ def label(
     pairs = [recut(pair, settings.segment_seconds) for pair in found.pairs]
     for pair in processes.share(pairs):
         if not (work / f"{pair.id}.json").is_file():
-            store.replace(work / f"{pair.id}.json", json.dumps(_score(found.path, pair, scorer)))
+            files.write(work / f"{pair.id}.json", json.dumps(_score(found.path, pair, scorer)))
         tick()
     processes.wait()
     if processes.is_main:
@@ -151,7 +152,7 @@ def _start(work: Path, stamp: dict[str, Any]) -> None:
     text = json.dumps(stamp, sort_keys=True)
     if not settings.is_file() or settings.read_text(encoding="utf-8") != text:
         shutil.rmtree(work, ignore_errors=True)
-        store.replace(settings, text)
+        files.write(settings, text)
 
 
 def _score(folder: Path, pair: Pair, scorer: Scorer) -> dict[str, Any]:

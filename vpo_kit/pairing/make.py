@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from vpo_kit import formats
+from vpo_kit import files, formats
 from vpo_kit.config import parse_yaml
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.models.base import Settings, VideoModel
@@ -105,10 +105,11 @@ class Folder:
     def start(self, facts: dict[str, Any]) -> None:
         """Write what the set is to be, before its first pair. Raises `OutputError`."""
         if not (self.path / "dataset.yaml").is_file():
-            store.replace(self.path / "dataset.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+            files.write(self.path / "dataset.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
 
     def missing(self, items: Iterable[int]) -> list[int]:
-        return [item for item in items if not self._part(item).is_file()]
+        """Those that are not made, or of which a file is not what it was when it was written."""
+        return [item for item in items if not self._whole(item)]
 
     def put(self, item: int, outcome: Outcome, task: Task, strategy: str) -> None:
         """Write an item's videos and latents, and only then the small file that says so."""
@@ -116,7 +117,7 @@ class Folder:
             content: dict[str, Any] = {"skipped": outcome}
         else:
             content = {"pairs": [self._write(made, task, strategy).model_dump(mode="json") for made in outcome]}
-        store.replace(self._part(item), json.dumps(content))
+        files.write(self._part(item), json.dumps(content))
 
     def finish(self, items: Sequence[int], facts: dict[str, Any]) -> None:
         """Put the parts together in order, and drop what a killed run has left behind."""
@@ -132,6 +133,14 @@ class Folder:
                     path.unlink()
         store.write(self.path, {**facts, "pairs": len(pairs), "skipped": [*facts["skipped"], *skipped]}, pairs)
         shutil.rmtree(self.parts)
+
+    def _whole(self, item: int) -> bool:
+        try:
+            part = json.loads(self._part(item).read_text(encoding="utf-8"))
+            pairs = [Pair.model_validate(pair) for pair in part.get("pairs", ())]
+        except (OSError, ValueError, AttributeError):
+            return False
+        return all(store.problem(self.path, pair) is None for pair in pairs)
 
     def _part(self, item: int) -> Path:
         return self.parts / f"{item:06d}.json"

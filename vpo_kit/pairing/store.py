@@ -7,9 +7,7 @@ One line of ``metadata.jsonl`` is one `Pair`. Training reads the stored latents,
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,11 +16,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.config import parse_yaml
-from vpo_kit.errors import DataError, OutputError
+from vpo_kit.errors import DataError
 from vpo_kit.pairing.segments import Range
 
 
@@ -150,36 +148,13 @@ def read(path: Path) -> PairSet:
 
 def write(path: Path, facts: Mapping[str, Any], pairs: Iterable[Pair]) -> None:
     """Write ``dataset.yaml``, then ``metadata.jsonl``, each whole or not at all. Raises `OutputError`."""
-    replace(path / "dataset.yaml", yaml.safe_dump(dict(facts), sort_keys=False, allow_unicode=True))
-    replace(path / "metadata.jsonl", "".join(f"{pair.model_dump_json()}\n" for pair in pairs))
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a text file beside and rename it. Raises `OutputError`."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    files.write(path / "dataset.yaml", yaml.safe_dump(dict(facts), sort_keys=False, allow_unicode=True))
+    files.write(path / "metadata.jsonl", "".join(f"{pair.model_dump_json()}\n" for pair in pairs))
 
 
 def write_latents(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write ``first``, ``second`` and, for guided pairs, ``source``, each ``[C, T, h, w]``. Raises `OutputError`."""
-    partial = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}, partial)
-        partial.chmod(0o644)  # safetensors makes its files private
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}") from error
+    files.write_tensors(path, {name: value.float() for name, value in tensors.items()})
 
 
 def read_latents(path: Path) -> dict[str, Tensor]:
@@ -191,15 +166,9 @@ def read_latents(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def hashes(path: Path, files: Sequence[str]) -> Hashes:
+def hashes(path: Path, names: Sequence[str]) -> Hashes:
     """Of a pair's first video, second video and latents."""
-    first, second, latents = (file_hash(path / name) for name in files)
+    first, second, latents = (files.sha256(path / name) for name in names)
     return Hashes(first=first, second=second, latents=latents)
 
 
@@ -218,7 +187,7 @@ def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str |
             there = False
         if not there:
             return f"{pair.id}: {name[:200]} is missing"
-        if file_hash(path / name) != pair.hashed[name]:
+        if files.sha256(path / name) != pair.hashed[name]:
             return f"{pair.id}: {name} has changed since the set was made (its SHA-256 differs)"
     return None
 

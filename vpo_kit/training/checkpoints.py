@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.errors import CheckpointError, OutputError
 
 
@@ -36,29 +35,25 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write ``folder/step-000200`` and remove all but the newest `keep`. Raises `OutputError`."""
     final = folder / f"step-{checkpoint.step:06d}"
-    partial = folder / f".{final.name}.part"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_file(checkpoint.policy, partial / "lora.safetensors")
-        if checkpoint.reference is not None:
-            save_file(checkpoint.reference, partial / "reference.safetensors")
-        save_file({k: v.contiguous() for k, v in checkpoint.method.items()}, partial / "method.safetensors")
-        save_file(checkpoint.best, partial / "best.safetensors")
-        save_file(checkpoint.average, partial / "average.safetensors")
-        torch.save(checkpoint.optimiser, partial / "optimiser.pt")
-        hashes = {path.name: _hash(path) for path in sorted(partial.iterdir())}
-        state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "sha256": hashes}
-        (partial / "state.json").write_text(json.dumps(state))
-        for path in partial.iterdir():
-            _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        _sync(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise OutputError(f"cannot write the checkpoint {final}: {error}; the ones before it are untouched") from error
+        with files.beside(final) as partial:
+            partial.mkdir()
+            _put(partial, checkpoint)
+    except (OutputError, RuntimeError) as error:  # torch has its own for a disk that is full
+        raise OutputError(f"the checkpoint is lost, the ones before it are untouched: {error}") from error
     prune(folder, keep)
+
+
+def _put(folder: Path, checkpoint: Checkpoint) -> None:
+    tensors = {"lora": checkpoint.policy, "reference": checkpoint.reference, "method": checkpoint.method,
+               "best": checkpoint.best, "average": checkpoint.average}  # fmt: skip
+    for name, values in tensors.items():
+        if values is not None:
+            files.put_tensors(folder / f"{name}.safetensors", values)
+    torch.save(checkpoint.optimiser, folder / "optimiser.pt")
+    hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    state = {"step": checkpoint.step, "seconds": checkpoint.seconds, "sha256": hashes}
+    (folder / "state.json").write_text(json.dumps(state))
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -92,7 +87,7 @@ def _read(path: Path) -> Checkpoint:
     seconds = state.get("seconds", 0.0)
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"state.json is of {seconds} seconds")
-    found = {file.name: _hash(file) for file in path.iterdir() if file.name != "state.json"}
+    found = {file.name: files.sha256(file) for file in path.iterdir() if file.name != "state.json"}
     for name in sorted(found.keys() | state["sha256"].keys()):
         if found.get(name) != state["sha256"].get(name):
             raise ValueError(f"{name} {'has changed' if name in found else 'is missing'}")
@@ -121,15 +116,3 @@ def _optimiser(path: Path) -> dict[str, Any]:
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
@@ -115,7 +115,10 @@ class Clips:
         if self._disk is None:
             return self._encode(clip)
         if clip.path not in self._hashes:
-            self._hashes[clip.path] = _file_hash(clip.path)
+            try:
+                self._hashes[clip.path] = files.sha256(clip.path)
+            except OSError as error:
+                raise DataError(f"{clip.path} cannot be read: {error.strerror or error}") from error
         window, settings = clip.window, self._settings
         where = [window.start, window.frames, window.fps, settings.height, settings.width]
         facts = {**self._facts, "file": self._hashes[clip.path], "window": where}
@@ -155,14 +158,6 @@ def usable(
         )
         raise DataError(f"{found.path} has nothing to learn from: {reason}")
     return kept
-
-
-def _file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _shape_problem(found: PairSet, pair: Pair, shape: Sequence[int]) -> str | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vpo_kit import formats
+from vpo_kit import files, formats
 from vpo_kit.config import Run, build, dump, read_file
 from vpo_kit.errors import ConfigError, DataError, OutputError
 
@@ -49,21 +47,12 @@ class RunFolder:
 
         The lock is the system's and ends with its process, however that ends. Raises `OutputError`.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(f"{self.path} is in use by another run: wait, or give another --output") from error
-            except OSError:  # some network disks know no locks
-                pass
+
+        def busy() -> None:
+            raise OutputError(f"{self.path} is in use by another run: wait, or give another --output")
+
+        with files.held(self.path, busy):
             yield
-        finally:
-            os.close(handle)
 
     def start(self, run: Run, *, resume: bool) -> None:
         """Make the folder ready, without an old run where this is a new one. Raises `OutputError`."""
@@ -73,26 +62,11 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole, or leave the old one. Raises `OutputError`."""
-        target = self.path / name
-        partial = target.with_name(f".{target.name}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        files.write(self.path / name, text)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` and bring it to the disk. Raises `OutputError`."""
-        try:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row, allow_nan=False) + "\n")
-                log.flush()
-                os.fsync(log.fileno())
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror or error}") from error
+        files.append(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drop the log's lines after `step` (a killed run's last ones) and return those that stay.
@@ -119,7 +93,7 @@ class RunFolder:
 
     def _foreign(self) -> bool:
         """Whether the folder holds anything but what a run leaves that was killed while it wrote its settings."""
-        return any(path.name != ".config.yaml.part" for path in self.path.iterdir())
+        return any(path.name not in (".config.part.yaml", files.LOCK) for path in self.path.iterdir())
 
     def _remove_run(self) -> None:
         """Remove what runs write and nothing else: the folder may hold a user's own files.
