@@ -224,7 +224,7 @@ def test_trained_where_the_sampler_goes(case: Case) -> None:
     """At its usual size no part of the chain that the sampler visits is left out of the training: of a shifted chain a
     third of the steps and more lie at levels of .9 and above, where logit-normal(0, 1) has 1.4% of its draws.
     """
-    model, settings = case.model, case.model.defaults
+    model, settings = case.model, case.model.settings
     if "AnimateDiff" in type(model.pipeline).__name__:  # its tiny motion adapter takes no more
         settings = settings.changed(frames=4)
     shape = model.latent_shape(settings.frames, settings.height, settings.width)

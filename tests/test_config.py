@@ -81,3 +81,12 @@ def test_every_recipe_loads(path: Path) -> None:
     run = config.build(config.read_file(path))
     settings = {key: value for key, value in run.method.items() if key != "name"}
     config.validate(METHODS.load(run.method_name).Config, settings, "method.")
+
+
+def test_a_resolved_recipe_is_a_recipe() -> None:
+    """A run's ``config.yaml`` can be given again, and a name inside a section stays one."""
+    run = config.build({"method": "dense", "reward": "vqa", "selection": {"reward": "technical"}})
+    assert run.selection.reward == "technical"
+    assert config.build(run.model_dump(mode="json")) == run
+    plain = config.build({"method": "online"})
+    assert config.build(plain.model_dump(mode="json")) == plain

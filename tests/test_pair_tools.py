@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from vpo_kit.cli import main
+from vpo_kit.errors import OutputError
 from vpo_kit.pairing import arrange, page, store
 from vpo_kit.pairing.inspect import duplicates, summarise
 from vpo_kit.pairing.store import Pair, PairSet
@@ -289,7 +290,7 @@ def test_a_failed_merge_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "write", full)
-    with pytest.raises(store.OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         arrange.merge([store.read(original), store.read(other)], tmp_path / "both")
     assert list(tmp_path.iterdir()) == []
 

@@ -290,10 +290,12 @@ def test_the_page_of_a_run_shows_prompts_as_text(tiny_wan: Path, tmp_path: Path)
     from vpo_kit.commands import train
 
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text(f"{EVIL}\nanother dog\n")
+    prompts.write_text("a cat\nanother cat\n")
+    held_out = tmp_path / "held_out.txt"
+    held_out.write_text(f"{EVIL}\nanother dog\n")
     output = tmp_path / "<img src=x onerror=evil-4>"
     options = {"method": "vader", "model": str(tiny_wan), "output": output, "steps": 1, "prompts": prompts}
-    values = ["evaluation.num_prompts=2", f"evaluation.prompts={prompts}", "batch_size=2", "validation.share=0",
+    values = ["evaluation.num_prompts=2", f"evaluation.prompts={held_out}", "batch_size=2", "validation.share=0",
               "evaluation.judges=[vqa]", "lora.rank=2"]  # fmt: skip
     train.run(options, None, values, resume=False, overwrite=False, dry_run=False)
     source = (output / "report.html").read_text()

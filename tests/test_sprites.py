@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -25,15 +26,19 @@ PROMPT = "a blue cross moving left quickly on a gray background"
 def test_what_ships_is_small_and_safe() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 16 * 2**20
-    assert {path.suffix for path in files} == {".json", ".safetensors", ".txt"}
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".txt", ".yaml"}
 
 
 def test_prompts_are_the_worlds_split() -> None:
-    sides = {split: read_prompts(FOLDER / "prompts" / f"{split}.txt") for split in ("train", "heldout")}
-    assert sides["train"] == [scene.caption for scene in world.scenes(held_out=False)]
+    splits = ("train", "validation", "heldout")
+    sides = {split: read_prompts(FOLDER / "prompts" / f"{split}.txt") for split in splits}
+    scenes = [*world.scenes(held_out=False), *world.scenes(held_out=True)]
+    for split, prompts in sides.items():
+        assert prompts == [scene.caption for scene in scenes if scene.split == split]
     assert sides["heldout"] == [scene.caption for scene in world.scenes(held_out=True)]
+    assert [len(sides[split]) for split in splits] == [688, 128, 144]
     combinations = [{(s.colour, s.shape, s.motion) for s in map(world.parse, prompts)} for prompts in sides.values()]
-    assert not combinations[0] & combinations[1]
+    assert not any(one & other for one, other in itertools.combinations(combinations, 2))
     with pytest.raises(ValueError, match="not a caption"):
         world.parse("a red cat")
 

@@ -273,14 +273,23 @@ def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """`low` overlaid with `high`, section by section; the short form of a part takes its settings along."""
+    low, high = dict(low), dict(high)
+    for key in PARTS & high.keys():  # of the recipe itself: `selection.reward` is a name and no part
+        low[key], high[key] = _named(low.get(key)), _named(high[key])
+        if "name" in high[key] and low[key].get("name") not in (None, high[key]["name"]):
+            low[key] = {}  # another method's settings do not fit this one
+    return _overlaid(low, high)
+
+
+PARTS = {"method", "reward"}
+"""Sections with a name and settings of what has that name."""
+
+
+def _overlaid(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(low)
     for key, value in high.items():
         old = result.get(key)
-        if key in ("method", "reward"):
-            old, value = _named(old), _named(value)
-            if "name" in value and old.get("name") not in (None, value["name"]):
-                old = {}  # another method's settings do not fit this one
-        result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        result[key] = _overlaid(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result
 
 

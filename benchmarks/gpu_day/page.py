@@ -106,7 +106,8 @@ def _tables(name: str, found: dict[str, Any]) -> str:
     lines = [
         f"### {machine['card']}", "",
         f"`benchmarks/results/gpu/{name}.json`: commit `{found['commit']}`, torch `{versions['torch']}`, "
-        f"driver `{machine.get('driver', 'unknown')}`. TFLOP/s in products: {rates}.", "",
+        f"driver `{machine.get('driver', 'unknown')}`. TFLOP/s in products: {rates}. "
+        "Estimates: `benchmarks/results/gpu/estimates.json`.", "",
     ]  # fmt: skip
     lines += [_parity(found.get("parity", {})), _tests(found.get("tests", {})), "", *HEADER]
     steps = found.get("steps", {})

@@ -1,14 +1,15 @@
-"""Trials of settings: ``python -m benchmarks.learning.tune TRIALS.json --output FOLDER [--shard 0/2] [--minutes 60]``.
+"""Trials of settings: ``python -m benchmarks.learning.tune TRIALS.json --output FOLDER [--minutes 60]``.
 
 A trial is a name, the settings of a run as `--set` would give them, and a seed. Each is trained and measured at several
-strengths on the captions that are kept out of training, never on those that are reported. One JSON line for each goes
-into ``FOLDER/SHARD.jsonl``; trials that are there are not made again.
+strengths on the captions that are kept out of training, never on those that are reported, into a file of ``FOLDER``.
+Any number of these processes share the work; trials that are there are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from vpo_kit import config, models
+from vpo_kit import config, files, models
 from vpo_kit.commands import initial, recipe, sources
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import HealthError
@@ -38,7 +40,7 @@ from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stream import Stream
 from vpo_kit.video import motion
 
-STRENGTHS = (0.3, 0.6, 1.0)
+STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0)
 JUDGES = ("vqa", "gold")
 
 
@@ -51,8 +53,8 @@ class Trial:
     seed: int
 
     @property
-    def key(self) -> str:
-        return f"{self.name}/{self.seed}"
+    def file(self) -> str:
+        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.name)}-{self.seed}.json"
 
 
 class Laboratory:
@@ -100,7 +102,7 @@ class Laboratory:
                 names = ["default", *(["reference"] if policy.reference_state() else [])]
                 self.model.network.delete_adapters(names)
         return {
-            "key": trial.key, "name": trial.name, "seed": trial.seed, "values": trial.values, "stopped": stopped,
+            "name": trial.name, "seed": trial.seed, "values": trial.values, "stopped": stopped,
             "steps": len(history), "passes": sum(row["passes"] for row in history), "train_seconds": round(trained, 1),
             "seconds": round(time.monotonic() - started, 1), "log": _last(history), "changes": changes,
         }  # fmt: skip
@@ -156,41 +158,41 @@ def _last(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def read(path: Path) -> Iterator[Trial]:
-    """The trials of a file: ``[{"name": ..., "set": ["a.b=1"], "seeds": [0, 1]}]``, seed by seed."""
-    listed = json.loads(path.read_text(encoding="utf-8"))
-    for seed in sorted({seed for entry in listed for seed in entry["seeds"]}):
-        for entry in listed:
-            if seed in entry["seeds"]:
-                yield Trial(entry["name"], config.read_assignments(entry["set"]), seed)
+    """The trials of a file in its order: ``[{"name": ..., "set": ["a.b=1"], "seeds": [0, 1]}]``."""
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        for seed in entry["seeds"]:
+            yield Trial(entry["name"], config.read_assignments(entry["set"]), seed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trials", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--shard", default="0/1", help="this process's share: number/count")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no trial after so many")
     parser.add_argument("--videos-per-prompt", type=int, default=1)
     given = parser.parse_args()
-    number, count = map(int, given.shard.split("/"))
     given.output.mkdir(parents=True, exist_ok=True)
-    log = given.output / f"{number}.jsonl"
-    done = {
-        json.loads(line)["key"]
-        for file in given.output.glob("*.jsonl")
-        for line in file.read_text(encoding="utf-8").splitlines()
-    }
     started, laboratory = time.monotonic(), Laboratory(given.videos_per_prompt)
-    for trial in [trial for i, trial in enumerate(read(given.trials)) if i % count == number]:
-        if trial.key in done or time.monotonic() - started > 60 * given.minutes:
+    for trial in read(given.trials):
+        target = given.output / trial.file
+        if target.is_file() or time.monotonic() - started > 60 * given.minutes:
             continue
-        row = laboratory.run(trial)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        best = row["changes"]["1.0"]
-        print(f"{trial.key}: gold {best['gold'][0]:+.3f} vqa {best['vqa'][0]:+.3f} motion {best['motion_share']:+.1%} "
-              f"better {best['better']:.0%} worst {best['worst']:+.2f} {row['train_seconds']:.0f} s {row['stopped']}",
-              flush=True)  # fmt: skip
+        try:
+            # freed by the system where its process is killed
+            with FileLock(given.output / f".{trial.file}.lock", timeout=0):
+                if not target.is_file():
+                    files.write(target, json.dumps(_said(laboratory.run(trial))) + "\n")
+        except Timeout:  # another process is at it
+            continue
+
+
+def _said(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, printed in one line."""
+    full = row["changes"]["1.0"]
+    print(f"{row['name']}/{row['seed']}: gold {full['gold'][0]:+.3f} vqa {full['vqa'][0]:+.3f} "
+          f"motion {full['motion_share']:+.1%} better {full['better']:.0%} worst {full['worst']:+.2f} "
+          f"{row['train_seconds']:.0f} s {row['stopped']}", flush=True)  # fmt: skip
+    return row
 
 
 if __name__ == "__main__":

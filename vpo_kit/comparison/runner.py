@@ -30,6 +30,8 @@ from vpo_kit.config import Run
 from vpo_kit.training.folder import RunFolder
 
 BASE_SAMPLES = Path("samples") / "step-000000"
+LOCK = ".process.lock"
+"""Not `files.LOCK`, which the run's own process holds and which no other can inherit."""
 POLL = 0.1
 """Seconds between two looks at a process."""
 MIB = 2**20 if sys.platform == "darwin" else 2**10
@@ -124,8 +126,7 @@ def _prepare(planned: Planned) -> None:
 def _held(path: Path, on_notice: Callable[[str], None]) -> Iterator[int]:
     """A lock on a run's folder that its process inherits: it is held as long as this command or that process lives."""
     path.mkdir(parents=True, exist_ok=True)
-    # not `files.held`, whose lock no other process can inherit; and the run's own process holds that one
-    with (path / ".process.lock").open("a") as file:
+    with (path / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

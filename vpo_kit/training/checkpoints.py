@@ -40,7 +40,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
             partial.mkdir()
             _put(partial, checkpoint)
     except (OutputError, RuntimeError) as error:  # torch has its own for a disk that is full
-        raise OutputError(f"the checkpoint is lost, the ones before it are untouched: {error}") from error
+        raise OutputError(f"cannot write the checkpoint, the ones before it are untouched: {error}") from error
     prune(folder, keep)
 
 

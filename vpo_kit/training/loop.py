@@ -127,9 +127,8 @@ def train(job: Job) -> Trained:
 def _update(job: Job, output: StepOutput, batch: Batch, optimiser: torch.optim.Optimizer) -> Report:
     """One optimiser step, and its row of the log. Raises `HealthError` before a weight is changed by NaN."""
     run, parameters = job.run, job.policy.parameters
-    if output.loss is not None:
-        _must_be_finite("loss", job.processes.total(output.loss), batch, job)
     loss = job.processes.total(backward(output))
+    _must_be_finite("loss", loss, batch, job)
     job.processes.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.optimiser.max_grad_norm)
     _must_be_finite("gradient", norm, batch, job)
