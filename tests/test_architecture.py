@@ -21,7 +21,7 @@ LAYERS = [
     {"video", "schedule", "losses", "processes", "web"},
     {"sampler"},
     {"models"},
-    {"rewards"},
+    {"rewards", "clips"},
     {"pairing"},
     {"methods"},
     {"training", "evaluation"},

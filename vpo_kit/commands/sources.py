@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+from rich.console import Console
+
+from vpo_kit.clips import ClipFolder, read_folder
+from vpo_kit.commands.display import look_through_bar
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.pairing import store
-from vpo_kit.pairing.clips import read_folder
+from vpo_kit.processes import Processes
 from vpo_kit.training.data import Clips, Pairs, Prompts, Source, usable
+
+NAMED = 10
+"""Clips whose pictures are treated that are named one by one."""
 
 
 def build(
     recipe: Recipe,
     model: VideoModel,
     settings: Settings,
-    on_notice: Callable[[str], None],
+    console: Console,
+    processes: Processes,
     disk: DiskCache | None = None,
 ) -> Source:
     """Prompts, a pair set or clips, whose latents `disk` keeps; what cannot be used is named. Raises `DataError` when
@@ -26,11 +36,24 @@ def build(
         return Prompts(recipe.prompts)
     if recipe.data == "videos":
         assert recipe.run.videos is not None
-        found = read_folder(recipe.run.videos, settings)
-        for line in found.skipped:
-            on_notice(f"left out: {line}")
+        found = find_clips(recipe.run.videos, settings, processes, console)
         return Clips(model, found.clips, settings, disk)
-    return _pairs(recipe, model, settings, on_notice)
+    return _pairs(recipe, model, settings, partial(console.print, soft_wrap=True, markup=False))
+
+
+def find_clips(
+    folder: Path, settings: Settings, processes: Processes, console: Console, max_windows: int | None = None
+) -> ClipFolder:
+    """The clips of a folder; the main process looks through what is new, and what is left out or treated is named."""
+    with look_through_bar(console) as progress:
+        found = processes.main_first(lambda: read_folder(folder, settings, max_windows, progress))
+    for line in found.skipped:
+        console.print(f"left out: {line}", soft_wrap=True, markup=False)
+    for line in found.notices[:NAMED]:
+        console.print(line, soft_wrap=True, markup=False)
+    if len(found.notices) > NAMED:
+        console.print(f"{len(found.notices) - NAMED} more clips are treated or damaged", soft_wrap=True)
+    return found
 
 
 def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Callable[[str], None]) -> Pairs:

@@ -100,7 +100,7 @@ def _train(
     model.latent_shape(settings.frames, settings.height, settings.width)
     notice = partial(console.print, soft_wrap=True, markup=False)
     disk = DiskCache(run.cache, notice) if run.cache else None
-    source = sources.build(recipe, model, settings, notice, disk)
+    source = sources.build(recipe, model, settings, console, processes, disk)
     policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
     reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
     judges = [
