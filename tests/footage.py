@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -15,6 +15,7 @@ H264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "4"]
 VP9 = ("-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-crf", "4", "-b:v", "0", "-cpu-used", "8")
 PASS = ["-fps_mode", "passthrough", "-enc_time_base", "1/90000"]
 """Keeps every frame at its own time."""
+PALETTE = ",split[a][b];[a]palettegen=reserve_transparent=0[p];[b][p]paletteuse=dither=none"
 
 
 def ffmpeg(*arguments: str | Path, stdin: bytes = b"") -> bytes:
@@ -32,8 +33,12 @@ def levels(count: int) -> list[int]:
 
 def at_times(times: Sequence[float]) -> str:
     """The filter that shows frame i at ``times[i]`` seconds; the first time is 0."""
-    steps = "+".join(f"gte(N,{i})*{round((b - a) * 90000)}" for i, (a, b) in enumerate(pairwise(times), 1))
-    return f"settb=1/90000,setpts='{steps or 0}'"
+    terms, first = ["0"], 0
+    for step, run in groupby(round((b - a) * 90000) for a, b in pairwise(times)):
+        length = len(list(run))
+        terms.append(f"clip(N-{first},0,{length})*{step}")
+        first += length
+    return f"settb=1/90000,setpts='{'+'.join(terms)}'"
 
 
 def grey(
@@ -62,6 +67,7 @@ def write(
     height, width = pixels.shape[1:3]
     given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     filters = chain if times is None else f"{chain},{at_times(times)}"
+    filters += PALETTE if path.suffix == ".gif" else ""
     own = [] if path.suffix == ".gif" else H264
     ffmpeg(*given, "-vf", filters, *([] if times is None else PASS), *(coding or own), path, stdin=pixels.tobytes())
     return path

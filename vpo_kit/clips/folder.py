@@ -61,7 +61,8 @@ def read_folder(
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: --videos takes a folder of clips")
-    named = [(name, _usable(folder, name, caption)) for name, caption in captions(folder)]
+    root = folder.resolve()
+    named = [(name, _usable(folder, root, name, caption)) for name, caption in captions(folder)]
     known = look_through(folder, [name for name, usable in named if isinstance(usable, str)], progress)
     clips: list[Clip] = []
     skipped: list[str] = []
@@ -82,11 +83,11 @@ def read_folder(
     return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)])
 
 
-def _usable(folder: Path, name: str, caption: str | None) -> str | DataError:
+def _usable(folder: Path, root: Path, name: str, caption: str | None) -> str | DataError:
     """The caption in one line, or why there is nothing to be looked through."""
     path = folder / name
     try:
-        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+        inside, there = path.resolve().is_relative_to(root), path.is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a zero byte
         return DataError(f"{folder} names a file that cannot be one: {name[:60]!r}")
     if not inside:

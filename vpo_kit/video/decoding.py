@@ -69,7 +69,7 @@ class Decoded:
     @property
     def done(self) -> list[str]:
         """What was done to the pictures, and whether the file is damaged; whole when the frames are at their end."""
-        words = [*self.treatment.said, *(["its transparent parts are black"] if self._transparent else [])]
+        words = [*self.treatment.said, *(["transparent parts are black"] if self._transparent else [])]
         if self._run.said.troubles:
             words.append(f"damaged: {self._run.said.reason}")
         return words

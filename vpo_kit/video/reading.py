@@ -189,4 +189,4 @@ def _held(window: Window, end: float) -> int:
 
 def _video(frames: Sequence[Pixels]) -> Tensor:
     """``[F, 3, H, W]`` from pixels in the order of ffmpeg."""
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float().div_(255)

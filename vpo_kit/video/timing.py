@@ -62,7 +62,7 @@ def timing(ticks: Sequence[int | None], last: int, tick: Fraction) -> Timing:
     known = [time for time in ticks if time is not None]
     if len(ticks) == 1:
         return Timing((0.0,), 1.0, 1.0, 1, True, float(tick), "a single frame, taken for one second")
-    steps = [Fraction(b - a) for a, b in pairwise(known)]
+    steps = [Fraction(b - a) for a, b in pairwise(ticks) if a is not None and b is not None]
     forward = [step for step in steps if step > 0]
     if not forward:
         raise DataError("its frames have no times")
