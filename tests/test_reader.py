@@ -206,6 +206,13 @@ class TestWindows:
         decode(path, count, seek=seek(window))
         assert 80 < len(seen) < 110
 
+    def test_behind_the_end_there_is_nothing(self, tmp_path: Path) -> None:
+        path = grey(tmp_path / "a.mp4", 40)
+        for start, count in ((4.75, 2), (60.0, 0)):
+            for origin in (None, 0.0):
+                with pytest.raises(DataError, match=f"ends after {count} of 5 frames from {start:.2f} s on"):
+                    read_window(path, Window(start, 5, 8, origin), 16, 16)
+
     def test_a_wrong_origin_is_no_wrong_frame(self, tmp_path: Path) -> None:
         """Where decoding begins behind the window, it begins again at the file's start."""
         path = grey(tmp_path / "a.mp4", 80)
@@ -322,6 +329,20 @@ class TestDamage:
         assert [isinstance(known, str) for known in found] == [i % 4 == 1 for i in range(9)]
         assert [known.frames for known in found if isinstance(known, Extent)] == [2, 4, 5, 6, 8, 9, 10]
         assert scan([]) == []
+
+    def test_a_few_bytes_do_not_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = grey(tmp_path / "a.gif", 5, fps=10)
+        data = bytearray(path.read_bytes())
+        data[6:10] = b"\xff\xff\xff\xff"
+        (tmp_path / "b.gif").write_bytes(data)
+        with pytest.raises(DataError, match=r"b.gif cannot be decoded as a video: "):
+            read_video(tmp_path / "b.gif")
+        monkeypatch.setattr("vpo_kit.video.reading.MEMORY", 6 * 4 * 32 * 32 * 3)
+        with pytest.raises(DataError, match=r"a.gif is too long to be read whole: .* hold 5 frames of 32 x 32 pixels"):
+            read_video(path)
+        held = grey(tmp_path / "c.gif", 4, fps=10, times=[0, 0.1, 0.2, 5])
+        with pytest.raises(DataError, match=r"c.gif is too long to be read whole"):
+            read_video(held)
 
     def test_ffmpeg_is_gone_when_half_a_video_is_enough(self, tmp_path: Path) -> None:
         path = grey(tmp_path / "a.mp4", 240)

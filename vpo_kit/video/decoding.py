@@ -105,11 +105,11 @@ def decode(path: Path, consume: Callable[[Decoded], T], *, seek: Sequence[str] =
     `seek` goes before the file, `chain` is filters behind all that has to be done. Raises `DataError` where there is
     no frame.
     """
-    looks: set[Look] = set()
+    looks: dict[Look, None] = {}  # in the order in which they come
     broken: set[str] = set()
 
     def plan(look: Look, stream: Stream | None) -> Treatment:
-        looks.add(look)
+        looks[look] = None
         return needed(looks, stream, lambda part: part not in broken and ffmpeg.has(part))
 
     treatment = Treatment()

@@ -26,6 +26,8 @@ from vpo_kit.video.said import FrameFacts, Said
 
 FORMATS = "mov,matroska,webm,gif,avi,mpegts,mpeg,flv,ogg,asf"
 """What a file may be inside, whatever its name. Playlists are not among them: they name other files and addresses."""
+MOST_PIXELS = 2**26
+"""Of a frame, 8192 x 8192: a few damaged bytes announce as many as fill any memory."""
 WATCH = "showinfo@vpo=checksum=0"
 """The filter that says when each frame is shown; `said` reads its lines."""
 
@@ -41,7 +43,8 @@ def version() -> str:
 
 def source(path: Path, *options: str) -> list[str]:
     """The arguments that open a file, and nothing but that file: a name with a colon is no protocol here."""
-    return ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, *options, "-i", f"file:{path}"]
+    safe = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", str(MOST_PIXELS)]
+    return [*safe, *options, "-i", f"file:{path}"]
 
 
 def command(*arguments: str) -> list[str]:

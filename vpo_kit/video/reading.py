@@ -5,7 +5,9 @@ Video is float32 ``[F, 3, H, W]`` in [0, 1].
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,8 @@ from vpo_kit.video.timing import Timing, at, grid, places, timing
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"})
 EARLIER = 1.0
 """Seconds before a window from which on it is decoded: the frame that is shown at its start may be older than it."""
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**36
+"""Bytes of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:
     cover = [f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=area", f"crop={width}:{height}"]
     found = None
     if options := seek(window):
-        found = decode(path, partial(_some, window=window), seek=options, chain=cover)
+        with suppress(DataError):  # of a file that cannot be sought in; its start will tell
+            found = decode(path, partial(_some, window=window), seek=options, chain=cover)
     if found is None:
         found = decode(path, partial(_some, window=replace(window, origin=None)), chain=cover)
     if found is None:
@@ -112,10 +117,20 @@ def _all(decoded: Decoded) -> _Whole:
         frames.append(shown.pixels)
         ticks.append(shown.time)
         last = shown.length
+        _check_memory(decoded.path, len(frames), shown.pixels)
     try:
-        return _Whole(frames, timing(ticks, last, decoded.tick), decoded.done)
+        found = _Whole(frames, timing(ticks, last, decoded.tick), decoded.done)
     except DataError as error:
         raise DataError(f"{decoded.path} cannot be read: {error}") from error
+    _check_memory(decoded.path, found.timing.count, frames[0])
+    return found
+
+
+def _check_memory(path: Path, count: int, pixels: Pixels) -> None:
+    """Raises `DataError` for more frames than this machine can hold: bytes, a copy of them, and floats."""
+    if 6 * count * pixels.nbytes > MEMORY:
+        size = f"{count} frames of {pixels.shape[0]} x {pixels.shape[1]} pixels"
+        raise DataError(f"{path} is too long to be read whole: this machine cannot hold {size}: cut it")
 
 
 class _UnclearError(Exception):
@@ -148,7 +163,9 @@ class _Stretch:
     @property
     def end(self) -> float:
         """Where the last frame ends. A file of a single frame has no length. Raises `_UnclearError`."""
-        if len(self._ticks) == 1 and self._origin is None:
+        if len(self._ticks) == 1:
+            if self._origin is not None:
+                raise _UnclearError
             return 0.0
         try:
             return self.start + timing(self._ticks, self._last, self._decoded.tick).duration

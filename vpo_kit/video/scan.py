@@ -58,41 +58,46 @@ def scan(paths: Sequence[Path]) -> list[Extent | str]:
         return []
     found = _packets(paths)
     if found is not None:
-        return found
+        return [_frames(path) if one is None else one for path, one in zip(paths, found, strict=True)]
     if len(paths) == 1:
         return [_frames(paths[0])]
     middle = len(paths) // 2  # one of them spoils the run of all: the halves tell which
     return [*scan(paths[:middle]), *scan(paths[middle:])]
 
 
-def _packets(paths: Sequence[Path]) -> list[Extent | str] | None:
-    """The extents by packets alone, or None where anything is not as it should be."""
+def _packets(paths: Sequence[Path]) -> list[Extent | None] | None:
+    """The extents by packets alone, None for a file whose packets do not settle it; or None where the run failed."""
     opened = [part for path in paths for part in ffmpeg.source(path)]
     taken = [part for i in range(len(paths)) for part in ("-map", f"{i}:V:0")]
     done = ffmpeg.run("-copyts", *opened, *taken, "-c", "copy", "-f", "framecrc", "-")
     said = _heard(done.stderr)
     if done.returncode or said.troubles:
         return None
-    ticks = dict(re.findall(r"^#tb (\d+): (\d+/\d+)", done.stdout.decode(errors="replace"), re.MULTILINE))
-    times: list[list[tuple[int, int]]] = [[] for _ in paths]
-    for line in done.stdout.splitlines():
-        if line.startswith(b"#"):
+    lines = done.stdout.decode(errors="replace").splitlines()
+    ticks = {int(found[1]): Fraction(found[2]) for line in lines if (found := re.match(r"#tb (\d+): (\d+/\d+)", line))}
+    packets: list[list[tuple[int, int]]] = [[] for _ in paths]
+    unclear = set(range(len(paths))) - (said.streams.keys() & ticks.keys())
+    for line in lines:
+        if line.startswith("#"):
             continue
-        number, _, time, length, _, _, *flags = (part.strip() for part in line.decode(errors="replace").split(","))
+        file, _, time, length, _, _, *flags = (part.strip() for part in line.split(","))
         raised = int(flags[0][2:], 16) if flags and flags[0].startswith("F=") else 0
         if int(time) <= NONE or raised & CORRUPT:
-            return None
-        if not raised & DISCARDED:
-            times[int(number)].append((int(time), int(length)))
-    extents: list[Extent | str] = []
-    for i, packets in enumerate(times):
-        stream, tick = said.streams.get(i), ticks.get(str(i))
-        shown = sorted(packets)
-        if stream is None or tick is None or not shown or len({time for time, _ in shown}) < len(shown):
-            return None
-        found = timing([time for time, _ in shown], shown[-1][1], Fraction(tick))
-        extents.append(_extent(found, float(shown[0][0] * Fraction(tick)), [stream.look], stream, None))
-    return extents
+            unclear.add(int(file))
+        elif not raised & DISCARDED:
+            packets[int(file)].append((int(time), int(length)))
+    return [
+        None if i in unclear else _by_packets(sorted(found), ticks[i], said.streams[i])
+        for i, found in enumerate(packets)
+    ]
+
+
+def _by_packets(packets: list[tuple[int, int]], tick: Fraction, stream: Stream) -> Extent | None:
+    """From the times and lengths of a stream's packets, in order; None where two are at once, or there is none."""
+    times = [time for time, _ in packets]
+    if not times or len(set(times)) < len(times):
+        return None
+    return _extent(timing(times, packets[-1][1], tick), float(times[0] * tick), [stream.look], stream, None)
 
 
 def _frames(path: Path) -> Extent | str:
@@ -108,7 +113,7 @@ def _frames(path: Path) -> Extent | str:
         return f"cannot be read: {error}"
     origin = float((ticks[0] or 0) * said.tick)
     trouble = said.reason if said.troubles else None
-    return _extent(found, origin, {frame.look for frame in said.frames}, said.streams[0], trouble)
+    return _extent(found, origin, dict.fromkeys(frame.look for frame in said.frames), said.streams[0], trouble)
 
 
 def _heard(lines: bytes) -> Said:
