@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from tests.footage import VP9, grey, levels, with_sound
 from tests.test_reader import same_greys
 from vpo_kit import clips
 from vpo_kit.clips import index, read_folder
+from vpo_kit.commands import display, sources
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings
+from vpo_kit.processes import Processes
 from vpo_kit.video import SUFFIXES, Extent, scan
 
 SETTINGS = Settings(frames=9, height=32, width=32, fps=8, steps=1, guidance=1)
@@ -155,6 +159,38 @@ def told(folder: Path, *names: str) -> None:
     """A listing in which each file has a caption."""
     rows = [json.dumps({"file_name": name, "text": "a dog"}) for name in names]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
+
+
+class TestProgress:
+    def shown(self, work: Callable[[Callable[[int, int], None]], None]) -> str:
+        file = io.StringIO()
+        with display.look_through_bar(Console(file=file)) as progress:
+            work(progress)
+        return file.getvalue()
+
+    def test_a_log_speaks_now_and_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.shown(lambda progress: progress(32, 64)) == ""
+        monkeypatch.setattr(display, "QUIET_S", 0)
+        assert self.shown(lambda progress: progress(32, 64)).strip() == "32 of 64 clips looked through"
+
+    def test_nothing_is_said_where_nothing_is_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(display, "QUIET_S", 0)
+        assert self.shown(lambda _: None) == ""
+
+    def test_files_are_named_once_up_to_a_number(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for i in range(3):
+            grey(tmp_path / f"{i}.mp4", 30, chain="setsar=2/1")
+        grey(tmp_path / "short.mp4", 3)
+        told(tmp_path, *NAMES, "short.mp4")
+        monkeypatch.setattr(sources, "NAMED", 2)
+        file = io.StringIO()
+        sources.find_clips(tmp_path, SETTINGS, Processes(), Console(file=file, width=500))
+        assert file.getvalue().splitlines() == [
+            f"left out: {tmp_path / 'short.mp4'} is shorter than 9 frames at 8 a second: it holds 0.38 s of video",
+            f"{tmp_path / '0.mp4'}: its pixels of 2:1 made square",
+            f"{tmp_path / '1.mp4'}: its pixels of 2:1 made square",
+            "and 1 more such lines",
+        ]
 
 
 class TestFolder:

@@ -115,14 +115,13 @@ class TestPicking:
         assert picks(10, 24, 6) == [0, 0, 0, 1, 1, 2]
         assert picks(30, 8, 3, start=2.125) == [63, 67, 71]
 
-    @pytest.mark.parametrize(("source", "wanted"), [(30, 15), (60, 24), (24, 12), (25, 5), (50, 10)])
-    @pytest.mark.parametrize("tick", [0.001, 0.01])
+    @pytest.mark.parametrize(
+        ("source", "wanted", "tick"),
+        [(30, 15, 0.001), (60, 24, 0.001), (24, 12, 0.001), (50, 10, 0.001), (30, 15, 0.01), (24, 12, 0.01)],
+    )
     def test_rounding_does_not_shift_a_frame(self, source: int, wanted: int, tick: float) -> None:
-        if tick > 0.25 / source:
-            pytest.skip("such times are not rounded, they are others")
         frames = [(round(i / source / tick) * tick, i) for i in range(200)]
-        exact = picks(source, wanted, 40)
-        assert list(at(grid(0, 40, wanted), frames, tick)) == exact
+        assert list(at(grid(0, 40, wanted), frames, tick)) == picks(source, wanted, 40)
 
     def test_no_frame_is_asked_for_needlessly(self) -> None:
         asked = []

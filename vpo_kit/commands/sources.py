@@ -52,7 +52,7 @@ def find_clips(
     for line in found.notices[:NAMED]:
         console.print(line, soft_wrap=True, markup=False)
     if len(found.notices) > NAMED:
-        console.print(f"{len(found.notices) - NAMED} more clips are treated or damaged", soft_wrap=True)
+        console.print(f"and {len(found.notices) - NAMED} more such lines", soft_wrap=True)
     return found
 
 
