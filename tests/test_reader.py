@@ -292,6 +292,10 @@ class TestDamage:
         assert isinstance(known, str)
         assert f"{path} {known}" == str(caught.value)
 
+    def test_a_name_that_cannot_be_one(self) -> None:
+        with pytest.raises(DataError, match="cannot be decoded as a video: embedded null byte"):
+            read_video(Path("a\0b.mp4"))
+
     def test_sound_alone(self, tmp_path: Path) -> None:
         ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "a.mp4")
         with pytest.raises(DataError, match=r"a.mp4 cannot be decoded as a video: there is no video in it$"):

@@ -117,10 +117,13 @@ def decode(path: Path, consume: Callable[[Decoded], T], *, seek: Sequence[str] =
         decoder = ["-c:v", treatment.decoder] if treatment.decoder else []
         filters = ",".join([ffmpeg.WATCH, *treatment.chain, *chain])
         opened = ffmpeg.source(path, *decoder, *seek)
-        with ffmpeg.Decoding("-copyts", *opened, "-map", "0:V:0", "-vf", filters, alpha=treatment.alpha) as run:
-            decoded = Decoded(path, run, treatment, plan)
+        try:
+            begun = ffmpeg.Decoding("-copyts", *opened, "-map", "0:V:0", "-vf", filters, alpha=treatment.alpha)
+        except (OSError, ValueError) as error:  # a name that no program can be given, or no memory for one
+            raise DataError(f"{path} cannot be decoded as a video: {error}") from error
+        with begun as run:
             try:
-                return consume(decoded)
+                return consume(Decoded(path, run, treatment, plan))
             except _OtherTreatmentError as other:
                 treatment = other.treatment
             except _ToneMappingError:

@@ -30,8 +30,6 @@ MOST_PIXELS = 2**26
 """Of a frame, 8192 x 8192: a few damaged bytes announce as many as fill any memory."""
 WATCH = "showinfo@vpo=checksum=0"
 """The filter that says when each frame is shown; `said` reads its lines."""
-
-
 RULES = 2
 """Raised whenever the same file gives other frames than before."""
 
@@ -61,15 +59,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
-@cache
 def has(part: str) -> bool:
     """Whether this ffmpeg has a filter or decoder of that name."""
-    lines = [*_lines("-filters"), *_lines("-decoders")]
-    return any(len(words) > 1 and words[1] == part for words in map(str.split, lines))
+    return part in _parts()
 
 
-def _lines(question: str) -> list[str]:
-    return run(question).stdout.decode(errors="replace").splitlines()
+@cache
+def _parts() -> frozenset[str]:
+    lines = [
+        line for kind in ("-filters", "-decoders") for line in run(kind).stdout.decode(errors="replace").splitlines()
+    ]
+    return frozenset(words[1] for words in map(str.split, lines) if len(words) > 1)
 
 
 @dataclass(frozen=True)
