@@ -48,7 +48,7 @@ def change(run: Path = Path("runs/demo"), count: int = 6) -> None:
     rise = np.subtract(after.metrics["vqa"], before.metrics["vqa"])
     rows = []
     for i in np.argsort(-rise)[:count]:
-        clips = [read_video(folder / before.files[i])[0] for folder in (folders[0], folders[-1])]
+        clips = [read_video(folder / before.files[i]).frames for folder in (folders[0], folders[-1])]
         rows.append(
             np.pad(np.concatenate([strip(clip) for clip in clips]), ((0, 8), (0, 0), (0, 0)), constant_values=1)
         )

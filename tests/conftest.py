@@ -15,6 +15,13 @@ import torch
 
 from vpo_kit.models.sprites import world
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What vpo keeps between runs, for the processes that tests start too."""
+    os.environ["VPO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 PROMPTS = [scene.caption for scene in world.scenes(held_out=False)[::100]]
 
 

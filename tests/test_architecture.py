@@ -22,7 +22,7 @@ LAYERS = [
     {"sampler"},
     {"times"},
     {"models"},
-    {"rewards"},
+    {"rewards", "clips"},
     {"pairing"},
     {"methods"},
     {"training", "evaluation"},

@@ -15,11 +15,11 @@ from torch import nn
 from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
+from vpo_kit.clips import read_folder
 from vpo_kit.errors import OutputError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, text_facts, weights_hash
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.pairing.clips import read_folder
 from vpo_kit.training.data import Clips
 from vpo_kit.video import write_video
 

@@ -169,9 +169,9 @@ def test_truth_is_measured_for_sprite_prompts_only() -> None:
 def test_video_round_trip(tmp_path: Path) -> None:
     video = clip("quickly")
     write_video(tmp_path / "a.mp4", video, fps=8)
-    back, fps = read_video(tmp_path / "a.mp4")
-    assert (back.shape, fps) == (video.shape, 8.0)
-    assert float((back - video).abs().mean()) < 0.02
+    back = read_video(tmp_path / "a.mp4")
+    assert (back.frames.shape, back.fps, back.notice) == (video.shape, 8.0, None)
+    assert float((back.frames - video).abs().mean()) < 0.02
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 

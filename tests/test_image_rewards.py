@@ -121,6 +121,7 @@ def test_scores_are_means_over_the_frames_used() -> None:
     torch.testing.assert_close(out.segments, torch.stack(wanted, 1))
     every = Brightness(ImageRewardConfig(frames=0, chunk=3))(video, ["a", "b"], fps=8)
     torch.testing.assert_close(every.score, each.mean(1))
+    torch.testing.assert_close(Brightness()(video[:, :1], ["a", "b"], fps=1).score, each[:, 0])
     with pytest.raises(ConfigError, match="give prompts"):
         Brightness()(video, None, fps=8)
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from vpo_kit import models
+from vpo_kit.clips import read_folder
 from vpo_kit.commands import clips as clips_command
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import tracker, world
 from vpo_kit.pairing import labelling, make, store
-from vpo_kit.pairing.clips import read_folder
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
 from vpo_kit.pairing.segments import cut, default_seconds, latent_labels, vote

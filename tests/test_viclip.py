@@ -142,6 +142,8 @@ def test_segments_and_batches(weights: Path) -> None:
     torch.testing.assert_close(found.segments[:, 2], reward(video[:, 16:24], prompts, fps=8).score)  # 8 frames round it
     torch.testing.assert_close(found.score[2:], reward(video[2:], prompts[2:], fps=8).score)
     assert spread(3).tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    still = reward(video[:, :1].expand(-1, 8, -1, -1, -1), prompts, fps=8).score
+    torch.testing.assert_close(reward(video[:, :1], prompts, fps=1).score, still)
 
 
 def test_errors_are_one_line(weights: Path, tmp_path: Path) -> None:

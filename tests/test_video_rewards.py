@@ -324,6 +324,12 @@ def test_a_video_scores_alike_in_any_batch(small: FastVQA, dover_file: Path) -> 
         assert together.score.unique().numel() == count
 
 
+def test_a_single_frame_is_judged_as_a_still_clip(small: FastVQA, dover_file: Path) -> None:
+    for reward in (small, Dover(Dover.Config(weights=dover_file))):
+        one = clip(1, 64, 80)
+        torch.testing.assert_close(reward(one, fps=1).score, reward(one.expand(-1, 40, -1, -1, -1), fps=8).score)
+
+
 def test_the_whole_clip_as_a_segment_is_the_clip(small: FastVQA, dover_file: Path) -> None:
     for reward in (small, Dover(Dover.Config(weights=dover_file))):
         found = reward(clip(20, 64, 80), fps=8, segments=[(0, 20), (0, 7)])

@@ -397,6 +397,7 @@ def test_videoreward_without_a_norm_is_raw(tmp_path: Path, base: Path) -> None:
         (8, 8, [0, 2, 5, 7]),  # 1 s would be 2 frames: at least 4
         (5, 8, [0, 1, 3, 4]),
         (3, 8, [0, 2]),  # an even number
+        (4, 0.001, [0, 1, 2, 3]),  # a picture every quarter of an hour
     ],
 )
 def test_videoreward_takes_these_frames(count: int, fps: float, expected: list[int]) -> None:
@@ -405,8 +406,13 @@ def test_videoreward_takes_these_frames(count: int, fps: float, expected: list[i
 
 
 def test_one_frame_is_too_few(base: Path, wrapped: tuple[Any, Path]) -> None:
-    with pytest.raises(DataError, match="at least 2 frames, not 1"):
-        videoreward(wrapped[1], base)(video(1, 60, 90), PROMPTS, fps=8)
+    with pytest.raises(DataError, match="'videoreward' judges motion and needs at least 2 frames, not a single one"):
+        videoreward(wrapped[1], base)(video(1, 60, 90), PROMPTS, fps=1)
+
+
+def test_videoscore_judges_a_single_frame(idefics: Any) -> None:
+    score = VideoScore(VideoScore.Config(weights=idefics[0], dtype="float32"))(video(1, 60, 90), PROMPTS, fps=1).score
+    assert torch.isfinite(score).all()
 
 
 # ------------------------------------------------------------------------------------------------------------- both

@@ -6,7 +6,7 @@ How a run is spread follows from how it is launched, that is from environment va
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -52,6 +52,16 @@ class Processes:
 
     def wait(self) -> None:
         self._state.wait_for_everyone()
+
+    def main_first(self, work: Callable[[], T]) -> T:
+        """`work` of every process, the main one's first: the others find on disk what it keeps there."""
+        if not self.is_main:
+            self.wait()
+        try:
+            return work()
+        finally:
+            if self.is_main:
+                self.wait()
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of a global list: every `count`-th item from its rank on."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from rich.console import Console
 
 from vpo_kit import config, files, models
 from vpo_kit.commands import initial, recipe, sources
@@ -109,7 +110,7 @@ class Laboratory:
 
     def _train(self, made: Recipe, policy: LoraPolicy, folder: Path) -> tuple[str, list[dict[str, float]]]:
         run, settings, processes = made.run, self.model.settings, Processes()
-        source = sources.build(made, self.model, settings, lambda _: None)
+        source = sources.build(made, self.model, settings, Console(quiet=True), processes)
         reward: Mixture | None = rewards.load(made.reward, self.model.device) if made.reward else None
         context = Context(
             policy=policy,

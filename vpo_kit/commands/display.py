@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from rich import box
@@ -17,6 +18,8 @@ from vpo_kit.evaluation.metrics import about, verdict
 from vpo_kit.evaluation.statistics import LEVEL, Paired
 
 SHOWN = {"reward_mean": "reward", "implicit_accuracy": "accuracy", "motion": "motion", "loss": "loss"}
+QUIET_S = 10
+"""Seconds after which a log file gets another line."""
 
 
 class TrainingBar:
@@ -65,6 +68,28 @@ def count_bar(console: Console, name: str, total: int | None, unit: str = "") ->
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def look_through_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """For what takes long the first time only: nothing, until it is called; then a bar, or without a terminal a line
+    every ten seconds.
+    """
+    with ExitStack() as held:
+        ticks: list[Callable[[int], None]] = []
+        before, spoke = 0, time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal before, spoke
+            if not ticks:
+                ticks.append(held.enter_context(count_bar(console, "looked through", total, "clips")))
+            ticks[0](done - before)
+            before = done
+            if not console.is_terminal and time.monotonic() - spoke > QUIET_S:
+                spoke = time.monotonic()
+                console.print(f"{done} of {total} clips looked through", soft_wrap=True)
+
+        yield show
 
 
 def print_changes(console: Console, changes: Mapping[str, Paired], before: str, after: str) -> None:

@@ -13,12 +13,12 @@ from rich.console import Console
 from vpo_kit import config, models
 from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import count_bar
+from vpo_kit.commands.sources import find_clips
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import labelling, make, store
-from vpo_kit.pairing.clips import read_folder
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
 from vpo_kit.pairing.make import Folder, Job, Task
@@ -91,9 +91,7 @@ def _make(
     sampling = model.use(recipes.settings_of(model.settings, settings.sampling))
     task = Task(model, sampling, PromptCache(model), settings, int(facts["seed"]))
     if strategy == "guided":
-        clips = read_folder(data, sampling, settings.guided.max_windows)
-        for line in clips.skipped:
-            console.print(f"left out: {line}", soft_wrap=True, markup=False)
+        clips = find_clips(data, sampling, processes, console, settings.guided.max_windows)
         facts["skipped"] = clips.skipped
         job: Job = Guided(task, clips.clips).job()
     else:

@@ -90,7 +90,7 @@ def _measure(recipe: Recipe, request: Request) -> tuple[Signal, int]:
         quantise=run.quantise,
     )  # fmt: skip
     settings = model.use(recipes.settings_of(model.settings, run.sampling))
-    source = sources.build(recipe, model, settings, lambda line: console.print(line, soft_wrap=True, markup=False))
+    source = sources.build(recipe, model, settings, console, Processes())
     assert isinstance(source, Pairs)
     policy, encode = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora)), PromptCache(model)
     context = Context(

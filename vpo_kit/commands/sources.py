@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+from rich.console import Console
+
+from vpo_kit.clips import ClipFolder, read_folder
+from vpo_kit.commands.display import look_through_bar
 from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.pairing import store
-from vpo_kit.pairing.clips import read_folder
+from vpo_kit.processes import Processes
 from vpo_kit.training.data import Clips, Pairs, Prompts, Source, usable
 
 T = TypeVar("T")
+NAMED = 10
+"""Clips whose pictures are treated that are named one by one."""
 
 
 def build(
     recipe: Recipe,
     model: VideoModel,
     settings: Settings,
-    on_notice: Callable[[str], None],
+    console: Console,
+    processes: Processes,
     disk: DiskCache | None = None,
 ) -> Source:
     """Prompts, a pair set or clips, whose latents `disk` keeps; what cannot be used is named, and what is held out by
     its prompt is counted. Raises `DataError` when nothing remains.
     """
+    notice = partial(console.print, soft_wrap=True, markup=False)
     if recipe.data == "prompts":
-        return Prompts(_apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", on_notice))
+        return Prompts(_apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", notice))
     if recipe.data == "videos":
         assert recipe.run.videos is not None
-        found = read_folder(recipe.run.videos, settings)
-        for line in found.skipped:
-            on_notice(f"left out: {line}")
-        return Clips(model, _apart(recipe, found.clips, lambda clip: clip.prompt, "clips", on_notice), settings, disk)
-    return _pairs(recipe, model, settings, on_notice)
+        found = find_clips(recipe.run.videos, settings, processes, console)
+        clips = _apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
+        return Clips(model, clips, settings, disk)
+    return _pairs(recipe, model, settings, notice)
+
+
+def find_clips(
+    folder: Path, settings: Settings, processes: Processes, console: Console, max_windows: int | None = None
+) -> ClipFolder:
+    """The clips of a folder; the main process looks through what is new, and what is left out or treated is named."""
+    with look_through_bar(console) as progress:
+        found = processes.main_first(lambda: read_folder(folder, settings, max_windows, progress))
+    for line in found.skipped:
+        console.print(f"left out: {line}", soft_wrap=True, markup=False)
+    for line in found.notices[:NAMED]:
+        console.print(line, soft_wrap=True, markup=False)
+    if len(found.notices) > NAMED:
+        console.print(f"and {len(found.notices) - NAMED} more such lines", soft_wrap=True)
+    return found
 
 
 def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Callable[[str], None]) -> Pairs:

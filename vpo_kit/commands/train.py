@@ -105,7 +105,7 @@ def _train(
     settings = model.use(recipes.settings_of(model.settings, run.sampling))
     notice = partial(console.print, soft_wrap=True, markup=False)
     disk = DiskCache(run.cache, notice) if run.cache else None
-    source = sources.build(recipe, model, settings, notice, disk)
+    source = sources.build(recipe, model, settings, console, processes, disk)
     start = initial.start(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed, start)
     reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None

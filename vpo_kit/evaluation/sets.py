@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpo_kit import clips
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation import distances
 from vpo_kit.evaluation.evaluate import Evaluation
@@ -21,7 +22,7 @@ from vpo_kit.evaluation.features import ClipFeatures, diversity, kept
 from vpo_kit.evaluation.folder import fingerprint
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.models.base import Settings
-from vpo_kit.video import SUFFIXES, Window, read_video, read_window
+from vpo_kit.video import SUFFIXES, Extent, Window, read_video, read_window
 
 Tick = Callable[[int], None]
 
@@ -38,7 +39,8 @@ class FeatureFolder:
         """``[N, D]`` of an evaluation's videos, from their files. Raises `DataError`."""
 
         def make() -> Tensor:
-            return torch.cat([self._of(*read_video(videos / file), tick) for file in evaluation.files])
+            found = (read_video(videos / file) for file in evaluation.files)
+            return torch.cat([self._of(video.frames, video.fps, tick) for video in found])
 
         return kept(self._folder / f"{evaluation.name}.safetensors", make)
 
@@ -48,7 +50,10 @@ class FeatureFolder:
         """
 
         def make() -> Tensor:
-            windows = (self._window(path, settings, tick) for path in reference_files(folder))
+            names = [path.relative_to(folder).as_posix() for path in reference_files(folder)]
+            known = clips.look_through(folder, names)
+            extents = ((folder / name, known[name].found) for name in names if name in known)
+            windows = (self._window(path, extent, settings, tick) for path, extent in extents)
             found = [clip for clip in windows if clip is not None]
             if len(found) < 2:
                 raise DataError(
@@ -58,10 +63,12 @@ class FeatureFolder:
 
         return kept(self._folder.with_name(f"{self._folder.name}.{fingerprint(folder)[:16]}.safetensors"), make)
 
-    def _window(self, path: Path, settings: Settings, tick: Tick) -> Tensor | None:
-        window = Window(0.0, settings.frames, settings.fps)
+    def _window(self, path: Path, extent: Extent | str, settings: Settings, tick: Tick) -> Tensor | None:
+        count, fps = (0, 0.0) if isinstance(extent, str) else extent.windows(settings.frames, settings.fps)
+        if count == 0:
+            return None
         try:
-            clip = read_window(path, window, settings.height, settings.width)
+            clip = read_window(path, Window(0.0, settings.frames, fps), settings.height, settings.width)
         except DataError:
             return None
         return self._of(clip, settings.fps, tick)
@@ -83,7 +90,7 @@ def reference_files(folder: Path) -> list[Path]:
     """All clips below a folder, in order. Raises `DataError`."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: --reference takes a folder of clips")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = clips.files(folder)
     if len(files) < 2:
         raise DataError(f"--reference {folder} holds fewer than two clips: {', '.join(sorted(SUFFIXES))} are read")
     return files

@@ -117,7 +117,7 @@ def _videos(path: Path, pair: Pair) -> Iterator[str]:
         if not (path / name).is_file():
             continue
         try:
-            video, _ = read_video(path / name)
+            video = read_video(path / name).frames
         except DataError as error:
             yield str(error)
             continue

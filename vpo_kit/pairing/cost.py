@@ -54,7 +54,7 @@ def frame_tokens(folder: Path, pairs: Sequence[Pair], settings: Vlm) -> int:
         return LEAST
     for pair in pairs:
         try:
-            height, width = read_video(folder / pair.first_file_name)[0].shape[2:]
+            height, width = read_video(folder / pair.first_file_name).size
         except DataError:
             continue
         width, height = pictures.scaled(width, height, settings.max_pixels)

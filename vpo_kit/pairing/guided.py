@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
-from vpo_kit.pairing.clips import Clip
 from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 

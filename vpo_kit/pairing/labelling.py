@@ -156,7 +156,7 @@ def _start(work: Path, stamp: dict[str, Any]) -> None:
 
 
 def _score(folder: Path, pair: Pair, scorer: Scorer) -> dict[str, Any]:
-    first, second = (read_video(folder / name)[0] for name in (pair.first_file_name, pair.second_file_name))
+    first, second = (read_video(folder / name).frames for name in (pair.first_file_name, pair.second_file_name))
     for name, video in ((pair.first_file_name, first), (pair.second_file_name, second)):
         if len(video) != pair.frames:
             raise DataError(f"{folder / name} has {len(video)} frames, not {pair.frames}")

@@ -43,7 +43,7 @@ def read(folder: Path, pair: Pair, settings: Vlm) -> Clips:
     """Decode a pair's videos; only the JPEGs are kept. Raises `DataError`."""
     shown, moved = [], []
     for name in (pair.first_file_name, pair.second_file_name):
-        video, _ = read_video(folder / name)
+        video = read_video(folder / name).frames
         if len(video) != pair.frames:
             raise DataError(f"{name} has {len(video)} frames, not {pair.frames}")
         shown.append([pictures(video, segment, pair.fps, settings) for segment in pair.segments])

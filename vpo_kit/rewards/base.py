@@ -143,6 +143,13 @@ def add_fixed(parts: Sequence[tuple[RewardSpec, float]], scores: Mapping[str, Se
     return [sum(values) for values in zip(*scaled, strict=True)]
 
 
+def enough_frames(name: str, video: Tensor, least: int) -> None:
+    """Raises `DataError` for `video` ``[B, F, 3, H, W]`` of fewer than `least` frames."""
+    if video.shape[1] < least:
+        frames = "a single one" if video.shape[1] == 1 else str(video.shape[1])
+        raise DataError(f"reward {name!r} judges motion and needs at least {least} frames, not {frames}")
+
+
 def score_segments(
     reward: Reward, video: Tensor, prompts: Sequence[str], *, fps: float, segments: Segments | None
 ) -> RewardOutput:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vpo_kit.errors import DataError, ModelError
-from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
+from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments, enough_frames
 from vpo_kit.rewards.parts import vlm
 from vpo_kit.rewards.parts.fragments import widened
 from vpo_kit.rewards.parts.videoalign import Data, base_folder, read_checkpoint, read_settings
@@ -105,6 +105,8 @@ class VideoReward(Reward):
     def forward(
         self, video: Tensor, prompts: Any = None, *, fps: float, segments: Segments | None = None
     ) -> RewardOutput:
+        """Raises `DataError` for a single frame."""
+        enough_frames(self.spec.name, video, 2)
         own = cast(VideoReward.Config, self.config)
         marks = (*TOKENS, self.processor.video_token, self.processor.image_token)
         texts = vlm.prompts_of(prompts, len(video), "videoreward", marks)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vpo_kit.errors import ModelError
-from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
+from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments, enough_frames
 from vpo_kit.video import straight_through_clamp
 
 
@@ -195,6 +195,8 @@ class VQA(Reward):
     def forward(
         self, video: Tensor, prompts: Any = None, *, fps: float, segments: Segments | None = None
     ) -> RewardOutput:
+        """Raises `DataError` for a single frame: there is no change to be judged."""
+        enough_frames(self.spec.name, video, 2)
         # One video at a time is up to twice as fast on CPUs: a video's maps fit the cache, a batch's do not.
         size = 1 if video.device.type == "cpu" else 8
         frames = torch.cat([self.judge(part) for part in torch.split(video, size)])

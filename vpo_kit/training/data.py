@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from vpo_kit import files
+from vpo_kit import video
+from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
 from vpo_kit.pairing import store
-from vpo_kit.pairing.clips import Clip
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
 
@@ -101,7 +100,6 @@ class Clips:
         self._settings = settings
         self._disk = disk
         self._known: dict[int, Tensor] = {}
-        self._hashes: dict[Path, str] = {}
         self.prompts = [clip.prompt for clip in clips]
         self.names = [clip.name for clip in clips]
 
@@ -114,14 +112,9 @@ class Clips:
     def _find(self, clip: Clip) -> Tensor:
         if self._disk is None:
             return self._encode(clip)
-        if clip.path not in self._hashes:
-            try:
-                self._hashes[clip.path] = files.sha256(clip.path)
-            except OSError as error:
-                raise DataError(f"{clip.path} cannot be read: {error.strerror or error}") from error
         window, settings = clip.window, self._settings
         where = [window.start, window.frames, window.fps, settings.height, settings.width]
-        facts = {**self._facts, "file": self._hashes[clip.path], "window": where}
+        facts = {**self._facts, "file": clip.sha256, "window": where}
         return self._disk.get("latents", facts, lambda: {"clip": self._encode(clip)})["clip"]
 
     def _encode(self, clip: Clip) -> Tensor:
@@ -129,7 +122,7 @@ class Clips:
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        return {**latent_facts(self._model), "reader": version("imageio-ffmpeg")}
+        return {**latent_facts(self._model), "reader": video.version()}
 
 
 def usable(

@@ -9,7 +9,7 @@ TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
         settings.recipe_file, settings.recipe_json, settings.assignments, settings.prompt_file,
-        data.pair_set, data.pair_tools, data.clip_listing,
+        data.pair_set, data.pair_tools, data.clip_listing, data.video_file,
         files.lora_file, files.weights_file, files.checkpoint, files.run_folder, files.evaluation, files.model_folder,
         answers.reward_request, answers.vlm_answer, answers.completion, answers.model_answers, answers.peoples_answers,
     )

@@ -74,10 +74,43 @@ def _damage_set(stage: Stage, path: Path) -> None:
         listing.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def video_file(folder: Path) -> Read:
+    """Videos of six kinds: read whole, looked through, and cut into windows."""
+    from tests.footage import VP9, grey, piped
+    from vpo_kit.errors import DataError
+    from vpo_kit.video import Window, read_video, read_window, scan
+
+    folder.mkdir(exist_ok=True)
+    coding = {".mp4": [], ".mov": ["-movflags", "+faststart"], ".mkv": [], ".avi": [], ".webm": VP9, ".gif": []}
+    files = [grey(folder / f"a{suffix}", 12, *options, fps=10) for suffix, options in coding.items()]
+    files.append(piped(folder / "b.mkv", files[0], "matroska"))
+    seeds = {path.suffix: path.read_bytes() for path in files}
+
+    def read(stage: Stage) -> None:
+        suffix = stage.rng.choice(list(seeds))
+        path = stage.file(f"a{suffix}", stage.damage(seeds[suffix]))
+        (known,) = scan([path])
+        found = read_video(path)
+        assert len(found.frames) >= 1
+        assert found.fps > 0
+        assert abs(len(found.frames) / found.fps - found.duration) < 1e-6 * found.duration
+        if isinstance(known, str):
+            raise AssertionError(f"is read and not looked through: {known}")
+        count, fps = known.windows(5, 8)
+        for i in range(min(count, 2)):
+            try:
+                window = read_window(path, Window(i * 5 / fps, 5, fps, known.origin), 16, 16)
+                assert window.shape == (5, 3, 16, 16)
+            except DataError:
+                assert not stage.sound
+
+    return read
+
+
 def clip_listing(folder: Path) -> Read:
     """Listings and captions of folders of clips."""
+    from vpo_kit.clips import read_folder
     from vpo_kit.models.base import Settings
-    from vpo_kit.pairing.clips import read_folder
     from vpo_kit.video import write_video
 
     write_video(folder / "clips" / "a.mp4", torch.rand(9, 3, 16, 16), 8)

@@ -1,0 +1,59 @@
+"""`vpo score` on files as they come: each is judged or named, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.footage import grey
+from vpo_kit.commands import score
+from vpo_kit.errors import DataError
+from vpo_kit.rewards.vqa import VQA, GoldVQA
+from vpo_kit.video import Footage, read_video
+
+
+@pytest.mark.parametrize("kind", [VQA, GoldVQA])
+def test_a_single_frame_is_refused_in_one_line(kind: type[VQA]) -> None:
+    name = kind.spec.name
+    with pytest.raises(
+        DataError, match=f"^reward '{name}' judges motion and needs at least 2 frames, not a single one$"
+    ):
+        kind()(torch.rand(1, 1, 3, 64, 64), fps=1)
+    assert torch.isfinite(kind()(torch.rand(1, 2, 3, 64, 64), fps=1).score).all()
+
+
+def test_one_bad_clip_does_not_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grey(tmp_path / "a.gif", 9, fps=10, times=[0, 0.1, 0.2, 0.3, 0.7, 0.8, 0.9, 1.0, 1.1])
+    grey(tmp_path / "b.mp4", 1)
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    grey(tmp_path / "d.mp4", 9)
+    with pytest.raises(DataError, match=r"^2 of 4 clips left out: .*c.mp4 cannot be decoded as a video: "):
+        score.run([tmp_path], "vqa", None, [])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "a.gif: variable frame rate: 9 frames are given out as 12 at 10 a second" in words
+    one = "b.mp4: reward 'vqa' judges motion and needs at least 2 frames, not a single one"
+    assert f"left out: {tmp_path / one}" in words
+    scored = words.partition("motion")[2].partition("left out")[0]
+    assert [name for name in ("a.gif", "b.mp4", "c.mp4", "d.mp4") if name in scored] == ["a.gif", "d.mp4"]
+    score.run([tmp_path / "b.mp4"], "technical", None, [])
+    assert "a single frame, taken for one second" in capsys.readouterr().out
+
+
+def test_one_clip_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import weakref
+
+    for i in range(4):
+        grey(tmp_path / f"{i}.mp4", 5)
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(path: Path) -> Footage:
+        assert not any(ref() is not None for ref in alive)
+        footage = read_video(path)
+        alive.append(weakref.ref(footage.frames))
+        return footage
+
+    monkeypatch.setattr(score, "read_video", watched)
+    score.run([tmp_path], "technical", None, [])
+    assert len(alive) == 4

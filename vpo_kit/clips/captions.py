@@ -1,0 +1,59 @@
+"""Which clips a folder names, and what it says of each: any `videofolder`, or videos with a text file beside each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from vpo_kit.errors import DataError
+from vpo_kit.video import SUFFIXES
+
+
+def captions(folder: Path) -> Iterator[tuple[str, str | None]]:
+    """File names relative to the folder with their captions, in a fixed order. Raises `DataError`."""
+    for listing, parse in ((folder / "metadata.jsonl", _json_lines), (folder / "metadata.csv", _csv_rows)):
+        if listing.is_file():
+            yield from parse(listing)
+            return
+    for path in files(folder):
+        text = path.with_suffix(".txt")
+        caption = text.read_text(encoding="utf-8-sig", errors="replace") if text.is_file() else None
+        yield path.relative_to(folder).as_posix(), caption
+
+
+def files(folder: Path) -> list[Path]:
+    """All videos below a folder by their names, in order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, str | None]]:
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        try:
+            row = json.loads(line)
+            name, caption = row["file_name"], row.get("text")
+            if not isinstance(name, str) or not isinstance(caption, str | None):
+                raise TypeError
+            yield name, caption
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: each line is a JSON object with file_name and text") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, str | None]]:
+    reader = csv.DictReader(io.StringIO(_read(path)))
+    try:
+        if not {"file_name", "text"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path}: the first line must name the columns file_name and text")
+        rows = [(row["file_name"] or "", row["text"]) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
+    yield from rows
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text") from error

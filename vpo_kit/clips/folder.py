@@ -1,0 +1,129 @@
+"""Real clips: the windows of the videos of a folder, each with its caption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from vpo_kit.clips.captions import captions
+from vpo_kit.clips.index import Known, Progress, look_through
+from vpo_kit.errors import DataError
+from vpo_kit.models.base import Settings
+from vpo_kit.video import SUFFIXES, Extent, Window, read_window
+
+NOT_READ = frozenset({".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".vob"})
+"""Videos by their names, of kinds that are passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One window of a video file, with its caption."""
+
+    path: Path
+    prompt: str
+    window: Window
+    name: str
+    """The file relative to its folder, and where the window starts in seconds: ``a/b.mp4@5.06``."""
+    sha256: str
+    """Of the file, hexadecimal."""
+
+    def read(self, settings: Settings) -> Tensor:
+        """``[F, 3, H, W]`` in [0, 1] at the size of `settings`. Raises `DataError`."""
+        return read_window(self.path, self.window, settings.height, settings.width)
+
+
+@dataclass(frozen=True)
+class ClipFolder:
+    """The clips of a folder that are long enough, and lines for people."""
+
+    clips: list[Clip]
+    skipped: list[str]
+    """One for each file that was left out."""
+    notices: list[str]
+    """One for each file whose pictures are treated, or that is damaged and used as far as it goes."""
+
+
+def read_folder(
+    folder: Path,
+    settings: Settings,
+    max_windows: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> ClipFolder:
+    """All clips of `folder`: non-overlapping windows of ``settings.frames`` frames at ``settings.fps``.
+
+    Captions come from ``metadata.jsonl`` or ``metadata.csv`` (``file_name``, ``text``), else from a ``.txt`` beside
+    each video. `progress` is called while files that are not in the index are looked through. Raises `DataError` when
+    there is no usable clip.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: --videos takes a folder of clips")
+    root = folder.resolve()
+    named = [(name, _usable(folder, root, name, caption)) for name, caption in captions(folder)]
+    known = look_through(folder, [name for name, usable in named if isinstance(usable, str)], progress)
+    clips: list[Clip] = []
+    skipped: list[str] = []
+    notices: dict[str, str] = {}
+    for name, usable in named:
+        try:
+            if isinstance(usable, DataError):
+                raise usable
+            clips.extend(_windows(folder / name, name, usable, known.get(name), settings, max_windows))
+            found = known[name].found
+            if isinstance(found, Extent) and found.notice:
+                notices[name] = f"{folder / name}: {found.notice}"
+        except DataError as error:
+            skipped.append(str(error))
+    if not clips:
+        reasons = f": {skipped[0]}" if skipped else f": {', '.join(sorted(SUFFIXES))} are read"
+        raise DataError(f"{folder} holds no usable clip{reasons}")
+    return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)])
+
+
+def _usable(folder: Path, root: Path, name: str, caption: str | None) -> str | DataError:
+    """The caption in one line, or why there is nothing to be looked through."""
+    path = folder / name
+    try:
+        inside, there = path.resolve().is_relative_to(root), path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return DataError(f"{folder} names a file that cannot be one: {name[:60]!r}")
+    if not inside:
+        return DataError(f"{name} lies outside {folder}")
+    if not there:
+        return DataError(f"{path} is missing")
+    if caption is None or not caption.strip():
+        where = f"metadata.jsonl, or into {path.with_suffix('.txt').name}"
+        return DataError(f"{path} has no caption: write it into {where}")
+    return " ".join(caption.split())
+
+
+def _windows(
+    path: Path, name: str, caption: str, known: Known | None, settings: Settings, max_windows: int | None
+) -> Iterator[Clip]:
+    if known is None:
+        raise DataError(f"{path} cannot be opened")
+    found = known.found
+    if isinstance(found, str):
+        raise DataError(f"{path} {found}")
+    count, fps = found.windows(settings.frames, settings.fps)
+    if count == 0:
+        wanted = f"{settings.frames} frames at {settings.fps:g} a second"
+        there = "a single frame" if found.frames == 1 else f"{found.duration:.2f} s of video"
+        raise DataError(f"{path} is shorter than {wanted}: it holds {there}")
+    for i in range(min(count, max_windows or count)):
+        window = Window(i * (settings.frames / fps), settings.frames, fps, found.origin)
+        yield Clip(path, caption, window, f"{name}@{window.start:.2f}", known.sha256)
+
+
+def _passed_over(folder: Path) -> list[str]:
+    """A line where a folder without a listing has videos that are not read."""
+    if any((folder / listing).is_file() for listing in ("metadata.jsonl", "metadata.csv")):
+        return []
+    kinds = Counter(path.suffix.lower() for path in folder.rglob("*") if path.suffix.lower() in NOT_READ)
+    if not kinds:
+        return []
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return [f"{folder}: files of kinds that are not read are passed over: {counts}"]
