@@ -38,8 +38,7 @@ from vpo_kit.pairing import store
 
 SMALL = ["batch_size=2", "evaluation.num_prompts=2", "evaluation.best_of=2", "sampling.steps=2", "checkpoints.every=1"]
 # steps of 0.3 for each weight drive the margin away, and one step is enough to see it
-DIVERGING = ["structural:optimiser.lr=0.3", "structural:optimiser.warmup_steps=0", "structural:health.window=1",
-             "structural:health.disable=[winner_error]"]  # fmt: skip
+DIVERGING = ["structural:optimiser.lr=0.3", "structural:optimiser.warmup_steps=0", "structural:health.window=1"]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,9 @@ def test_the_board_is_complete(killed: Path) -> None:
     # three steps of two clips; a pair is four videos through the policy and the reference
     assert (sft["passes"], sft["labels"]) == (6, 0)
     assert structural["labels"] == 3 * len(LABELS)
-    machine = [row["machine"] for row in json.loads((killed / "results.json").read_text())["rows"]]
+    every = json.loads((killed / "results.json").read_text())["rows"]
+    machine = [row["machine"] for row in every if row["runs"]]
+    assert len(machine) == 2
     assert all(part["seconds"] > 0 and part["peak_memory_mb"] > 100 for part in machine)
     # the seconds of the process that was killed with its parent are lost, and that is said
     assert sorted(part["seconds_complete"] for part in machine) == [False, True]
@@ -117,15 +118,17 @@ def test_the_board_is_complete(killed: Path) -> None:
 def test_a_run_that_its_health_check_stopped_is_on_the_board(killed: Path) -> None:
     structural = next(row for row in results(killed)["rows"] if row["name"] == "structural")
     assert [run["status"] for run in structural["runs"]] == ["stopped", "stopped"]
-    assert all("step 2: the margin has run away" in run["reason"] for run in structural["runs"])
+    # where the weights are driven to, winners may be lost before the margin has run away
+    assert all("step 2: the " in run["reason"] for run in structural["runs"])
     assert structural["changes"]  # what it left behind was measured
     for name in ("results.md", "report.html"):
         shown = (killed / name).read_text()
-        assert "structural, seed 1 stopped: step 2: the margin has run away" in shown
+        assert "structural, seed 1 stopped: step 2: the " in shown
 
 
 def test_the_base_is_measured_once(killed: Path) -> None:
-    (base,) = (killed / "base").iterdir()
+    base, candidates = sorted((killed / "base").iterdir())
+    assert candidates.name == f"{base.name}-best-of-2"
     for sample in (base / "samples" / "step-000000").glob("0*.mp4"):
         assert sample.stat().st_nlink == 5  # here and in four runs
 
@@ -374,7 +377,7 @@ def test_the_board_in_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:
     found = a_board(tmp_path)
     table = text.markdown(found)
-    assert "| method | vqa ↑ | gold ↑ | motion – | runs | passes | seconds | memory | labels |" in table
+    assert "| method | vqa ↑ | gold ↑ | motion – | equals best of | runs | passes | seconds | memory | labels | samples |" in table
     assert "SIGKILL (out of memory?) \\<b\\>" in table
     shown = page.render(found, tmp_path / "report.html")
     assert "<script>alert" not in shown

@@ -52,15 +52,17 @@ def train(console: Console, one: Planned) -> None:
 def show(console: Console, board: Board) -> None:
     """For each judge a table with motion beside it, the cost, and why runs are missing."""
     for name in board.quality or [metric for metric in board.metrics if metric != "motion"][:1]:
-        ranks = name == board.rank_by and any(row.equal for row in board.lines)
-        columns = ("", name, "wins", "motion", *(["best of"] if ranks else []))
-        table = _table(f"{name}, change against the base [95%]", columns)
+        table = _table(f"{name}, change against the base [95%]", ("", name, "wins", "motion"))
         for row in board.lines:
             shown = [row.changes.get(key) for key in (name, "motion")]
             cells = [_cell(key, change) for key, change in zip((name, "motion"), shown, strict=True)]
             wins = tables.share(shown[0].win_rate) if shown[0] else ""
-            equal = [text.equal(row)] if ranks else []
-            table.add_row(Text(text.label(row.name)), cells[0], wins, cells[1], *equal)
+            table.add_row(Text(text.label(row.name)), cells[0], wins, cells[1])
+        console.print(table, "")
+    if equals := [row for row in board.lines if row.equal]:
+        table = _table(f"by {board.rank_by}, as good as the base's best of [95%]", ("", "samples"))
+        for row in equals:
+            table.add_row(Text(text.label(row.name)), text.equal(row))
         console.print(table, "")
     table = _table("cost of a run", ("", *text.COSTS))
     for row in board.lines:
@@ -75,7 +77,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
         # names give way first: numbers that are cut would be wrong ones
-        table.add_column(column, justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
+        table.add_column(column, justify="right" if i else "left", no_wrap=i > 0, overflow="fold", min_width=10 * (not i))
     return table
 
 
