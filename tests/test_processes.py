@@ -91,7 +91,8 @@ class Bench:
         source = ["--reward", "tests.train_runs:SomeTies"] if judged else ["--pairs", str(self._pairs)]
         main = name in METHODS
         common = [
-            "optimiser.lr=1e-3", "sampling.batch_size=2", "lora={rank: 4, alpha: 8}", "checkpoints={every: 3, keep: 5}",
+            "optimiser={lr: 1e-3, warmup_steps: 5}", "sampling.batch_size=2", "lora={rank: 4, alpha: 8}",
+            "checkpoints={every: 3, keep: 5}",
             "evaluation.judges=[]", f"evaluation.num_prompts={3 if main else 0}",
             "health.disable=[no_learning, margin_runaway, winner_error, motion_collapse]",
         ]  # fmt: skip

@@ -77,7 +77,9 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
         # names give way first: numbers that are cut would be wrong ones
-        table.add_column(column, justify="right" if i else "left", no_wrap=i > 0, overflow="fold", min_width=10 * (not i))
+        table.add_column(
+            column, justify="right" if i else "left", no_wrap=i > 0, overflow="fold", min_width=10 * (not i)
+        )
     return table
 
 
