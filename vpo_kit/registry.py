@@ -80,6 +80,8 @@ REWARDS = Registry(
         "vqa": "vpo_kit.rewards.vqa:VQA",
         "gold": "vpo_kit.rewards.vqa:GoldVQA",
         "technical": "vpo_kit.rewards.technical:Technical",
+        "niqe": "vpo_kit.rewards.niqe:Niqe",
+        "brisque": "vpo_kit.rewards.brisque:Brisque",
         "hpsv2": "vpo_kit.rewards.clip:HPSv2",
         "hpsv2.1": "vpo_kit.rewards.clip:HPSv21",
         "pickscore": "vpo_kit.rewards.pickscore:PickScore",
