@@ -82,6 +82,7 @@ REWARDS = Registry(
         "technical": "vpo_kit.rewards.technical:Technical",
         "niqe": "vpo_kit.rewards.niqe:Niqe",
         "brisque": "vpo_kit.rewards.brisque:Brisque",
+        "cuts": "vpo_kit.rewards.cuts:Cuts",
         "hpsv2": "vpo_kit.rewards.clip:HPSv2",
         "hpsv2.1": "vpo_kit.rewards.clip:HPSv21",
         "pickscore": "vpo_kit.rewards.pickscore:PickScore",
