@@ -92,6 +92,7 @@ REWARDS = Registry(
         "dover": "vpo_kit.rewards.dover:Dover",
         "videoscore": "vpo_kit.rewards.videoscore:VideoScore",
         "videoreward": "vpo_kit.rewards.videoreward:VideoReward",
+        "hpsv3": "vpo_kit.rewards.hpsv3:HPSv3",
         "viclip": "vpo_kit.rewards.viclip:ViCLIP",
         "remote": "vpo_kit.rewards.remote:Remote",
     },
