@@ -69,7 +69,7 @@ class Niqe(ImageReward):
         both = (self.covariance + spread) / 2
         ridge = 1e-9 * both.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(both.shape[1]).to(both)
         distance = (away * torch.linalg.solve(both + ridge, away[:, :, None])[:, :, 0]).sum(1)
-        return -distance.clamp(min=0).add(1e-12).sqrt().to(frames.dtype)
+        return cast(Tensor, -distance.clamp(min=0).add(1e-12).sqrt().to(frames.dtype))
 
 
 def features(picture: Tensor) -> Tensor:
