@@ -33,7 +33,7 @@ from PIL import Image, ImageStat
 
 from tests.test_pair_tools import FPS, FRAMES, edit, fails, pair, works
 from vpo_kit.errors import OutputError
-from vpo_kit.pairing import agreement, answers, budget, pictures, store, tally, vlm
+from vpo_kit.pairing import agreement, answers, budget, forms, pictures, store, tally, vlm
 from vpo_kit.pairing.segments import vote
 from vpo_kit.pairing.settings import Vlm
 from vpo_kit.video import write_video
@@ -131,7 +131,7 @@ class Stub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def understand(self, body: dict[str, Any]) -> Asked:
-        parts = body["messages"][1]["content"]
+        parts = body["messages"][-1]["content"]
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
         means = [ImageStat.Stat(opened(url)).mean for url in urls]
         half = len(means) // 2
@@ -614,19 +614,23 @@ def test_large_frames_are_scaled_within_the_limit_and_keep_their_shape() -> None
     assert max(abs(value - 64) for value in ImageStat.Stat(whole).mean) < 2
 
 
+def key(model: str, of: store.Pair, segment: tuple[int, int], swapped: bool, settings: Vlm) -> str:
+    return vlm.key(model, of, segment, swapped, settings, forms.of(settings).said(of.prompt))
+
+
 def test_a_question_is_known_by_all_that_its_answer_depends_on() -> None:
     one = pair(0, None, None, sha256={"first": "a", "second": "b", "latents": "c"})
-    base = vlm.key("m", one, (0, 2), False, Vlm())
+    base = key("m", one, (0, 2), False, Vlm())
     renamed = store.renamed(one, "other").model_copy(update={"prompt": "x"})
-    assert vlm.key("m", renamed, (0, 2), False, Vlm(concurrency=1, max_completion_tokens=9)) == base
+    assert key("m", renamed, (0, 2), False, Vlm(concurrency=1, max_completion_tokens=9)) == base
     changed = one.model_copy(update={"sha256": store.Hashes(first="z", second="b", latents="c")})
     others = [
-        vlm.key("n", one, (0, 2), False, Vlm()),
-        vlm.key("m", one, (2, 4), False, Vlm()),
-        vlm.key("m", one, (0, 2), True, Vlm()),
-        vlm.key("m", changed, (0, 2), False, Vlm()),
+        key("n", one, (0, 2), False, Vlm()),
+        key("m", one, (2, 4), False, Vlm()),
+        key("m", one, (0, 2), True, Vlm()),
+        key("m", changed, (0, 2), False, Vlm()),
         *(
-            vlm.key("m", one, (0, 2), False, Vlm.model_validate(values))
+            key("m", one, (0, 2), False, Vlm.model_validate(values))
             for values in (
                 {"temperature": 0},
                 {"extra": {"seed": 1}},
@@ -640,7 +644,7 @@ def test_a_question_is_known_by_all_that_its_answer_depends_on() -> None:
     ]
     assert len({base, *others}) == 1 + len(others)
     mirrored = one.model_copy(update={"sha256": store.Hashes(first="b", second="a", latents="c")})
-    assert vlm.key("m", mirrored, (0, 2), True, Vlm()) == base  # the same pictures in the same order
+    assert key("m", mirrored, (0, 2), True, Vlm()) == base  # the same pictures in the same order
 
 
 def test_two_threads_with_one_question_ask_once(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Chat:
         self._budget = budget
         self._lock = Lock()
         self._openai = openai
-        self._schema = settings.answers != "text"
+        self._schema = settings.answers != "text" and settings.preset is None
         self._schema_works = settings.answers == "schema"
         self._answered = False
         limits = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)

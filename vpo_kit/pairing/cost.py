@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpo_kit.errors import DataError
-from vpo_kit.pairing import pictures, vlm
+from vpo_kit.pairing import pictures
 from vpo_kit.pairing.segments import Range
 from vpo_kit.pairing.settings import Vlm
 from vpo_kit.pairing.store import Pair
@@ -36,11 +36,10 @@ class Estimate:
     """Of the questions that are left."""
 
 
-def question_tokens(pair: Pair, segment: Range, settings: Vlm, of_a_frame: int) -> int:
-    """Tokens of one question: its words and the frames of both members."""
+def question_tokens(pair: Pair, segment: Range, settings: Vlm, characters: int, of_a_frame: int) -> int:
+    """Tokens of one question: its `characters` of text and the frames of both members."""
     frames = 2 * len(pictures.frames_shown(segment, pair.fps, settings.fps))
-    words = len(vlm.system(settings)) + len(vlm.QUESTION)
-    return words // CHARACTERS + frames * (of_a_frame + BESIDE)
+    return characters // CHARACTERS + frames * (of_a_frame + BESIDE)
 
 
 def frame_tokens(folder: Path, pairs: Sequence[Pair], settings: Vlm) -> int:

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from vpo_kit.errors import DataError
-from vpo_kit.pairing import cost, pictures, store, vlm
+from vpo_kit.pairing import cost, forms, pictures, store, vlm
 from vpo_kit.pairing.answers import Answers, Record
 from vpo_kit.pairing.budget import Budget, Spent
 from vpo_kit.pairing.chat import Chat, NoAnswer
@@ -60,7 +60,8 @@ class Labelled:
 
 
 class Labeller:
-    """A model that labels one set. Raises `DataError` for a set without pairs or with a line that is none."""
+    """A model that labels one set. Raises `DataError` for a set without pairs or with a line that is none, and
+    `ConfigError` for a preset without its question."""
 
     def __init__(self, found: PairSet, model: str, settings: VlmLabelling) -> None:
         if found.broken:
@@ -73,6 +74,7 @@ class Labeller:
         self._model = model
         self._all = settings
         self._settings = settings.vlm
+        self._form = forms.of(settings.vlm)
         self._pairs = [_recut(pair, settings.segment_seconds) for pair in found.pairs]
         self._answers = Answers(found.path / ".cache" / "vlm.jsonl")
         self._decoding = Lock()
@@ -155,8 +157,8 @@ class Labeller:
         pair, index = question.pair, question.index
         shown = [clips.first[index], clips.second[index]]
         first, second = shown[::-1] if question.swapped else shown
-        words = vlm.messages(first, second, self._settings)
-        found, reply = chat.ask(words, self._tokens(pair, index), vlm.read)
+        words = self._form.ask(first, second, pair.prompt)
+        found, reply = chat.ask(words, self._tokens(pair, index), self._form.read)
         return Record(
             key=question.key, verdict=found.verdict, evidence=found.evidence, pair=pair.id,
             segment=pair.segments[index], swapped=question.swapped, model=reply.model,
@@ -164,10 +166,12 @@ class Labeller:
         )  # fmt: skip
 
     def _tokens(self, pair: Pair, index: int) -> int:
-        return cost.question_tokens(pair, pair.segments[index], self._settings, self._frame_tokens)
+        segment, characters = pair.segments[index], self._form.characters
+        return cost.question_tokens(pair, segment, self._settings, characters, self._frame_tokens)
 
     def _key(self, pair: Pair, index: int, swapped: bool) -> str:
-        return vlm.key(self._model, pair, pair.segments[index], swapped, self._settings)
+        words = self._form.said(pair.prompt)
+        return vlm.key(self._model, pair, pair.segments[index], swapped, self._settings, words)
 
     def _write(self, judged: Sequence[Judged]) -> Labelled:
         name = f"vlm:{self._model}"

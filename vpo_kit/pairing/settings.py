@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -68,8 +69,14 @@ CHECKLIST = [
 ]  # DenseDPO's flaws and a few of ours
 
 
+Preset = Literal["unifiedreward", "unifiedreward-think", "unifiedreward-flex", "vq-insight"]
+
+
 class Vlm(Section):
     """How a vision-language model is asked, and how much of it (`vpo label --with vlm`)."""
+
+    preset: Preset | None = Field(None, description="a form that a model was trained on; default: DenseDPO's, for any")
+    question: Path | None = Field(None, description="the authors' script that holds the question of the preset")
 
     fps: float = Field(8.0, gt=0, description="frames a second that it is shown; DenseDPO's")
     max_pixels: int = Field(512 * 512, ge=32 * 32, description="larger frames are scaled down to so many pixels")

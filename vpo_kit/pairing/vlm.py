@@ -37,7 +37,7 @@ is "tie".
 Answer with one JSON object and nothing else:
 {{"evidence": "what you see in each clip, in one to three sentences", "verdict": "first" or "second" or "tie"}}"""
 QUESTION = "Which clip has fewer and milder visual flaws: first, second, or is it a tie?"
-AGAIN = "Your last answer could not be read. Answer with the JSON object that was asked for and nothing else."
+AGAIN = "Your last answer could not be read. Answer in the form that was asked for and with nothing else."
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -79,15 +79,15 @@ def messages(first: Sequence[Picture], second: Sequence[Picture], settings: Vlm)
     for name, pictures in (("First", first), ("Second", second)):
         parts.append({"type": "text", "text": f"{name} clip, {len(pictures)} frames:"})
         for picture in pictures:
-            image = {"url": f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"}
-            if settings.detail:
-                image["detail"] = settings.detail
-            parts += [
-                {"type": "text", "text": f"{picture.seconds:.2f} s"},
-                {"type": "image_url", "image_url": image},
-            ]
+            parts += [{"type": "text", "text": f"{picture.seconds:.2f} s"}, image(picture, settings)]
     parts.append({"type": "text", "text": QUESTION})
     return [{"role": "system", "content": system(settings)}, {"role": "user", "content": parts}]
+
+
+def image(picture: Picture, settings: Vlm) -> dict[str, Any]:
+    """A picture as a part of a message."""
+    url = {"url": f"data:image/jpeg;base64,{base64.b64encode(picture.jpeg).decode()}"}
+    return {"type": "image_url", "image_url": {**url, "detail": settings.detail} if settings.detail else url}
 
 
 def read(text: str) -> Answer:
@@ -110,8 +110,10 @@ def fold(stored_order: Verdict, swapped_order: Verdict) -> Label:
     return signs[stored_order] if signs[stored_order] == -signs[swapped_order] else 0
 
 
-def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm) -> str:
+def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm, words: Sequence[Any]) -> str:
     """Hexadecimal SHA-256 of all that a model's answer depends on: model, words, parameters, frames.
+
+    `words` are the question without its pictures.
 
     Frames count by their file's hash and their numbers. The limit on an answer's length does not count: an answer that
     was whole is so under another limit too.
@@ -120,7 +122,7 @@ def key(model: str, pair: Pair, segment: Range, swapped: bool, settings: Vlm) ->
     files = [pair.sha256.first, pair.sha256.second]
     content = {
         "model": model,
-        "words": [system(settings), QUESTION, SCHEMA],
+        "words": list(words),
         "parameters": settings.model_dump(mode="json", include=parameters),
         "files": files[::-1] if swapped else files,
         "frames": list(frames_shown(segment, pair.fps, settings.fps)),

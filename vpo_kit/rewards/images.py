@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -46,9 +46,11 @@ class ImageReward(Reward):
     """
 
     Config = ImageRewardConfig
+    aspects: ClassVar[tuple[str, ...]] = ()
+    """What a frame is told beside its score; the means over the frames used come back as components."""
 
     def score_frames(self, frames: Tensor, prompts: Sequence[str] | None) -> Tensor:
-        """Frames ``[N, 3, H, W]`` in [0, 1], each with its prompt, to scores ``[N]``."""
+        """Frames ``[N, 3, H, W]`` in [0, 1], each with its prompt, to scores ``[N]``; with K aspects ``[N, 1 + K]``."""
         raise NotImplementedError
 
     def forward(
@@ -67,14 +69,15 @@ class ImageReward(Reward):
         for start in range(0, len(frames), settings.chunk):
             part = slice(start, start + settings.chunk)
             found.append(self.score_frames(frames[part], None if texts is None else texts[part]))
-        scores = torch.cat(found).float().view(len(video), len(wanted))
+        scores = torch.cat(found).float().view(len(video), len(wanted), 1 + len(self.aspects))
         place = {f: i for i, f in enumerate(wanted)}
 
         def mean(chosen: Sequence[int]) -> Tensor:
             return scores[:, [place[f] for f in chosen]].mean(1)
 
-        parts = None if segments is None else torch.stack([mean(part) for part in inside], 1)
-        return RewardOutput(mean(used), parts)
+        parts = None if segments is None else torch.stack([mean(part)[:, 0] for part in inside], 1)
+        score, *others = mean(used).unbind(1)
+        return RewardOutput(score, parts, dict(zip(self.aspects, others, strict=True)))
 
 
 class TwoTowers(nn.Module):
