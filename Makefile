@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/vpo train --method online --reward vqa --config configs/demo.yaml --output runs/demo --overwrite
+	$(BIN)/vpo train --method online --reward vqa --output runs/demo --overwrite
 
 # one worker a core, each with one thread: threads that wait for each other cost more than they bring here
 test: $(STAMP)

@@ -64,7 +64,7 @@ CLAIMS: dict[str, Claim] = {
         ("--methods", "online", *SETS, *SEEDS, *PASSES, "--set", "method.reference_every=5"),
         [("online", "passes/online"), ("online", "passes/dpo")],
     ),
-    # OnlineVPO: a video reward against an image reward, with the recipe of the demo, configs/demo.yaml
+    # OnlineVPO: a video reward against an image reward, three pairs from eight shorter rollouts
     "image": Claim(
         ("--methods", "online", *SETS, *SEEDS, *BUDGET, *EIGHT, "--vary", f"reward=vqa,{IMAGE}"),
         [("online reward=vqa", f"online reward={IMAGE}"), ("online reward=vqa", "methods/dpo"),

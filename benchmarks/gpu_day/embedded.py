@@ -26,7 +26,7 @@ def run(case: str, options: Options) -> dict[str, Any]:
     """The run's summary: its table before and after, its changes with their intervals, its seconds."""
     folder = options.scratch / "demo" / case
     command = [
-        sys.executable, "-m", "vpo_kit", "train", "--config", "configs/demo.yaml", "--output", str(folder),
+        sys.executable, "-m", "vpo_kit", "train", "--method", "online", "--reward", "vqa", "--output", str(folder),
         *(SMALL if options.rehearse else []),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **WHERE[case]}, check=False)
