@@ -1,3 +1,3 @@
 """vpo-kit: align text-to-video diffusion models to preferences."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""What a shipped recipe reaches: ``python -m benchmarks.learning NAME --work FOLDER -- [arguments of vpo compare]``.
+"""What a shipped recipe reaches: ``python -m benchmarks.learning --work FOLDER NAME -- [arguments of vpo compare]``.
 
 Trains it with several seeds by `vpo compare`, on all held-out captions, and writes ``results/learning/NAME.json``: the
 board, and of every row what a board does not say: the interval of each seed, the share of clips that got better, those
@@ -99,8 +99,10 @@ def main() -> None:
     for one in rows:
         changes = [one["pooled"][JUDGE], one["against best of eight"], one["pooled"]["flawed"]]
         spans = [f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in changes]
-        print(f"{one['name']}: gold {spans[0]}, against best of 8 {spans[1]}, "
-              f"flawed {spans[2]}, better {one['better']:.0%}, destroyed {one['destroyed']:.2%}, strengths {one['strengths']}")  # fmt: skip
+        print(
+            f"{one['name']}: gold {spans[0]}, against best of 8 {spans[1]}, flawed {spans[2]}, "
+            f"better {one['better']:.0%}, destroyed {one['destroyed']:.2%}, strengths {one['strengths']}"
+        )
 
 
 if __name__ == "__main__":
