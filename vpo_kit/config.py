@@ -274,22 +274,23 @@ def read_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """`low` overlaid with `high`, section by section; the short form of a part takes its settings along."""
     low, high = dict(low), dict(high)
-    for key in PARTS & high.keys():  # of the recipe itself: `selection.reward` is a name and no part
+    for key in {"method", "reward"} & high.keys():  # of the recipe itself: `selection.reward` is a name and no section
         low[key], high[key] = _named(low.get(key)), _named(high[key])
-        if "name" in high[key] and low[key].get("name") not in (None, high[key]["name"]):
-            low[key] = {}  # another method's settings do not fit this one
     return _overlaid(low, high)
 
 
-PARTS = {"method", "reward"}
-"""Sections with a name and settings of what has that name."""
+OF_A_KIND = {"method", "reward", "times"}
+"""Sections whose settings belong to what has their name: those of one method do not fit another."""
 
 
 def _overlaid(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(low)
     for key, value in high.items():
         old = result.get(key)
-        result[key] = _overlaid(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            other = key in OF_A_KIND and "name" in value and old.get("name") not in (None, value["name"])
+            value = _overlaid({} if other else old, value)
+        result[key] = value
     return result
 
 

@@ -118,8 +118,8 @@ class TimeSampler:
         self._chain = chain.cpu().sort().values
         self._shift = shift if times.shift == "sampler" else times.shift
         shares = (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
-        self._middle = self._at(shares)
-        weights = self._weights(self._middle, experts)
+        middle = self._at(shares)
+        weights = self._weights(middle, experts)
         if not float(weights.sum()) > 0:
             raise ConfigError(
                 "method.times: no training time is left between its low and high for the network that is trained"
