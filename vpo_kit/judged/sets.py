@@ -1,0 +1,66 @@
+"""What a foreign set says: clips with scores, or pairs with verdicts, by dimension; and what could not be used."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class JudgedClip:
+    """A video, people's `scores` by dimension where they rated clips, and the `model` that made it, where known."""
+
+    path: Path
+    prompt: str
+    model: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JudgedPair:
+    """Two clips, by their places in the set, and people's verdicts by dimension: +1 the first is better, -1, or 0."""
+
+    first: int
+    second: int
+    verdicts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """`left_out` names every row that cannot be used, with the reason; nothing is dropped beside them."""
+
+    name: str
+    clips: Sequence[JudgedClip]
+    pairs: Sequence[JudgedPair]
+    left_out: Sequence[str] = ()
+
+    @property
+    def dimensions(self) -> list[str]:
+        """Everything that is judged, in the set's order."""
+        named = [*(pair.verdicts for pair in self.pairs), *(clip.scores for clip in self.clips)]
+        return list(dict.fromkeys(dimension for found in named for dimension in found))
+
+    @property
+    def rated(self) -> bool:
+        """Whether clips have scores of their own."""
+        return any(clip.scores for clip in self.clips)
+
+
+def pairs_of_ratings(clips: Sequence[JudgedClip], least: float = 0.0) -> list[JudgedPair]:
+    """All pairs of one prompt: the clip with the higher score is better, by dimension; a tie where scores differ by
+    `least` or less.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, clip in enumerate(clips):
+        groups.setdefault(clip.prompt, []).append(i)
+    pairs = []
+    for members in groups.values():
+        for i, j in itertools.combinations(members, 2):
+            shared = [name for name in clips[i].scores if name in clips[j].scores]
+            gaps = {name: clips[i].scores[name] - clips[j].scores[name] for name in shared}
+            verdicts = {name: 0 if abs(gap) <= least else 1 if gap > 0 else -1 for name, gap in gaps.items()}
+            if verdicts:
+                pairs.append(JudgedPair(i, j, verdicts))
+    return pairs

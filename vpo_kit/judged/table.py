@@ -1,0 +1,77 @@
+"""Tables of other people: csv, json lines, json lists and parquet as rows of text."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vpo_kit.errors import DataError
+
+Row = dict[str, str]
+NAMES = ("ratings.csv", "metadata.csv", "metadata.jsonl")
+"""What is looked for in a folder, beside its only table."""
+SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
+
+
+def find(source: Path) -> Path:
+    """The table of a folder, or the file itself. Raises `DataError`."""
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise DataError(f"there is no {source}")
+    tables = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    named = [path for path in tables if path.name in NAMES] or tables
+    if len(named) != 1:
+        found = ", ".join(path.name for path in named) or "none"
+        raise DataError(f"{source}: which table? ({found}): give the file itself")
+    return named[0]
+
+
+def read(path: Path) -> list[Row]:
+    """All rows, every value as text, nothing as empty text. Raises `DataError`."""
+    kind = path.suffix.lower()
+    try:
+        if kind == ".parquet":
+            rows: Sequence[Any] = _parquet(path)
+        else:
+            text = path.read_text(encoding="utf-8-sig")
+            if kind == ".jsonl":
+                rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            elif kind == ".json":
+                rows = _listed(json.loads(text))
+            else:
+                rows = list(csv.DictReader(text.splitlines(keepends=True)))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as {kind[1:] or 'csv'}: {str(error).splitlines()[0]}") from error
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path} is no list of rows")
+    return [{str(key): _text(value) for key, value in row.items() if key is not None} for row in rows]
+
+
+def _listed(found: Any) -> list[Any]:
+    """A list as it is; of a mapping from ids to rows the rows, each with its id."""
+    if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()):
+        return [{"id": key, **value} for key, value in found.items()]
+    return found if isinstance(found, list) else [found]
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return (
+        value.strip() if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict) else str(value)
+    )
+
+
+def _parquet(path: Path) -> list[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(f"{path}: parquet needs pyarrow (pip install pyarrow)") from error
+    rows: list[Any] = parquet.read_table(path).to_pylist()
+    return rows
