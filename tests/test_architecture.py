@@ -23,6 +23,7 @@ LAYERS = [
     {"times"},
     {"models"},
     {"rewards", "clips"},
+    {"judged"},
     {"pairing"},
     {"methods"},
     {"training", "evaluation"},

@@ -22,6 +22,7 @@ from benchmarks.gpu_day.outcome import Outcome
 from benchmarks.gpu_day.protocol import Options
 from benchmarks.gpu_day.stages import stages, wanted
 from tests.families import FAMILIES
+from vpo_kit.models import memory
 
 TROUBLE = """
 import os, time
@@ -91,6 +92,12 @@ def test_the_whole_rehearsal(tmp_path: Path) -> None:
     (job,) = rows(tmp_path / "day", "jobs").values()
     assert job["summaries"] == {"summary.json": {"steps": 1}}
     assert page.collect_into(tmp_path / "day", "none", "0123456") == 2
+
+
+@pytest.fixture(autouse=True)
+def same_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal in this process takes a quicker compiler; the tests after this one get theirs back."""
+    monkeypatch.setattr(memory, "BACKEND", memory.BACKEND)
 
 
 @pytest.fixture

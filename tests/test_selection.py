@@ -183,7 +183,8 @@ class TestSettings:
             "method": "dense", "pairs": "somewhere", "selection": {"strengths": [1.0], "reward": "technical"},
         })  # fmt: skip
         assert [part.spec.name for part in made.selection] == ["technical"]
-        made = recipe.complete({"method": "dense", "pairs": "somewhere", "selection": {"strengths": [1.0]}})
+        off = {"strengths": [1.0], "reward": None}
+        made = recipe.complete({"method": "dense", "pairs": "somewhere", "selection": off})
         assert made.selection == []
 
     def test_a_model_without_validation_prompts_needs_some(self, tiny_wan: Path, tmp_path: Path) -> None:

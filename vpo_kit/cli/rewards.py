@@ -46,6 +46,21 @@ def check_reward(
     command.run(names or [], clips, seed, set_ or [], output)
 
 
+@reward_app.command("bench")
+def bench_reward(
+    sets: Annotated[list[Path], typer.Argument(help="tables (csv, jsonl, json, parquet) or folders with one")],
+    output: Annotated[Path, typer.Option(help="a .json file; a Markdown file and the scores go beside it")],
+    reward: Annotated[list[str] | None, typer.Option(help="judges; given several times", show_default="vqa")] = None,
+    layout: Annotated[str | None, typer.Option(help="of the tables", show_default="what their columns say")] = None,
+    dimension: Annotated[list[str] | None, typer.Option(help="what people judged", show_default="all")] = None,
+    set_: Set = None,
+) -> None:
+    """Set judges against people's verdicts and ratings, beside judges that know nothing."""
+    from vpo_kit.commands import bench_reward as command
+
+    command.run(sets, reward or ["vqa"], output, set_ or [], layout, dimension or [])
+
+
 @reward_app.command("serve")
 def serve_reward(
     name: Annotated[str, typer.Argument(help="a reward (vpo rewards), or package.module:Class")],
