@@ -83,7 +83,7 @@ COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "export",
     "compare",
     "pair", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
-    "reward", "reward check", "reward serve", "reward train-vqa",
+    "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip
 
 

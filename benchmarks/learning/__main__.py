@@ -29,7 +29,7 @@ DESTROYED = -0.6
 """A clip that falls by more, by the held-out judge, is one that training has destroyed."""
 
 
-def row(folder: Path, found: dict[str, Any], best: Evaluation) -> dict[str, Any]:
+def row(folder: Path, found: dict[str, Any], best: Evaluation | None) -> dict[str, Any]:
     """One method of the board, from its runs' own measurements."""
     before, after, groups, strengths, seconds = [], [], [], [], []
     by_seed = {}
@@ -54,7 +54,7 @@ def row(folder: Path, found: dict[str, Any], best: Evaluation) -> dict[str, Any]
         "pooled": {key: asdict(_paired(before, after, groups, key)) for key in SHOWN},
         "better": float((change > 0).mean()), "destroyed": float((change < DESTROYED).mean()),
         "worst": float(change.min()), "clips": len(change),
-        "against best of eight": asdict(_paired([best] * len(after), after, groups, JUDGE)),
+        **({"against best of eight": asdict(_paired([best] * len(after), after, groups, JUDGE))} if best else {}),
     }  # fmt: skip
 
 
@@ -63,13 +63,12 @@ def _paired(before: list[Evaluation], after: list[Evaluation], groups: list[int]
     return paired(old, new, groups)
 
 
-def best_of_eight(folder: Path) -> Evaluation:
-    """Of each prompt's candidates the one that `vqa` likes best."""
-    candidates = next(
-        found
-        for path in sorted((folder / "base").glob("*-best-of-8"))
-        if (found := finished(path / "samples/step-000000"))
-    )
+def best_of_eight(folder: Path) -> Evaluation | None:
+    """Of each prompt's candidates the one that `vqa` likes best; None where the board has none."""
+    measured = [finished(path / "samples/step-000000") for path in sorted((folder / "base").glob("*-best-of-8"))]
+    candidates = measured[0] if measured else None
+    if candidates is None:
+        return None
     groups, scores = np.asarray(candidates.groups), np.asarray(candidates.metrics["vqa"])
     chosen = [int(own[np.argmax(scores[own])]) for own in (np.flatnonzero(groups == g) for g in range(max(groups) + 1))]
     metrics = {key: [values[i] for i in chosen] for key, values in candidates.metrics.items()}
@@ -97,11 +96,9 @@ def main() -> None:
     ]
     facts.write(f"learning/{given.name}", {"command": shlex.join(["vpo", *arguments]), "rows": rows, "board": board})
     for one in rows:
-        changes = [one["pooled"][JUDGE], one["against best of eight"], one["pooled"]["flawed"]]
-        spans = [f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for c in changes]
+        spans = {key: f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for key, c in one["pooled"].items()}
         print(
-            f"{one['name']}: gold {spans[0]}, against best of 8 {spans[1]}, flawed {spans[2]}, "
-            f"better {one['better']:.0%}, destroyed {one['destroyed']:.2%}, strengths {one['strengths']}"
+            f"{one['name']}: {spans}, better {one['better']:.0%}, destroyed {one['destroyed']:.2%}, {one['strengths']}"
         )
 
 
