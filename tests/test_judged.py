@@ -205,6 +205,8 @@ def test_the_bench(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert quality["loud"]["reciprocal rank"]["value"] == 1
     assert set(quality) == {"loud", "minus motion", "random", "best order of the generators"}
     assert (found["clips"], found["read"], len(found["left_out"])) == (5, 4, 1)
+    # those that know nothing are asked about the clips that the judge has seen
+    assert {row["accuracy"]["count"] for row in quality.values()} == {2}
     assert "| loud | 1.00 [1.00, 1.00] |" in output.with_suffix(".md").read_text()
     before = output.read_bytes()
     log = output.with_suffix(".scores.jsonl")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import facts
+from vpo_kit.evaluation import best_of
 from vpo_kit.evaluation.evaluate import Evaluation, finished
 from vpo_kit.evaluation.statistics import paired
 
@@ -29,7 +30,7 @@ DESTROYED = -0.6
 """A clip that falls by more, by the held-out judge, is one that training has destroyed."""
 
 
-def row(folder: Path, found: dict[str, Any], best: Evaluation | None) -> dict[str, Any]:
+def row(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     """One method of the board, from its runs' own measurements."""
     before, after, groups, strengths, seconds = [], [], [], [], []
     by_seed = {}
@@ -48,6 +49,7 @@ def row(folder: Path, found: dict[str, Any], best: Evaluation | None) -> dict[st
     change = np.concatenate(
         [np.subtract(b.metrics[JUDGE], a.metrics[JUDGE]) for a, b in zip(before, after, strict=True)]
     )
+    best = best_of_eight(folder, before[0])
     return {
         "name": found["name"], "by_seed": by_seed, "strengths": strengths, "seconds": seconds,
         # prompts are drawn anew, each with all its seeds
@@ -63,16 +65,11 @@ def _paired(before: list[Evaluation], after: list[Evaluation], groups: list[int]
     return paired(old, new, groups)
 
 
-def best_of_eight(folder: Path) -> Evaluation | None:
+def best_of_eight(folder: Path, base: Evaluation) -> Evaluation | None:
     """Of each prompt's candidates the one that `vqa` likes best; None where the board has none."""
     measured = [finished(path / "samples/step-000000") for path in sorted((folder / "base").glob("*-best-of-8"))]
     candidates = measured[0] if measured else None
-    if candidates is None:
-        return None
-    groups, scores = np.asarray(candidates.groups), np.asarray(candidates.metrics["vqa"])
-    chosen = [int(own[np.argmax(scores[own])]) for own in (np.flatnonzero(groups == g) for g in range(max(groups) + 1))]
-    metrics = {key: [values[i] for i in chosen] for key, values in candidates.metrics.items()}
-    return Evaluation("best of 8", candidates.prompts, list(range(len(chosen))), [], metrics)
+    return best_of.picked(base, candidates, candidates.metrics["vqa"], 8, "best of 8") if candidates else None
 
 
 def main() -> None:
@@ -90,10 +87,7 @@ def main() -> None:
     )  # fmt: skip
     folder = given.work / given.name
     board = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    best = best_of_eight(folder)
-    rows = [
-        row(folder, found, best) for found in board["rows"] if found["runs"] and found["runs"][0]["status"] != "open"
-    ]
+    rows = [row(folder, found) for found in board["rows"] if found["runs"] and found["runs"][0]["status"] != "open"]
     facts.write(f"learning/{given.name}", {"command": shlex.join(["vpo", *arguments]), "rows": rows, "board": board})
     for one in rows:
         spans = {key: f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for key, c in one["pooled"].items()}

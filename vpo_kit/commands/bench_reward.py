@@ -88,12 +88,15 @@ def _facts(
     by_judge[LESS_MOTION] = [-one.motion if one else nan for one in scored]
     # by name and place: the same on every machine, and no order of the set's own
     by_judge[RANDOM] = [
-        int(hashlib.sha256(f"{clip.path.name} {i}".encode()).hexdigest()[:8], 16) for i, clip in enumerate(found.clips)
+        int(hashlib.sha256(f"{clip.path.name} {i}".encode()).hexdigest()[:8], 16) if one else nan
+        for i, (clip, one) in enumerate(zip(found.clips, scored, strict=True))
     ]
     table: dict[str, Any] = {}
     for dimension in dimensions:
         rows = {name: agreement.measures(found, scores, dimension) for name, scores in by_judge.items()}
         if (order := agreement.generators(found, dimension)) is not None:
+            # on the clips that the judges have seen, as everything in the table
+            order = [score if one else nan for score, one in zip(order, scored, strict=True)]
             rows[GENERATORS] = agreement.measures(found, order, dimension)
         table[dimension] = {name: {key: asdict(one) for key, one in row.items()} for name, row in rows.items()}
     read = [one for one in scored if one]

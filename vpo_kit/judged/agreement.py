@@ -53,9 +53,9 @@ def accuracy_with_ties(margins: Floats, verdicts: Floats) -> float:
     ties = np.concatenate([[0], np.cumsum(verdicts[order] == 0)])
     beyond = np.concatenate([np.cumsum(right[order][::-1])[::-1], [0]])
     # equal margins are called the same, and so is a margin of zero always
-    ends = [k for k in range(len(order) + 1) if k in (0, len(order)) or sizes[order[k - 1]] < sizes[order[k]]]
-    least = int((sizes == 0).sum())
-    return float(max(ties[k] + beyond[k] for k in ends if k >= least)) / len(margins)
+    ends = np.concatenate([[True], np.diff(sizes[order]) > 0, [True]])
+    ends[: int((sizes == 0).sum())] = False
+    return float((ties + beyond)[ends].max()) / len(margins)
 
 
 def spearman(scores: Floats, ratings: Floats) -> float:
@@ -93,17 +93,20 @@ def generators(found: JudgedSet, dimension: str) -> list[float] | None:
     """
     if not any(clip.model for clip in found.clips):
         return None
+    whole: dict[str, list[int]] = {}
+    own: dict[tuple[str, str], list[int]] = {}
+    for pair in found.pairs:
+        verdict, first, second = pair.verdicts.get(dimension), found.clips[pair.first], found.clips[pair.second]
+        if verdict is None or first.model == second.model:
+            continue
+        for model, won in ((first.model, verdict), (second.model, -verdict)):
+            for sums in (whole.setdefault(model, [0, 0]), own.setdefault((model, first.prompt), [0, 0])):
+                sums[0] += won
+                sums[1] += 1
     scores = []
     for clip in found.clips:
-        won = total = 0
-        for pair in found.pairs:
-            verdict, first, second = pair.verdicts.get(dimension), found.clips[pair.first], found.clips[pair.second]
-            if verdict is None or first.prompt == clip.prompt or first.model == second.model:
-                continue
-            if clip.model in (first.model, second.model):
-                total += 1
-                won += verdict if clip.model == first.model else -verdict
-        scores.append(won / total if total else 0.0)
+        (won, total), (here, seen) = whole.get(clip.model, [0, 0]), own.get((clip.model, clip.prompt), [0, 0])
+        scores.append((won - here) / (total - seen) if total > seen else 0.0)
     return scores
 
 
@@ -132,7 +135,7 @@ def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str,
     rows = [i for i, clip in enumerate(found.clips) if dimension in clip.scores and np.isfinite(values[i])]
     ratings = np.array([found.clips[i].scores[dimension] for i in rows], float)
     prompts, own = [found.clips[i].prompt for i in rows], values[rows]
-    groups = [np.flatnonzero([prompt == name for prompt in prompts]) for name in dict.fromkeys(prompts)]
+    groups = _groups(prompts)
     several = [group for group in groups if len(group) > 1]
     ranks = np.array([reciprocal_rank(own[group], ratings[group]) for group in several], float)
     return {
@@ -145,7 +148,7 @@ def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: in
     """`measure` of rows, with its interval over prompts drawn anew; None where it has no value."""
     if not prompts:
         return None
-    groups = [np.flatnonzero([prompt == name for prompt in prompts]) for name in dict.fromkeys(prompts)]
+    groups = _groups(prompts)
     value = measure(np.arange(len(prompts)))
     if not np.isfinite(value):
         return None
@@ -154,6 +157,14 @@ def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: in
     drawn = np.array([measure(np.concatenate([groups[i] for i in draw])) for draw in draws])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Measure(value, float(low), float(high), len(prompts), len(groups))
+
+
+def _groups(prompts: Sequence[str]) -> list[NDArray[np.intp]]:
+    """The places of each prompt, prompts in their order."""
+    found: dict[str, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        found.setdefault(prompt, []).append(i)
+    return [np.array(places) for places in found.values()]
 
 
 def _ranks(values: Floats) -> Floats:
