@@ -90,10 +90,10 @@ def test_killed_before_it_has_tidied_up(
 def test_killed_in_a_rollout(nursery: Nursery, pairs: Path, tmp_path: Path) -> None:
     case = Case("online", pairs)
     kills.undisturbed(nursery, case, tmp_path / "whole")
-    trap = Trap("pass", 5, "online._roll_out")  # in the middle of the second rollout
+    trap = Trap("pass", 5, "from_rollouts._roll_out")  # in the middle of the second rollout
     trial = kills.attempt(nursery, case, tmp_path / "whole", tmp_path / "run", [trap])
     assert trial.problem is None, trial
-    assert trial.during == ("online._roll_out",), trial
+    assert trial.during == ("from_rollouts._roll_out",), trial
 
 
 class TestDisk:

@@ -111,3 +111,12 @@ MODELS = Registry(
         "WanPipeline": "vpo_kit.models.wan:WanModel",
     },
 )
+CHOICES = Registry(
+    "choice of pairs",
+    "vpo_kit.choices",
+    {
+        "best": "vpo_kit.pairing.choose:best",
+        "crossed": "vpo_kit.pairing.choose:crossed",
+        "all": "vpo_kit.pairing.choose:every",
+    },
+)

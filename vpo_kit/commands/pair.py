@@ -44,7 +44,7 @@ def run(
     plans = rewards.plan(reward_name, {}) if reward_name else []
     data = _data(strategy, prompts, videos, model_name)
     if strategy == "independent" and not plans and (
-        settings.independent.num_candidates > 2 or settings.independent.pairs == "all"
+        settings.independent.num_candidates > 2 or settings.independent.pairs != "best"
     ):  # fmt: skip
         raise ConfigError(
             "--label none makes one pair of two candidates: choosing among more needs --label reward:NAME"

@@ -1,15 +1,15 @@
-"""Independent pairs: n videos of a prompt from independent noises, best against worst or all pairs above a margin.
+"""Independent pairs: n videos of a prompt from independent noises, and the pairs that `choose` takes among them.
 
 Legend: ``P`` prompts, ``n`` candidates, latents ``[P * n, C, T, h, w]``.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from vpo_kit.pairing.choose import choose
 from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import derive_seed, draw_noise, sample
@@ -58,13 +58,8 @@ class Independent:
 
     def _pairs(self, scores: Tensor | None) -> list[tuple[int, int]]:
         """Candidates to pair, in their own order: a winner that always came first would teach labellers a habit."""
-        options = self.task.settings.independent
         if scores is None:
             return [(0, 1)]
-        if options.pairs == "best":
-            i, j = sorted((int(scores.argmax()), int(scores.argmin())))
-            chosen = [(i, j)] if i != j else []
-        else:
-            chosen = list(itertools.combinations(range(len(scores)), 2))
-        gaps = [(pair, float((scores[pair[0]] - scores[pair[1]]).abs())) for pair in chosen]
-        return [pair for pair, gap in gaps if gap >= options.min_margin and gap > 0]
+        chosen = choose(scores[None], self.task.settings.independent)
+        found = zip(chosen.winners.tolist(), chosen.losers.tolist(), strict=True)
+        return [(min(pair), max(pair)) for pair in found]

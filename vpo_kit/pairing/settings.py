@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from vpo_kit.config import Sampling, Section
+from vpo_kit.registry import CHOICES
 
 
 class Guided(Section):
@@ -25,12 +26,35 @@ class Guided(Section):
         return self
 
 
-class Independent(Section):
-    """Pairs from candidates that share nothing but their prompt."""
+class Choosing(Section):
+    """Which candidates of a prompt become pairs (`vpo_kit.pairing.choose`)."""
 
     num_candidates: int = Field(2, ge=2, description="videos for each prompt (n)")
-    pairs: Literal["best", "all"] = Field("best", description="best against worst, or all pairs above the margin")
-    min_margin: float = Field(0.0, ge=0, description="pairs whose clip scores are closer are left out")
+    pairs: str = Field(
+        "best", description=f"which candidates are paired: {', '.join(CHOICES.targets())}, or a function of one's own"
+    )
+    num_pairs: int = Field(
+        1, ge=1, description="best: k best against k worst in turn; crossed: each of the k best against each worst"
+    )
+    min_margin: float = Field(0.0, ge=0, description="closer scores are no pair, and equal ones never are")
+
+    @field_validator("pairs")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        CHOICES.check(value)
+        return value
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> Choosing:
+        if self.pairs == "all" and self.num_pairs != 1:
+            raise ValueError("pairs: all takes every two candidates: leave num_pairs out")
+        if 2 * self.num_pairs > self.num_candidates:
+            raise ValueError(f"{self.num_pairs} pairs of a prompt need at least {2 * self.num_pairs} candidates")
+        return self
+
+
+class Independent(Choosing):
+    """Pairs from candidates that share nothing but their prompt."""
 
 
 class Labelling(Section):

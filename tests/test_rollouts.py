@@ -1,0 +1,60 @@
+"""What the methods that learn from fresh videos share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.test_training import PROMPTS, Brightness, run_once
+from vpo_kit import models
+from vpo_kit.config import Lora
+from vpo_kit.methods.base import Batch
+from vpo_kit.methods.online import Online, OnlineConfig
+from vpo_kit.models.base import VideoModel
+from vpo_kit.testing.steps import context_of
+from vpo_kit.training.lora import LoraPolicy
+
+
+@pytest.fixture(scope="module")
+def model(tiny_wan: Path) -> VideoModel:
+    return models.load(str(tiny_wan))
+
+
+def spread(model: VideoModel, **settings: object) -> tuple[Tensor, int]:
+    """How far apart the candidates of each of two prompts are, and the passes of the rollout."""
+    policy, passes = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0), 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    hook = model.network.register_forward_hook(count)
+    try:
+        chosen = OnlineConfig(num_candidates=4, rollout_guidance=1.0, **settings)  # type: ignore[arg-type]
+        method = Online(chosen, context_of(policy, Brightness(), batch_size=2))
+        batch = Batch(0, PROMPTS, model.encode_prompts(PROMPTS), [0, 1], [0, 1], [0, 0])
+        with torch.no_grad():
+            latents = method._sample(batch)[0].view(2, 4, -1)
+        return (latents - latents.mean(1, keepdim=True)).pow(2).mean((1, 2)), passes
+    finally:
+        hook.remove()
+        model.network.delete_adapters(["default"])
+
+
+def test_candidates_of_a_branch_are_alike_and_cheaper(model: VideoModel) -> None:
+    apart, all_steps = spread(model)
+    near, shared = spread(model, branch=0.3)
+    assert all_steps == 3
+    assert shared == 3 + 1  # the samples that the candidates branch off, and a third of the chain
+    assert (near > 0).all()
+    assert (near < 0.5 * apart).all()
+
+
+def test_a_branched_run_resumes_exactly(model: VideoModel, tmp_path: Path) -> None:
+    settings = {"branch": 0.6, "num_candidates": 4, "pairs": "crossed", "num_pairs": 2}
+    whole = run_once(model, tmp_path / "whole", 5, settings)
+    run_once(model, tmp_path / "parts", 3, settings)
+    assert run_once(model, tmp_path / "parts", 5, settings) == whole

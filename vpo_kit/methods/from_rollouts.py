@@ -1,0 +1,205 @@
+"""What the methods that learn from fresh videos share: candidates, their rewards, and what outlives a kill.
+
+A child says which of the candidates it goes on with (`select`) and what one optimiser step does with them (`update`).
+Legend: ``P`` prompts, ``n`` candidates each, latents ``[P * n, C, T, h, w]``; rows of one prompt follow each other.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
+from vpo_kit.models.base import Conditions
+from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
+from vpo_kit.video import motion
+
+
+class RolloutConfig(MethodConfig):
+    """Settings of the rollouts."""
+
+    num_candidates: int = Field(4, ge=2, description="videos for each prompt (n)")
+    rollout_steps: int | None = Field(
+        None, ge=1, description="denoising steps of a rollout; default: those of sampling"
+    )
+    rollout_guidance: float | None = Field(
+        None, ge=1, description="guidance scale of a rollout, 1 is off; default: that of sampling"
+    )
+    branch: float | None = Field(
+        None, gt=0, lt=1, description="noise level from which the candidates of a prompt part: they are one sample, "
+        "noised to it afresh; a solver of several steps begins anew there; default: apart from the start",
+    )  # fmt: skip
+    updates_per_rollout: int = Field(2, ge=1, description="optimiser steps for each fresh batch; not in the papers")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The videos of one rollout: `latents`, `scores` ``[P, n]`` and `motion` ``[P * n]``; `conditions` and `positions`
+    are those of the prompts. `kept` is what a child's own sampling has kept of each candidate.
+    """
+
+    latents: Tensor
+    scores: Tensor
+    motion: Tensor
+    conditions: Conditions
+    positions: Sequence[int]
+    report: dict[str, float]
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What this process goes on with for one or more optimiser steps: named tensors and conditions of items, whose
+    `numbers` are their places in the global batch.
+    """
+
+    tensors: dict[str, Tensor]
+    numbers: Tensor
+    conditions: Conditions
+    report: dict[str, float]
+
+    def state(self) -> dict[str, Tensor]:
+        conditions = {f"conditions.{k}": v for k, v in self.conditions.tensors.items()}
+        return {key: value.cpu() for key, value in {**self.tensors, "numbers": self.numbers, **conditions}.items()}
+
+
+class FromRollouts(Method):
+    """Sample with the model as it is, judge, and learn from what was judged."""
+
+    config: RolloutConfig
+
+    def __init__(self, config: RolloutConfig, context: Context) -> None:
+        super().__init__(config, context)
+        settings, model = context.sampling, context.policy.model
+        if config.rollout_guidance is not None:
+            settings = replace(settings, guidance=config.rollout_guidance)
+        self._guidance = model.guidance(settings, context.negative)
+        self._steps = config.rollout_steps or settings.steps
+        self._shape = model.latent_shape(settings.frames, settings.height, settings.width)
+        self._fresh: Fresh | None = None
+
+    @property
+    def updates_per_batch(self) -> int:
+        return self.config.updates_per_rollout
+
+    @property
+    @abstractmethod
+    def per_prompt(self) -> int:
+        """How many items a prompt has room for in the global batch: item ``number`` is of prompt ``number // it``."""
+
+    @abstractmethod
+    def select(self, candidates: Candidates) -> Fresh:
+        """The items of a rollout, with what is reported of it."""
+
+    @abstractmethod
+    def update(self, fresh: Fresh, step: int) -> StepOutput:
+        """The loss of one optimiser step on them."""
+
+    def prepare(self, step: int) -> None:
+        """What comes before a rollout."""
+
+    def step(self, batch: Batch) -> StepOutput:
+        if self._fresh is None or batch.step % self.updates_per_batch == 0:
+            self.prepare(batch.step)
+            self._fresh = self._roll_out(batch)
+        fresh = self._fresh
+        output = self.update(fresh, batch.step)
+        return replace(output, report={**output.report, **fresh.report})
+
+    @torch.no_grad()
+    def _roll_out(self, batch: Batch) -> Fresh:
+        """Sample n candidates for each prompt, judge them, and select."""
+        context, n = self.context, self.config.num_candidates
+        prompts = [prompt for prompt in batch.prompts for _ in range(n)]
+        latents, video, kept = self._sample(batch)
+        assert context.reward is not None
+        scored = context.reward(video, prompts, fps=context.sampling.fps, group=n)
+        scores, moved = scored.score.view(-1, n), motion(video)
+        raw = {f"reward/{name}": float(value.mean()) for name, value in scored.components.items()}
+        report = {
+            "reward_mean": float(scores.mean()),
+            "reward_std": float(scores.std(1).mean()),
+            "reward_margin": float((scores.amax(1) - scores.amin(1)).mean()),
+            "motion": float(moved.mean()),
+            **(raw if len(raw) > 1 else {}),
+        }
+        return self.select(Candidates(latents, scores, moved, batch.conditions, batch.positions, report, kept))
+
+    def _sample(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Latents and video of all candidates, at most `sampling_batch_size` at once, and what is kept of each."""
+        model, n, latents, videos = self.context.policy.model, self.config.num_candidates, [], []
+        trunks = self._trunks(batch)
+        seeds = [
+            derive_seed(self.context.seed, "rollout", batch.step, position * n + i)
+            for position in batch.positions
+            for i in range(n)
+        ]
+        conditions, kept = batch.conditions.repeat(n), list[dict[str, Tensor]]()
+        for rows in self._runs(len(seeds)):
+            noise = draw_noise(self._shape, seeds[rows], model.device)
+            start = None
+            if trunks is not None:
+                first = nearest_step(chain_levels(model, self._steps, self._shape), self.config.branch or 1.0)
+                start = PartialStart(trunks.repeat_interleave(n, 0)[rows], first)
+            found, parts = self.denoise(conditions[rows], noise, start)
+            latents.append(found)
+            kept.append(parts)
+            videos.append(model.decode(found))
+        joined = {key: torch.cat([part[key] for part in kept]) for key in kept[0]}
+        return torch.cat(latents), torch.cat(videos), joined
+
+    def denoise(
+        self, conditions: Conditions, noise: Tensor, start: PartialStart | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clean latents of one run of candidates, and what a child keeps of each."""
+        model = self.context.policy.model
+        found = sample(model, conditions, noise=noise, steps=self._steps, guidance=self._guidance, start=start)
+        return found, {}
+
+    def _trunks(self, batch: Batch) -> Tensor | None:
+        """The sample ``[P, C, T, h, w]`` that the candidates of each prompt branch off, or None."""
+        if self.config.branch is None:
+            return None
+        model, seed, trunks = self.context.policy.model, self.context.seed, []
+        for rows in self._runs(len(batch.positions)):
+            seeds = [derive_seed(seed, "trunk", batch.step, position) for position in batch.positions[rows]]
+            noise = draw_noise(self._shape, seeds, model.device)
+            part = batch.conditions[rows]
+            trunks.append(sample(model, part, noise=noise, steps=self._steps, guidance=self._guidance))
+        return torch.cat(trunks)
+
+    def _runs(self, count: int) -> Iterator[slice]:
+        for start in range(0, count, self.context.sampling_batch_size):
+            yield slice(start, start + self.context.sampling_batch_size)
+
+    def state(self) -> dict[str, Tensor]:
+        """The items in use by all processes, in the global order, where the next step goes on with them."""
+        if self._fresh is None:
+            return {}
+        everyone = self.context.processes.gather([self._fresh.state()])
+        order = torch.cat([part["numbers"] for part in everyone]).argsort()
+        joined = {key: torch.cat([part[key] for part in everyone])[order] for key in everyone[0]}
+        means = self.context.processes.mean(self._fresh.report)
+        return {**joined, **{f"report.{k}": torch.tensor(v, dtype=torch.float64) for k, v in means.items()}}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if "numbers" not in state:
+            return
+        processes, numbers = self.context.processes, state["numbers"].cpu()
+        own = (numbers // self.per_prompt % processes.count == processes.rank).nonzero().flatten()
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+        bare = {key: value[own] for key, value in state.items() if "." not in key and key not in OTHER}
+        report = {key: float(value) for key, value in part("report.").items()}
+        self._fresh = Fresh(bare, numbers[own], Conditions(part("conditions."))[own], report)
+
+
+OTHER = {"numbers", "moved"}
+"""Names in a saved state that are no tensors of items."""
