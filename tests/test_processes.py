@@ -31,6 +31,8 @@ ROOT = Path(__file__).parent.parent
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
 LAUNCHES = {"ddp": {}, "fsdp": FSDP}
 METHODS = ["online", "dense"]
+SHARED = ["nft", "rwr"]
+"""Methods whose three steps in two processes are those in one."""
 NETWORKS = ["wan2.2-a14b", "modelscope", "hunyuan"]  # two experts; a UNet; two kinds of blocks
 
 
@@ -86,8 +88,10 @@ class Bench:
             # reference errors
             "draft": ["method={grad_steps: 2}", "batch_size=2", "gradient_checkpointing=true"],
             "structural": ["method={fixed_draws: 1, beta: 20.0}", "batch_size=2", "dtype=bfloat16"],
+            "nft": ["method={num_candidates: 2, old_growth: 0.5}", "batch_size=2", "micro_batch_size=1"],
+            "rwr": ["method={num_candidates: 2, of: reward}", "batch_size=2"],
         }[name]
-        judged = name in ("online", "draft")
+        judged = name in ("online", "draft", "nft", "rwr")
         source = ["--reward", "tests.train_runs:SomeTies"] if judged else ["--pairs", str(self._pairs)]
         main = name in METHODS
         common = [
@@ -124,7 +128,7 @@ class Bench:
 def bench(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One process, two, two sharded; and each resumed by another."""
     made = Bench(tmp_path_factory.mktemp("runs"), tiny_wan)
-    others = ["draft", "structural"]
+    others = ["draft", "structural", *SHARED]
     for name in NETWORKS:
         FAMILIES[name].build().save_pretrained(made.root / "families" / name, safe_serialization=True)
     train_runs.run([made.command("one", name) for name in METHODS])
@@ -132,8 +136,8 @@ def bench(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     for launch, variables in LAUNCHES.items():
         commands = [made.command(launch, name) for name in METHODS]
         commands += [made.resume("one", name, f"one-{launch}") for name in METHODS]
+        commands += [made.command(launch, name) for name in (others if launch == "fsdp" else SHARED)]
         if launch == "fsdp":
-            commands += [made.command(launch, name) for name in others]
             commands.append(["families", str(made.root / "families"), *NETWORKS])
         running += start(commands, variables)
     train_runs.run([made.command("one", name) for name in others])
@@ -182,6 +186,15 @@ def test_evaluation_is_shared_file_for_file(bench: Bench, launch: str) -> None:
 def test_sharding_gets_along_with(bench: Bench, name: str, tolerance: float) -> None:
     for row, row2 in zip(bench.rows("one", name), bench.rows("fsdp", name), strict=True):
         assert row2["loss"] == pytest.approx(row["loss"], rel=tolerance)
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_a_few_steps_are_the_same(bench: Bench, launch: str, name: str) -> None:
+    one, other = bench.rows("one", name), bench.rows(launch, name)
+    for row, row2 in zip(one, other, strict=True):
+        assert {key: row2[key] for key in row} == pytest.approx(row, rel=1e-4, abs=1e-7)
+    assert one[-1]["grad_norm"] > 1e-4
 
 
 def test_a_sharded_network_gives_the_same(bench: Bench) -> None:

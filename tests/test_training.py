@@ -19,7 +19,8 @@ from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import CheckpointError, HealthError
 from vpo_kit.methods.base import Batch, StepOutput
-from vpo_kit.methods.online import Online, OnlineConfig
+from vpo_kit.methods.from_rollouts import FromRollouts
+from vpo_kit.methods.online import Online
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
@@ -69,7 +70,7 @@ def run_once(
     steps: int,
     settings: dict[str, object] | None = None,
     every: int = 2,
-    kind: type[Online] = Online,
+    kind: type[FromRollouts] = Online,
     limits: dict[str, object] | None = None,
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
@@ -80,7 +81,7 @@ def run_once(
     policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
     try:
         encode = PromptCache(model)
-        chosen = OnlineConfig(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
+        chosen = kind.Config(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
         context = context_of(policy, Brightness(), batch_size=2)
         method = kind(chosen, context)
         processes = Processes()

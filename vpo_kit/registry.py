@@ -63,6 +63,8 @@ METHODS = Registry(
     "vpo_kit.methods",
     {
         "online": "vpo_kit.methods.online:Online",
+        "nft": "vpo_kit.methods.nft:NFT",
+        "rwr": "vpo_kit.methods.rwr:RWR",
         "dense": "vpo_kit.methods.dense:Dense",
         "structural": "vpo_kit.methods.structural:Structural",
         "dpo": "vpo_kit.methods.dpo:DPO",

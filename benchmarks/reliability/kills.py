@@ -20,6 +20,8 @@ FROM_PAIRS = {"dense", "structural", "dpo", "sft", "instruct"}
 OWN = {
     # two steps on one rollout, a reference that moves, pairs that must outlive the kill
     "online": ["num_candidates=2", "updates_per_rollout=2", "reference_every=2", "num_draws=1"],
+    "nft": ["num_candidates=2", "updates_per_rollout=2", "old_growth=0.5"],  # an old policy that lags behind
+    "rwr": ["num_candidates=2", "updates_per_rollout=2"],
     "dense": ["fixed_draws=2"],  # reference errors that are kept from step to step
     "dpo": ["weight_alpha=0.5"],
     "instruct": ["anchor=0.1"],

@@ -53,6 +53,9 @@ class Policy(Protocol):
     def reference(self) -> AbstractContextManager[None]:
         """Inside, the model is the reference."""
 
+    def beginning(self) -> AbstractContextManager[None]:
+        """Inside, the model is what it was when the run began, wherever the reference has moved since."""
+
     def refresh_reference(self, decay: float) -> None:
         """Move the reference to ``decay * reference + (1 - decay) * policy``; 0 is a hard copy."""
 
@@ -177,6 +180,11 @@ class Method(ABC):
     def keeps(cls, config: Any, pair: Pair) -> bool:
         """Whether a pair of a set has anything to teach; the others are left out before batches are drawn."""
         return True
+
+    @classmethod
+    def moves_reference(cls, config: Any) -> bool:
+        """Whether the reference ever leaves the place where the run began: it is then a second LoRA."""
+        return False
 
     @classmethod
     def idle(cls, config: Any, run: Run) -> list[str]:

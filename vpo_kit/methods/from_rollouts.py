@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -103,20 +104,26 @@ class FromRollouts(Method):
     def prepare(self, step: int) -> None:
         """What comes before a rollout."""
 
+    def sampling(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one that candidates are sampled with: the policy as it is."""
+        return nullcontext()
+
     def step(self, batch: Batch) -> StepOutput:
         if self._fresh is None or batch.step % self.updates_per_batch == 0:
             self.prepare(batch.step)
             self._fresh = self._roll_out(batch)
         fresh = self._fresh
         output = self.update(fresh, batch.step)
-        return replace(output, report={**output.report, **fresh.report})
+        output.report.update(fresh.report)  # in place: what the update reports may come with its last part
+        return output
 
     @torch.no_grad()
     def _roll_out(self, batch: Batch) -> Fresh:
         """Sample n candidates for each prompt, judge them, and select."""
         context, n = self.context, self.config.num_candidates
         prompts = [prompt for prompt in batch.prompts for _ in range(n)]
-        latents, video, kept = self._sample(batch)
+        with self.sampling():
+            latents, video, kept = self._sample(batch)
         assert context.reward is not None
         scored = context.reward(video, prompts, fps=context.sampling.fps, group=n)
         scores, moved = scored.score.view(-1, n), motion(video)

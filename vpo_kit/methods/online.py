@@ -48,6 +48,10 @@ class Online(FromRollouts):
         self._moving = Moving(context.policy)
 
     @classmethod
+    def moves_reference(cls, config: Any) -> bool:
+        return bool(config.reference_update != "never")
+
+    @classmethod
     def idle(cls, config: Any, run: Run) -> list[str]:
         return list(config.idle_reference(run))
 

@@ -41,7 +41,7 @@ def rehearse(subject: Subject) -> Estimate:
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
     settings = model.use(model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"})))
     policy = LoraPolicy(model, run.lora, run.seed)
-    if run.lora.init is not None or getattr(subject.method_config, "reference_update", "never") != "never":
+    if run.lora.init is not None or subject.method.moves_reference(subject.method_config):
         policy.refresh_reference(0.0)  # sooner or later there is a second LoRA
     reward = _judges(subject.reward) if subject.reward else None
     judges = [*(reward.parts if reward else []), *_judges(subject.judges).parts]

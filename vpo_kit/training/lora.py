@@ -20,7 +20,7 @@ from vpo_kit import config
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.models.base import VideoModel
 
-POLICY, REFERENCE = "default", "reference"
+POLICY, REFERENCE, BEGINNING = "default", "reference", "beginning"
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 
 
@@ -57,7 +57,7 @@ class LoraPolicy:
         self.networks = {name: model.networks[name] for name in _trained(model, settings, start)}
         targets = list(settings.targets or (start.targets if start else model.lora_targets))
         self._config = LoraConfig(r=settings.rank, lora_alpha=settings.scale * settings.rank, target_modules=targets)
-        self._has_reference = False
+        self._has_reference = self._has_beginning = False
         self._start = start
         self._strength = 1.0
         state = torch.get_rng_state()
@@ -84,11 +84,24 @@ class LoraPolicy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        self._switch(to_reference=True)
+        self._switch(REFERENCE if self._has_reference else None)
         try:
             yield
         finally:
-            self._switch(to_reference=False)
+            self._switch(POLICY)
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """The model with its LoRA off, or with the one that the run began with, which is then a third one."""
+        if self._start is not None and not self._has_beginning:
+            self._add(BEGINNING)
+            self._has_beginning = True
+            self._write(self._start.state, BEGINNING)
+        self._switch(BEGINNING if self._has_beginning else None)
+        try:
+            yield
+        finally:
+            self._switch(POLICY)
 
     @torch.no_grad()
     def refresh_reference(self, decay: float) -> None:
@@ -189,13 +202,15 @@ class LoraPolicy:
                 found[key] = torch.cat([old, value], 0)
         return found
 
-    def _switch(self, *, to_reference: bool) -> None:
-        """Layer by layer: the network's own methods first look for the layers, which takes longer than a small pass."""
+    def _switch(self, adapter: str | None) -> None:
+        """To one LoRA, or to none. Layer by layer: the network's own methods first look for the layers, which takes
+        longer than a small pass.
+        """
         for layer in self._layers:
-            if self._has_reference:
-                layer.set_adapter(REFERENCE if to_reference else POLICY)
-            else:
-                layer.enable_adapters(not to_reference)
+            if adapter is None or layer.disable_adapters:
+                layer.enable_adapters(adapter is not None)
+            if adapter is not None and layer.active_adapters != [adapter]:
+                layer.set_adapter(adapter)
 
     def _begin(self, start: Start) -> None:
         own = self._read(POLICY)

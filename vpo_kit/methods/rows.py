@@ -1,0 +1,87 @@
+"""Videos as rows: noised each with a time and a noise of its own, and losses that are sums over them.
+
+Legend: ``R`` rows, ``D`` draws of (t, noise) for each of ``N`` videos, ``R = D N``, draw by draw; tensors of rows are
+``[R, C, T, h, w]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vpo_kit.methods.base import Context, StepOutput, runs
+from vpo_kit.models.base import Conditions
+from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.times import Strata, TimeSampler
+
+Part = Callable[[slice], tuple[Tensor, dict[str, Tensor]]]
+"""From a run of rows to its share of the loss, with its graph, and to a value for each row of what is reported."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Clean `x`, noised `x_t`, the network's `target`; `t` ``[R]`` is the schedule's time and `time` the network's."""
+
+    x: Tensor
+    x_t: Tensor
+    target: Tensor
+    t: Tensor
+    time: Tensor
+    conditions: Conditions
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: slice) -> Rows:
+        return Rows(
+            self.x[rows], self.x_t[rows], self.target[rows], self.t[rows], self.time[rows], self.conditions[rows]
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How often and when: `count` draws for each video, at times from `times`; `room` is how many videos the global
+    batch of a step has place for, and `name` what the draws are for.
+    """
+
+    name: str
+    count: int
+    times: TimeSampler
+    room: int
+
+    def rows(self, context: Context, step: int, x: Tensor, conditions: Conditions, numbers: Sequence[int]) -> Rows:
+        """The videos `x` ``[N, C, T, h, w]``, whose places in the global batch are `numbers`, once for each draw."""
+        schedule, seed = context.policy.model.schedule, context.seed
+        keys = [(number, d) for d in range(self.count) for number in numbers]
+        seeds = [derive_seed(seed, self.name, step, *key) for key in keys]
+        places = [d * self.room + number for number, d in keys]
+        strata = Strata(places, self.count * self.room, derive_seed(seed, "strata", step))
+        t = self.times.draw(seeds, x.device, strata if self.times.stratified else None)
+        clean, eps = torch.cat([x] * self.count), draw_noise(x.shape[1:], seeds, x.device)
+        return Rows(
+            clean, schedule.add_noise(clean, eps, t), schedule.target(clean, eps, t), t, schedule.network_time(t),
+            Conditions.cat([conditions] * self.count),
+        )  # fmt: skip
+
+
+def summed(count: int, micro_batch_size: int | None, part: Part) -> StepOutput:
+    """A step whose loss is a sum over `count` rows: each run of rows gives its share by itself, so that any size is
+    exact. The report holds each value's mean over all rows when the last run has been asked for.
+    """
+    pieces, report = runs(count, micro_batch_size), dict[str, float]()
+
+    def parts() -> Iterator[Tensor]:
+        seen: list[dict[str, Tensor]] = []
+        for rows in pieces:
+            loss, found = part(rows)
+            seen.append(found)
+            if len(seen) == len(pieces):
+                report.update({key: float(torch.cat([one[key] for one in seen]).mean()) for key in found})
+            yield loss
+
+    if len(pieces) == 1:
+        return StepOutput(next(parts()), report)
+    return StepOutput(None, report, parts())
