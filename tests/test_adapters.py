@@ -19,7 +19,6 @@ from torch import Tensor
 from tests.conftest import PROMPTS
 from tests.families import FAMILIES, Family, cogvideox
 from vpo_kit import losses, models
-from vpo_kit.commands.loras import loaded
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel, add_methods
@@ -28,6 +27,7 @@ from vpo_kit.sampler import Guidance, PartialStart, chain_levels, draw_noise, sa
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
 from vpo_kit.times import Times
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
+from vpo_kit.training.loras import loaded
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:In CPU autocast",  # Mochi's rotary embedding asks for float32 autocast

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from vpo_kit import config, defaults
-from vpo_kit.commands import recipe
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.registry import METHODS
-from vpo_kit.training import idle
+from vpo_kit.training import idle, recipe
 
 DATA = {"pairs": "somewhere", "videos": "somewhere"}
 

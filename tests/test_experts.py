@@ -19,7 +19,7 @@ from tests.families import FAMILIES
 from tests.offline_run import make_set, run
 from tests.test_cli import fails, main_ok
 from vpo_kit import config, models
-from vpo_kit.commands import card, initial, loras
+from vpo_kit.commands import card
 from vpo_kit.commands import export as command
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
@@ -30,6 +30,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.steps import context_of
 from vpo_kit.times import Times
+from vpo_kit.training import initial, loras
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.export import probe
 from vpo_kit.training.lora import LoraPolicy

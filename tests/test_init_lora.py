@@ -16,8 +16,7 @@ from tests.families import FAMILIES
 from tests.test_cli import fails, main_ok
 from tests.test_training import PROMPTS, Brightness, nothing
 from vpo_kit import config, losses, models
-from vpo_kit.commands import export, initial
-from vpo_kit.commands.loras import loaded
+from vpo_kit.commands import export
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.methods.online import Online, OnlineConfig
@@ -25,11 +24,13 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.testing.steps import context_of
+from vpo_kit.training import initial
 from vpo_kit.training.data import Prompts
 from vpo_kit.training.export import probe
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
+from vpo_kit.training.loras import loaded
 from vpo_kit.training.stream import Stream
 
 RANK, ALPHA = 3, 4.0

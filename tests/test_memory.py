@@ -18,13 +18,13 @@ from torch import Tensor
 from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
-from vpo_kit.commands import recipe
 from vpo_kit.config import Lora, build
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models import loading, memory
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.parts.weights import read_state
 from vpo_kit.sampler import draw_noise, sample
+from vpo_kit.training import recipe
 from vpo_kit.training.lora import LoraPolicy
 
 PROMPTS = ["a red circle moving right slowly", "a blue square circling quickly"]

@@ -337,7 +337,7 @@ class TestBadSets:
         ],
     )
     def test_the_right_data_is_asked_for(self, options: dict[str, Any], message: str) -> None:
-        from vpo_kit.commands import recipe
+        from vpo_kit.training import recipe
 
         with pytest.raises(ConfigError) as caught:
             recipe.read(options, None, [])

@@ -32,7 +32,7 @@ def needs(name: str) -> pytest.MarkDecorator:
 
 
 def problem(values: dict[str, object]) -> str:
-    from vpo_kit.commands import recipe
+    from vpo_kit.training import recipe
 
     with pytest.raises(ConfigError) as caught:
         recipe.check(build(values))

@@ -22,7 +22,6 @@ import torch
 from tests.offline_run import make_set
 from vpo_kit import config, models
 from vpo_kit.clips import read_folder
-from vpo_kit.commands import initial
 from vpo_kit.config import Lora
 from vpo_kit.errors import CheckpointError, VpoError
 from vpo_kit.models.base import Settings
@@ -30,7 +29,7 @@ from vpo_kit.pairing import store
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.parts.weights import read_state
-from vpo_kit.training import checkpoints
+from vpo_kit.training import checkpoints, initial
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import write_video

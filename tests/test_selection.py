@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tests.test_cli import fails, main_ok
 from vpo_kit import models
-from vpo_kit.commands import initial, recipe
 from vpo_kit.commands.selection import choose
 from vpo_kit.config import Lora, Selection
 from vpo_kit.errors import ConfigError
@@ -21,6 +20,7 @@ from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import Mixture, Reward, RewardSpec
 from vpo_kit.sampler import draw_noise
+from vpo_kit.training import initial, recipe
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy, Start
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpo_kit.commands import recipe
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import MODELS
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, Schedule
 from vpo_kit.times import Strata, Times, TimeSampler
+from vpo_kit.training import recipe
 
 
 def everywhere(time: Tensor) -> Tensor:

@@ -22,8 +22,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vpo_kit import config, files, models
-from vpo_kit.commands import initial, recipe, sources
-from vpo_kit.commands.recipe import Recipe
+from vpo_kit.commands import sources
 from vpo_kit.errors import HealthError
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
 from vpo_kit.folders import prompts_of
@@ -34,10 +33,12 @@ from vpo_kit.processes import Processes
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.training import initial, recipe
 from vpo_kit.training.data import Pairs
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.stream import Stream
 from vpo_kit.video import motion
 

@@ -11,8 +11,6 @@ import torch
 from rich.console import Console
 
 from vpo_kit import config, models
-from vpo_kit.commands import loras
-from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import features, report, sets
@@ -25,6 +23,8 @@ from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
+from vpo_kit.training import loras
+from vpo_kit.training import recipe as recipes
 
 BASE, GOLD, CANDIDATES = "base", "gold", "base-candidates"
 

@@ -12,13 +12,13 @@ from typing import Any
 import diffusers
 import yaml
 
-from vpo_kit.commands.recipe import Recipe
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.training.lora import file_name
+from vpo_kit.training.recipe import Recipe
 
 SHOWN = 5
 """Held-out prompts on the card."""

@@ -15,9 +15,7 @@ import yaml
 from rich.console import Console
 
 from vpo_kit import config, files, formats
-from vpo_kit.commands import initial, leaderboard
-from vpo_kit.commands import recipe as recipes
-from vpo_kit.commands.recipe import Recipe
+from vpo_kit.commands import leaderboard
 from vpo_kit.comparison import baseline, board, labels, outcome, page, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Budget, Given, Row
@@ -29,6 +27,9 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import add_fixed
+from vpo_kit.training import initial
+from vpo_kit.training import recipe as recipes
+from vpo_kit.training.recipe import Recipe
 
 LISTING = "compare.yaml"
 LEARNING = (

@@ -13,10 +13,9 @@ from rich.console import Console
 from torch import Tensor
 
 from vpo_kit import config, files, models
-from vpo_kit.commands import initial, loras
 from vpo_kit.errors import ConfigError, ModelError, OutputError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import comfyui, export
+from vpo_kit.training import comfyui, export, initial, loras
 from vpo_kit.training.lora import LoraPolicy, Start
 
 Format = Literal["diffusers", "comfyui", "merged"]

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 
 from vpo_kit import config, models
-from vpo_kit.commands import recipe as recipes
 from vpo_kit.commands.display import count_bar
 from vpo_kit.commands.sources import find_clips
 from vpo_kit.errors import ConfigError
@@ -26,6 +25,7 @@ from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.processes import Processes
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
+from vpo_kit.training import recipe as recipes
 
 
 def run(

@@ -16,10 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vpo_kit import files, models
-from vpo_kit.commands import initial, sources
-from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands import sources
 from vpo_kit.commands.display import count_bar
-from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.methods.base import Context, Method
@@ -27,10 +25,12 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.times import Times
-from vpo_kit.training import reach, signal
+from vpo_kit.training import initial, reach, signal
+from vpo_kit.training import recipe as recipes
 from vpo_kit.training.data import Pairs
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.reach import Reach
+from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.signal import BANDS, Direction, Gradients, Signal
 from vpo_kit.training.stream import Stream
 

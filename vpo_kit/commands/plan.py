@@ -13,9 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from vpo_kit import config, defaults, formats
-from vpo_kit.commands import initial
-from vpo_kit.commands import recipe as recipes
-from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import prompts_of
 from vpo_kit.planning import probe
@@ -24,6 +21,9 @@ from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import rehearse
 from vpo_kit.registry import METHODS
+from vpo_kit.training import initial
+from vpo_kit.training import recipe as recipes
+from vpo_kit.training.recipe import Recipe
 
 NAMES = {
     "weights": "weights",

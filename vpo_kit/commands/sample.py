@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from vpo_kit import models
-from vpo_kit.commands import loras
-from vpo_kit.commands import recipe as recipes
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.evaluation.evaluate import Plan, videos
 from vpo_kit.prompts import read_prompts
+from vpo_kit.training import loras
+from vpo_kit.training import recipe as recipes
 from vpo_kit.video import write_video
 
 

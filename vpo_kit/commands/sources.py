@@ -11,13 +11,13 @@ from rich.console import Console
 
 from vpo_kit.clips import ClipFolder, read_folder
 from vpo_kit.commands.display import look_through_bar
-from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.training.data import Clips, Pairs, Prompts, Source, usable
+from vpo_kit.training.recipe import Recipe
 
 T = TypeVar("T")
 NAMED = 10

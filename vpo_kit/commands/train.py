@@ -15,10 +15,8 @@ from typing import Any
 from rich.console import Console
 
 from vpo_kit import defaults, formats, models
-from vpo_kit.commands import card, initial, sources
-from vpo_kit.commands import recipe as recipes
+from vpo_kit.commands import card, sources
 from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
-from vpo_kit.commands.recipe import Recipe
 from vpo_kit.commands.selection import Choice, choose
 from vpo_kit.config import FORMAT, dump, read_file
 from vpo_kit.errors import ConfigError, HealthError
@@ -34,11 +32,13 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training import idle, reach
+from vpo_kit.training import idle, initial, reach
+from vpo_kit.training import recipe as recipes
 from vpo_kit.training.data import Pairs
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy, added_weights
+from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.stream import Stream, split
 
 

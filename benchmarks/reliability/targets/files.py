@@ -17,8 +17,8 @@ from benchmarks.reliability.targets.stage import Read, Stage
 def lora_file(folder: Path) -> Read:
     """LoRA files: weights and header, as ``--lora`` and ``lora.init`` read them."""
     from vpo_kit import models
-    from vpo_kit.commands import initial
     from vpo_kit.config import Lora
+    from vpo_kit.training import initial
     from vpo_kit.training.lora import LoraPolicy
 
     model = models.load("sprites")

@@ -26,7 +26,7 @@ health: {disable: [motion_collapse], window: 5}
 
 def recipe_file(folder: Path) -> Read:
     """YAML recipes: one that says much, and those that ship with the project."""
-    from vpo_kit.commands import recipe
+    from vpo_kit.training import recipe
 
     shipped = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
 
@@ -39,7 +39,7 @@ def recipe_file(folder: Path) -> Read:
 
 def recipe_json(folder: Path) -> Read:
     """Recipes with values of the wrong kind: a resolved recipe as JSON, which is YAML too."""
-    from vpo_kit.commands import recipe
+    from vpo_kit.training import recipe
 
     (folder / "recipe.yaml").write_bytes(RECIPE)
     seed = json.dumps(config.build(config.read_file(folder / "recipe.yaml")).model_dump(mode="json")).encode()
@@ -52,7 +52,7 @@ def recipe_json(folder: Path) -> Read:
 
 def assignments(folder: Path) -> Read:
     """``--set`` arguments."""
-    from vpo_kit.commands import recipe
+    from vpo_kit.training import recipe
 
     seeds = [
         b"optimiser.lr=1e-3", b"method.beta=500", b"lora={rank: 4, alpha: 8}", b"reward=vqa:0.7+technical:0.3",

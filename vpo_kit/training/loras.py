@@ -1,4 +1,4 @@
-"""Commands that sample: a model, with or without a LoRA from a run.
+"""A model with or without the LoRA of a run, to sample from.
 
 A LoRA is one file; for a model with two experts it is one for each, and the file's name says which.
 """

@@ -12,11 +12,11 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 
 from vpo_kit import config
-from vpo_kit.commands import loras
-from vpo_kit.commands.recipe import Recipe
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel
+from vpo_kit.training import loras
 from vpo_kit.training.lora import Start
+from vpo_kit.training.recipe import Recipe
 
 METADATA = "lora_adapter_metadata"
 DOWN = ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down")
