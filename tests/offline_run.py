@@ -7,22 +7,14 @@ from typing import Any
 
 import torch
 
-from vpo_kit import config
-from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import cut
 from vpo_kit.pairing.store import Pair
-from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
-from vpo_kit.testing.steps import context_of
+from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training.data import Pairs, usable
-from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
-from vpo_kit.training.lora import LoraPolicy
-from vpo_kit.training.stream import Stream, split
 from vpo_kit.video import write_video
 
 LABELS = [[1, 1, 0], [-1, 0, 0], [1, -1, -1], [0, 0, 1], [-1, -1, 1], [1, 1, 1], [0, -1, 0], [0, 1, 1]]
@@ -62,28 +54,19 @@ def run(
     **values: Any,
 ) -> list[dict[str, float]]:
     """Train from wherever `folder` stands; the model is left as it was found."""
-    defaults = {"method": method, "steps": steps, "batch_size": 4, "checkpoints": {"every": 2, "keep": 3}}
-    recipe = config.build({**defaults, "optimiser": {"lr": 1e-2}, "validation": {"every": 2, "share": 0.25}, **values})
-    policy = LoraPolicy(model, Lora(rank=4, alpha=8, experts=experts), seed=0)
-    try:
-        kind = METHODS.load(method)
-        chosen = kind.Config(**({} if method == "sft" else {"beta": 20.0}), **(settings or {}))
-        found = store.read(pair_set)
-        shape = model.latent_shape(9, 32, 32)
-        pairs = usable(found, shape, lambda pair: kind.keeps(chosen, pair), lambda _: None)
-        source = Pairs(pair_set, pairs, model.frame_map(9))
-        encode, processes = PromptCache(model), Processes()
-        sizes = {"batch_size": recipe.batch_size, "micro_batch_size": recipe.micro_batch_size}
-        context = context_of(policy, scores=source.scores, **sizes)
-        streams = [
-            Stream(source, items, recipe.batch_size, 0, encode, processes)
-            for items in split(source, recipe.validation.share, 0)
-        ]
-        job = Job(
-            recipe, kind(chosen, context), policy, streams[0], streams[1], RunFolder(folder), processes,
-            lambda _: None, lambda _: None,
-        )  # fmt: skip
-        return train(job).history
-    finally:
-        for network in policy.networks.values():
-            network.delete_adapters(["default"])
+    kind = METHODS.load(method)
+    own = {**({} if method == "sft" else {"beta": 20.0}), **(settings or {})}
+    chosen, shape = kind.Config(**own), model.latent_shape(9, 32, 32)
+    pairs = usable(store.read(pair_set), shape, lambda pair: kind.keeps(chosen, pair), lambda _: None)
+    defaults = {
+        "batch_size": 4, "checkpoints": {"every": 2, "keep": 3}, "optimiser": {"lr": 1e-2},
+        "validation": {"every": 2, "share": 0.25}, "lora": {"rank": 4, "alpha": 8, "experts": experts},
+    }  # fmt: skip
+    return train_briefly(
+        model,
+        Pairs(pair_set, pairs, model.frame_map(9)),
+        folder,
+        steps=steps,
+        method={"name": method, **own},
+        **{**defaults, **values},
+    )

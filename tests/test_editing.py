@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,41 +12,32 @@ from torch import Tensor
 
 from tests.conftest import PROMPTS
 from tests.families import FAMILIES
-from vpo_kit import config, models
+from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch
 from vpo_kit.methods.editing import Editing
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
-from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.sampler import chain_levels, derive_seed, draw_noise
+from vpo_kit.testing.rewards import stub
+from vpo_kit.testing.runs import train_briefly
 from vpo_kit.testing.steps import context_of, gradients
-from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
-from vpo_kit.training.stream import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TextToVideoSDPipeline")
 
 
-class Redness(Reward):
-    """A reward of single frames: red less blue, squared so that its gradient is not constant."""
-
-    spec = RewardSpec("redness", "none", "closed form", "about -1 to 1", True, True, False, per_frame=True)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        frames = (video[:, :, 0] - video[:, :, 2]).pow(2).mean((2, 3)) + video[:, :, 0].mean((2, 3))
-        parts = None if segments is None else torch.stack([frames[:, a:b].mean(1) for a, b in segments], 1)
-        return RewardOutput(frames.mean(1), parts)
+def redness(video: Tensor, _: object) -> Tensor:
+    """Of single frames: red less blue, squared so that its gradient is not constant."""
+    return (video[:, :, 0] - video[:, :, 2]).pow(2).mean((1, 2, 3)) + video[:, :, 0].mean((1, 2, 3))
 
 
-class Whole(Redness):
-    """The same, but it says that it must see the whole clip."""
-
-    spec = replace(Redness.spec, name="whole", per_frame=False)
+Redness = stub("redness", redness, scale="about -1 to 1", per_segment=True, per_frame=True)
+Whole = stub("whole", redness, scale="about -1 to 1", per_segment=True)
+"""The same, but it says that it must see the whole clip."""
 
 
 class Bench:
@@ -271,31 +261,26 @@ def test_presets_start_from_noise(flow: Bench, name: str) -> None:
 
 
 def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[str, float]]:
-    recipe = config.build({
-        "method": "instruct", "steps": steps, "batch_size": 2, "checkpoints": {"every": 2, "keep": 2},
-        "optimiser": {"lr": 1e-2}, "validation": {"every": 2},
-    })  # fmt: skip
-    bench.policy = LoraPolicy(bench.model, Lora(rank=2, alpha=4), seed=0)
-
     class Source:
         prompts = names = PROMPTS[:4]
 
         def tensors(self, indices: list[int]) -> dict[str, Tensor]:
             return {"clip": draw_noise(bench.shape, [50 + i for i in indices]) * 0.5}
 
-    processes = Processes()
-    streams = [
-        Stream(Source(), items, 2, 0, bench.encode, processes)  # type: ignore[arg-type]
-        for items in ([0, 1, 2], [3])
-    ]
-    nothing: Callable[[object], None] = lambda _: None  # noqa: E731
-    try:
-        method = bench.method(**settings)
-        return train(
-            Job(recipe, method, bench.policy, streams[0], streams[1], RunFolder(folder), processes, nothing, nothing)
-        ).history
-    finally:
-        bench.model.network.delete_adapters(["default"])
+    bench.model.use(bench.sampling)
+    return train_briefly(
+        bench.model,
+        Source(),
+        folder,
+        Redness(),
+        steps=steps,
+        batch_size=2,
+        method={"name": "instruct", **settings},
+        lora={"rank": 2, "alpha": 4},
+        optimiser={"lr": 1e-2},
+        validation={"every": 2},
+        checkpoints={"every": 2, "keep": 2},
+    )
 
 
 def test_learns_and_resumes_exactly(tmp_path: Path) -> None:

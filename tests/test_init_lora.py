@@ -14,24 +14,17 @@ from torch import Tensor
 
 from tests.families import FAMILIES
 from tests.test_cli import fails, main_ok
-from tests.test_training import PROMPTS, Brightness, nothing
+from tests.test_training import BRIEF, PROMPTS, Brightness
 from vpo_kit import config, losses, models
 from vpo_kit.commands import export
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
-from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.encoding import PromptCache
-from vpo_kit.processes import Processes
-from vpo_kit.testing.steps import context_of
+from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import initial
-from vpo_kit.training.data import Prompts
 from vpo_kit.training.export import probe
-from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
 from vpo_kit.training.loras import loaded
-from vpo_kit.training.stream import Stream
 
 RANK, ALPHA = 3, 4.0
 
@@ -116,22 +109,19 @@ def test_loss_is_ln_2_at_the_start(policy: LoraPolicy) -> None:
 
 def run_once(model: VideoModel, folder: Path, steps: int, lora: Path, update: str) -> list[dict[str, float]]:
     """`steps` online steps from `lora`, or from where `folder` stands."""
-    settings = {"rank": RANK, "alpha": ALPHA, "init": str(lora)}
-    run = config.build({
-        "steps": steps, "batch_size": 2, "checkpoints": {"every": 2, "keep": 3}, "optimiser": {"lr": 1e-3},
-        "lora": settings,
-    })  # fmt: skip
-    policy = begin(model, lora)
-    try:
-        encode = PromptCache(model)
-        chosen = OnlineConfig(
-            num_candidates=2, updates_per_rollout=2, num_draws=1, reference_update=update, reference_every=2
-        )
-        method = Online(chosen, context_of(policy, Brightness(), batch_size=2))
-        stream = Stream(Prompts(PROMPTS), range(2), 2, 0, encode, Processes())
-        return train(Job(run, method, policy, stream, None, RunFolder(folder), Processes(), nothing, nothing)).history
-    finally:
-        remove(policy)
+    settings = {"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, "reference_every": 2}
+    return train_briefly(
+        model,
+        PROMPTS,
+        folder,
+        Brightness(),
+        start=initial.read(model, lora),
+        steps=steps,
+        method={"name": "online", "reference_update": update, **settings},
+        optimiser={"lr": 1e-3},
+        checkpoints={"every": 2, "keep": 3},
+        **{**BRIEF, "lora": {"rank": RANK, "alpha": ALPHA, "init": str(lora)}},
+    )
 
 
 @pytest.mark.parametrize("update", ["never", "ema"])

@@ -14,23 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests import offline_run
-from tests.test_training import PROMPTS, Brightness, nothing
-from vpo_kit import config, files, models
-from vpo_kit.config import Lora
+from tests.test_training import PROMPTS, Brightness
+from vpo_kit import files, models
 from vpo_kit.errors import DataError, HealthError, VpoError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
-from vpo_kit.processes import Processes
-from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
-from vpo_kit.testing.steps import context_of
+from vpo_kit.testing.rewards import stub
+from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import checkpoints
-from vpo_kit.training.data import Prompts
-from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
-from vpo_kit.training.stream import Stream
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -49,11 +42,7 @@ class Failing(Reward):
         return RewardOutput(video.flatten(1).mean(1) + change, None if parts is None else parts + change)
 
 
-class Constant(Brightness):
-    spec = RewardSpec("constant", "none", "closed form", "1", True, False, False)
-
-    def forward(self, video: Tensor, prompts: Any = None, *, fps: float, segments: Any = None) -> RewardOutput:
-        return RewardOutput(video.flatten(1).mean(1) * 0 + 1)
+Constant = stub("constant", lambda video, _: video.flatten(1).mean(1) * 0 + 1)
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +56,15 @@ def run(
     method: str,
     rewards: list[Reward],
     prompts: list[str] = PROMPTS,
-    before: Callable[[LoraPolicy], None] = nothing,
+    before: Callable[[LoraPolicy], None] = lambda _: None,
     **settings: Any,
 ) -> list[dict[str, float]]:
     """Six steps of a method on prompts; the model is left as it was found."""
-    recipe = config.build({"steps": 6, "batch_size": 2, "checkpoints": {"every": 4}, "optimiser": {"lr": 1e-3}})
-    policy = LoraPolicy(model, Lora(rank=2, alpha=2), seed=0)
-    try:
-        before(policy)
-        kind = METHODS.load(method)
-        encode, processes = PromptCache(model), Processes()
-        mixture = Mixture([(reward, 1.0) for reward in rewards])
-        context = context_of(policy, mixture, batch_size=2)
-        stream = Stream(Prompts(prompts), range(len(prompts)), 2, 0, encode, processes)
-        chosen = kind(kind.Config(**settings), context)
-        return train(Job(recipe, chosen, policy, stream, None, RunFolder(folder), processes, nothing, nothing)).history
-    finally:
-        adapters = [*(["reference"] if policy.reference_state() else []), "default"]
-        model.network.delete_adapters(adapters)
+    return train_briefly(
+        model, prompts, folder, Mixture([(reward, 1.0) for reward in rewards]) if rewards else None, before=before,
+        steps=6, batch_size=2, checkpoints={"every": 4}, optimiser={"lr": 1e-3}, lora={"rank": 2, "alpha": 2},
+        validation={"share": 0.0}, method={"name": method, **settings},
+    )  # fmt: skip
 
 
 ONLINE = {"num_candidates": 2, "updates_per_rollout": 1, "num_draws": 1}

@@ -22,17 +22,12 @@ from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.from_rollouts import FromRollouts
 from vpo_kit.methods.online import Online
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
-from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
-from vpo_kit.testing.steps import context_of
+from vpo_kit.testing.rewards import Brightness, stub
+from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import checkpoints, health
 from vpo_kit.training.budget import Budget
-from vpo_kit.training.data import Prompts
-from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
 from vpo_kit.training.lora import LoraPolicy
-from vpo_kit.training.stream import Stream
 
 PROMPTS = [
     "a red circle moving right slowly on a navy background",
@@ -40,28 +35,10 @@ PROMPTS = [
 ]
 
 
-class Brightness(Reward):
-    """A reward that a few steps can raise: the mean pixel."""
-
-    spec = RewardSpec("brightness", "none", "closed form", "0 to 1", True, False, False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        return RewardOutput(video.flatten(1).mean(1))
-
-
-class Broken(Brightness):
-    spec = RewardSpec("broken", "none", "closed form", "nan", False, False, False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        return RewardOutput(torch.full((len(video),), math.nan))
-
-
-class Wordy(Brightness):
-    spec = RewardSpec("wordy", "none", "closed form", "0 to 1", False, False, needs_prompt=True)
-
-
-def nothing(_: object) -> None:
-    """No progress bar."""
+Broken = stub("broken", lambda video, _: torch.full((len(video),), math.nan), differentiable=False)
+Wordy = stub("wordy", needs_prompt=True)
+BRIEF = {"batch_size": 2, "lora": {"rank": 4, "alpha": 8}, "validation": {"share": 0.0}}
+"""A run on these two prompts, of which none is held out."""
 
 
 def run_once(
@@ -74,21 +51,11 @@ def run_once(
     limits: dict[str, object] | None = None,
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
-    run = config.build({
-        "steps": steps, "batch_size": 2, "checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3},
-        **(limits or {}),
-    })  # fmt: skip
-    policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
-    try:
-        encode = PromptCache(model)
-        chosen = kind.Config(**{"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})})
-        context = context_of(policy, Brightness(), batch_size=2)
-        method = kind(chosen, context)
-        processes = Processes()
-        stream = Stream(Prompts(PROMPTS), range(2), 2, 0, encode, processes)
-        return train(Job(run, method, policy, stream, None, RunFolder(folder), processes, nothing, nothing)).history
-    finally:
-        model.network.delete_adapters([*(["reference"] if policy.reference_state() else []), "default"])
+    chosen = {"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})}
+    values = {"checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3}, **BRIEF, **(limits or {})}
+    return train_briefly(
+        model, PROMPTS, folder, Brightness(), kind=kind, steps=steps, method={"name": "online", **chosen}, **values
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu_day.cases import TEXT
-from vpo_kit.methods.base import Batch, Context, Method
+from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
 from vpo_kit.models.attention import check_attention, check_family, set_attention
 from vpo_kit.models.base import Conditions, Settings, VideoModel
@@ -23,6 +23,7 @@ from vpo_kit.rewards.base import Mixture
 from vpo_kit.training import optimisers
 from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.run import Assembly, use
 
 PROMPT = "a red circle moving right slowly"
 Smaller = Mapping[str, Mapping[str, Any]]
@@ -60,23 +61,14 @@ def build(subject: Subject, device: torch.device, smaller: Smaller) -> Bench:
     if run.attention != "auto":
         set_attention(model, run.attention)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
-    settings = model.use(model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"})))
+    settings = use(model, run.sampling)
     policy = LoraPolicy(model, run.lora, run.seed)
     if getattr(subject.method_config, "reference_update", "never") != "never":
         policy.refresh_reference(0.0)  # as the plan has it: sooner or later there is a second LoRA
     reward = judges_of(subject, device) if subject.reward else None
     text = text_of(run.model, model, run.batch_size)
-    context = Context(
-        policy=policy,
-        reward=reward,
-        sampling=settings,
-        negative=text[:1],
-        batch_size=run.batch_size,
-        sampling_batch_size=run.sampling.batch_size,
-        micro_batch_size=run.micro_batch_size,
-        seed=run.seed,
-    )
-    method = subject.method(subject.method_config, context)
+    parts = Assembly(run=run, policy=policy, settings=settings, encode=lambda prompts: text[: len(prompts)])
+    method = subject.method(subject.method_config, parts.context(reward))
     optimiser = optimisers.build(run.optimiser.model_copy(update={"lr": 1e-5}), policy.groups)
     return Bench(model, policy, method, batch_of(model, settings, text, subject.data), optimiser)
 

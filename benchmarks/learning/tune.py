@@ -23,10 +23,10 @@ from rich.console import Console
 
 from vpo_kit import config, files, models
 from vpo_kit.commands import sources
+from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
 from vpo_kit.folders import prompts_of
-from vpo_kit.methods.base import Context
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
@@ -34,12 +34,11 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training import initial, recipe
-from vpo_kit.training.data import Pairs
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
+from vpo_kit.training.loop import train
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
-from vpo_kit.training.stream import Stream
+from vpo_kit.training.run import Assembly
 from vpo_kit.video import motion
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0)
@@ -113,24 +112,11 @@ class Laboratory:
         run, settings, processes = made.run, self.model.settings, Processes()
         source = sources.build(made, self.model, settings, Console(quiet=True), processes)
         reward: Mixture | None = rewards.load(made.reward, self.model.device) if made.reward else None
-        context = Context(
-            policy=policy,
-            reward=reward,
-            sampling=settings,
-            negative=self.encode([settings.negative_prompt]),
-            batch_size=run.batch_size,
-            sampling_batch_size=run.sampling.batch_size,
-            micro_batch_size=run.micro_batch_size,
-            seed=run.seed,
-            scores=source.scores if isinstance(source, Pairs) else None,
-        )
-        method = made.method(made.method_config, context)
-        everything = range(len(source.prompts))
-        stream = Stream(source, everything, run.batch_size, run.seed, self.encode, processes)
+        whole = run.model_copy(update={"validation": Validation(share=0.0)})
+        parts = Assembly(run=whole, policy=policy, settings=settings, encode=self.encode, processes=processes)
+        method = made.method(made.method_config, parts.context(reward, source=source))
         history: list[dict[str, float]] = []
-        job = Job(
-            run, method, policy, stream, None, RunFolder(folder / "run"), processes, history.append, lambda _: None
-        )
+        job = parts.job(method, source, RunFolder(folder / "run"), on_step=history.append)
         try:
             train(job)
         except HealthError as error:

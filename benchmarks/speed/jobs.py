@@ -31,6 +31,7 @@ from vpo_kit.training.data import Pairs, Prompts, Source
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Job, Report, backward
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.run import Assembly
 from vpo_kit.training.stream import Stream
 
 
@@ -70,10 +71,15 @@ class Bench:
         """
         name = next(n for n in METHODS.targets() if METHODS.load(n) is type(method))
         values = {"steps": steps, "batch_size": size, "checkpoints": {"every": steps}, "validation": {"share": 0.0}}
-        processes = method.context.processes
-        stream = Stream(source, range(len(source.prompts)), size, 0, self.encode, processes)
-        run = config.build({"method": name, **values})
-        return Job(run, method, self.policy, stream, None, RunFolder(folder), processes, on_step, lambda _: None)
+        context = method.context
+        parts = Assembly(
+            run=config.build({"method": name, **values}),
+            policy=self.policy,
+            settings=context.sampling,
+            encode=self.encode,
+            processes=context.processes,
+        )
+        return parts.job(method, source, RunFolder(folder), on_step=on_step)
 
     def batch(self, source: Source, size: int, number: int = 0) -> Batch:
         stream = Stream(source, range(len(source.prompts)), size, 0, self.encode, Processes())

@@ -25,6 +25,7 @@ from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
 from vpo_kit.training import loras
 from vpo_kit.training import recipe as recipes
+from vpo_kit.training.run import settings_of
 
 BASE, GOLD, CANDIDATES = "base", "gold", "base-candidates"
 
@@ -100,7 +101,7 @@ class Bench:
     def plan(self) -> Plan:
         """With the sampling settings that the folder was begun with; a new folder is begun here."""
         old = self._begun["settings"] if self._begun else None
-        settings = Settings(**old) if old else recipes.settings_of(self.model.settings, self.sampling)
+        settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
         if not old:
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return Plan(self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed)
@@ -126,7 +127,7 @@ class Bench:
         done, lora = self.folder.finished(label, plan), self.loras.get(label)
         if done is not None:
             return done
-        if recipes.settings_of(self.model.settings, self.sampling) != self.plan.settings:
+        if settings_of(self.model.settings, self.sampling) != self.plan.settings:
             raise ConfigError(f"the sampling settings of {self.name} have changed: give another --output")
         self.model.use(self.plan.settings)
         judges, where = self.judges, self.folder.videos(label)

@@ -25,7 +25,7 @@ from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.processes import Processes
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.training import recipe as recipes
+from vpo_kit.training.run import use
 
 
 def run(
@@ -88,7 +88,7 @@ def _make(
     console: Console,
 ) -> None:
     model = models.load(str(facts["model"]))
-    sampling = model.use(recipes.settings_of(model.settings, settings.sampling))
+    sampling = use(model, settings.sampling)
     task = Task(model, sampling, PromptCache(model), settings, int(facts["seed"]))
     if strategy == "guided":
         clips = find_clips(data, sampling, processes, console, settings.guided.max_windows)

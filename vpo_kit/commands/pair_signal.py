@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vpo_kit import files, models
+from vpo_kit import files
 from vpo_kit.commands import sources
 from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError, DataError
@@ -31,6 +31,7 @@ from vpo_kit.training.data import Pairs
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.reach import Reach
 from vpo_kit.training.recipe import Recipe
+from vpo_kit.training.run import Assembly, load_model, use
 from vpo_kit.training.signal import BANDS, Direction, Gradients, Signal
 from vpo_kit.training.stream import Stream
 
@@ -85,26 +86,14 @@ def _recipe(request: Request) -> Recipe:
 def _measure(recipe: Recipe, request: Request) -> tuple[Signal, int]:
     """The signal, and how many pairs of the set have something to teach."""
     run, console = recipe.run, Console()
-    model = models.load(
-        run.model, revision=run.revision, dtype=run.dtype, attention=run.attention, offload=run.offload,
-        quantise=run.quantise,
-    )  # fmt: skip
-    settings = model.use(recipes.settings_of(model.settings, run.sampling))
+    model = load_model(run.model_copy(update={"compile": False}))  # each pair goes through alone: it would not pay
+    settings = use(model, run.sampling)
     source = sources.build(recipe, model, settings, console, Processes())
     assert isinstance(source, Pairs)
     policy, encode = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora)), PromptCache(model)
-    context = Context(
-        policy=policy,
-        reward=None,
-        sampling=settings,
-        negative=encode([settings.negative_prompt]),
-        batch_size=1,
-        sampling_batch_size=run.sampling.batch_size,
-        micro_batch_size=run.micro_batch_size,
-        seed=run.seed,
-        scores=source.scores,
-    )
-    methods = _by_band(recipe, context)
+    single = run.model_copy(update={"batch_size": 1})
+    parts = Assembly(run=single, policy=policy, settings=settings, encode=encode)
+    methods = _by_band(recipe, parts.context(source=source))
     count = len(source.prompts)
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(run.seed))[: request.pairs].tolist()
     if len(chosen) < 8:

@@ -14,6 +14,7 @@ from vpo_kit.evaluation.evaluate import Plan, videos
 from vpo_kit.prompts import read_prompts
 from vpo_kit.training import loras
 from vpo_kit.training import recipe as recipes
+from vpo_kit.training.run import use
 from vpo_kit.video import write_video
 
 
@@ -36,7 +37,7 @@ def run(
     if lora is not None:
         loras.weights_of(lora)
     model = models.load(model_name)
-    settings = model.use(recipes.settings_of(model.settings, sampling))
+    settings = use(model, sampling)
     plan = Plan(prompts, 1, settings, sampling.batch_size, seed)
     console = Console()
     with loras.loaded(model, lora) if lora else nullcontext():

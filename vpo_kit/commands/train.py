@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from vpo_kit import defaults, formats, models
+from vpo_kit import defaults, formats
 from vpo_kit.commands import card, sources
 from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
 from vpo_kit.commands.selection import Choice, choose
@@ -24,8 +24,6 @@ from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.evaluation.temporal import closed_forms
-from vpo_kit.methods.base import Context
-from vpo_kit.models import memory
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
@@ -34,12 +32,12 @@ from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
 from vpo_kit.training import idle, initial, reach
 from vpo_kit.training import recipe as recipes
-from vpo_kit.training.data import Pairs
+from vpo_kit.training import run as assembly
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, train
+from vpo_kit.training.loop import train
 from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.recipe import Recipe
-from vpo_kit.training.stream import Stream, split
+from vpo_kit.training.run import Assembly
 
 
 def run(
@@ -97,12 +95,8 @@ def _train(
     recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, claim: Callable[[], None]
 ) -> None:
     run, started = recipe.run, time.monotonic()
-    model = models.load(
-        run.model, revision=run.revision, dtype=run.dtype, attention=run.attention, offload=run.offload,
-        quantise=run.quantise,
-    )  # fmt: skip
-    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
-    settings = model.use(recipes.settings_of(model.settings, run.sampling))
+    model = assembly.load_model(run)
+    settings = assembly.use(model, run.sampling)
     notice = partial(console.print, soft_wrap=True, markup=False)
     disk = DiskCache(run.cache, notice) if run.cache else None
     source = sources.build(recipe, model, settings, console, processes, disk)
@@ -123,36 +117,18 @@ def _train(
     extra = [closed_forms] if run.evaluation.temporal else []
     encode = PromptCache(model, disk)
     measurer = Measurer(model, folder.path, console, processes, encode)
-    context = Context(
-        policy=policy,
-        reward=reward,
-        sampling=settings,
-        negative=encode([settings.negative_prompt]),
-        batch_size=run.batch_size,
-        sampling_batch_size=run.sampling.batch_size,
-        micro_batch_size=run.micro_batch_size,
-        seed=run.seed,
-        processes=processes,
-        scores=source.scores if isinstance(source, Pairs) else None,
-        judges=[judge for judge in judges if not judge.spec.for_training],
-    )
-    method = recipe.method(recipe.method_config, context)
+    parts = Assembly(run=run, policy=policy, settings=settings, encode=encode, processes=processes)
+    method = recipe.method(recipe.method_config, parts.context(reward, judges=judges, source=source))
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
         before = measurer.measure(plan, judges, extra, "step-000000", "before")
-    share = run.validation.share if recipe.method.needs.validation else 0.0
-    train_items, held_items = split(source, share, run.seed)
-    streams = [
-        Stream(source, items, run.batch_size, run.seed, encode, processes)
-        for items in (train_items, held_items[: run.validation.max_items])
-    ]
+    bar = TrainingBar(console, run.steps)
+    job = parts.job(method, source, folder, on_step=bar.step, on_notice=bar.notice)
     notice(reach.line(run))
-    for line in idle.settings(run, recipe.method, recipe.method_config, validates=bool(held_items)):
+    for line in idle.settings(run, recipe.method, recipe.method_config, validates=job.held_out is not None):
         notice(line)
     stopped: HealthError | None = None
     warnings: dict[str, str] = {}
-    with TrainingBar(console, run.steps) as bar:
-        held_out = streams[1] if held_items else None
-        job = Job(run, method, policy, streams[0], held_out, folder, processes, bar.step, bar.notice)
+    with bar:
         try:
             trained = train(job)
             warnings = trained.warnings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from vpo_kit.models.base import Conditions, VideoModel
 from vpo_kit.models.cache import DiskCache, text_facts
+
+Encode = Callable[[Sequence[str]], Conditions]
+"""Prompts to what the network sees of them."""
 
 
 class PromptCache:

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vpo_kit.errors import VpoError
 from vpo_kit.evaluation.evaluate import Plan as Measurement
 from vpo_kit.evaluation.evaluate import videos
-from vpo_kit.methods.base import Batch, Context, Method
+from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Conditions, Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
@@ -28,6 +28,7 @@ from vpo_kit.planning.tracker import PARTS, Op, Tracker
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
+from vpo_kit.training.run import Assembly, use
 
 DRAWS = 3
 """Steps of a method that draws what it looks at (frames, the gradient's length): the largest of them counts."""
@@ -39,7 +40,7 @@ def rehearse(subject: Subject) -> Estimate:
     run, fake = subject.run, FakeTensorMode(allow_non_fake_inputs=True)
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
-    settings = model.use(model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"})))
+    settings = use(model, run.sampling)
     policy = LoraPolicy(model, run.lora, run.seed)
     if run.lora.init is not None or subject.method.moves_reference(subject.method_config):
         policy.refresh_reference(0.0)  # sooner or later there is a second LoRA
@@ -83,18 +84,8 @@ class _Rehearsal:
             if self.subject.measured:
                 self._phase("measure", self._measure)
             encode = PromptCache(self.model)
-            context = Context(
-                policy=self.policy,
-                reward=reward,
-                sampling=self.settings,
-                negative=encode([self.settings.negative_prompt]),
-                batch_size=run.batch_size,
-                sampling_batch_size=run.sampling.batch_size,
-                micro_batch_size=run.micro_batch_size,
-                seed=run.seed,
-                scores=torch.rand(64, 2),
-                judges=[judge for judge in self.judges if not judge.spec.for_training],
-            )
+            parts = Assembly(run=run, policy=self.policy, settings=self.settings, encode=encode)
+            context = parts.context(reward, judges=self.judges, scores=torch.rand(64, 2))
             method = self.subject.method(self.subject.method_config, context)
             count = method.updates_per_batch * (DRAWS if method.needs.reward == "differentiable" else 1)
             batch = self._phase("data", lambda: self._batch(encode))

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vpo_kit.methods.base import Context, Policy, StepOutput
+from vpo_kit import config
+from vpo_kit.methods.base import Context, StepOutput
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.run import Assembly
 
 
 def context_of(
-    policy: Policy, reward: Reward | Mixture | None = None, *, batch_size: int = 1, **changes: Any
+    policy: LoraPolicy, reward: Reward | Mixture | None = None, *, batch_size: int = 1, **changes: Any
 ) -> Context:
     """The context of a run of seed 0 with `batch_size` items a step, at the model's own sizes; `changes` are further
     fields of `Context`.
     """
     model = policy.model
-    sampling = changes.get("sampling", model.settings)
-    values: dict[str, Any] = {
-        "reward": Mixture([(reward, 1.0)]) if isinstance(reward, Reward) else reward,
-        "sampling": sampling,
-        "negative": PromptCache(model)([sampling.negative_prompt]),
-        "sampling_batch_size": 8,
-        "seed": 0,
-    }
-    return Context(policy=policy, batch_size=batch_size, **{**values, **changes})
+    parts = Assembly(
+        run=config.build({"batch_size": batch_size, "sampling": {"batch_size": 8}}),
+        policy=policy,
+        settings=changes.get("sampling", model.settings),
+        encode=PromptCache(model),
+    )
+    mixture = Mixture([(reward, 1.0)]) if isinstance(reward, Reward) else reward
+    return replace(parts.context(mixture), **changes)
 
 
 def gradients(output: StepOutput, parameters: Sequence[nn.Parameter]) -> list[Tensor]:

@@ -27,7 +27,7 @@ from vpo_kit.training.stream import Stream
 Report = dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """The parts of one run, put together; `held_out` is what validation looks at, or None."""
 

@@ -13,7 +13,6 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.folders import prompts_of, resolve
 from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
-from vpo_kit.models.base import Settings
 from vpo_kit.models.quantising import check_quantise
 from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import METHODS
@@ -128,11 +127,6 @@ def _validation(run: Run, held_out: Sequence[str]) -> list[str]:
             "what is chosen by a prompt cannot be reported on it"
         )
     return found
-
-
-def settings_of(model_settings: Settings, sampling: config.Sampling) -> Settings:
-    """The model's own sampling settings with the recipe's changes; `VideoModel.use` takes them."""
-    return model_settings.changed(**sampling.model_dump(exclude={"batch_size"}))
 
 
 def sampling_only(assignments: Sequence[str]) -> config.Sampling:

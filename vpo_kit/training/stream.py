@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from vpo_kit.methods.base import Batch
-from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.encoding import Encode
 from vpo_kit.pairing.arrange import held_out
 from vpo_kit.processes import Processes
 from vpo_kit.sampler import derive_seed
@@ -28,7 +28,7 @@ class Stream:
     """Batches of a source in shuffled passes: batch ``i`` depends on the seed and ``i`` alone."""
 
     def __init__(
-        self, source: Source, indices: Sequence[int], batch_size: int, seed: int, encode: PromptCache, part: Processes
+        self, source: Source, indices: Sequence[int], batch_size: int, seed: int, encode: Encode, part: Processes
     ) -> None:
         self._source = source
         self._indices = indices

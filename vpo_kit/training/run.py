@@ -1,0 +1,115 @@
+"""The one place that puts a run together: model, policy, data, a method and its context, the loop's job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from vpo_kit import models
+from vpo_kit.config import Run, Sampling
+from vpo_kit.methods.base import Context, Method
+from vpo_kit.models import memory
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.encoding import Encode
+from vpo_kit.processes import Processes
+from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.training.data import Source
+from vpo_kit.training.folder import RunFolder
+from vpo_kit.training.loop import Job, Report
+from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream, split
+
+
+def load_model(run: Run) -> VideoModel:
+    """The run's base model with everything that the run says of its memory and speed. Raises as `models.load`."""
+    model = models.load(
+        run.model,
+        revision=run.revision,
+        dtype=run.dtype,
+        attention=run.attention,
+        offload=run.offload,
+        quantise=run.quantise,
+    )
+    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
+    return model
+
+
+def use(model: VideoModel, sampling: Sampling) -> Settings:
+    """The model's own sampling settings with the recipe's changes; the model has them from here on."""
+    return model.use(settings_of(model.settings, sampling))
+
+
+def settings_of(own: Settings, sampling: Sampling) -> Settings:
+    """A model's `own` sampling settings with the recipe's changes."""
+    return own.changed(**sampling.model_dump(exclude={"batch_size"}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """What everything in one run shares: its checked settings, the policy, the sizes that it samples at, the encoder
+    of its prompts, and the processes that it runs in.
+    """
+
+    run: Run
+    policy: LoraPolicy
+    settings: Settings
+    encode: Encode
+    processes: Processes = field(default_factory=Processes)
+
+    def context(
+        self,
+        reward: Mixture | None = None,
+        *,
+        judges: Sequence[Reward] = (),
+        source: Source | None = None,
+        scores: Tensor | None = None,
+    ) -> Context:
+        """What a method of this run is given: `judges` that may not be trained on are looked at in validation; the
+        clip scores ``[N, 2]`` are those of a labelled pair set, or `scores`.
+        """
+        run = self.run
+        return Context(
+            policy=self.policy,
+            reward=reward,
+            sampling=self.settings,
+            negative=self.encode([self.settings.negative_prompt]),
+            batch_size=run.batch_size,
+            sampling_batch_size=run.sampling.batch_size,
+            micro_batch_size=run.micro_batch_size,
+            seed=run.seed,
+            processes=self.processes,
+            scores=getattr(source, "scores", None) if scores is None else scores,
+            judges=[judge for judge in judges if not judge.spec.for_training],
+        )
+
+    def job(
+        self,
+        method: Method,
+        source: Source,
+        folder: RunFolder,
+        *,
+        on_step: Callable[[Report], None] = lambda _: None,
+        on_notice: Callable[[str], None] = lambda _: None,
+    ) -> Job:
+        """The loop's job: `method` on the items of `source`, a share of them held out where the method has a use for
+        them.
+        """
+        run = self.run
+        share = run.validation.share if method.needs.validation else 0.0
+        items, held = split(source, share, run.seed)
+        return Job(
+            run=run,
+            method=method,
+            policy=self.policy,
+            stream=self._stream(source, items),
+            held_out=self._stream(source, held[: run.validation.max_items]) if held else None,
+            folder=folder,
+            processes=self.processes,
+            on_step=on_step,
+            on_notice=on_notice,
+        )
+
+    def _stream(self, source: Source, items: Sequence[int]) -> Stream:
+        return Stream(source, items, self.run.batch_size, self.run.seed, self.encode, self.processes)
