@@ -29,6 +29,7 @@ LAYERS = [
     {"training", "evaluation"},
     {"testing"},
     {"comparison", "planning"},
+    {"library"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -17,8 +17,8 @@ from tests.footage import VP9, grey, levels, with_sound
 from tests.test_reader import same_greys
 from vpo_kit import clips
 from vpo_kit.clips import index, read_folder
-from vpo_kit.commands import display, sources
 from vpo_kit.errors import DataError
+from vpo_kit.library import display, sources
 from vpo_kit.models.base import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.video import SUFFIXES, Extent, scan

@@ -23,7 +23,6 @@ from tests.conftest import PROMPTS
 from tests.offline_run import LABELS, make_set
 from tests.test_cli import fails, main_ok
 from vpo_kit import config
-from vpo_kit.commands import leaderboard
 from vpo_kit.comparison import board, labels, outcome, page, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
@@ -32,6 +31,7 @@ from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.evaluation.statistics import paired
+from vpo_kit.library import leaderboard
 from vpo_kit.methods.dense import Dense
 from vpo_kit.methods.sft import SFT
 from vpo_kit.pairing import store

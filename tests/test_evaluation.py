@@ -22,9 +22,6 @@ from rich.console import Console
 from tests.browser import check_players
 from tests.conftest import PROMPTS
 from vpo_kit import models
-from vpo_kit.commands import evaluate as command
-from vpo_kit.commands.bench import Request
-from vpo_kit.commands.display import print_changes
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import evaluate as evaluation_module
@@ -32,6 +29,9 @@ from vpo_kit.evaluation import plots, report, tables
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, measure
 from vpo_kit.evaluation.metrics import CATALOGUE, verdict
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
+from vpo_kit.library import evaluate as command
+from vpo_kit.library.bench import Request
+from vpo_kit.library.display import print_changes
 from vpo_kit.models.sprites import world
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec

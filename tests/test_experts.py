@@ -19,10 +19,10 @@ from tests.families import FAMILIES
 from tests.offline_run import make_set, run
 from tests.test_cli import fails, main_ok
 from vpo_kit import config, models
-from vpo_kit.commands import card
 from vpo_kit.commands import export as command
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.library import card
 from vpo_kit.methods.instruct import Instruct
 from vpo_kit.methods.preference import noised
 from vpo_kit.models import memory

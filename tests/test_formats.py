@@ -10,8 +10,8 @@ import pytest
 
 from tests.test_cli import fails
 from vpo_kit import config, formats
-from vpo_kit.commands import compare
 from vpo_kit.errors import ConfigError
+from vpo_kit.library import compare
 from vpo_kit.pairing import store
 from vpo_kit.pairing.make import Folder
 from vpo_kit.training import recipe

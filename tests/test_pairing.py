@@ -304,7 +304,7 @@ class TestIndependent:
         assert maker._pairs(torch.tensor([0.0, 0.2, 0.5])) == [(0, 2), (1, 2)]
 
     def test_a_set_from_prompts(self, tiny_wan: Path, tmp_path: Path) -> None:
-        from vpo_kit.commands import pair
+        from vpo_kit.library import pair
 
         pair.run(
             "independent", tmp_path / "set", None, None, str(tiny_wan), "reward:vqa", 0,
@@ -315,7 +315,7 @@ class TestIndependent:
         assert all(pair.labels and pair.seeds[0] != pair.seeds[1] for pair in found.pairs)
 
     def test_choosing_among_many_needs_a_reward(self, tiny_wan: Path, tmp_path: Path) -> None:
-        from vpo_kit.commands import pair
+        from vpo_kit.library import pair
 
         with pytest.raises(ConfigError, match="needs --label reward:NAME"):
             pair.run(

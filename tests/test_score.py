@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.footage import grey
-from vpo_kit.commands import score
 from vpo_kit.errors import DataError
+from vpo_kit.library import score
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.video import Footage, read_video
 

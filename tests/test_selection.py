@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tests.test_cli import fails, main_ok
 from vpo_kit import models
-from vpo_kit.commands.selection import choose
 from vpo_kit.config import Lora, Selection
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.library.selection import choose
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import Mixture, Reward, RewardSpec
 from vpo_kit.sampler import draw_noise

@@ -22,11 +22,11 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vpo_kit import config, files, models
-from vpo_kit.commands import sources
 from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
 from vpo_kit.folders import prompts_of
+from vpo_kit.library import sources
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes

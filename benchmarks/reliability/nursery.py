@@ -108,7 +108,7 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
     import matplotlib.figure  # noqa: F401
     import torch
 
-    import vpo_kit.commands.train
+    import vpo_kit.library.train
     import vpo_kit.models.wan
     import vpo_kit.rewards.vqa  # noqa: F401
     from vpo_kit.registry import METHODS

@@ -50,7 +50,7 @@ def label_set(
 
         label_people.run(path, set_ or [], seed, gold, host, port, finish=finish, agreement=agreement)
         return
-    from vpo_kit.commands import pair as command
+    from vpo_kit.library import pair as command
 
     command.relabel(path, with_ or "reward:vqa", set_ or [])
 

@@ -43,8 +43,8 @@ def evaluate(
     set_: Set = None,
 ) -> None:
     """Compare the base model with runs: same prompts, same seeds, paired intervals, a page of videos."""
-    from vpo_kit.commands import bench
-    from vpo_kit.commands import evaluate as command
+    from vpo_kit.library import bench
+    from vpo_kit.library import evaluate as command
 
     request = bench.Request(
         runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [],
@@ -83,8 +83,8 @@ def compare(
     videos: Annotated[Path | None, typer.Option(help="folder of real clips, for sft, instruct")] = None,
 ) -> None:
     """Train methods on one base, budget and data, several seeds each; one board of gains and costs."""
-    from vpo_kit.commands import compare as command
     from vpo_kit.comparison.plan import Given
+    from vpo_kit.library import compare as command
 
     given = Given(prompts, pairs, independent_pairs, videos)
     command.run(
@@ -102,6 +102,6 @@ def score(
     set_: Set = None,
 ) -> None:
     """Score clips with a reward: higher is better."""
-    from vpo_kit.commands import score as command
+    from vpo_kit.library import score as command
 
     command.run(videos, reward, prompt, set_ or [])

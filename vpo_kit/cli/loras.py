@@ -21,7 +21,7 @@ def sample(
     set_: Set = None,
 ) -> None:
     """Make videos, one for each prompt."""
-    from vpo_kit.commands import sample as command
+    from vpo_kit.library import sample as command
 
     command.run(output, prompt or [], prompts, model or "sprites", lora, seed or 0, set_ or [])
 

@@ -35,7 +35,7 @@ def pair(
     """Make pairs of videos and label them."""
     if context.invoked_subcommand is not None:
         return
-    from vpo_kit.commands import pair as command
+    from vpo_kit.library import pair as command
 
     if output is None:
         raise ConfigError("vpo pair: give --output DIR for the set")

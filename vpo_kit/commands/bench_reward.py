@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from vpo_kit import config, files
-from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.evaluation.tables import markdown_text
@@ -24,6 +23,7 @@ from vpo_kit.judged import agreement, layouts
 from vpo_kit.judged.agreement import Measure
 from vpo_kit.judged.scores import Cache, Scored, score
 from vpo_kit.judged.sets import JudgedSet
+from vpo_kit.library.display import count_bar
 from vpo_kit.rewards import loading as rewards
 
 LESS_MOTION, RANDOM, GENERATORS = "minus motion", "random", "best order of the generators"

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from vpo_kit import config
-from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError
+from vpo_kit.library.display import count_bar
 from vpo_kit.pairing import store
 from vpo_kit.pairing.budget import Budget
 from vpo_kit.pairing.chat import Chat

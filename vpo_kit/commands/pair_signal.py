@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vpo_kit import files
-from vpo_kit.commands import sources
-from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.report import versions
+from vpo_kit.library import sources
+from vpo_kit.library.display import count_bar
 from vpo_kit.methods.base import Context, Method
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vpo_kit import files
-from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.library.display import count_bar
 from vpo_kit.pairing import arrange, check, export, page, store
 from vpo_kit.pairing.inspect import summarise
 from vpo_kit.pairing.store import PairSet

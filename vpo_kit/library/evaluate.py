@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vpo_kit import files
-from vpo_kit.commands.bench import BASE, CANDIDATES, Bench, Request
-from vpo_kit.commands.display import count_bar, print_changes
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation import best_of, report, sets, tables, vbench
 from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.evaluate import Evaluation, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
+from vpo_kit.library.bench import BASE, CANDIDATES, Bench, Request
+from vpo_kit.library.display import count_bar, print_changes
 
 
 def run(request: Request) -> None:

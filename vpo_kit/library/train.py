@@ -15,15 +15,15 @@ from typing import Any
 from rich.console import Console
 
 from vpo_kit import defaults, formats
-from vpo_kit.commands import card, sources
-from vpo_kit.commands.display import TrainingBar, count_bar, print_changes
-from vpo_kit.commands.selection import Choice, choose
 from vpo_kit.config import FORMAT, dump, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.evaluation.temporal import closed_forms
+from vpo_kit.library import card, sources
+from vpo_kit.library.display import TrainingBar, count_bar, print_changes
+from vpo_kit.library.selection import Choice, choose
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
@@ -67,7 +67,7 @@ def run(
         for line in defaults.provenance(recipe.run, recipe.given):
             print(f"# {line}")
         if plan:
-            from vpo_kit.commands import plan as plans  # torch's private parts that it needs are no training's business
+            from vpo_kit.library import plan as plans  # torch's private parts that it needs are no training's business
 
             plans.show(recipe)
         return

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 
 from vpo_kit import config, models
-from vpo_kit.commands.display import count_bar
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import features, report, sets
 from vpo_kit.evaluation.consistency import Consistency, Dino
@@ -19,6 +18,7 @@ from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, evaluate
 from vpo_kit.evaluation.folder import EvalFolder
 from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.folders import prompts_of
+from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards

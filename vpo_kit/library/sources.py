@@ -10,8 +10,8 @@ from typing import TypeVar
 from rich.console import Console
 
 from vpo_kit.clips import ClipFolder, read_folder
-from vpo_kit.commands.display import look_through_bar
 from vpo_kit.errors import DataError
+from vpo_kit.library.display import look_through_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.pairing import store

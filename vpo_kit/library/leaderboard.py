@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vpo_kit.commands.display import count_bar
 from vpo_kit.comparison import outcome, runner, text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.metrics import verdict
 from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.library.display import count_bar
 
 STYLES = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}
 

@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 
 from vpo_kit import config, models
-from vpo_kit.commands.display import count_bar
-from vpo_kit.commands.sources import find_clips
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
+from vpo_kit.library.display import count_bar
+from vpo_kit.library.sources import find_clips
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import labelling, make, store
 from vpo_kit.pairing.guided import Guided

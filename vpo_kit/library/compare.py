@@ -15,7 +15,6 @@ import yaml
 from rich.console import Console
 
 from vpo_kit import config, files, formats
-from vpo_kit.commands import leaderboard
 from vpo_kit.comparison import baseline, board, labels, outcome, page, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Budget, Given, Row
@@ -23,6 +22,7 @@ from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import finished
+from vpo_kit.library import leaderboard
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.registry import METHODS
