@@ -17,10 +17,11 @@ from torch import Tensor
 
 from benchmarks import facts
 from vpo_kit import models
+from vpo_kit.labelling import by_reward
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.sprites import tracker, world
-from vpo_kit.pairing import labelling, make
+from vpo_kit.pairing import make
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
 from vpo_kit.pairing.segments import cut, default_seconds, vote
@@ -68,17 +69,17 @@ def labeller(count: int = 160) -> dict[str, Any]:
     model = models.load("sprites")
     found: dict[str, Any] = {"count": count, "margin": "calibrated, a quarter ties"}
     for name, reward in (("vqa", VQA()), ("gold", GoldVQA())):
-        scorer = labelling.RewardScorer(name, Mixture([(reward, 1.0)]))
+        scorer = by_reward.RewardScorer(name, Mixture([(reward, 1.0)]))
         pairs, truths, clips = [], [], []
         for i in range(count):
             pair, videos, truth, clip = _known(i, model)
             scores = scorer(videos[0], videos[1], pair)
             still = {"first": [1.0] * len(truth), "second": [1.0] * len(truth)}
-            pairs.append(pair.model_copy(update=labelling._parse({"scores": scores.model_dump(), "motion": still})))
+            pairs.append(pair.model_copy(update=by_reward._parse({"scores": scores.model_dump(), "motion": still})))
             truths.append(truth)
             clips.append(clip)
-        by_vote, margins = labelling.decide(pairs, Labelling())
-        as_whole, _ = labelling.decide(pairs, Labelling(clip_label="score"))
+        by_vote, margins = by_reward.decide(pairs, Labelling())
+        as_whole, _ = by_reward.decide(pairs, Labelling(clip_label="score"))
         segments = [
             (a, t) for p, truth in zip(by_vote, truths, strict=True) for a, t in zip(p.labels, truth, strict=True)
         ]

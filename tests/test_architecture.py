@@ -25,6 +25,7 @@ LAYERS = [
     {"rewards", "clips"},
     {"judged"},
     {"pairing"},
+    {"labelling"},
     {"methods"},
     {"training", "evaluation"},
     {"testing"},

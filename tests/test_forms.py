@@ -17,10 +17,10 @@ from tests.test_vlm import found as found
 from tests.test_vlm import planted as planted
 from tests.test_vlm import stub as stub
 from vpo_kit.errors import ConfigError
-from vpo_kit.pairing import forms
-from vpo_kit.pairing.pictures import Picture
-from vpo_kit.pairing.settings import Preset, Vlm
-from vpo_kit.pairing.vlm import Verdict
+from vpo_kit.labelling.vlm import forms
+from vpo_kit.labelling.vlm.pictures import Picture
+from vpo_kit.labelling.vlm.protocol import Verdict
+from vpo_kit.labelling.vlm.settings import Preset, Vlm
 
 SCRIPTS = {  # in the shape of the authors' own
     "unifiedreward": 'prompt = ""\nproblem = (\n    "compare them\\n"\n    f"Text Caption: [{prompt}]"\n)\n',

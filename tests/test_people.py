@@ -29,11 +29,11 @@ from tests.browser import browsing, until
 from tests.test_remote import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import OutputError
+from vpo_kit.labelling.people import outcome
+from vpo_kit.labelling.people.answers import Answer, Answers
+from vpo_kit.labelling.people.questions import People, Question, Survey, read_gold
+from vpo_kit.labelling.people.server import meant, plain_name, shown
 from vpo_kit.pairing import store
-from vpo_kit.pairing.people import outcome
-from vpo_kit.pairing.people.answers import Answer, Answers
-from vpo_kit.pairing.people.questions import People, Question, Survey, read_gold
-from vpo_kit.pairing.people.server import meant, plain_name, shown
 from vpo_kit.pairing.store import Pair
 from vpo_kit.video import write_video
 

@@ -33,9 +33,11 @@ from PIL import Image, ImageStat
 
 from tests.test_pair_tools import FPS, FRAMES, edit, fails, pair, works
 from vpo_kit.errors import OutputError
-from vpo_kit.pairing import agreement, answers, budget, forms, pictures, store, tally, vlm
+from vpo_kit.labelling import agreement
+from vpo_kit.labelling.vlm import answers, budget, forms, pictures, protocol, tally
+from vpo_kit.labelling.vlm.settings import Vlm
+from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import vote
-from vpo_kit.pairing.settings import Vlm
 from vpo_kit.video import write_video
 
 pytest.importorskip("openai", reason="the extra vlm")
@@ -348,7 +350,7 @@ def test_faults_of_all_kinds_end_in_the_right_labels(
     assert "1 x the server does not answer (no whole answer within 1 s)" in shown  # the drip
     assert "8 x an answer that could not be read" in shown
     again = [asked.body["messages"][1]["content"][-1]["text"] for asked in stub.asked]
-    assert again.count(vlm.AGAIN) == 8
+    assert again.count(protocol.AGAIN) == 8
 
 
 LASTING = {
@@ -577,18 +579,18 @@ def test_mistakes_of_the_user_are_one_line(
 def test_a_verdict_is_read_or_refused(text: str, verdict: str | None) -> None:
     if verdict is None:
         with pytest.raises(ValueError, match=r"verdict"):
-            vlm.read(text)
+            protocol.read(text)
     else:
-        assert vlm.read(text).verdict == verdict
+        assert protocol.read(text).verdict == verdict
 
 
 def test_two_orders_fold_into_one_label() -> None:
     """Only two verdicts for the same member decide; swapping the members negates the label."""
-    signs: dict[vlm.Verdict, int] = {"first": 1, "second": -1, "tie": 0}
+    signs: dict[protocol.Verdict, int] = {"first": 1, "second": -1, "tie": 0}
     for a, label in signs.items():
         for b, other in signs.items():
-            assert vlm.fold(a, b) == (label if label == -other else 0)
-            assert vlm.fold(b, a) == -vlm.fold(a, b)
+            assert protocol.fold(a, b) == (label if label == -other else 0)
+            assert protocol.fold(b, a) == -protocol.fold(a, b)
 
 
 def test_frames_are_shown_at_the_rate_asked_for() -> None:
@@ -615,7 +617,7 @@ def test_large_frames_are_scaled_within_the_limit_and_keep_their_shape() -> None
 
 
 def key(model: str, of: store.Pair, segment: tuple[int, int], swapped: bool, settings: Vlm) -> str:
-    return vlm.key(model, of, segment, swapped, settings, forms.of(settings).said(of.prompt))
+    return protocol.key(model, of, segment, swapped, settings, forms.of(settings).said(of.prompt))
 
 
 def test_a_question_is_known_by_all_that_its_answer_depends_on() -> None:

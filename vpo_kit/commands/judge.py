@@ -8,8 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vpo_kit.labelling.agreement import LABELS, Agreement, compare
 from vpo_kit.pairing import store
-from vpo_kit.pairing.agreement import LABELS, Agreement, compare
 from vpo_kit.pairing.store import PairSet
 
 NAMES = {1: "first", -1: "second", 0: "tie"}

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.labelling.agreement import Agreement
+from vpo_kit.labelling.people import outcome
+from vpo_kit.labelling.people.answers import Answers
+from vpo_kit.labelling.people.questions import People, PeopleLabelling, Survey, read_gold
 from vpo_kit.pairing import store
-from vpo_kit.pairing.agreement import Agreement
-from vpo_kit.pairing.people import outcome
-from vpo_kit.pairing.people.answers import Answers
-from vpo_kit.pairing.people.questions import People, PeopleLabelling, Survey, read_gold
 from vpo_kit.pairing.store import PairSet
 from vpo_kit.pairing.tables import part
 
@@ -63,7 +63,7 @@ def _serve(found: PairSet, answers: Answers, gold: Path | None, host: str, port:
         import uvicorn
 
         from vpo_kit import web
-        from vpo_kit.pairing.people import server
+        from vpo_kit.labelling.people import server
     except ImportError as error:
         raise ConfigError(f"vpo label --with people needs {error.name}: pip install 'vpo-kit[server]'") from error
     path, settings = found.path, answers.settle({})

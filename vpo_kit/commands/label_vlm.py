@@ -9,13 +9,13 @@ from rich.console import Console
 
 from vpo_kit import config
 from vpo_kit.errors import ConfigError
+from vpo_kit.labelling.vlm.budget import Budget
+from vpo_kit.labelling.vlm.chat import Chat
+from vpo_kit.labelling.vlm.cost import Estimate
+from vpo_kit.labelling.vlm.labeller import Labelled, Labeller
+from vpo_kit.labelling.vlm.settings import Vlm, VlmLabelling
 from vpo_kit.library.display import count_bar
 from vpo_kit.pairing import store
-from vpo_kit.pairing.budget import Budget
-from vpo_kit.pairing.chat import Chat
-from vpo_kit.pairing.cost import Estimate
-from vpo_kit.pairing.judging import Labelled, Labeller
-from vpo_kit.pairing.settings import Vlm, VlmLabelling
 from vpo_kit.processes import Processes
 
 

@@ -14,10 +14,11 @@ from vpo_kit import config, models
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
+from vpo_kit.labelling import by_reward
 from vpo_kit.library.display import count_bar
 from vpo_kit.library.sources import find_clips
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.pairing import labelling, make, store
+from vpo_kit.pairing import make, store
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
 from vpo_kit.pairing.make import Folder, Job, Task
@@ -110,10 +111,10 @@ def _label(
 ) -> store.PairSet:
     plans = rewards.plan(reward_name, {})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = labelling.RewardScorer(reward_name, rewards.load(plans, device))
+    scorer = by_reward.RewardScorer(reward_name, rewards.load(plans, device))
     facts = {"licences": {plan.spec.name: plan.spec.licence for plan in plans}}
     with count_bar(console, "labels", len(processes.share(found.pairs))) as tick:
-        return labelling.label(found, scorer, settings, processes, lambda: tick(1), facts)
+        return by_reward.label(found, scorer, settings, processes, lambda: tick(1), facts)
 
 
 def _reward_of(label: str) -> str | None:

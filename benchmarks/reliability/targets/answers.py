@@ -81,7 +81,7 @@ async def _request(
 
 def vlm_answer(folder: Path) -> Read:
     """What a vision-language model says: a verdict or `ValueError`, which the labeller counts as no answer."""
-    from vpo_kit.pairing import vlm
+    from vpo_kit.labelling.vlm import protocol
 
     seeds = [
         b'{"evidence": "the first clip flickers at 0.5 s", "verdict": "second"}',
@@ -95,7 +95,7 @@ def vlm_answer(folder: Path) -> Read:
         if stage.rng.random() < 0.05 and not stage.sound:
             text = (text[: stage.rng.randint(1, 64)] * 2**20)[: stage.rng.choice((2**16, 2**20))]
         try:
-            assert vlm.read(text.decode(errors="replace")).verdict in ("first", "second", "tie")
+            assert protocol.read(text.decode(errors="replace")).verdict in ("first", "second", "tie")
         except ValueError as error:
             raise VpoError(str(error)) from error
 
@@ -104,7 +104,7 @@ def vlm_answer(folder: Path) -> Read:
 
 def completion(folder: Path) -> Read:
     """Bodies of chat completions."""
-    from vpo_kit.pairing import completion as completions
+    from vpo_kit.labelling.vlm import completion as completions
 
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
     message = {"role": "assistant", "content": '{"verdict": "tie"}', "refusal": None}
@@ -124,7 +124,7 @@ def completion(folder: Path) -> Read:
 
 def model_answers(folder: Path) -> Read:
     """The cache of a model's answers, as a kill or a disk may leave it: damaged lines are passed over."""
-    from vpo_kit.pairing.answers import Answers, Record
+    from vpo_kit.labelling.vlm.answers import Answers, Record
 
     records = [
         Record(key=f"k{i}", verdict="tie", evidence="e", pair="p", segment=(0, 3), swapped=False, model="m",
@@ -143,8 +143,8 @@ def model_answers(folder: Path) -> Read:
 
 def peoples_answers(folder: Path) -> Read:
     """The file of people's answers (SQLite)."""
-    from vpo_kit.pairing.people.answers import Answer, Answers
-    from vpo_kit.pairing.people.questions import Question
+    from vpo_kit.labelling.people.answers import Answer, Answers
+    from vpo_kit.labelling.people.questions import Question
 
     answers = Answers(folder / "people.sqlite", create=True)
     answers.settle({})

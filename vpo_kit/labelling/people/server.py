@@ -21,8 +21,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from vpo_kit import web
 from vpo_kit.errors import VpoError
-from vpo_kit.pairing.people.answers import Answer, Answers
-from vpo_kit.pairing.people.questions import Survey
+from vpo_kit.labelling.people.answers import Answer, Answers
+from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.video import SUFFIXES
 
 MAX_BODY_BYTES = 16 * 2**10
@@ -91,7 +91,7 @@ class _Desk:
         self._root = survey.path.resolve()
         # one browser may label several sets at once, and cookies do not know of ports
         self._cookie = f"vpo-label-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
-        self._page = resources.files("vpo_kit.pairing.people").joinpath("page.html").read_text(encoding="utf-8")
+        self._page = resources.files("vpo_kit.labelling.people").joinpath("page.html").read_text(encoding="utf-8")
 
     def authorise(self, request: Request) -> None:
         """Raises 401 without the cookie; it runs before a byte of the body is read."""

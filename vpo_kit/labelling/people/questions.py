@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from vpo_kit.config import Section
 from vpo_kit.errors import DataError
-from vpo_kit.pairing.labelling import recut
+from vpo_kit.labelling.by_reward import recut
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.sampler import derive_seed
 

@@ -15,17 +15,18 @@ from threading import Lock
 from typing import Any
 
 from vpo_kit.errors import DataError
-from vpo_kit.pairing import cost, forms, pictures, store, vlm
-from vpo_kit.pairing.answers import Answers, Record
-from vpo_kit.pairing.budget import Budget, Spent
-from vpo_kit.pairing.chat import Chat, NoAnswer
-from vpo_kit.pairing.cost import Estimate
-from vpo_kit.pairing.labelling import recut
-from vpo_kit.pairing.pictures import Clips
+from vpo_kit.labelling.by_reward import recut
+from vpo_kit.labelling.vlm import cost, forms, pictures, protocol
+from vpo_kit.labelling.vlm.answers import Answers, Record
+from vpo_kit.labelling.vlm.budget import Budget, Spent
+from vpo_kit.labelling.vlm.chat import Chat, NoAnswer
+from vpo_kit.labelling.vlm.cost import Estimate
+from vpo_kit.labelling.vlm.pictures import Clips
+from vpo_kit.labelling.vlm.settings import VlmLabelling
+from vpo_kit.labelling.vlm.tally import Tally, tally
+from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import vote
-from vpo_kit.pairing.settings import VlmLabelling
 from vpo_kit.pairing.store import Motion, Pair, PairSet
-from vpo_kit.pairing.tally import Tally, tally
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Labeller:
 
     def _key(self, pair: Pair, index: int, swapped: bool) -> str:
         words = self._form.said(pair.prompt)
-        return vlm.key(self._model, pair, pair.segments[index], swapped, self._settings, words)
+        return protocol.key(self._model, pair, pair.segments[index], swapped, self._settings, words)
 
     def _write(self, judged: Sequence[Judged]) -> Labelled:
         name = f"vlm:{self._model}"
@@ -204,5 +205,5 @@ def _recut(pair: Pair, seconds: float | None) -> Pair:
 
 
 def _labels(result: Judged) -> dict[str, Any]:
-    labels = [vlm.fold(first.verdict, swapped.verdict) for first, swapped in result.answers]
+    labels = [protocol.fold(first.verdict, swapped.verdict) for first, swapped in result.answers]
     return {"labels": labels, "label": vote(labels), "motion": result.motion}

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.pairing.completion import line
+from vpo_kit.labelling.vlm.completion import line
 
 KEY = "OPENAI_API_KEY"
 MAX_WAIT_S = 120.0

@@ -2,7 +2,7 @@
 
 A model that was trained on one question answers that one best. The questions are the authors' text, so they are read
 from the authors' scripts (no line of which is run) and not repeated here; what is known here is where the pictures go
-and what an answer looks like. Two clips of one segment, as in `vlm`: our protocol of both orders stays round it.
+and what an answer looks like. Two clips of one segment, as in `protocol`: our protocol of both orders stays round it.
 
 | form | file | an answer |
 |---|---|---|
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.pairing import vlm
-from vpo_kit.pairing.pictures import Picture
-from vpo_kit.pairing.settings import Preset, Vlm
-from vpo_kit.pairing.vlm import Answer, Verdict
+from vpo_kit.labelling.vlm import protocol
+from vpo_kit.labelling.vlm.pictures import Picture
+from vpo_kit.labelling.vlm.protocol import Answer, Verdict
+from vpo_kit.labelling.vlm.settings import Preset, Vlm
 
 Messages = list[dict[str, Any]]
 MAX_EVIDENCE = 1000
@@ -74,8 +74,8 @@ class _Source:
 def of(settings: Vlm) -> Form:
     """The form that the settings ask for. Raises `ConfigError` without the file that its question stands in."""
     if settings.preset is None:
-        words = (vlm.system(settings), vlm.QUESTION, vlm.SCHEMA)
-        return Form(words, lambda first, second, _: vlm.messages(first, second, settings), vlm.read)
+        words = (protocol.system(settings), protocol.QUESTION, protocol.SCHEMA)
+        return Form(words, lambda first, second, _: protocol.messages(first, second, settings), protocol.read)
     source = SOURCES[settings.preset]
     if settings.question is None:
         raise ConfigError(
@@ -91,7 +91,7 @@ def _messages(
     system: str, question: str, clips: tuple[str, str] | None, settings: Vlm,
     first: Sequence[Picture], second: Sequence[Picture], prompt: str,
 ) -> Messages:  # fmt: skip
-    shown = [[vlm.image(picture, settings) for picture in pictures] for pictures in (first, second)]
+    shown = [[protocol.image(picture, settings) for picture in pictures] for pictures in (first, second)]
     parts: list[dict[str, Any]] = []
     for name, images in zip(clips or ("", ""), shown, strict=True):
         parts += [*([{"type": "text", "text": name}] if name else []), *images]

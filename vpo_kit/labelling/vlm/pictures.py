@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from vpo_kit.errors import DataError
+from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.pairing.segments import Range
-from vpo_kit.pairing.settings import Vlm
 from vpo_kit.pairing.store import Motion, Pair
 from vpo_kit.video import motion, read_video
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpo_kit.pairing.vlm import Verdict, fold
+from vpo_kit.labelling.vlm.protocol import Verdict, fold
 
 BIAS_Z = 3.0
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpo_kit.errors import DataError
-from vpo_kit.pairing import pictures
+from vpo_kit.labelling.vlm import pictures
+from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.pairing.segments import Range
-from vpo_kit.pairing.settings import Vlm
 from vpo_kit.pairing.store import Pair
 from vpo_kit.video import read_video
 

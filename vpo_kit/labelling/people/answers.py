@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vpo_kit.errors import ConfigError, DataError, OutputError
-from vpo_kit.pairing.people.questions import People, Question
+from vpo_kit.labelling.people.questions import People, Question
 
 APPLICATION = 0x76706F31  # "vpo1": the file's kind and version
 LOCK_SECONDS = 3.0

@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import httpx2
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.pairing.budget import Budget
-from vpo_kit.pairing.completion import Completion, Reply, line, parse
-from vpo_kit.pairing.endpoint import KEY, checked_url, key_for, nobody_there, reason, retry_after
-from vpo_kit.pairing.settings import Vlm
-from vpo_kit.pairing.vlm import AGAIN, RESPONSE_FORMAT
+from vpo_kit.labelling.vlm.budget import Budget
+from vpo_kit.labelling.vlm.completion import Completion, Reply, line, parse
+from vpo_kit.labelling.vlm.endpoint import KEY, checked_url, key_for, nobody_there, reason, retry_after
+from vpo_kit.labelling.vlm.protocol import AGAIN, RESPONSE_FORMAT
+from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.rewards.parts.client import LOOPBACK
 
 T = TypeVar("T")

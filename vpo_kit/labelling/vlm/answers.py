@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vpo_kit import files
 from vpo_kit.errors import OutputError
-from vpo_kit.pairing.vlm import Verdict
+from vpo_kit.labelling.vlm.protocol import Verdict
 
 
 class Record(BaseModel):
@@ -19,7 +19,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     key: str
-    """`vlm.key` of the question."""
+    """`protocol.key` of the question."""
     verdict: Verdict
     """In the order in which the clips were shown."""
     evidence: str

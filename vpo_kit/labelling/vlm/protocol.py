@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from vpo_kit.pairing.pictures import Picture, frames_shown
+from vpo_kit.labelling.vlm.pictures import Picture, frames_shown
+from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.pairing.segments import Range
-from vpo_kit.pairing.settings import Vlm
 from vpo_kit.pairing.store import Pair
 
 Verdict = Literal["first", "second", "tie"]

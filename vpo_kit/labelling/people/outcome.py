@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from vpo_kit.labelling.agreement import Agreement, agreement
+from vpo_kit.labelling.people.answers import Answer, Answers
+from vpo_kit.labelling.people.questions import Question, Survey
 from vpo_kit.pairing import store
-from vpo_kit.pairing.agreement import Agreement, agreement
-from vpo_kit.pairing.people.answers import Answer, Answers
-from vpo_kit.pairing.people.questions import Question, Survey
 from vpo_kit.pairing.segments import vote
 from vpo_kit.pairing.store import Pair
 
