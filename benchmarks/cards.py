@@ -21,7 +21,7 @@ from vpo_kit.models.sprites import world
 
 ROOT = Path(__file__).parent.parent
 REWARDS, SPRITES = ROOT / "vpo_kit" / "rewards", ROOT / "vpo_kit" / "models" / "sprites"
-JUDGES = ("vqa", "gold")
+JUDGES = ("vqa", "gold", "gold2")
 BEGIN, END = "<!-- {}: python -m benchmarks.cards -->", "<!-- end of {} -->"
 
 MEASURES = {
@@ -95,8 +95,8 @@ def main() -> None:
     whole = [[text, *(shown(found[name][key]) for name in JUDGES)] for text, key in MEASURES.items()]
     columns = [(name, key) for name in JUDGES for key in ("pairs", "windows")]
     kinds = [
-        [kind, *(shown(found[name]["by degradation"][kind][key]) for name, key in columns)]
-        for kind in found["vqa"]["by degradation"]
+        [kind, *(shown(found[name]["by degradation"].get(kind, {}).get(key)) for name, key in columns)]
+        for kind in found["gold2"]["by degradation"]  # which is measured on all
     ]
     tracked = [[key.replace("_", " "), *(f"{model[part][key]:.4g}" for part in SETS)] for key in TRACKED]
     for page, name, head, rows in (

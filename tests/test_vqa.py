@@ -13,8 +13,10 @@ from torch import Tensor
 from vpo_kit.errors import ModelError
 from vpo_kit.models.sprites import world
 from vpo_kit.rewards import corpus, degrade, report_vqa, train_vqa
+from vpo_kit.rewards.frames import FramesReward, pool
+from vpo_kit.rewards.gold2 import Gold2
 from vpo_kit.rewards.soften import Softness, soften
-from vpo_kit.rewards.vqa import VQA, GoldVQA, pool
+from vpo_kit.rewards.vqa import VQA, GoldVQA
 
 SEED, NUM_CLIPS = 90_002, 8  # neither trained on nor the seed of the shipped report
 
@@ -23,8 +25,8 @@ FLOORS = dict.fromkeys(degrade.DEGRADATIONS, 0.9) | {"slow": 0.8, "shuffle": 0.8
 
 
 @pytest.fixture(scope="module")
-def judges() -> dict[str, VQA]:
-    return {"vqa": VQA(), "gold": GoldVQA()}
+def judges() -> dict[str, FramesReward]:
+    return {"vqa": VQA(), "gold": GoldVQA(), "gold2": Gold2()}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def clips() -> list[corpus.Clip]:
     return [corpus.clip(SEED, i) for i in range(NUM_CLIPS)]
 
 
-def score(judge: VQA, video: Tensor) -> Tensor:
+def score(judge: FramesReward, video: Tensor) -> Tensor:
     with torch.no_grad():
         return judge(video, fps=8).score
 
@@ -43,23 +45,33 @@ def softened(video: Tensor, i: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def clean(judges: dict[str, VQA], clips: list[corpus.Clip]) -> dict[str, Tensor]:
+def clean(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> dict[str, Tensor]:
     video = torch.stack([softened(clip.video, i) for i, clip in enumerate(clips)])
     return {name: score(judge, video) for name, judge in judges.items()}
 
 
 @pytest.mark.parametrize("kind", degrade.DEGRADATIONS)
 def test_clean_scores_above_degraded(
-    judges: dict[str, VQA], clips: list[corpus.Clip], clean: dict[str, Tensor], kind: str
+    judges: dict[str, FramesReward], clips: list[corpus.Clip], clean: dict[str, Tensor], kind: str
 ) -> None:
     spoil, rngs = degrade.DEGRADATIONS[kind], [np.random.default_rng([SEED, 1, i]) for i in range(NUM_CLIPS)]
     spoilt = [softened(spoil(clip, (4, 12), 4, rng), i) for i, (clip, rng) in enumerate(zip(clips, rngs, strict=True))]
-    for name, judge in judges.items():
-        right = (clean[name] > score(judge, torch.stack(spoilt))).float().mean()
+    for name in ("vqa", "gold"):
+        right = (clean[name] > score(judges[name], torch.stack(spoilt))).float().mean()
         assert right >= FLOORS[kind], name
 
 
-def test_frozen_clips_do_not_win(judges: dict[str, VQA], clips: list[corpus.Clip]) -> None:
+@pytest.mark.parametrize("kind", degrade.UNTAUGHT)
+def test_the_second_held_out_judge_knows_other_flaws(
+    judges: dict[str, FramesReward], clips: list[corpus.Clip], clean: dict[str, Tensor], kind: str
+) -> None:
+    """On a corpus that it was not trained on."""
+    spoil, rngs = degrade.UNTAUGHT[kind], [np.random.default_rng([SEED, 3, i]) for i in range(NUM_CLIPS)]
+    spoilt = [softened(spoil(clip, (4, 12), 4, rng), i) for i, (clip, rng) in enumerate(zip(clips, rngs, strict=True))]
+    assert (clean["gold2"] > score(judges["gold2"], torch.stack(spoilt))).float().mean() >= 0.85
+
+
+def test_frozen_clips_do_not_win(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
     moving = torch.stack([softened(clip.video, i) for i, clip in enumerate(clips)])
     for name, judge in judges.items():
         frozen = score(judge, moving[:, 8:9].expand_as(moving))
@@ -67,7 +79,7 @@ def test_frozen_clips_do_not_win(judges: dict[str, VQA], clips: list[corpus.Clip
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "flicker", "vanish", "blocks", "jitter"])
-def test_segments_point_at_the_bad_window(judges: dict[str, VQA], clips: list[corpus.Clip], kind: str) -> None:
+def test_segments_point_at_the_bad_window(judges: dict[str, FramesReward], clips: list[corpus.Clip], kind: str) -> None:
     segments = [(0, 4), (4, 8), (8, 12), (12, 17)]
     spoil, rngs = degrade.DEGRADATIONS[kind], [np.random.default_rng([SEED, 2, i]) for i in range(NUM_CLIPS)]
     video = torch.stack([spoil(clip, (8, 12), 4, rng) for clip, rng in zip(clips, rngs, strict=True)])
@@ -77,14 +89,14 @@ def test_segments_point_at_the_bad_window(judges: dict[str, VQA], clips: list[co
         assert (parts.argmin(1) == 2).float().mean() >= 0.7
 
 
-def test_a_batch_scores_as_its_clips(judges: dict[str, VQA], clips: list[corpus.Clip]) -> None:
+def test_a_batch_scores_as_its_clips(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
     video = torch.stack([clip.video for clip in clips[:4]])
     for judge in judges.values():
         alone = torch.cat([score(judge, one[None]) for one in video])
         torch.testing.assert_close(score(judge, video), alone, atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_reaches_saturated_pixels(judges: dict[str, VQA], clips: list[corpus.Clip]) -> None:
+def test_gradient_reaches_saturated_pixels(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
     for judge in judges.values():
         video = (clips[0].video * 3.0)[None].requires_grad_()
         judge(video, fps=8).score.sum().backward()
@@ -94,7 +106,7 @@ def test_gradient_reaches_saturated_pixels(judges: dict[str, VQA], clips: list[c
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 32, 32), (2, 5, 3, 48, 200), (1, 33, 3, 96, 64)])
-def test_any_length_and_size(judges: dict[str, VQA], shape: tuple[int, ...]) -> None:
+def test_any_length_and_size(judges: dict[str, FramesReward], shape: tuple[int, ...]) -> None:
     video = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     for judge in judges.values():
         out = judge(video, fps=24, segments=[(0, 1), (0, shape[1])])
@@ -112,9 +124,10 @@ def test_pool_is_a_soft_minimum_of_any_length() -> None:
     assert -8.0 < pool(one_bad).item() < one_bad.mean().item()
 
 
-def test_the_judges_differ(judges: dict[str, VQA], clips: list[corpus.Clip]) -> None:
+def test_the_judges_differ(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
     assert judges["vqa"].spec.for_training
     assert not judges["gold"].spec.for_training
+    assert not judges["gold2"].spec.for_training
     assert judges["vqa"].judge.state_dict().keys() != judges["gold"].judge.state_dict().keys()
     video = torch.stack([clip.video for clip in clips[:4]])
     assert not torch.allclose(score(judges["vqa"], video), score(judges["gold"], video), atol=1e-2)
@@ -131,7 +144,7 @@ def test_bad_weights_are_one_line(tmp_path: Path) -> None:
 
 
 def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_vqa, "measure", lambda judge, attack, num_clips: {"num_clips": num_clips})
+    monkeypatch.setattr(train_vqa, "measure", lambda judge, attack, exam: {"num_clips": exam.num_clips})
     train_vqa.train("vqa", tmp_path, steps=2)
     first = (tmp_path / "vqa.safetensors").read_bytes()
     train_vqa.train("vqa", tmp_path, steps=2)  # nothing left to do: the checkpoint is the last step's
@@ -142,7 +155,7 @@ def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_the_report_is_complete() -> None:
-    measured = report_vqa.measure(VQA().judge, train_vqa.attacked, num_clips=2)
+    measured = report_vqa.measure(VQA().judge, train_vqa.attacked, report_vqa.Exam(num_clips=2))
     assert measured["by_kind"].keys() == degrade.DEGRADATIONS.keys()
     assert measured["world_flaws"].keys() == set(world.FLAWS)
     json.dumps(measured, allow_nan=False)
@@ -151,7 +164,7 @@ def test_the_report_is_complete() -> None:
 def test_corpus_and_degradations_repeat() -> None:
     one, two = corpus.clip(3, 5), corpus.clip(3, 5)
     assert torch.equal(one.video, two.video)
-    for spoil in degrade.DEGRADATIONS.values():
+    for spoil in (degrade.DEGRADATIONS | degrade.UNTAUGHT).values():
         first, second = (spoil(one, (4, 9), 3, np.random.default_rng(1)) for _ in range(2))
         assert torch.equal(first, second)
         assert first.min() >= 0

@@ -30,6 +30,11 @@ def place(name_or_path: str) -> Path:
     return EMBEDDED.get(name_or_path, Path(name_or_path))
 
 
+def is_embedded(name_or_path: str) -> bool:
+    """Whether this is a model that ships inside the package, by its name or by its folder."""
+    return place(name_or_path).resolve() in {path.resolve() for path in EMBEDDED.values()}
+
+
 def prompts_of(name_or_path: str, split: str) -> Path | None:
     """The prompt file (`split` is ``train``, ``validation`` or ``heldout``) that ships with a model folder, where it
     has one.

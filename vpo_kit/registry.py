@@ -81,6 +81,7 @@ REWARDS = Registry(
     {
         "vqa": "vpo_kit.rewards.vqa:VQA",
         "gold": "vpo_kit.rewards.vqa:GoldVQA",
+        "gold2": "vpo_kit.rewards.gold2:Gold2",
         "technical": "vpo_kit.rewards.technical:Technical",
         "niqe": "vpo_kit.rewards.niqe:Niqe",
         "brisque": "vpo_kit.rewards.brisque:Brisque",

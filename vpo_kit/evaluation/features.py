@@ -50,7 +50,8 @@ class JudgeFeatures(ClipFeatures):
 
     def forward(self, video: Tensor, fps: float) -> Tensor:
         seen: list[Tensor] = []
-        hook = self.judge.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(1)))
+        head = self.judge.get_submodule("head")
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(1)))
         try:
             for clip in torch.split(video, 1):
                 self.judge(clip)

@@ -95,9 +95,11 @@ def _train(
     recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, claim: Callable[[], None]
 ) -> None:
     run, started = recipe.run, time.monotonic()
+    notice = partial(console.print, soft_wrap=True, markup=False)
+    for line in recipes.foreign_rewards(recipe):
+        notice(line)
     model = assembly.load_model(run)
     settings = assembly.use(model, run.sampling)
-    notice = partial(console.print, soft_wrap=True, markup=False)
     disk = DiskCache(run.cache, notice) if run.cache else None
     source = sources.build(recipe, model, settings, console, processes, disk)
     start = initial.start(model, run.lora)

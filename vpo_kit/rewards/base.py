@@ -38,6 +38,8 @@ class RewardSpec:
     """True where each frame is scored on its own: then only the frames that are looked at need be decoded."""
     self_contained: bool = False
     """True where all that it needs ships with the package."""
+    embedded_only: bool = False
+    """True for a judge that was trained and validated on the embedded model's world, and means little elsewhere."""
     mean: float = 0.0
     std: float = 1.0
     """Typical mean and spread over good clips: the fixed scale on which a mixture adds rewards."""

@@ -13,7 +13,7 @@ photographs. A judge trained on them carries over to photographs; one trained on
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vpo_kit.models.sprites import world
+from vpo_kit.rewards import canvases
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator
@@ -31,6 +32,8 @@ Rng = np.random.Generator
 SIZE, NUM_FRAMES = world.SIZE, world.NUM_FRAMES
 NUM_CANVASES, CANVAS = 160, 128
 FAMILIES: dict[str, float] = {"sprite": 0.42, "leaves": 0.40, "texture": 0.18}
+OTHER_FAMILIES: dict[str, float] = {"sprite": 0.5, "cells": 0.25, "strokes": 0.25}
+"""Of a second corpus, which shares with the first only the world that it is for."""
 
 
 class Redraw(Protocol):
@@ -49,10 +52,16 @@ class Clip:
         return len(self.video)
 
 
-def clip(seed: int, index: int, num_frames: int = NUM_FRAMES, family: str | None = None) -> Clip:
-    """Clean clip number `index` of the corpus `seed`."""
+def clip(
+    seed: int,
+    index: int,
+    num_frames: int = NUM_FRAMES,
+    family: str | None = None,
+    families: Mapping[str, float] = FAMILIES,
+) -> Clip:
+    """Clean clip number `index` of the corpus `seed`, of one of `families` with their shares, or of `family`."""
     rng = np.random.default_rng([seed, index])
-    drawn = str(rng.choice(list(FAMILIES), p=list(FAMILIES.values())))
+    drawn = str(rng.choice(list(families), p=list(families.values())))
     family = family or drawn
     redraw: Redraw = _MAKERS[family](seed, rng)
     return Clip(redraw(np.arange(num_frames, dtype=np.float64)), redraw, family)
@@ -79,7 +88,20 @@ def _sprite(seed: int, rng: Rng) -> Redraw:
 
 def _leaves(seed: int, rng: Rng) -> Redraw:
     """A camera over dead leaves, with one to three objects that move on their own."""
-    canvas = _canvas(seed, int(rng.integers(NUM_CANVASES)))
+    return _over(_canvas(seed, int(rng.integers(NUM_CANVASES))), rng)
+
+
+def _cells(seed: int, rng: Rng) -> Redraw:
+    """The same over a mosaic."""
+    return _over(canvases.cells(seed, int(rng.integers(NUM_CANVASES)), CANVAS), rng)
+
+
+def _strokes(seed: int, rng: Rng) -> Redraw:
+    """The same over strokes of a brush."""
+    return _over(canvases.strokes(seed, int(rng.integers(NUM_CANVASES)), CANVAS), rng)
+
+
+def _over(canvas: Tensor, rng: Rng) -> Redraw:
     camera = _Camera.draw(rng, still=0.35)
     mean = canvas.mean((1, 2)).numpy()
     objects = [_Object.draw(rng, mean) for _ in range(int(rng.integers(1, 4)))]
@@ -97,7 +119,13 @@ def _texture(seed: int, rng: Rng) -> Redraw:
     )
 
 
-_MAKERS: dict[str, Callable[[int, Rng], Redraw]] = {"sprite": _sprite, "leaves": _leaves, "texture": _texture}
+_MAKERS: dict[str, Callable[[int, Rng], Redraw]] = {
+    "sprite": _sprite,
+    "leaves": _leaves,
+    "texture": _texture,
+    "cells": _cells,
+    "strokes": _strokes,
+}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ The attack figure is in units of the mean drop at severity 2.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,40 +18,52 @@ from torch import Tensor
 
 from vpo_kit.models.sprites import world
 from vpo_kit.rewards import corpus, degrade
+from vpo_kit.rewards.frames import FrameScorer, pool
 from vpo_kit.rewards.soften import Softness, soften
-from vpo_kit.rewards.vqa import FrameJudge, pool
 
 Measured = dict[str, Any]
-Attack = Callable[[FrameJudge, Tensor, int], Tensor]
+Flaws = Mapping[str, degrade.Degradation]
+Attack = Callable[[FrameScorer, Tensor, int], Tensor]
 HELD_OUT_SEED = 90_001
 
 
-def measure(judge: FrameJudge, attack: Attack, num_clips: int = 60, seed: int = HELD_OUT_SEED) -> Measured:
+@dataclass(frozen=True)
+class Exam:
+    """What a judge is measured on: flaws, and `num_clips` clips of families that no judge was trained on."""
+
+    flaws: Mapping[str, degrade.Degradation] = field(default_factory=lambda: degrade.DEGRADATIONS)
+    families: Mapping[str, float] = field(default_factory=lambda: corpus.FAMILIES)
+    num_clips: int = 60
+    seed: int = HELD_OUT_SEED
+
+
+def measure(judge: FrameScorer, attack: Attack, exam: Exam) -> Measured:
     """Calibrate the judge's `offset` and `unit`, then measure it; the judge is changed in place."""
-    clips = [corpus.clip(seed, i) for i in range(num_clips)]
+    num_clips, seed = exam.num_clips, exam.seed
+    clips = [corpus.clip(seed, i, families=exam.families) for i in range(num_clips)]
     sprites = [corpus.clip(seed + 1, i, family="sprite") for i in range(num_clips)]
-    calibrate(judge, clips, seed)
+    calibrate(judge, clips, seed, exam.flaws)
     return {
         "num_clips": num_clips,
-        **pair_accuracy(judge, clips, seed),
+        **pair_accuracy(judge, clips, seed, exam.flaws),
         "static_clone_rate": static_clone_rate(judge, clips, seed),
         "static_clone_rate_sprites": static_clone_rate(judge, sprites, seed),
         "world_flaws": world_accuracy(judge, num_clips, seed),
-        **attack_figures(judge, clips[:16], seed, attack),
+        **attack_figures(judge, clips[:16], seed, attack, exam.flaws),
     }
 
 
 @torch.no_grad()
-def calibrate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> None:
+def calibrate(judge: FrameScorer, clips: list[corpus.Clip], seed: int, flaws: Flaws) -> None:
     """Clean clips get mean 0, and the mean drop at severity 2 becomes 1."""
     judge.offset.zero_()
     judge.unit.fill_(1.0)
     found = []
     for i, clip in enumerate(clips):
         rng = np.random.default_rng([seed, 3, i])
-        kinds = [str(k) for k in rng.choice(sorted(degrade.DEGRADATIONS), 6, replace=False)]
+        kinds = [str(k) for k in rng.choice(sorted(flaws), 6, replace=False)]
         window = _window(clip, rng)
-        videos = [clip.video, *(degrade.DEGRADATIONS[k](clip, window, 2, rng) for k in kinds)]
+        videos = [clip.video, *(flaws[k](clip, window, 2, rng) for k in kinds)]
         found.append(judge(_softened(clip, videos, rng)))
     frames = torch.stack(found)  # [clips, 1 + 6, F]
     for _ in range(30):  # the pool leans more to the worst frame the larger the scores, so no single division does
@@ -60,7 +73,7 @@ def calibrate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> None:
 
 
 @torch.no_grad()
-def pair_accuracy(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> Measured:
+def pair_accuracy(judge: FrameScorer, clips: list[corpus.Clip], seed: int, flaws: Flaws) -> Measured:
     """By kind: share of right pairs at each severity, and on sprites; of right windows; mean drops."""
     pairs: dict[str, list[list[float]]] = defaultdict(list)
     sprites: dict[str, list[float]] = defaultdict(list)
@@ -68,7 +81,7 @@ def pair_accuracy(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> Mea
     drops: dict[str, list[list[float]]] = defaultdict(list)
     clean = []
     for i, clip in enumerate(clips):
-        for k, (kind, spoil) in enumerate(degrade.DEGRADATIONS.items()):
+        for k, (kind, spoil) in enumerate(flaws.items()):
             rng = np.random.default_rng([seed, 4, i, k])
             start, end = _window(clip, rng)
             chain = int(rng.integers(2**31))
@@ -103,7 +116,7 @@ def pair_accuracy(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> Mea
 
 
 @torch.no_grad()
-def static_clone_rate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) -> float | None:
+def static_clone_rate(judge: FrameScorer, clips: list[corpus.Clip], seed: int) -> float | None:
     """Share of moving clips whose copy, frozen at one frame, scores as high or higher."""
     wins = []
     for i, clip in enumerate(clips):
@@ -116,7 +129,7 @@ def static_clone_rate(judge: FrameJudge, clips: list[corpus.Clip], seed: int) ->
 
 
 @torch.no_grad()
-def world_accuracy(judge: FrameJudge, num_pairs: int, seed: int) -> Measured:
+def world_accuracy(judge: FrameScorer, num_pairs: int, seed: int) -> Measured:
     """Pair accuracy on the sprite world's own flaws, which are not the training degradations, by kind."""
     found = {}
     pool_of_scenes = world.scenes(held_out=False) + world.scenes(held_out=True)
@@ -137,15 +150,15 @@ def world_accuracy(judge: FrameJudge, num_pairs: int, seed: int) -> Measured:
     return found
 
 
-def attack_figures(judge: FrameJudge, clips: list[corpus.Clip], seed: int, attack: Attack) -> Measured:
+def attack_figures(judge: FrameScorer, clips: list[corpus.Clip], seed: int, attack: Attack, flaws: Flaws) -> Measured:
     """20 sign-gradient steps within 2/255: the mean rise of a score, in the unit, and the share of clips
     degraded at severity 2 that come to score above their clean original.
     """
     pairs = []
     for i, clip in enumerate(clips):
         rng = np.random.default_rng([seed, 7, i])
-        kind = sorted(degrade.DEGRADATIONS)[int(rng.integers(len(degrade.DEGRADATIONS)))]
-        spoilt = degrade.DEGRADATIONS[kind](clip, _window(clip, rng), 2, rng)
+        kind = sorted(flaws)[int(rng.integers(len(flaws)))]
+        spoilt = flaws[kind](clip, _window(clip, rng), 2, rng)
         pairs.append(_softened(clip, [clip.video, spoilt], rng))
     video = torch.stack(pairs)
     raised = attack(judge, video.flatten(0, 1), 20).view_as(video)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,18 +29,30 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vpo_kit.rewards import corpus, degrade
-from vpo_kit.rewards.report_vqa import Measured, measure
+from vpo_kit.rewards.frames import FrameScorer, pool
+from vpo_kit.rewards.report_vqa import Exam, Measured, measure
 from vpo_kit.rewards.soften import Softness, soften
-from vpo_kit.rewards.vqa import GOLD_SHAPE, VQA_SHAPE, FrameJudge, Shape, pool
+from vpo_kit.rewards.vqa import VQA, GoldVQA
 
 Kind = Literal["vqa", "gold"]
+
+# What an earlier judge could not see, and its policy therefore did: they fill the second place of a chain.
+_OBJECTS = ("fade", "vanish", "pop", "dull", "blur")
+_MOTION = ("slow", "slow", "static", "static", "collapse", "freeze", "drop")
+FOCUS = _OBJECTS + _MOTION
 
 
 @dataclass(frozen=True)
 class Recipe:
-    shape: Shape
+    """`first` and `second` name the flaws of a content's two chains."""
+
+    build: Callable[[], FrameScorer]
     corpus_seed: int
     rate: float
+    families: Mapping[str, float] = field(default_factory=lambda: corpus.FAMILIES)
+    flaws: Mapping[str, degrade.Degradation] = field(default_factory=lambda: degrade.DEGRADATIONS)
+    first: Sequence[str] = tuple(degrade.DEGRADATIONS)
+    second: Sequence[str] = FOCUS
     num_contents: int = 6
     average: float = 0.995
     attack_every: int = 4  # steps; 0 trains without attacks
@@ -47,17 +60,12 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "vqa": Recipe(VQA_SHAPE, corpus_seed=11, rate=3e-3),
-    "gold": Recipe(GOLD_SHAPE, corpus_seed=29, rate=2e-3),
+    "vqa": Recipe(VQA.build, corpus_seed=11, rate=3e-3),
+    "gold": Recipe(GoldVQA.build, corpus_seed=29, rate=2e-3),
 }
 ATTACK = 2 / 255
 LOG_EVERY, SAVE_EVERY = 25, 100
 SLOW_COST = 0.35  # score that one step of severity of a slow copy costs, in the network's raw units
-
-# What an earlier judge could not see, and its policy therefore did: they fill the second place of a chain.
-_OBJECTS = ("fade", "vanish", "pop", "dull", "blur")
-_MOTION = ("slow", "slow", "static", "static", "collapse", "freeze", "drop")
-FOCUS = _OBJECTS + _MOTION
 
 
 @dataclass(frozen=True)
@@ -82,15 +90,16 @@ def draw_window(num_frames: int, rng: corpus.Rng) -> degrade.Window:
 def draw_batch(recipe: Recipe, step: int) -> Batch:
     """The batch of one step; it depends on the recipe and the step alone."""
     num_frames = int(np.random.default_rng([recipe.corpus_seed, 1, step]).choice([9, 13, 17]))
-    drawn = [_variants(recipe, step * recipe.num_contents + g, num_frames) for g in range(recipe.num_contents)]
+    drawn = [variants(recipe, step * recipe.num_contents + g, num_frames) for g in range(recipe.num_contents)]
     return Batch(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 
 
-def _variants(recipe: Recipe, index: int, num_frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def variants(recipe: Recipe, index: int, num_frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Content number `index`: four videos, the first of them clean, and a `Batch`'s labels for them."""
     rng = np.random.default_rng([recipe.corpus_seed, 2, index])
-    clean = corpus.clip(recipe.corpus_seed, index, num_frames)
-    first = str(rng.choice(list(degrade.DEGRADATIONS)))
-    second = str(rng.choice(FOCUS))
+    clean = corpus.clip(recipe.corpus_seed, index, num_frames, families=recipe.families)
+    first = str(rng.choice(list(recipe.first)))
+    second = str(rng.choice(list(recipe.second)))
     low, high = sorted(int(s) for s in rng.choice(degrade.SEVERITIES, 2, replace=False))
     windows = [draw_window(num_frames, rng), draw_window(num_frames, rng)]
     plan = [
@@ -101,7 +110,7 @@ def _variants(recipe: Recipe, index: int, num_frames: int) -> tuple[Tensor, Tens
     videos, inside, outside = [clean.video], torch.zeros(4, num_frames), torch.zeros(4, num_frames)
     slow, chain_seed = torch.zeros(4), int(rng.integers(2**31))
     for v, (kind, window, severity) in enumerate(plan, start=1):
-        videos.append(degrade.DEGRADATIONS[kind](clean, window, severity, np.random.default_rng(chain_seed)))
+        videos.append(recipe.flaws[kind](clean, window, severity, np.random.default_rng(chain_seed)))
         if kind in degrade.MILD:
             slow[v] = severity
         if kind not in degrade.WHOLE:
@@ -137,7 +146,7 @@ def losses(frames: Tensor, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def attacked(judge: FrameJudge, video: Tensor, steps: int, size: float = ATTACK) -> Tensor:
+def attacked(judge: FrameScorer, video: Tensor, steps: int, size: float = ATTACK) -> Tensor:
     """`video` ``[B, F, 3, H, W]`` after sign-gradient steps that raise its score, within `size` a pixel."""
     change = torch.zeros_like(video)
     for _ in range(steps):
@@ -148,7 +157,7 @@ def attacked(judge: FrameJudge, video: Tensor, steps: int, size: float = ATTACK)
     return (video + change).detach()
 
 
-def attack_loss(judge: FrameJudge, batch: Batch, scores: Tensor) -> Tensor:
+def attack_loss(judge: FrameScorer, batch: Batch, scores: Tensor) -> Tensor:
     """The clean clip and one degraded variant of each content under attack; `scores` are ``[G, V]``."""
     chosen = batch.video[:, [0, 2]]
     raised = pool(judge(attacked(judge, chosen.flatten(0, 1), steps=2)).unflatten(0, chosen.shape[:2]))
@@ -167,7 +176,7 @@ def train(
     recipe = RECIPES[kind] if attacks else replace(RECIPES[kind], attack_every=0)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1_000 * seed + recipe.corpus_seed)
-    judge = FrameJudge(recipe.shape).to(memory_format=torch.channels_last)
+    judge = recipe.build().to(memory_format=torch.channels_last)
     average = AveragedModel(
         judge,
         multi_avg_fn=get_ema_multi_avg_fn(recipe.average),  # type: ignore[no-untyped-call]
@@ -184,8 +193,8 @@ def train(
                 log.write(json.dumps(line) + "\n")
         if (step + 1) % SAVE_EVERY == 0 or step == steps - 1:
             _checkpoint(checkpoint, parts, step + 1)
-    final = cast(FrameJudge, average.module)
-    facts = {
+    final = cast(FrameScorer, average.module)
+    facts: dict[str, Any] = {
         "kind": kind,
         "steps": steps,
         "seed": seed,
@@ -193,12 +202,14 @@ def train(
         "attack_every": recipe.attack_every,
         "torch": torch.__version__,
     }
-    return finish(final, out / f"{kind}.safetensors", facts | {"python": platform.python_version()}, num_measured)
+    facts |= {"python": platform.python_version()}
+    return finish(final, out / f"{kind}.safetensors", facts, recipe, num_measured)
 
 
-def finish(judge: FrameJudge, weights: Path, facts: dict[str, Any], num_clips: int = 60) -> Measured:
+def finish(judge: FrameScorer, weights: Path, facts: dict[str, Any], recipe: Recipe, num_clips: int = 60) -> Measured:
     """Calibrate, measure on held-out clips, and write the weights and, beside them, the report."""
-    measured = measure(judge.eval().requires_grad_(False), attacked, num_clips)
+    exam = Exam(recipe.flaws, recipe.families, num_clips)
+    measured = measure(judge.eval().requires_grad_(False), attacked, exam)
     part = weights.with_suffix(".part")
     save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, part)
     part.chmod(0o644)  # safetensors writes for the owner alone
@@ -208,7 +219,9 @@ def finish(judge: FrameJudge, weights: Path, facts: dict[str, Any], num_clips: i
     return measured
 
 
-def _step(judge: FrameJudge, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> dict[str, Any]:
+def _step(
+    judge: FrameScorer, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int
+) -> dict[str, Any]:
     """One update; returns the parts of the loss."""
     # Constant until the last third: a longer run can go on from a checkpoint before the fall.
     pace = min(1.0, (step + 1) / recipe.warmup, 3 * (steps - step) / steps)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from vpo_kit.rewards.corpus import Clip, Rng
-from vpo_kit.rewards.degrade import motion, picture
+from vpo_kit.rewards.degrade import motion, picture, untaught
 from vpo_kit.rewards.degrade.tools import Window as Window
 
 Degradation = Callable[[Clip, Window, int, Rng], Tensor]
@@ -44,5 +44,21 @@ DEGRADATIONS: dict[str, Degradation] = {
     "collapse": motion.collapse,
     "static": motion.static,
 }
+UNTAUGHT: dict[str, Degradation] = {
+    "fringe": untaught.fringe,
+    "echo": untaught.echo,
+    "tear": untaught.tear,
+    "comb": untaught.comb,
+    "posterise": untaught.posterise,
+    "ringing": untaught.ringing,
+    "pulse": untaught.pulse,
+    "hue": untaught.hue,
+    "stuck": untaught.stuck,
+    "speckle": untaught.speckle,
+    "ripple": untaught.ripple,
+    "teleport": untaught.teleport,
+    "halve": untaught.halve,
+}
+"""Neither `vqa` nor `gold` was trained on these."""
 WHOLE = frozenset({"drop", "slow", "collapse", "static"})  # no frame labels: the trace is not confined to the window
 MILD = frozenset({"slow"})  # clean all the same: less motion costs a little, never as much as a flaw
