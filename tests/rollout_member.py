@@ -48,9 +48,8 @@ class Member:
 @contextmanager
 def member(model: VideoModel, name: str, moved: float = 0.0, **settings: Any) -> Iterator[Member]:
     """A `Member` whose adapters are gone afterwards."""
-    made = Member(model, name, moved, **settings)
     try:
-        yield made
+        yield Member(model, name, moved, **settings)
     finally:
         forget(model)
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"registry", "config", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
-    {"times"},
+    {"times", "stochastic"},
     {"models"},
     {"rewards", "clips"},
     {"judged"},

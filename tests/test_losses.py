@@ -194,3 +194,73 @@ def test_rare_scores_weigh_more() -> None:
     weights = losses.pair_weights(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0]), history, alpha=1.0)
     assert weights[0].item() == pytest.approx(0.9 / math.sqrt(0.9 * 0.1))
     assert weights[1].item() == pytest.approx(1.0)
+
+
+def test_one_good_and_one_bad_of_equal_gain_are_a_half_each() -> None:
+    """Only of a gain that is not negative: the baseline is not below zero."""
+    good = torch.tensor([True, False])
+    for gain in (0.0, 0.3):
+        g = torch.full((2,), gain, dtype=torch.float64)
+        found = losses.unpaired_loss(g, good, g.mean().clamp_min(0), 50.0)
+        torch.testing.assert_close(found, torch.full_like(g, 0.5))
+    lost = torch.full((2,), -0.1, dtype=torch.float64)
+    found = losses.unpaired_loss(lost, good, lost.mean().clamp_min(0), 50.0)
+    # both errors have risen: the good one is blamed for it, the bad one is not; 1 / (1 + e^-5)
+    expected = [1 / (1 + math.exp(-5)), 1 / (1 + math.exp(5))]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_margin_loss_worked_by_hand() -> None:
+    # f(1) = .5 / (e^.5 - 1) = .77075, f(2) = 1 / (e - 1) = .58198; logit 10 (.77075 - .58198) = 1.8877
+    value, logit = losses.margin_loss(torch.tensor([1.0]), torch.tensor([2.0]), beta=3.0, temperature=10.0, scale=0.5)
+    assert logit.item() == pytest.approx(1.8877, abs=1e-3)
+    assert value.item() == pytest.approx(1 + 3 * math.log1p(math.exp(-1.8877)), abs=1e-3)
+    even, _ = losses.margin_loss(torch.zeros(1), torch.zeros(1), beta=1.0, temperature=10.0, scale=0.5)
+    assert even.item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("granularity", ["clip", "frame"])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_the_safeguard_keeps_the_winners_error_from_rising(granularity: str, guarded: bool) -> None:
+    """Where the output is itself the parameter, the same for both members: one small step down the gradient."""
+    generator = torch.Generator().manual_seed(0)
+    rose = []
+    for _ in range(40):
+        output = torch.randn(1, 2, 3, 4, 4, generator=generator, dtype=torch.float64).requires_grad_()
+        share = torch.rand(2, 1, 1, 1, 1, generator=generator, dtype=torch.float64)
+        noise = torch.randn(2, 2, 3, 4, 4, generator=generator, dtype=torch.float64)
+        targets = share * output.detach() + 0.3 * noise  # residuals that point much the same way
+        residuals = output - targets
+        m = residuals.pow(2).mean((1, 3, 4))
+        e = PairErrors(m[:1], m[1:], m[:1].detach(), m[1:].detach())
+        labels = torch.tensor([-1.0]) if granularity == "clip" else torch.tensor([[1.0, -1.0, -1.0]])
+        inner = residuals.detach().prod(0, keepdim=True).mean((1, 3, 4))
+        held, factor = losses.safeguard(e, inner, labels, 0.0)
+        assert torch.equal(held.first, e.first)
+        assert torch.equal(held.second, e.second)
+        reduced(held if guarded else e, labels, granularity=granularity).backward()
+        assert output.grad is not None
+        after = (output.detach() - 1e-4 * output.grad - targets).pow(2).mean((1, 3, 4))
+        change = after - m.detach()
+        if granularity == "clip":
+            rose.append(float(change[1].mean()))
+        else:
+            rose += [float(change[0, 0]), float(change[1, 1]), float(change[1, 2])]
+        assert 0 <= float(factor.min()) <= float(factor.max()) <= 1
+    assert (max(rose) > 1e-7) is not guarded, "without it some step does raise it"
+
+
+def test_links_of_label_noise_and_of_a_target() -> None:
+    z = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    config = PreferenceConfig(link="robust", noise_rate=0.2)
+    # unbiased: its mean over labels of which a fifth is swapped is the sigmoid loss of the right ones
+    right, swapped = (LINKS["robust"].value(value, config) for value in (z, -z))
+    torch.testing.assert_close(0.8 * right + 0.2 * swapped, torch.nn.functional.softplus(-z))
+    matched = PreferenceConfig(link="dmpo", target=0.8)
+    least = torch.logit(torch.tensor([0.8], dtype=torch.float64))
+    assert LINKS["dmpo"].value(least, matched).item() == pytest.approx(0, abs=1e-12)
+    assert LINKS["dmpo"].slope(least, matched).item() == pytest.approx(0, abs=1e-12)
+    assert (LINKS["dmpo"].slope(z[:4], matched) > 0).all()
+    assert LINKS["linear"].start(CONFIG) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="link sigmoid does not use noise_rate"):
+        PreferenceConfig(noise_rate=0.3)

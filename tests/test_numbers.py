@@ -167,7 +167,7 @@ def test_ema_moves_once_for_a_step_that_comes_again(model: VideoModel, tmp_path:
 
     from vpo_kit.methods import online
 
-    sound = online.step_output
+    sound = online.pair_output
 
     def failing(*arguments: Any, **options: Any) -> Any:
         from dataclasses import replace
@@ -176,7 +176,7 @@ def test_ema_moves_once_for_a_step_that_comes_again(model: VideoModel, tmp_path:
         return replace(found, loss=spoil(found.loss))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online, "step_output", failing)
+        patch.setattr(online, "pair_output", failing)
         with pytest.raises(HealthError, match="step 4"):
             run(model, tmp_path / "parts", "online", [Brightness()], **settings)
     parts = run(model, tmp_path / "parts", "online", [Brightness()], **settings)

@@ -17,7 +17,7 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.losses import PairErrors
 from vpo_kit.methods.base import StepOutput
-from vpo_kit.methods.preference import PairConfig, noised, see_reference, step_output
+from vpo_kit.methods.preference import PairConfig, noised, pair_output, see_reference
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
@@ -56,7 +56,7 @@ def last_lora(folder: Path) -> dict[str, Tensor]:
     return load_file(max((folder / "checkpoints").glob("step-*")) / "lora.safetensors")
 
 
-@pytest.mark.parametrize("method", ["dense", "structural", "dpo", "sft"])
+@pytest.mark.parametrize("method", ["dense", "structural", "dpo", "sft", "kto", "mapo"])
 def test_every_method_learns_and_resumes_exactly(model: VideoModel, pairs: Path, tmp_path: Path, method: str) -> None:
     whole = run(model, pairs, tmp_path / "whole", 5, method)
     run(model, pairs, tmp_path / "parts", 3, method, checkpoints={"every": 3, "keep": 2})
@@ -66,7 +66,7 @@ def test_every_method_learns_and_resumes_exactly(model: VideoModel, pairs: Path,
     first, second = last_lora(tmp_path / "whole"), last_lora(tmp_path / "parts")
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(value.abs().max() > 0 for key, value in first.items() if "lora_B" in key)
-    assert "heldout_loss" in whole[1]
+    assert ("heldout_loss" in whole[1]) == METHODS.load(method).needs.validation
 
 
 class Member:
@@ -105,6 +105,8 @@ class Member:
         ("dense", {}), ("dense", {"per": "mean"}), ("dense", {"num_draws": 2, "sft_weight": 0.5}),
         ("structural", {"link": "ipo"}), ("dpo", {"weight_alpha": 0.5, "loser_weight": 0.5}),
         ("dense", {"anchor": 3.0}), ("structural", {"times": "uniform"}), ("sft", {"caption_dropout": 0.5}),
+        ("dense", {"safeguard": 0.1}), ("structural", {"safeguard": 0.0, "motion_weight": 1.0}),
+        ("kto", {"num_draws": 2, "anchor": 3.0}), ("mapo", {"num_draws": 2}),
     ],
 )  # fmt: skip
 def test_micro_batches_give_the_same_gradient(
@@ -202,8 +204,14 @@ def test_a_micro_batch_of_one_halves_what_the_graph_of_a_pair_holds() -> None:
             pairs = noised(member.policy, times, (first, second), prompts, [5])
             reference = see_reference(member.policy, pairs, size_limit)
             with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-                output = step_output(
-                    context, PairConfig(), pairs, reference, lambda e: ((e.first - e.second).mean(), {}), (1, 1)
+                output = pair_output(
+                    context,
+                    PairConfig(),
+                    pairs,
+                    reference,
+                    torch.ones(1),
+                    lambda e: ((e.first - e.second).mean(), {}),
+                    (1, 1),
                 )
                 member.gradients(output)
             held[size_limit] = peak
@@ -355,7 +363,15 @@ def test_errors_are_those_of_both_networks(model: VideoModel) -> None:
         reference = see_reference(policy, pairs, None)
         seen: list[PairErrors] = []
         context = context_of(policy)
-        step_output(context, PairConfig(), pairs, reference, lambda e: (seen.append(e), (e.first.sum(), {}))[1], (1, 1))
+        pair_output(
+            context,
+            PairConfig(),
+            pairs,
+            reference,
+            torch.ones(1),
+            lambda e: (seen.append(e), (e.first.sum(), {}))[1],
+            (1, 1),
+        )
         torch.testing.assert_close(seen[0].first.detach(), reference.by_member[0])
         assert float(reference.errors.min()) > 0
     finally:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from vpo_kit.library import plan as command
 from vpo_kit.methods.base import Batch
 from vpo_kit.models import memory
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.planning import auto
 from vpo_kit.planning.advice import HEADROOM, advise
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
@@ -294,3 +297,25 @@ def test_the_tables_are_those_of_the_results() -> None:
     assert set(results) == names
     for value in results.values():
         assert value["peak"] == sum(value["bytes"][value["phase"]].values())
+
+
+def test_the_micro_batch_that_fits(tiny_wan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The largest power of two whose plan fits; all at once where that does; an error where nothing does."""
+    plain = subject(tiny_wan, "dense", "batch_size=4")
+
+    def memory(size: int | None) -> int:
+        run = plain.run.model_copy(update={"micro_batch_size": size})
+        return math.ceil(rehearse(replace(plain, run=run)).peak / 0.9)
+
+    assert memory(2) < memory(4) < memory(None)
+    assert auto.micro_batch_size(plain, memory(2)) == 2
+    assert auto.micro_batch_size(plain, memory(4)) == 4
+    assert auto.micro_batch_size(plain, memory(None)) is None
+    with pytest.raises(ConfigError, match="not even one video at a time fits"):
+        auto.micro_batch_size(plain, memory(1) // 2)
+    options = {"model": str(tiny_wan), "method": "dense"}
+    sets = ["batch_size=4", "micro_batch_size=auto", *QUIET]
+    command.run(options, None, sets, f"{memory(2) / 1e9:.9f}GB", 1)
+    assert "micro_batch_size auto: 2 at once" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="there is none here: give a number"):
+        command.run(options, None, sets, None, 1)

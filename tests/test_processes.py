@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
 LAUNCHES = {"ddp": {}, "fsdp": FSDP}
 METHODS = ["online", "dense"]
-SHARED = ["nft", "rwr"]
+SHARED = ["nft", "grpo", "rwr", "kto", "mapo"]
 """Methods whose three steps in two processes are those in one."""
 NETWORKS = ["wan2.2-a14b", "modelscope", "hunyuan"]  # two experts; a UNet; two kinds of blocks
 
@@ -89,9 +89,12 @@ class Bench:
             "draft": ["method={grad_steps: 2}", "batch_size=2", "gradient_checkpointing=true"],
             "structural": ["method={fixed_draws: 1, beta: 20.0}", "batch_size=2", "dtype=bfloat16"],
             "nft": ["method={num_candidates: 2, old_growth: 0.5}", "batch_size=2", "micro_batch_size=1"],
+            "kto": ["method={beta: 20.0, reference_update: ema}", "batch_size=4", "micro_batch_size=1"],
+            "mapo": ["batch_size=4"],
+            "grpo": ["method={num_candidates: 2, kl: 0.1, same_start: true}", "batch_size=2", "micro_batch_size=1"],
             "rwr": ["method={num_candidates: 2, of: reward}", "batch_size=2"],
         }[name]
-        judged = name in ("online", "draft", "nft", "rwr")
+        judged = name in ("online", "draft", "nft", "grpo", "rwr")
         source = ["--reward", "tests.train_runs:SomeTies"] if judged else ["--pairs", str(self._pairs)]
         main = name in METHODS
         common = [

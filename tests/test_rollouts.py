@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.rollout_member import member
 from tests.test_training import PROMPTS, Brightness, run_once
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.methods.base import Batch
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
+from vpo_kit.rewards.base import Mixture
+from vpo_kit.testing.rewards import stub
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.lora import LoraPolicy
 
@@ -58,3 +61,17 @@ def test_a_branched_run_resumes_exactly(model: VideoModel, tmp_path: Path) -> No
     whole = run_once(model, tmp_path / "whole", 5, settings)
     run_once(model, tmp_path / "parts", 3, settings)
     assert run_once(model, tmp_path / "parts", 5, settings) == whole
+
+
+def test_several_rewards_are_normalised_and_added_or_added_and_normalised(model: VideoModel) -> None:
+    """A reward whose candidates hardly differ counts as much as the other one only where each is normalised."""
+    still = stub("still", lambda video, _: -1e-3 * video.flatten(1).mean(1), mean=0.0, std=1.0)()
+    mixture, found = Mixture([(Brightness(), 1.0), (still, 1.0)]), {}
+    for rewards in ("decoupled", "summed"):
+        with member(model, "nft", reward=mixture, rewards=rewards) as one:
+            found[rewards] = one.method._roll_out(one.batch).tensors["good"]
+    with member(model, "nft") as one:
+        alone = one.method._roll_out(one.batch).tensors["good"]
+    torch.testing.assert_close(found["summed"], alone, atol=1e-4, rtol=0)
+    # both orders are the reverse of each other, so that their sum is even
+    assert float((found["decoupled"] - 0.5).abs().max()) < 0.05 < float((alone - 0.5).abs().max())

@@ -51,7 +51,8 @@ def run_once(
     limits: dict[str, object] | None = None,
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
-    chosen = {"num_candidates": 2, "updates_per_rollout": 2, "num_draws": 1, **(settings or {})}
+    drawn = {"num_draws": 1} if "num_draws" in kind.Config.model_fields else {}
+    chosen = {"num_candidates": 2, "updates_per_rollout": 2, **drawn, **(settings or {})}
     values = {"checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3}, **BRIEF, **(limits or {})}
     return train_briefly(
         model, PROMPTS, folder, Brightness(), kind=kind, steps=steps, method={"name": "online", **chosen}, **values
@@ -219,6 +220,10 @@ BLIND = {"implicit_accuracy": 0.5}
         ("no_learning", [row(loss=0.75, labels=200, **BLIND)] * 40),
         ("winner_error", [row(winner_error_change=0.12)] * 20),  # also where the loser's does not rise
         ("margin_runaway", [row(gradient_factor=0.001)] * 20),
+        ("no_advantage", [row(informative=0.0)] * 20),
+        ("ratio_clipped", [row(ratio_clipped=0.95)] * 20),
+        ("old_policy", [row(old_distance=0.7)] * 20),
+        ("one_sided", [row(good_share=1.0)] * 20),
         ("motion_collapse", [row()] * 10 + [row(motion=0.005)] * 10),
     ],
 )
@@ -260,6 +265,13 @@ class TestHealthLooksAtEvidence:
             health.check([row(loss=start[0], gradient_factor=1.0, **BLIND)] * 40, health.Facts(start=start), [])
         with pytest.raises(HealthError, match="the margin has run away"):
             health.check([row(gradient_factor=0.01)] * 20, health.Facts(start=start), [])
+
+    def test_the_troubles_of_reinforcement_warn_before_they_stop(self) -> None:
+        found = health.check([row(informative=0.05, old_distance=0.2)] * 20, FACTS, [])
+        assert "in 95% of the prompts all candidates have the same score" in found["no_advantage"]
+        assert "20% (squared) apart" in found["old_policy"]
+        sound = row(informative=0.9, old_distance=0.01, ratio_clipped=0.3, good_share=0.4)
+        assert health.check([sound] * 20, FACTS, []) == {}
 
     def test_a_rise_of_the_winners_error_warns_before_it_stops(self) -> None:
         found = health.check([row(winner_error_change=0.07 + 0.001 * (i % 2)) for i in range(20)], FACTS, [])

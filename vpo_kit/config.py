@@ -193,9 +193,10 @@ class Run(Section):
         None, gt=0, description="stop after so many seconds of training, the evaluation not counted"
     )
     batch_size: int = Field(8, ge=1, description="prompts, pairs or clips of one optimiser step, over all processes")
-    micro_batch_size: int | None = Field(
-        None, ge=1, description="videos that go through the network with a graph at once; default: all of a step"
-    )
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None, description="videos that go through the network with a graph at once; default: all of a step; auto: as "
+        "many as fit the GPU by vpo plan's estimate",
+    )  # fmt: skip
     sampling: Sampling = Sampling()
     lora: Lora = Lora()
     optimiser: Optimiser = Optimiser()
@@ -211,6 +212,12 @@ class Run(Section):
     def _name_alone(cls, value: Any) -> Any:
         """``method: online`` is short for ``method: {name: online}``."""
         return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def num_at_once(self) -> int | None:
+        """`micro_batch_size` once it is a number: whoever starts a run or a plan has settled ``auto``."""
+        assert self.micro_batch_size != "auto"
+        return self.micro_batch_size
 
     @property
     def method_name(self) -> str:

@@ -6,11 +6,13 @@ is logged as left of the gradient and what the health checks look at is the link
 Legend: ``z`` is the logit of a pair, ``beta / 2`` times how much further the policy has brought the winner's error down
 than the loser's; 0 where policy and reference are the same.
 
-Sources: DPO (arXiv 2305.18290), IPO (arXiv 2310.12036), SLiC-HF's hinge (arXiv 2305.10425), label smoothing (cDPO).
+Sources: DPO (arXiv 2305.18290), IPO (arXiv 2310.12036), SLiC-HF's hinge (arXiv 2305.10425), label smoothing (cDPO),
+robust DPO (arXiv 2403.00409); divergence minimisation (dmpo) and the linear link (Linear-DPO) as the field names them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +27,12 @@ class LinkOptions(Protocol):
 
     @property
     def label_smoothing(self) -> float: ...
+
+    @property
+    def noise_rate(self) -> float: ...
+
+    @property
+    def target(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,25 @@ def _sigmoid(z: Tensor, options: LinkOptions) -> Tensor:
     return (1 - smooth) * F.softplus(-z) + smooth * F.softplus(z)
 
 
+def _robust(z: Tensor, options: LinkOptions) -> Tensor:
+    """Unbiased under labels of which a known share is swapped; unlike smoothing it has no lower bound."""
+    rate = options.noise_rate
+    return ((1 - rate) * F.softplus(-z) - rate * F.softplus(z)) / (1 - 2 * rate)
+
+
+def _matched(z: Tensor, options: LinkOptions) -> Tensor:
+    """``KL(Bernoulli(sigma(z)) || Bernoulli(target))``: least, and flat, where the policy is as sure as the target."""
+    p, target = torch.sigmoid(z), options.target
+    return p * (F.logsigmoid(z) - math.log(target)) + (1 - p) * (F.logsigmoid(-z) - math.log1p(-target))
+
+
 LINKS = {
     "sigmoid": Link(_sigmoid, reads=["label_smoothing"]),
     # IPO regresses the implicit reward difference z / beta on 1 / (2 beta); scaled by beta^2 the target is 1/2 on the
     # logit, so that the gradient's size compares with the other links
     "ipo": Link(lambda z, _: (z - 0.5).pow(2)),
     "hinge": Link(lambda z, _: F.relu(1 - z)),
+    "robust": Link(_robust, reads=["noise_rate"]),
+    "dmpo": Link(_matched, reads=["target"]),
+    "linear": Link(lambda z, _: -z),
 }

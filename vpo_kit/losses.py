@@ -38,6 +38,8 @@ class PreferenceConfig(BaseModel):
     loser_weight: float = Field(1.0, ge=0, le=1, description="weight of the loser's term; not in the papers")
     margin_cap: float | None = Field(None, gt=0, description="logits above it give no gradient; not in the papers")
     sft_weight: float = Field(0.0, ge=0, description="weight of the winner's own error, an anchor; not in the papers")
+    noise_rate: float = Field(0.1, ge=0, lt=0.5, description="link robust: assumed share of swapped labels")
+    target: float = Field(0.9, gt=0.5, lt=1, description="link dmpo: how sure of the winner the policy shall become")
 
     @field_validator("link")
     @classmethod
@@ -85,9 +87,17 @@ class PreferenceLoss:
     slope: Tensor
 
 
-def frame_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared error ``[B, C, T, h, w]`` to ``[B, T]``: mean over channels and space, in float32."""
-    return (prediction.float() - target.float()).pow(2).mean((1, 3, 4))
+def frame_errors(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Squared error ``[B, C, T, h, w]`` to ``[B, T]``: mean over channels and space, in float32; with a `weight`
+    ``[B, T, h, w]`` of mean 1 (`mask_weight`) only what it covers counts, and the mean over frames is that of the mask.
+    """
+    squared = (prediction.float() - target.float()).pow(2)
+    return (squared if weight is None else squared * weight[:, None]).mean((1, 3, 4))
+
+
+def mask_weight(mask: Tensor) -> Tensor:
+    """Masks ``[B, T, h, w]`` as weights whose mean over each video is 1; an empty mask covers nothing."""
+    return mask / mask.mean((1, 2, 3), keepdim=True).clamp_min(1e-9)
 
 
 def output_distance(output: Tensor, reference: Tensor) -> Tensor:
@@ -143,6 +153,57 @@ def preference_loss(
     if pair_weight is not None:
         weight = weight * pair_weight.to(weight).view(-1, *[1] * (weight.ndim - 1))
     return PreferenceLoss(value, weight, logit, slope)
+
+
+def safeguard(errors: PairErrors, inner: Tensor, labels: Tensor, slack: float) -> tuple[PairErrors, Tensor]:
+    """Errors of the same values whose loser has a gradient so much smaller that, to first order and as far as outputs
+    alone are moved, no step raises the winner's error (Diffusion-SDPO, arXiv 2511.03317); and that factor, of the shape
+    of `labels`.
+
+    With residuals ``r`` (output less target) it is ``(1 - slack) |r_w|^2 / <r_l, r_w>``, at most 1, where the product
+    is positive, else 1. `inner` ``[P, T]`` is the mean product of both members' residuals; by frame where the labels
+    are, else by pair (the paper has one factor a batch).
+    """
+    first, second = errors.first.detach(), errors.second.detach()
+    if labels.ndim == 1:
+        first, second, inner = first.mean(1), second.mean(1), inner.mean(1)
+    winner = torch.where(labels > 0, first, second)
+    factor = torch.where(inner > 0, ((1 - slack) * winner / inner).clamp(0, 1), 1.0)
+
+    def held(own: Tensor, loses: Tensor) -> Tensor:
+        share = torch.where(loses, factor, 1.0)
+        fixed = own.detach()
+        return fixed + (share if share.ndim == 2 else share[:, None]) * (own - fixed)
+
+    both = held(errors.first, labels < 0), held(errors.second, labels > 0)
+    return PairErrors(*both, errors.first_ref, errors.second_ref), factor
+
+
+def unpaired_loss(gain: Tensor, good: Tensor, baseline: Tensor, beta: float) -> Tensor:
+    """Diffusion-KTO (arXiv 2404.04465) ``[N]``: of a good video ``1 - sigma(beta (g - z))``, of a bad one
+    ``1 - sigma(beta (z - g))``.
+
+    `gain` ``g = m_ref - m`` is how far the policy has brought a video's error down, `good` says which are, and
+    `baseline` ``z`` is the mean gain of the batch, not below 0 and without gradient.
+    """
+    sign = torch.where(good, 1.0, -1.0).to(gain.dtype)
+    return torch.sigmoid(-beta * sign * (gain - baseline))
+
+
+def margin_loss(
+    winner: Tensor, loser: Tensor, *, beta: float, temperature: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    """MaPO (arXiv 2406.06424) ``m_w - beta log sigma(T (f(m_w) - f(m_l)))`` with ``f(m) = s m / (exp(s m) - 1)``, and
+    its logit, both of the errors' shape: no reference is looked at.
+    """
+    logit = temperature * (_odds(scale * winner) - _odds(scale * loser))
+    return winner + beta * torch.nn.functional.softplus(-logit), logit
+
+
+def _odds(x: Tensor) -> Tensor:
+    """``x / (exp(x) - 1)``, which is 1 at 0."""
+    safe = torch.where(x.abs() < 1e-6, torch.ones_like(x), x)
+    return torch.where(x.abs() < 1e-6, 1 - x / 2, safe / torch.expm1(safe))
 
 
 def weighted_mean(value: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:

@@ -64,10 +64,13 @@ METHODS = Registry(
     {
         "online": "vpo_kit.methods.online:Online",
         "nft": "vpo_kit.methods.nft:NFT",
+        "grpo": "vpo_kit.methods.grpo:GRPO",
         "rwr": "vpo_kit.methods.rwr:RWR",
         "dense": "vpo_kit.methods.dense:Dense",
         "structural": "vpo_kit.methods.structural:Structural",
         "dpo": "vpo_kit.methods.dpo:DPO",
+        "kto": "vpo_kit.methods.kto:KTO",
+        "mapo": "vpo_kit.methods.mapo:MaPO",
         "sft": "vpo_kit.methods.sft:SFT",
         "instruct": "vpo_kit.methods.instruct:Instruct",
         "draft": "vpo_kit.methods.draft:Draft",

@@ -25,6 +25,9 @@ SAMPLING: ContextVar[bool] = ContextVar("sampling", default=False)
 """True in a step of `sample` that builds no graph: what it predicts enters a video, and no loss."""
 
 Callback = Callable[[int, Tensor], None]
+Constrain = Callable[[Tensor, Tensor | None], Tensor]
+"""From latents after a step, and the schedule's time at which the next one starts (None after the last), to what goes
+on."""
 
 
 class Denoiser(Protocol):
@@ -118,12 +121,14 @@ def sample(
     start: PartialStart | None = None,
     grad_steps: int | Collection[int] = 0,
     callback: Callback | None = None,
+    constrain: Constrain | None = None,
 ) -> Tensor:
     """Denoise `noise` ``[B, C, T, h, w]`` to clean latents in `steps` steps of the full chain.
 
     With `start` only the chain from step `start.first` on runs. Gradient flows through the network in the last
     `grad_steps` steps, or in those whose numbers it holds (counted in the part of the chain that runs), each
-    checkpointed; the others build no graph of the network. `callback` gets each step's number and latents.
+    checkpointed; the others build no graph of the network. `callback` gets each step's number and latents, and
+    `constrain` may change them.
     """
     scheduler = model.new_scheduler(steps, noise.shape[1:])
     first, latents = 0, noise
@@ -145,16 +150,19 @@ def sample(
     for i, time in enumerate(timesteps):
         if i not in with_graph or not torch.is_grad_enabled():
             with torch.no_grad(), _only_sampling():
-                prediction = _guided(model.predict, latents, time, conditions, guidance)
+                prediction = guided(model.predict, latents, time, conditions, guidance)
         else:
-            prediction = _guided(checkpointed, latents, time, conditions, guidance)
+            prediction = guided(checkpointed, latents, time, conditions, guidance)
         latents = scheduler.step(prediction, time, latents, return_dict=False, **drawing)[0]
+        if constrain is not None:
+            later = model.schedule.chain_times(scheduler)[first + i + 1 :]
+            latents = constrain(latents, later[0] if len(later) else None)
         if callback is not None:
             callback(i, latents)
     return latents
 
 
-def _guided(
+def guided(
     predict: Callable[[Tensor, Tensor, Any], Tensor],
     x_t: Tensor,
     time: Tensor,

@@ -16,14 +16,17 @@ from benchmarks.reliability.nursery import Ended, Nursery, Trap
 from vpo_kit.registry import METHODS
 
 METHOD_NAMES = tuple(name for name, target in METHODS.targets().items() if target.startswith("vpo_kit."))
-FROM_PAIRS = {"dense", "structural", "dpo", "sft", "instruct"}
+FROM_PAIRS = {"dense", "structural", "dpo", "sft", "instruct", "kto", "mapo"}
 OWN = {
     # two steps on one rollout, a reference that moves, pairs that must outlive the kill
     "online": ["num_candidates=2", "updates_per_rollout=2", "reference_every=2", "num_draws=1"],
     "nft": ["num_candidates=2", "updates_per_rollout=2", "old_growth=0.5"],  # an old policy that lags behind
+    "grpo": ["num_candidates=2", "updates_per_rollout=2", "kl=0.1", "reference_update=ema", "clip=0.1"],
     "rwr": ["num_candidates=2", "updates_per_rollout=2"],
     "dense": ["fixed_draws=2"],  # reference errors that are kept from step to step
-    "dpo": ["weight_alpha=0.5"],
+    "structural": ["reference_update=ema", "reference_decay=0.5", "safeguard=0.1"],
+    "dpo": ["weight_alpha=0.5", "motion_weight=1.0"],
+    "kto": ["reference_update=ema", "reference_decay=0.5"],
     "instruct": ["anchor=0.1"],
     "alignprop": ["grad_steps=2"],
 }

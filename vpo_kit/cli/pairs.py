@@ -20,15 +20,21 @@ app.add_typer(pair_app, name="pair")
 def pair(
     context: typer.Context,
     strategy: Annotated[
-        Literal["independent", "guided"], typer.Option(help="from prompts alone, or from noised real clips")
+        Literal["independent", "guided", "local", "real"],
+        typer.Option(
+            help="from prompts alone; from noised real clips; a clip against its copy made anew in part; "
+            "a clip against a sample of its caption"
+        ),
     ] = "independent",
     output: Annotated[Path | None, typer.Option(help="folder of the set; the same command goes on with it")] = None,
     prompts: Prompts = None,
     videos: Annotated[
-        Path | None, typer.Option(help="guided: a videofolder, or videos with a .txt beside each")
+        Path | None, typer.Option(help="real clips: a videofolder, or videos with a .txt beside each")
     ] = None,
     model: Model = None,
-    label: Annotated[str, typer.Option(help="reward:NAME, segment by segment, or none")] = "reward:vqa",
+    label: Annotated[
+        str, typer.Option(help="reward:NAME, segment by segment, or none; local and real pairs need none")
+    ] = "reward:vqa",
     seed: Seed = None,
     set_: Set = None,
 ) -> None:

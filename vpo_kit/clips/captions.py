@@ -24,6 +24,40 @@ def captions(folder: Path) -> Iterator[tuple[str, str | None]]:
         yield path.relative_to(folder).as_posix(), caption
 
 
+VERDICTS = {"good": 1.0, "up": 1.0, "true": 1.0, "bad": 0.0, "down": 0.0, "false": 0.0}
+"""What a verdict may be called, with the rating that it is read as."""
+
+
+def ratings(folder: Path) -> dict[str, float]:
+    """What people said of each file: its ``rating`` (a number) or its ``verdict`` (good or bad, up or down, true or
+    false, read as 1 and 0) in ``metadata.jsonl`` or ``metadata.csv``; files that have neither are not there.
+
+    Raises `DataError` for a word that is neither.
+    """
+    found: dict[str, float] = {}
+    for name, row in _listed(folder):
+        value = next((row[key] for key in ("rating", "verdict") if row.get(key) not in (None, "")), None)
+        if value is None:
+            continue
+        word = str(value).strip().lower()
+        try:
+            found[name] = VERDICTS[word] if word in VERDICTS else float(word)
+        except ValueError as error:
+            raise DataError(f"{folder}: {name} is rated {value!r}: give a number, or {', '.join(VERDICTS)}") from error
+    return found
+
+
+def _listed(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """File names with their whole rows."""
+    lines, table = folder / "metadata.jsonl", folder / "metadata.csv"
+    if lines.is_file():
+        for (name, _), line in zip(_json_lines(lines), _read(lines).splitlines(), strict=True):
+            yield name, json.loads(line)
+    elif table.is_file():
+        rows = csv.DictReader(io.StringIO(_read(table)))
+        yield from ((name, dict(row)) for (name, _), row in zip(_csv_rows(table), rows, strict=True))
+
+
 def files(folder: Path) -> list[Path]:
     """All videos below a folder by their names, in order."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)

@@ -21,6 +21,7 @@ from vpo_kit.evaluation.report import versions
 from vpo_kit.library import sources
 from vpo_kit.library.display import count_bar
 from vpo_kit.methods.base import Context, Method
+from vpo_kit.methods.offline import OfflinePairs
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
@@ -78,7 +79,7 @@ def _recipe(request: Request) -> Recipe:
         "evaluation": {"num_prompts": 0}, "selection": {"strengths": []},
     }  # fmt: skip
     recipe = initial.resolve(recipes.read(options, request.config, request.assignments))
-    if "pairs" not in recipe.method.needs.data or not recipe.method.needs.reference:
+    if not issubclass(recipe.method, OfflinePairs):
         raise ConfigError(f"method {method!r} learns no preference from pairs: give --method dense, structural or dpo")
     return recipe
 

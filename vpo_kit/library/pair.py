@@ -22,6 +22,7 @@ from vpo_kit.pairing import make, store
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
 from vpo_kit.pairing.make import Folder, Job, Task
+from vpo_kit.pairing.real import Real
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.processes import Processes
 from vpo_kit.prompts import read_prompts
@@ -41,6 +42,7 @@ def run(
 ) -> None:
     """Make the pairs that are missing in `output`, then the labels. Raises `VpoError`."""
     settings = config.validate(PairSettings, config.read_assignments(assignments))
+    label = "none" if strategy in ("local", "real") else label  # a real clip wins over what stands in its place
     reward_name = _reward_of(label)
     plans = rewards.plan(reward_name, {}) if reward_name else []
     data = _data(strategy, prompts, videos, model_name)
@@ -91,10 +93,13 @@ def _make(
     model = models.load(str(facts["model"]))
     sampling = use(model, settings.sampling)
     task = Task(model, sampling, PromptCache(model), settings, int(facts["seed"]))
-    if strategy == "guided":
+    if strategy != "independent":
         clips = find_clips(data, sampling, processes, console, settings.guided.max_windows)
         facts["skipped"] = clips.skipped
-        job: Job = Guided(task, clips.clips).job()
+        maker = (
+            Guided(task, clips.clips) if strategy == "guided" else Real(task, clips.clips, local=strategy == "local")
+        )
+        job: Job = maker.job()
     else:
         judge = rewards.load(plans, model.device) if plans else None
         job = Independent(task, read_prompts(data), judge).job()
@@ -128,9 +133,9 @@ def _reward_of(label: str) -> str | None:
 
 
 def _data(strategy: str, prompts: Path | None, videos: Path | None, model_name: str) -> Path:
-    if strategy == "guided":
+    if strategy != "independent":
         if videos is None:
-            raise ConfigError("--strategy guided starts from real clips: give --videos DIR")
+            raise ConfigError(f"--strategy {strategy} starts from real clips: give --videos DIR")
         return videos
     if videos is not None:
         raise ConfigError("--strategy independent takes prompts, not --videos")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from vpo_kit import config, defaults, formats
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import prompts_of
-from vpo_kit.planning import probe
+from vpo_kit.planning import auto, probe
 from vpo_kit.planning.advice import HEADROOM, advise, fits
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
@@ -49,6 +50,7 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     """Print the plan of a checked run for `processes` processes, each with a device of `memory`."""
     console = Console()
     size = _bytes(memory) if memory else _device_memory()
+    recipe = settled(recipe, processes, size, console)
     subject = _subject(recipe, processes)
     with console.status("rehearsing without weights"):
         estimate = rehearse(subject)
@@ -63,6 +65,23 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
         console.print(f"fits {_readable(size)} with {_readable(size - estimate.peak)} to spare", soft_wrap=True)
     else:
         _print_advice(console, subject, estimate, size)
+
+
+def settled(recipe: Recipe, processes: int, memory: int | None, console: Console) -> Recipe:
+    """The recipe with a number in place of ``micro_batch_size: auto``: what fits `memory` bytes, None for the GPU here.
+
+    Raises `ConfigError` where there is none, and where nothing fits.
+    """
+    if recipe.run.micro_batch_size != "auto":
+        return recipe
+    size = memory or _device_memory()
+    if size is None:
+        raise ConfigError("micro_batch_size: auto goes by a GPU's memory, and there is none here: give a number")
+    with console.status("looking for the micro-batch that fits"):
+        found = auto.micro_batch_size(_subject(recipe, processes), size)
+    shown = "all videos of a step" if found is None else f"{found} at once"
+    console.print(f"micro_batch_size auto: {shown}, by the plan for {_readable(size)}", soft_wrap=True)
+    return replace(recipe, run=recipe.run.model_copy(update={"micro_batch_size": found}))
 
 
 def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from vpo_kit.clips import ClipFolder, read_folder
+from vpo_kit.clips import Clip, ClipFolder, ratings, read_folder
 from vpo_kit.errors import DataError
 from vpo_kit.library.display import look_through_bar
 from vpo_kit.models.base import Settings, VideoModel
@@ -42,7 +42,10 @@ def build(
         assert recipe.run.videos is not None
         found = find_clips(recipe.run.videos, settings, processes, console)
         clips = _apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
-        return Clips(model, clips, settings, disk)
+        if not recipe.method.needs.ratings:
+            return Clips(model, clips, settings, disk)
+        rated = _rated(recipe.run.videos, clips, notice)
+        return Clips(model, list(rated), settings, disk, list(rated.values()))
     return _pairs(recipe, model, settings, notice)
 
 
@@ -61,6 +64,17 @@ def find_clips(
     return found
 
 
+def _rated(folder: Path, clips: Sequence[Clip], on_notice: Callable[[str], None]) -> dict[Clip, float]:
+    """Clips with what people said of their files; how many have nothing is said. Raises `DataError` where none has."""
+    known = ratings(folder)
+    found = {clip: known[name] for clip in clips if (name := clip.name.rpartition("@")[0]) in known}
+    if not found:
+        raise DataError(f"{folder} has no verdicts: metadata.jsonl or metadata.csv gives each file a rating or verdict")
+    if len(found) < len(clips):
+        on_notice(f"left out: {len(clips) - len(found)} of {len(clips)} clips have neither rating nor verdict")
+    return found
+
+
 def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Callable[[str], None]) -> Pairs:
     run = recipe.run
     assert run.pairs is not None
@@ -68,7 +82,7 @@ def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Cal
     if found.model != run.model:
         on_notice(f"warning: {run.pairs} was made by {found.model}, and {run.model} is trained on it")
     wanted = recipe.method.needs.strategy
-    others = sorted({pair.strategy for pair in found.pairs} - {wanted}) if wanted else []
+    others = sorted({pair.strategy for pair in found.pairs} - {wanted, "local", "real"}) if wanted else []
     if others:
         on_notice(f"warning: method {run.method_name} is meant for {wanted} pairs, {run.pairs} has {others[0]} ones")
     shape = model.latent_shape(settings.frames, settings.height, settings.width)

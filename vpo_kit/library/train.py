@@ -76,6 +76,10 @@ def run(
         raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
     if processes.sharded and recipe.run.quantise != "none":
         raise ConfigError("quantise: a quantised base cannot be sharded: launch without FSDP, or leave it out")
+    if recipe.run.micro_batch_size == "auto":
+        from vpo_kit.library import plan as plans
+
+        recipe = plans.settled(recipe, processes.count, None, Console(quiet=not processes.is_main))
     with processes.guarded(), ExitStack() as held:
         name = processes.agree(f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
         folder = RunFolder(recipe.run.output or Path("runs") / name)
@@ -126,7 +130,8 @@ def _train(
     bar = TrainingBar(console, run.steps)
     job = parts.job(method, source, folder, on_step=bar.step, on_notice=bar.notice)
     notice(reach.line(run))
-    for line in idle.settings(run, recipe.method, recipe.method_config, validates=job.held_out is not None):
+    idle_lines = idle.settings(run, recipe.method, recipe.method_config, validates=job.held_out is not None)
+    for line in [*job.method.notes, *idle_lines]:
         notice(line)
     stopped: HealthError | None = None
     warnings: dict[str, str] = {}

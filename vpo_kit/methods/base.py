@@ -31,7 +31,8 @@ HELD_OUT_DRAWS = 4
 class Needs:
     """What a run must have for a method. `data` names what it can learn from, the preferred kind first; `reward` is
     ``none``, ``any`` or ``differentiable``; `strategy` is how its pairs should have been made. `validation` says that
-    the method can use held-out items: then some of the data is kept from training.
+    the method can use held-out items: then some of the data is kept from training. With `ratings` its videos have a
+    rating or a verdict each.
     """
 
     data: Sequence[Data] = ("prompts",)
@@ -39,6 +40,7 @@ class Needs:
     reward: Literal["none", "any", "differentiable"] = "none"
     strategy: Literal["independent", "guided"] | None = None
     validation: bool = True
+    ratings: bool = False
 
 
 class Policy(Protocol):
@@ -170,6 +172,11 @@ class Method(ABC):
     def start(self) -> tuple[float, float] | None:
         """Of a preference loss: its value and slope where policy and reference are the same."""
         return None
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each thing that the user should know before the first step."""
+        return []
 
     @property
     def updates_per_batch(self) -> int:

@@ -39,6 +39,8 @@ class Dense(OfflinePairs):
     @classmethod
     def keeps(cls, config: Any, pair: Pair) -> bool:
         labels = pair.labels or []
+        if config.motion_weight and not super().keeps(config, pair):
+            return False
         return bool(sum(label != 0 for label in labels) > config.min_labelled * len(labels))
 
     def labels(self, batch: Batch) -> Tensor:

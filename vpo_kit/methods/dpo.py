@@ -32,17 +32,19 @@ class DPO(OfflinePairs):
 
     @classmethod
     def keeps(cls, config: Any, pair: Pair) -> bool:
-        return bool(pair.label) and (config.weight_alpha == 0 or pair.scores is not None)
+        return super().keeps(config, pair) and (config.weight_alpha == 0 or pair.scores is not None)
 
     def labels(self, batch: Batch) -> Tensor:
         return batch.tensors["label"]
 
     def pair_weight(self, batch: Batch) -> Tensor | None:
+        by_motion = super().pair_weight(batch)
         if not self.config.weight_alpha or self.context.scores is None:
-            return None
+            return by_motion
         known = self.context.scores
         first, second = known[list(batch.indices)].unbind(1)
         first_wins = batch.tensors["label"].to(known.device) > 0
         winner, loser = torch.where(first_wins, first, second), torch.where(first_wins, second, first)
         weights = losses.pair_weights(winner, loser, known[~known.isnan()], alpha=self.config.weight_alpha)
-        return weights.to(batch.tensors["label"].device)
+        weights = weights.to(batch.tensors["label"].device)
+        return weights if by_motion is None else weights * by_motion

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +35,10 @@ class RolloutConfig(MethodConfig):
     branch: float | None = Field(
         None, gt=0, lt=1, description="noise level from which the candidates of a prompt part: they are one sample, "
         "noised to it afresh; a solver of several steps begins anew there; default: apart from the start",
+    )  # fmt: skip
+    rewards: Literal["decoupled", "summed"] = Field(
+        "decoupled", description="several rewards: each normalised among a prompt's candidates and then added (GDPO's "
+        "and DanceGRPO's), or added on fixed scales, so that what is normalised is their sum (GRPO's)",
     )  # fmt: skip
     updates_per_rollout: int = Field(2, ge=1, description="optimiser steps for each fresh batch; not in the papers")
 
@@ -82,6 +87,9 @@ class FromRollouts(Method):
         self._guidance = model.guidance(settings, context.negative)
         self._steps = config.rollout_steps or settings.steps
         self._shape = model.latent_shape(settings.frames, settings.height, settings.width)
+        self._first = 0
+        if config.branch is not None:
+            self._first = nearest_step(chain_levels(model, self._steps, self._shape), config.branch)
         self._fresh: Fresh | None = None
 
     @property
@@ -125,7 +133,8 @@ class FromRollouts(Method):
         with self.sampling():
             latents, video, kept = self._sample(batch)
         assert context.reward is not None
-        scored = context.reward(video, prompts, fps=context.sampling.fps, group=n)
+        decoupled = self.config.rewards == "decoupled"
+        scored = context.reward(video, prompts, fps=context.sampling.fps, group=n, decoupled=decoupled)
         scores, moved = scored.score.view(-1, n), motion(video)
         raw = {f"reward/{name}": float(value.mean()) for name, value in scored.components.items()}
         report = {
@@ -147,21 +156,25 @@ class FromRollouts(Method):
             for i in range(n)
         ]
         conditions, kept = batch.conditions.repeat(n), list[dict[str, Tensor]]()
+        firsts = self.first_seeds(batch, seeds)
         for rows in self._runs(len(seeds)):
-            noise = draw_noise(self._shape, seeds[rows], model.device)
+            noise = draw_noise(self._shape, firsts[rows], model.device)
             start = None
             if trunks is not None:
-                first = nearest_step(chain_levels(model, self._steps, self._shape), self.config.branch or 1.0)
-                start = PartialStart(trunks.repeat_interleave(n, 0)[rows], first)
-            found, parts = self.denoise(conditions[rows], noise, start)
+                start = PartialStart(trunks.repeat_interleave(n, 0)[rows], self._first)
+            found, parts = self.denoise(conditions[rows], noise, seeds[rows], start)
             latents.append(found)
             kept.append(parts)
             videos.append(model.decode(found))
         joined = {key: torch.cat([part[key] for part in kept]) for key in kept[0]}
         return torch.cat(latents), torch.cat(videos), joined
 
+    def first_seeds(self, batch: Batch, seeds: Sequence[int]) -> Sequence[int]:
+        """The seeds of the candidates' first noises: by default each candidate's own, `seeds`."""
+        return seeds
+
     def denoise(
-        self, conditions: Conditions, noise: Tensor, start: PartialStart | None
+        self, conditions: Conditions, noise: Tensor, seeds: Sequence[int], start: PartialStart | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Clean latents of one run of candidates, and what a child keeps of each."""
         model = self.context.policy.model

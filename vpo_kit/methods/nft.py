@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.methods.advantages import advantages, informative
-from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput, TimesConfig
+from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput, TimesConfig, runs
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
 from vpo_kit.methods.moving import Moving
 from vpo_kit.methods.rows import Draws, summed
@@ -99,7 +99,7 @@ class NFT(FromRollouts):
                 loss, found["anchor"] = loss + config.anchor * distance, distance.detach()
             return loss.sum() / total, found
 
-        return summed(len(rows), context.micro_batch_size, part)
+        return summed(runs(len(rows), context.micro_batch_size), part)
 
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), **self._moving.state()}

@@ -7,22 +7,35 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from vpo_kit import losses
+from vpo_kit.config import Run
 from vpo_kit.losses import Granularity, PairErrors, PreferenceLoss
 from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Context, Method, StepOutput
-from vpo_kit.methods.preference import Noised, PairConfig, Seen, noised, report, see, see_reference, step_output
+from vpo_kit.methods.moving import Moving, MovingConfig
+from vpo_kit.methods.preference import (
+    Noised,
+    PairConfig,
+    Seen,
+    motion_weights,
+    noised,
+    pair_output,
+    report,
+    see,
+    see_reference,
+)
 from vpo_kit.models.base import Conditions
+from vpo_kit.pairing.store import Pair
 from vpo_kit.sampler import derive_seed
 from vpo_kit.times import Strata
 
 
-class OfflineConfig(PairConfig):
+class OfflineConfig(PairConfig, MovingConfig):
     """Settings of the offline pair methods."""
 
     fixed_draws: int = Field(
@@ -35,6 +48,8 @@ class OfflineConfig(PairConfig):
             raise ValueError(f"fixed_draws must be 0 or at least num_draws ({self.num_draws})")
         if self.fixed_draws and self.anchor:
             raise ValueError("fixed_draws keeps the reference's errors, the anchor needs its outputs: leave one out")
+        if self.fixed_draws and self.reference_update != "never":
+            raise ValueError("fixed_draws keeps the errors of a reference that stays: leave reference_update out")
         return self
 
 
@@ -49,6 +64,20 @@ class OfflinePairs(Method):
         self._times = self.time_sampler()
         self._kept: dict[tuple[int, int], Tensor] = {}
         self._held_out: dict[tuple[int, int], Tensor] = {}
+        self._moving = Moving(context.policy)
+
+    @classmethod
+    def keeps(cls, config: Any, pair: Pair) -> bool:
+        """A pair whose clip has a winner and, where weights come from it, whose motion is known."""
+        return bool(pair.label) and (not config.motion_weight or pair.motion is not None)
+
+    @classmethod
+    def moves_reference(cls, config: Any) -> bool:
+        return bool(config.reference_update != "never")
+
+    @classmethod
+    def idle(cls, config: Any, run: Run) -> list[str]:
+        return list(config.idle_reference(run))
 
     @property
     def start(self) -> tuple[float, float] | None:
@@ -59,11 +88,14 @@ class OfflinePairs(Method):
         """``[P]`` or ``[P, T]``: +1 where the first member is better, -1, or 0."""
 
     def pair_weight(self, batch: Batch) -> Tensor | None:
-        """``[P]``, or None for equal weights."""
-        return None
+        """``[P]``, or None for equal weights: by motion, where the settings ask for it."""
+        if not self.config.motion_weight:
+            return None
+        return motion_weights(batch.tensors["motion"], batch.tensors["label"], self.config.motion_weight)
 
     def step(self, batch: Batch) -> StepOutput:
         config, context, seed = self.config, self.context, self.context.seed
+        self._moving.follow(batch.step, config)
         draws, total = range(config.num_draws), config.num_draws * context.batch_size
         if config.fixed_draws:
             numbers = [(visit * config.num_draws + d) % config.fixed_draws for d in draws for visit in batch.visits]
@@ -84,16 +116,18 @@ class OfflinePairs(Method):
             kept = context.processes.total((loss.weight > 0).sum())
             return losses.weighted_mean(loss.value, loss.weight, kept), report(errors, labels, loss)
 
-        return step_output(context, config, pairs, reference, loss_of, (total, int((labels != 0).sum())))
+        return pair_output(context, config, pairs, reference, labels, loss_of, (total, int((labels != 0).sum())))
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Loss and preference accuracy on held-out pairs, each at the same four times and noises every time."""
+        config = self.config
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in batches:
             keys = [(index, d) for d in range(HELD_OUT_DRAWS) for index in batch.indices]
             pairs = self._fixed(batch, "held out", keys, HELD_OUT_DRAWS)
-            reference = self._remembered(pairs, keys, self._held_out)
+            known = self._held_out if config.reference_update == "never" else {}
+            reference = self._remembered(pairs, keys, known)
             seen = see(self.context.policy, pairs, self.context.micro_batch_size)
             errors = PairErrors(*seen.by_member, *reference.by_member)
             found = self._preference(errors, batch, pairs, HELD_OUT_DRAWS)
@@ -106,10 +140,13 @@ class OfflinePairs(Method):
     def state(self) -> dict[str, Tensor]:
         """Reference errors that are kept: the same to the last bit only if they were made in the same batch."""
         everyone = self.context.processes.gather([{key: value.cpu() for key, value in self._kept.items()}])
-        return {f"{i}.{n}": value for known in everyone for (i, n), value in known.items()}
+        kept = {f"{i}.{n}": value for known in everyone for (i, n), value in known.items()}
+        return {**kept, **self._moving.state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._kept = {(int(i), int(n)): value for (i, _, n), value in ((k.partition("."), v) for k, v in state.items())}
+        self._moving.load_state(state)
+        keys = {key: key.partition(".") for key in state if "." in key}
+        self._kept = {(int(i), int(n)): state[key] for key, (i, _, n) in keys.items()}
 
     def _fixed(self, batch: Batch, purpose: str, keys: Sequence[tuple[int, int]], count: int) -> Noised:
         """The same draws whenever they are asked for, by (item, number); an item's `count` draws are spread evenly."""
@@ -121,10 +158,11 @@ class OfflinePairs(Method):
         draws = len(seeds) // len(batch.indices)
         first, second = (torch.cat([batch.tensors[name]] * draws) for name in ("first", "second"))
         conditions = Conditions.cat([batch.conditions] * draws)
-        return noised(self.context.policy, self._times, (first, second), conditions, seeds, strata)
+        mask = torch.cat([batch.tensors["mask"]] * draws) if "mask" in batch.tensors else None
+        return noised(self.context.policy, self._times, (first, second), conditions, seeds, strata, mask)
 
     def _remembered(self, pairs: Noised, keys: Sequence[tuple[int, int]], known: dict[tuple[int, int], Tensor]) -> Seen:
-        """Reference errors by (item, draw), taken once: the reference of these methods never moves."""
+        """Reference errors by (item, draw), those that are not `known` yet taken now: for a reference that stays."""
         if self.context.processes.lockstep(int(any(key not in known for key in keys))):
             fresh = see_reference(self.context.policy, pairs, self.context.micro_batch_size)
             found = torch.stack(fresh.by_member, 1)

@@ -17,7 +17,7 @@ from vpo_kit.losses import PairErrors
 from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
 from vpo_kit.methods.moving import Moving, MovingConfig
-from vpo_kit.methods.preference import PairConfig, noised, report, see_reference, step_output
+from vpo_kit.methods.preference import PairConfig, motion_weights, noised, pair_output, report, see_reference
 from vpo_kit.models.base import Conditions
 from vpo_kit.pairing.choose import choose, most
 from vpo_kit.pairing.settings import Choosing
@@ -66,8 +66,12 @@ class Online(FromRollouts):
     def select(self, candidates: Candidates) -> Fresh:
         found, latents = choose(candidates.scores, self.config), candidates.latents
         numbers = torch.tensor(candidates.positions)[:, None] * self.per_prompt + torch.arange(self.per_prompt)
+        tensors = {"winners": latents[found.winners], "losers": latents[found.losers]}
+        if self.config.motion_weight:
+            moved = candidates.motion
+            tensors["motion"] = torch.stack([moved[found.winners], moved[found.losers]], 1)
         return Fresh(
-            {"winners": latents[found.winners], "losers": latents[found.losers]},
+            tensors,
             numbers.flatten()[found.places.cpu()],
             candidates.conditions.repeat(self.per_prompt)[found.places],
             {**candidates.report, "skipped": found.skipped},
@@ -93,12 +97,17 @@ class Online(FromRollouts):
         size = context.micro_batch_size
         reference = see_reference(context.policy, pairs, size, keep_output=bool(self.config.anchor))
 
+        labels = torch.full((len(seeds),), 1.0 if own else 0.0, device=pairs.level.device)
+        weight = None
+        if "motion" in fresh.tensors:
+            moved = torch.cat([fresh.tensors["motion"]] * draws)
+            weight = motion_weights(moved, labels, self.config.motion_weight)
+
         def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
-            labels = torch.full((len(seeds),), 1.0 if own else 0.0, device=pairs.level.device)
-            loss = losses.preference_loss(errors, labels, self.config, level=pairs.level)
+            loss = losses.preference_loss(errors, labels, self.config, level=pairs.level, pair_weight=weight)
             return losses.weighted_mean(loss.value, loss.weight, torch.tensor(total)), report(errors, labels, loss)
 
-        return step_output(context, self.config, pairs, reference, loss_of, (max(total, 1), own * draws))
+        return pair_output(context, self.config, pairs, reference, labels, loss_of, (max(total, 1), own * draws))
 
     def _tie(self) -> Fresh:
         """One pair that teaches nothing, for a process without pairs of its own whose passes the others need."""

@@ -15,17 +15,20 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.losses import PairErrors, PreferenceConfig, PreferenceLoss
-from vpo_kit.methods.base import Context, Policy, StepOutput, TimesConfig, runs
+from vpo_kit.methods.base import Batch, Context, Policy, StepOutput, TimesConfig, runs
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import draw_noise
 from vpo_kit.times import Strata, TimeSampler
 
-LossOf = Callable[[PairErrors], tuple[Tensor, dict[str, float]]]
-"""From errors to this process's share of the loss, and what is reported by label."""
+LossOf = Callable[[Tensor], tuple[Tensor, dict[str, float]]]
+"""From errors ``[R, T]`` to this process's share of the loss, and what is reported by label."""
+Hold = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, float]]]
+"""From errors and the mean product of both members' residuals ``[P, T]`` to errors of the same values whose gradient is
+held back, and what is reported of that."""
 
 
-class PairConfig(TimesConfig, PreferenceConfig):
-    """Settings that every pair method has: those of the loss, and how its passes are made."""
+class DrawnConfig(TimesConfig):
+    """Settings of how often each video or pair is noised, and of the anchor."""
 
     num_draws: int = Field(1, ge=1, description="draws of (t, noise) for each pair and step; not in the papers")
     anchor: float = Field(
@@ -33,15 +36,30 @@ class PairConfig(TimesConfig, PreferenceConfig):
     )
 
 
+class PairConfig(DrawnConfig, PreferenceConfig):
+    """Settings that every pair method has: those of the loss, and how its passes are made."""
+
+    safeguard: float | None = Field(
+        None, ge=0, lt=1, description="Diffusion-SDPO: the loser's gradient is scaled down so that outputs that are "
+        "moved do not raise the winner's error, with so much to spare; default: off",
+    )  # fmt: skip
+    motion_weight: float = Field(
+        0.0, ge=0, description="a winner that moves less than its loser counts (share of the motion)^this; 0 is off"
+    )
+
+
 @dataclass(frozen=True)
 class Noised:
-    """Both members of P pairs at the same time and the same noise, as rows; `level` ``[P]`` is the share of noise."""
+    """Both members of P pairs at the same time and the same noise, as rows; `level` ``[P]`` is the share of noise, and
+    `weight` ``[2P, T, h, w]``, where there is one, what counts of the errors.
+    """
 
     x_t: Tensor
     target: Tensor
     time: Tensor
     conditions: Conditions
     level: Tensor
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x_t)
@@ -49,7 +67,12 @@ class Noised:
     def at(self, rows: slice) -> Noised:
         """Some of the rows; `level` stays that of all pairs."""
         return replace(
-            self, x_t=self.x_t[rows], target=self.target[rows], time=self.time[rows], conditions=self.conditions[rows]
+            self,
+            x_t=self.x_t[rows],
+            target=self.target[rows],
+            time=self.time[rows],
+            conditions=self.conditions[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
 
@@ -76,9 +99,11 @@ def noised(
     conditions: Conditions,
     seeds: Sequence[int],
     strata: Strata | None = None,
+    mask: Tensor | None = None,
 ) -> Noised:
     """Noise the P pairs of `members`, firsts and seconds; the time and the noise of a pair depend on its own seed
-    alone, whatever the batch (the time, with `strata`, also on its place in it).
+    alone, whatever the batch (the time, with `strata`, also on its place in it). With a `mask` ``[P, T, h, w]`` errors
+    count inside it alone.
     """
     schedule, (first, second) = policy.model.schedule, members
     t = times.draw(seeds, first.device, strata)
@@ -90,7 +115,15 @@ def noised(
         schedule.network_time(t2),
         Conditions.cat([conditions, conditions]),
         schedule.noise_level(t),
+        None if mask is None else losses.mask_weight(torch.cat([mask, mask])),
     )
+
+
+def member_weight(batch: Batch, draws: int) -> Tensor | None:
+    """What counts of the errors of all members, draw by draw, firsts before seconds; None where all of it does."""
+    if "mask" not in batch.tensors:
+        return None
+    return losses.mask_weight(torch.cat([batch.tensors["mask"]] * (2 * draws)))
 
 
 def see(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_output: bool = False) -> Seen:
@@ -100,7 +133,7 @@ def see(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_out
     errors, outputs = [], []
     for part in (pairs.at(rows) for rows in runs(len(pairs), micro_batch_size)):
         output = policy.model.predict(part.x_t, part.time, part.conditions)
-        errors.append(losses.frame_errors(output, part.target))
+        errors.append(losses.frame_errors(output, part.target, part.weight))
         outputs += [output] if keep_output else []
     return Seen(torch.cat(errors), torch.cat(outputs) if keep_output else None)
 
@@ -112,9 +145,17 @@ def see_reference(policy: Policy, pairs: Noised, micro_batch_size: int | None, *
 
 
 def step_output(
-    context: Context, config: PairConfig, pairs: Noised, reference: Seen, loss_of: LossOf, counts: tuple[int, int]
+    context: Context,
+    pairs: Noised,
+    loss_of: LossOf,
+    counts: tuple[int, int],
+    *,
+    anchor: float = 0.0,
+    reference: Seen | None = None,
+    hold: Hold | None = None,
 ) -> StepOutput:
-    """Loss and report of one step; `counts` are the pairs of the global batch (draws counted), and the labels here.
+    """Loss and report of one step; `counts` are the rows of the global batch, and the labels here.
+    An `anchor` needs the outputs of the `reference`, and `hold` rows that are pairs.
 
     The loss sees the networks through the errors alone, so ``dL = sum c dE`` with ``c = dL/dE`` known once the errors
     are. With a `micro_batch_size` that is smaller than the batch the errors come from a pass without graph, and each
@@ -124,33 +165,79 @@ def step_output(
     policy, size, (total, num_labels) = context.policy, context.micro_batch_size, counts
     whole = size is None or size >= len(pairs)
     with torch.set_grad_enabled(whole):
-        seen = see(policy, pairs, size, keep_output=bool(config.anchor))
+        seen = see(policy, pairs, size, keep_output=bool(anchor or hold))
     errors = seen.errors if whole else seen.errors.requires_grad_()
-    with torch.enable_grad():
-        loss, by_label = loss_of(PairErrors(*Seen(errors).by_member, *reference.by_member))
-    (weights,) = (None,) if whole else torch.autograd.grad(loss, [errors], materialize_grads=True)
     report = {}
-    if config.anchor:
-        scale = config.anchor / (2 * total)
+    with torch.enable_grad():
+        held, held_report = hold(errors, _inner(seen, pairs)) if hold else (errors, {})
+        loss, by_label = loss_of(held)
+    (weights,) = (None,) if whole else torch.autograd.grad(loss, [errors], materialize_grads=True)
+    if anchor:
+        assert reference is not None
+        scale = anchor / total
         distance = _distance(seen, reference, slice(None))
         loss = loss + scale * distance.sum()
         report["anchor"] = float(distance.detach().mean())
+    by_label = {**by_label, **held_report} if by_label else by_label
     if weights is None:
         return StepOutput(loss, report, None, by_label, num_labels)
 
     def part(rows: slice) -> Tensor:
-        found = see(policy, pairs.at(rows), None, keep_output=bool(config.anchor))
+        found = see(policy, pairs.at(rows), None, keep_output=bool(anchor))
         value = (weights[rows] * found.errors).sum()
-        return value + scale * _distance(found, reference, rows).sum() if config.anchor else value
+        if not anchor or reference is None:
+            return value
+        return value + scale * _distance(found, reference, rows).sum()
 
     def parts() -> Iterator[Tensor]:
-        own = [rows for rows in runs(len(pairs), size) if config.anchor or bool(weights[rows].any())]
+        own = [rows for rows in runs(len(pairs), size) if anchor or bool(weights[rows].any())]
         fillers = context.processes.lockstep(len(own)) - len(own)
         yield from map(part, own)
         for _ in range(fillers):
             yield 0 * part(slice(1))
 
     return StepOutput(loss.detach(), report, parts(), by_label, num_labels)
+
+
+def pair_output(
+    context: Context,
+    config: PairConfig,
+    pairs: Noised,
+    reference: Seen,
+    labels: Tensor,
+    loss_of: Callable[[PairErrors], tuple[Tensor, dict[str, float]]],
+    counts: tuple[int, int],
+) -> StepOutput:
+    """`step_output` of pairs with `labels` ``[P]`` or ``[P, T]`` under both networks, with what `config` adds; `counts`
+    are the pairs of the global batch (draws counted), and the labels here.
+    """
+
+    def both(errors: Tensor) -> PairErrors:
+        return PairErrors(*Seen(errors).by_member, *reference.by_member)
+
+    def hold(errors: Tensor, inner: Tensor) -> tuple[Tensor, dict[str, float]]:
+        found, factor = losses.safeguard(both(errors), inner, labels, config.safeguard or 0.0)
+        return torch.cat([found.first, found.second]), {"safeguard": float(factor[labels != 0].mean())}
+
+    return step_output(
+        context,
+        pairs,
+        lambda errors: loss_of(both(errors)),
+        (2 * counts[0], counts[1]),
+        anchor=config.anchor,
+        reference=reference,
+        hold=None if config.safeguard is None else hold,
+    )
+
+
+def motion_weights(moved: Tensor, labels: Tensor, power: float) -> Tensor:
+    """``min(1, motion_w / motion_l)^power`` ``[P]``: a still winner teaches stillness, whatever else is good about it.
+
+    `moved` ``[P, 2]`` is the motion of firsts and seconds, `labels` ``[P]``; McDPO's idea, in a form of our own.
+    """
+    winner = torch.where(labels > 0, moved[:, 0], moved[:, 1])
+    loser = torch.where(labels > 0, moved[:, 1], moved[:, 0])
+    return (winner / loser.clamp_min(1e-9)).clamp(max=1).pow(power)
 
 
 def report(errors: PairErrors, labels: Tensor, loss: PreferenceLoss) -> dict[str, float]:
@@ -185,3 +272,13 @@ def _distance(seen: Seen, reference: Seen, rows: slice) -> Tensor:
     assert seen.output is not None
     assert reference.output is not None
     return losses.output_distance(seen.output, reference.output[rows])
+
+
+def _inner(seen: Seen, pairs: Noised) -> Tensor:
+    """The mean product of both members' residuals, ``[P, T]``, without gradient."""
+    assert seen.output is not None
+    first, second = (seen.output.detach().float() - pairs.target.float()).chunk(2)
+    product = first * second
+    if pairs.weight is not None:
+        product = product * pairs.weight.chunk(2)[0][:, None]
+    return product.mean((1, 3, 4))

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from vpo_kit.methods.base import Context, StepOutput, runs
+from vpo_kit.methods.base import Context, StepOutput
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import derive_seed, draw_noise
 from vpo_kit.times import Strata, TimeSampler
 
-Part = Callable[[slice], tuple[Tensor, dict[str, Tensor]]]
-"""From a run of rows to its share of the loss, with its graph, and to a value for each row of what is reported."""
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ class Draws:
         )  # fmt: skip
 
 
-def summed(count: int, micro_batch_size: int | None, part: Part) -> StepOutput:
-    """A step whose loss is a sum over `count` rows: each run of rows gives its share by itself, so that any size is
-    exact. The report holds each value's mean over all rows when the last run has been asked for.
+def summed(pieces: Sequence[Piece], part: Callable[[Piece], tuple[Tensor, dict[str, Tensor]]]) -> StepOutput:
+    """A step whose loss is a sum over rows that are cut into `pieces`: `part` gives a piece's share of the loss, with
+    its graph, and a value for each row of what is reported. So any cut is exact, and one graph is held at a time. The
+    report holds each value's mean over all rows when the last piece has been asked for.
     """
-    pieces, report = runs(count, micro_batch_size), dict[str, float]()
+    report = dict[str, float]()
 
     def parts() -> Iterator[Tensor]:
         seen: list[dict[str, Tensor]] = []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.methods.advantages import advantages, shares
-from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput, TimesConfig
+from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput, TimesConfig, runs
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
 from vpo_kit.methods.rows import Draws, summed
 
@@ -67,4 +67,4 @@ class RWR(FromRollouts):
             errors = losses.frame_errors(output, some.target).mean(1)
             return (weights[chosen] * errors).sum() / total, {"error": errors.detach()}
 
-        return summed(len(rows), context.micro_batch_size, part)
+        return summed(runs(len(rows), context.micro_batch_size), part)

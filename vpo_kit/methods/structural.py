@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from vpo_kit.methods.base import Batch, MethodConfig, Needs
 from vpo_kit.methods.offline import OfflineConfig, OfflinePairs
-from vpo_kit.pairing.store import Pair
 
 
 class Structural(OfflinePairs):
@@ -17,10 +16,6 @@ class Structural(OfflinePairs):
     summary: ClassVar[str] = "StructuralDPO: guided pairs, one label for the clip"
     needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True, strategy="guided")
     Config: ClassVar[type[MethodConfig]] = OfflineConfig
-
-    @classmethod
-    def keeps(cls, config: Any, pair: Pair) -> bool:
-        return bool(pair.label)
 
     def labels(self, batch: Batch) -> Tensor:
         return batch.tensors["label"]

@@ -92,16 +92,23 @@ def _labels(pair: Pair) -> Iterator[str]:
         yield "scores of the whole clips are not finite"
 
 
+MORE = {"guided": ("source",), "local": ("mask",)}
+"""What the latents of a pair hold beside both members, by strategy."""
+
+
 def _shape(path: Path, pair: Pair) -> Shape:
     """The one shape of a pair's latents. Raises `DataError` when they cannot be used."""
     if not (path / pair.latents).is_file():
         raise DataError(f"{pair.latents} is missing")
     tensors = store.read_latents(path / pair.latents)
-    wanted = ("first", "second", "source") if pair.strategy == "guided" else ("first", "second")
+    wanted = ("first", "second", *MORE.get(pair.strategy, ()))
     missing = [name for name in wanted if name not in tensors]
     if missing:
         raise DataError(f"{pair.latents} holds no latents named {' and '.join(missing)}")
-    shapes = {tuple(tensor.shape) for tensor in tensors.values()}
+    mask = tensors.get("mask")
+    if mask is not None and mask.shape != tensors["first"].shape[1:]:
+        raise DataError(f"{pair.latents} holds a mask of another size than its latents")
+    shapes = {tuple(tensor.shape) for name, tensor in tensors.items() if name != "mask"}
     if len(shapes) > 1 or len(tensors["first"].shape) != 4:
         raise DataError(
             f"{pair.latents} holds {' and '.join(map(_times, sorted(shapes)))}, not one shape of four sizes"

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -44,6 +44,8 @@ class Made:
     seeds: tuple[int, int]
     eta: float | None = None
     source: str | None = None
+    label: Literal[-1, 1] | None = None
+    """Of the clip and all of its segments, where the way in which the pair is made says who wins."""
 
 
 Outcome = list[Made] | str
@@ -152,11 +154,13 @@ class Folder:
         write_video(self.path / files[1], made.second, fps)
         store.write_latents(self.path / files[2], made.latents)
         length = task.settings.labelling.segment_seconds or segments.default_seconds(frames, fps)
+        cut = segments.cut(frames, fps, length)
+        known = {"label": made.label, "labels": [made.label] * len(cut), "labeller": strategy} if made.label else {}
         return Pair.model_validate({
             "id": made.id, "prompt": made.prompt, "strategy": strategy, "seeds": made.seeds,
             "eta": made.eta, "source": made.source, "fps": fps, "frames": frames,
             "first_file_name": files[0], "second_file_name": files[1], "latents": files[2],
-            "segments": segments.cut(frames, fps, length), "sha256": store.hashes(self.path, files),
+            "segments": cut, **known, "sha256": store.hashes(self.path, files),
         })  # fmt: skip
 
 

@@ -56,6 +56,20 @@ class Independent(Choosing):
     """Pairs from candidates that share nothing but their prompt."""
 
 
+class Local(Section):
+    """Real clips of which a part is made anew (LocalDPO)."""
+
+    level: float = Field(0.8, gt=0, le=1, description="noise level from which the part is made: the chain's nearest")
+    least: float = Field(0.4, gt=0, le=1, description="least share of each side of the clip, and of its length")
+    most: float = Field(0.8, gt=0, le=1, description="largest share")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Local:
+        if self.least > self.most:
+            raise ValueError("least must not be above most")
+        return self
+
+
 class Labelling(Section):
     """From scores of segments to first, second or tie."""
 
@@ -76,5 +90,6 @@ class PairSettings(Section):
 
     guided: Guided = Guided()
     independent: Independent = Independent()
+    local: Local = Local()
     labelling: Labelling = Labelling()
     sampling: Sampling = Sampling()

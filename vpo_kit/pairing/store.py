@@ -64,10 +64,10 @@ class Pair(BaseModel):
     first_file_name: str
     second_file_name: str
     latents: str
-    strategy: Literal["independent", "guided"]
-    eta: float | None = Field(None, description="noise level at which both members really started; guided only")
+    strategy: Literal["independent", "guided", "local", "real"]
+    eta: float | None = Field(None, description="noise level at which what was made really started")
     seeds: tuple[int, int]
-    source: str | None = Field(None, description="the real clip and where its window starts in seconds; guided only")
+    source: str | None = Field(None, description="the real clip and where its window starts in seconds")
     fps: float = Field(gt=0)
     frames: int = Field(ge=1)
     segments: list[Range]
@@ -153,7 +153,9 @@ def write(path: Path, facts: Mapping[str, Any], pairs: Iterable[Pair]) -> None:
 
 
 def write_latents(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write ``first``, ``second`` and, for guided pairs, ``source``, each ``[C, T, h, w]``. Raises `OutputError`."""
+    """Write ``first``, ``second`` and, for guided pairs, ``source``, each ``[C, T, h, w]``; for local ones the ``mask``
+    ``[T, h, w]`` of what differs. Raises `OutputError`.
+    """
     files.write_tensors(path, {name: value.float() for name, value in tensors.items()})
 
 

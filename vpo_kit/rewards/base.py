@@ -117,8 +117,11 @@ class Mixture(nn.Module):
         components = {name: f.score for name, f in zip(names, found, strict=True)}
         return RewardOutput(total, torch.stack(parts).sum(0) if parts else None, components)
 
-    def forward(self, video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
-        """Score `video` ``[B, F, 3, H, W]``; rows ``i * group ... (i + 1) * group - 1`` share a prompt.
+    def forward(
+        self, video: Tensor, prompts: Sequence[str], *, fps: float, group: int, decoupled: bool = True
+    ) -> RewardOutput:
+        """Score `video` ``[B, F, 3, H, W]``; rows ``i * group ... (i + 1) * group - 1`` share a prompt. Several rewards
+        are each standardised within its group and then added, or, not `decoupled`, added on their fixed scales.
 
         Raises `DataError` when a reward gives a value that is not finite.
         """
@@ -130,7 +133,10 @@ class Mixture(nn.Module):
         if len(scores) == 1:
             return RewardOutput(next(iter(scores.values())), components=scores)
         total = torch.zeros_like(next(iter(scores.values())))
-        for weight, score in zip(self.weights, scores.values(), strict=True):
+        for weight, score, reward in zip(self.weights, scores.values(), self.parts, strict=True):
+            if not decoupled:
+                total = total + weight * (score - reward.spec.mean) / reward.spec.std
+                continue
             rows = score.view(-1, group)
             spread = rows.std(1, keepdim=True, correction=0).clamp_min(1e-6)
             total = total + weight * ((rows - rows.mean(1, keepdim=True)) / spread).flatten()

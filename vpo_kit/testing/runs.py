@@ -15,7 +15,7 @@ from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training.data import Prompts, Source
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report, train
-from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy, Start
+from vpo_kit.training.lora import BEGINNING, POLICY, REFERENCE, LoraPolicy, Start
 from vpo_kit.training.run import Assembly, use
 
 
@@ -52,4 +52,4 @@ def train_briefly(
     finally:
         model.use(own)
         for network in policy.networks.values():
-            network.delete_adapters([name for name in (REFERENCE, POLICY) if name in network.peft_config])
+            network.delete_adapters([name for name in (BEGINNING, REFERENCE, POLICY) if name in network.peft_config])

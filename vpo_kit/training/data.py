@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
@@ -52,7 +53,8 @@ class Prompts:
 
 class Pairs:
     """The pairs of a set: latents ``first``, ``second``, ``clip`` ``[P, C, T, h, w]``, ``labels`` ``[P, T]`` of latent
-    frames, ``label`` ``[P]``.
+    frames, ``label`` ``[P]``, ``motion`` ``[P, 2]`` of both members, 1 where it is not known; and, where one
+    is local, ``mask`` ``[P, T, h, w]`` of what differs.
 
     ``clip`` is the real clip's latent where the set has it, else the winner's.
     """
@@ -67,6 +69,8 @@ class Pairs:
             [latent_labels(p.labels, p.segments, frame_map) if p.labels else zeros for p in pairs], dtype=torch.float32
         )
         self._label = torch.tensor([pair.label or 0 for pair in pairs], dtype=torch.float32)
+        moved = [(fmean(p.motion.first), fmean(p.motion.second)) if p.motion else (1.0, 1.0) for p in pairs]
+        self._motion = torch.tensor(moved, dtype=torch.float32)
 
     @property
     def scores(self) -> Tensor:
@@ -78,23 +82,32 @@ class Pairs:
         files = [store.read_latents(self._path / self._pairs[i].latents) for i in indices]
         winner = ["second" if self._pairs[i].label == -1 else "first" for i in indices]
         clips = [file.get("source", file[name]) for file, name in zip(files, winner, strict=True)]
-        return {
+        masks = [file.get("mask", torch.ones(file["first"].shape[1:])) for file in files]
+        found = {
             "first": torch.stack([file["first"] for file in files]),
             "second": torch.stack([file["second"] for file in files]),
             "clip": torch.stack(clips),
             "labels": self._labels[list(indices)],
             "label": self._label[list(indices)],
+            "motion": self._motion[list(indices)],
         }
+        return {**found, "mask": torch.stack(masks)} if any("mask" in file for file in files) else found
 
 
 class Clips:
     """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``; with `disk` also for
-    later runs.
+    later runs. With `ratings`, one for each clip, also ``rating`` ``[B]``.
     """
 
     def __init__(
-        self, model: VideoModel, clips: Sequence[Clip], settings: Settings, disk: DiskCache | None = None
+        self,
+        model: VideoModel,
+        clips: Sequence[Clip],
+        settings: Settings,
+        disk: DiskCache | None = None,
+        ratings: Sequence[float] | None = None,
     ) -> None:
+        self._ratings = None if ratings is None else torch.tensor(ratings)
         self._model = model
         self._clips = clips
         self._settings = settings
@@ -107,7 +120,8 @@ class Clips:
         for i in indices:
             if i not in self._known:
                 self._known[i] = self._find(self._clips[i])
-        return {"clip": torch.stack([self._known[i] for i in indices])}
+        found = {"clip": torch.stack([self._known[i] for i in indices])}
+        return found if self._ratings is None else {**found, "rating": self._ratings[list(indices)]}
 
     def _find(self, clip: Clip) -> Tensor:
         if self._disk is None:

@@ -48,6 +48,12 @@ WARN, STOP = 0.05, 0.10
 """Rises of the winner's error, relative to the reference's."""
 SPENT = 0.02
 """Share of the first gradient under which nothing is left of a pair's."""
+ALIKE = 0.1
+"""A share of prompts with an advantage that is too small to learn from."""
+CLIPPED = 0.9
+"""Share of ratios beyond the clip at which a run has left its rollouts."""
+APART, RUN_AWAY = 0.1, 0.5
+"""Squared distances of trained and old policy, relative to the old one's outputs."""
 COLLAPSED = 0.6
 """Share of the motion at the start under which videos have stopped moving."""
 
@@ -112,11 +118,63 @@ def motion_collapse(history: Sequence[Report], facts: Facts) -> Finding | None:
     )
 
 
+def no_advantage(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """Candidates of a prompt all have the same score: nothing can be learned from how they differ."""
+    share = _mean(history[-facts.window :], "informative")
+    if len(history) < facts.window or share is None or share > ALIKE:
+        return None
+    return Finding(
+        f"in {1 - share:.0%} of the prompts all candidates have the same score: raise method.num_candidates, or take a "
+        "reward that tells them apart",
+        share == 0,
+    )
+
+
+def ratio_clipped(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """The policy leaves the range of ratios nearly everywhere: what is left of the gradient is chance."""
+    share = _mean(history[-facts.window :], "ratio_clipped")
+    if len(history) < facts.window or share is None or share < CLIPPED:
+        return None
+    return Finding(
+        f"{share:.0%} of the ratios are beyond the clip: lower optimiser.lr or method.updates_per_rollout, or raise "
+        "method.clip"
+    )
+
+
+def old_policy(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """The trained policy runs away from the old one that samples: what is learned from is no longer its own."""
+    distances = [row["old_distance"] for row in history[-facts.window :] if "old_distance" in row]
+    if len(distances) < facts.window:
+        return None
+    far = fmean(distances)
+    if far < APART:
+        return None
+    return Finding(
+        f"the trained policy's outputs are {far:.0%} (squared) apart from the old one's: lower optimiser.lr, "
+        "method.old_decay or method.updates_per_rollout",
+        far > RUN_AWAY,
+    )
+
+
+def one_sided(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """Verdicts that are all good or all bad: there is nothing to hold a video against."""
+    share = _mean(history[-facts.window :], "good_share")
+    if len(history) < facts.window or share is None or 0 < share < 1:
+        return None
+    return Finding(
+        f"all videos are {'good' if share else 'bad'} ones: move method.good_above, or give verdicts of both kinds"
+    )
+
+
 CHECKS: dict[str, Check] = {
     "no_learning": no_learning,
     "winner_error": winner_error,
     "margin_runaway": margin_runaway,
     "motion_collapse": motion_collapse,
+    "no_advantage": no_advantage,
+    "ratio_clipped": ratio_clipped,
+    "old_policy": old_policy,
+    "one_sided": one_sided,
 }
 
 

@@ -77,7 +77,7 @@ class Assembly:
             negative=self.encode([self.settings.negative_prompt]),
             batch_size=run.batch_size,
             sampling_batch_size=run.sampling.batch_size,
-            micro_batch_size=run.micro_batch_size,
+            micro_batch_size=run.num_at_once,
             seed=run.seed,
             processes=self.processes,
             scores=getattr(source, "scores", None) if scores is None else scores,

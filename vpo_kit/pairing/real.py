@@ -1,0 +1,113 @@
+"""Pairs that need no judge: a real clip, and what the model makes in its place.
+
+``real`` (RealDPO, arXiv 2510.14955) holds the clip against a sample of its caption. ``local`` (LocalDPO, arXiv
+2601.04068) holds it against a copy of which a part has been made anew: inside a mask the clip is noised and denoised,
+and outside it follows its own noising at every step. The clip wins, always as the first member.
+Legend: ``B`` clips, latents ``[B, C, T, h, w]``, masks ``[B, T, h, w]`` of 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from vpo_kit.clips import Clip
+from vpo_kit.errors import DataError
+from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
+from vpo_kit.sampler import Constrain, PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
+from vpo_kit.schedule import Schedule
+
+
+class Real:
+    """One item is one clip; `local` says that only a part of it is made anew."""
+
+    def __init__(self, task: Task, clips: Sequence[Clip], *, local: bool = False) -> None:
+        settings = task.sampling
+        self.task, self.clips = task, clips
+        self.strategy = "local" if local else "real"
+        self.shape = task.model.latent_shape(settings.frames, settings.height, settings.width)
+        levels = chain_levels(task.model, settings.steps, self.shape)
+        self.first = nearest_step(levels, task.settings.local.level) if local else 0
+        self.level = float(levels[self.first])
+
+    def job(self) -> Job:
+        size = self.task.settings.sampling.batch_size
+        return Job(self.strategy, list(chunks(range(len(self.clips)), size)), self.make)
+
+    def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        items, videos = [], []
+        for item in batch:
+            try:
+                videos.append(self.clips[item].read(self.task.sampling))
+                items.append(item)
+            except DataError as error:
+                yield item, str(error)
+        if not items:
+            return
+        source = self.task.model.encode(torch.stack(videos))
+        made, masks = self._made(items, source)
+        decoded = self.task.model.decode(torch.cat([source, made])).cpu()  # both went through the autoencoder
+        for row, item in enumerate(items):
+            parts = {"first": source[row], "second": made[row]}
+            if masks is not None:
+                parts["mask"] = masks[row]
+            seed = derive_seed(self.task.seed, self.strategy, item)
+            yield item, [
+                Made(
+                    f"{item:06d}", self.clips[item].prompt, decoded[row], decoded[row + len(items)], parts,
+                    (seed, seed),
+                    eta=round(self.level, 6) if masks is not None else None, source=self.clips[item].name, label=1,
+                )
+            ]  # fmt: skip
+
+    def _made(self, items: Sequence[int], source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The losers, and where they differ from the clips."""
+        task = self.task
+        noise = draw_noise(self.shape, [derive_seed(task.seed, self.strategy, i) for i in items], source.device)
+        guidance = task.model.guidance(task.sampling, task.encode([task.sampling.negative_prompt]))
+        masks, start, constrain = None, None, None
+        if self.strategy == "local":
+            local = task.settings.local
+            drawn = [
+                box_mask(self.shape[1:], local.least, local.most, derive_seed(task.seed, "mask", i)) for i in items
+            ]
+            masks = torch.stack(drawn).to(source.device)
+            start, constrain = PartialStart(source, self.first), outside(task.model.schedule, source, noise, masks)
+        made = sample(
+            task.model,
+            task.encode([self.clips[item].prompt for item in items]),
+            noise=noise,
+            steps=task.sampling.steps,
+            guidance=guidance,
+            start=start,
+            constrain=constrain,
+        )
+        return made, masks
+
+
+def box_mask(shape: Sequence[int], least: float, most: float, seed: int) -> Tensor:
+    """A box of ones in ``[T, h, w]`` (ours; the paper draws free shapes): each side is a share of the whole between
+    `least` and `most`, and at least one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mask, places = torch.zeros(tuple(shape)), []
+    for length in shape:
+        share, where = torch.rand(2, generator=generator).tolist()
+        size = max(1, round((least + share * (most - least)) * length))
+        start = round(where * (length - size))
+        places.append(slice(start, start + size))
+    mask[tuple(places)] = 1.0
+    return mask
+
+
+def outside(schedule: Schedule, x: Tensor, noise: Tensor, masks: Tensor) -> Constrain:
+    """Holds what lies outside the masks to the clips `x`, noised to each step's own level."""
+    inside = masks[:, None].bool()
+
+    def constrain(latents: Tensor, t: Tensor | None) -> Tensor:
+        own = x if t is None else schedule.add_noise(x, noise, t.to(x.device).expand(len(x)))
+        return torch.where(inside, latents, own)
+
+    return constrain
