@@ -13,8 +13,9 @@ import torch
 
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.judged import agreement, layouts, scores
+from vpo_kit.judged import agreement, reading, scores
 from vpo_kit.judged.agreement import accuracy, accuracy_with_ties, reciprocal_rank, spearman
+from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.video import write_video
@@ -57,7 +58,7 @@ def table(path: Path, rows: list[dict[str, str]]) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_known_by_its_columns(folder: Path, name: str, suffix: str) -> None:
-    found = layouts.read(table(folder / f"metadata{suffix}", LAYOUTS[name]))
+    found = reading.read(table(folder / f"metadata{suffix}", LAYOUTS[name]))
     (pair,) = found.pairs
     assert [found.clips[i].path.name for i in (pair.first, pair.second)] == ["0.mp4", "1.mp4"]
     assert found.clips[0].prompt == "p"
@@ -73,7 +74,7 @@ def test_ratings_become_pairs_of_one_prompt(folder: Path) -> None:
         {"file_name": f"{i}.mp4", "prompt": "ab"[i // 2], "model": "xy"[i % 2], "static": str(5 - i), "motion": "3"}
         for i in range(4)
     ]
-    found = layouts.read(table(folder / "ratings.csv", rows))
+    found = reading.read(table(folder / "ratings.csv", rows))
     assert found.rated
     assert found.dimensions == ["static", "motion"]
     assert [(p.first, p.second, dict(p.verdicts)) for p in found.pairs] == [
@@ -90,7 +91,7 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
         ({"path_A": "../outside.mp4"}, "outside the set's folder"), ({"VQ": "C"}, "VQ is 'C', which is none of A, B"),
         ({"VQ": "", "MQ": "", "TA": ""}, "no verdict in VQ or MQ"), ({}, "the same as row 1"),
     ]  # fmt: skip
-    found = layouts.read(table(folder / "set.csv", [good, *({**good, **change} for change, _ in bad)]))
+    found = reading.read(table(folder / "set.csv", [good, *({**good, **change} for change, _ in bad)]))
     assert len(found.pairs) == 1
     assert len(found.left_out) == len(bad)
     for number, (line, (_, words)) in enumerate(zip(found.left_out, bad, strict=True), 2):
@@ -98,7 +99,7 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
         assert words in line
     discarded = [{**LAYOUTS["mj-bench-video"][0], "discard": "true"}]
     with pytest.raises(DataError, match="none of 1 rows can be used: row 1: the set itself discards it"):
-        layouts.read(table(folder / "other.json", discarded))
+        reading.read(table(folder / "other.json", discarded))
 
 
 @pytest.mark.parametrize(
@@ -108,12 +109,12 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
 def test_an_unknown_table_says_what_it_has(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(DataError, match=message):
-        layouts.read(tmp_path)
+        reading.read(tmp_path)
     with pytest.raises(ConfigError, match="unknown layout 'nobody'"):
-        layouts.read(table(tmp_path / "x.csv", [{"a": "1"}]), "nobody")
+        reading.read(table(tmp_path / "x.csv", [{"a": "1"}]), Reading("nobody"))
     (tmp_path / "y.csv").write_text(content)
     with pytest.raises(DataError, match="which table"):
-        layouts.read(tmp_path)
+        reading.read(tmp_path)
 
 
 class TestAgreement:

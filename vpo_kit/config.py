@@ -135,6 +135,15 @@ class Checkpoints(Section):
     keep: int = Field(2, ge=1)
 
 
+class Data(Section):
+    """Which of people's verdicts an imported pair set teaches."""
+
+    dimension: str | None = Field(
+        None, description="what people judged (VQ, MQ, Overall, ...); default: the set's label"
+    )
+    vote_weights: bool = Field(False, description="a pair counts by how far its votes are from a draw")
+
+
 class Health(Section):
     """When to stop a run that has gone wrong."""
 
@@ -197,6 +206,7 @@ class Run(Section):
         None, description="videos that go through the network with a graph at once; default: all of a step; auto: as "
         "many as fit the GPU by vpo plan's estimate",
     )  # fmt: skip
+    data: Data = Data()
     sampling: Sampling = Sampling()
     lora: Lora = Lora()
     optimiser: Optimiser = Optimiser()

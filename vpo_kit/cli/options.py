@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vpo_kit import __version__
+from vpo_kit.errors import ConfigError
 
 app = typer.Typer(
     name="vpo",
@@ -27,11 +28,26 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="any field of the r
 Prompts = Annotated[Path | None, typer.Option(help="text file, one prompt a line", show_default="the model's own")]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed", show_default="0")]
 
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", help="a column's name, prompt=caption; for a table of other names")
+]
+Words = Annotated[list[str] | None, typer.Option("--word", help="a set's own words, tie=equal,both")]
+Separator = Annotated[str | None, typer.Option(help="between the columns of a text table", show_default="detected")]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"vpo {__version__}")
         raise typer.Exit
+
+
+def named(option: str, given: list[str] | None) -> dict[str, str]:
+    """``["a=b"]`` to ``{"a": "b"}``. Raises `ConfigError`."""
+    parts = [text.partition("=") for text in given or ()]
+    for name, equals, value in parts:
+        if not (name.strip() and equals and value.strip()):
+            raise ConfigError(f"{option} {name}{equals}{value}: write it as NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 @app.callback()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpo_kit.cli.options import Config, Model, PairSet, Prompts, Seed, Set, app
+from vpo_kit.cli.options import Columns, Config, Model, PairSet, Prompts, Seed, Separator, Set, Words, app, named
 from vpo_kit.errors import ConfigError
 
 pair_app = typer.Typer(
@@ -46,6 +46,31 @@ def pair(
     if output is None:
         raise ConfigError("vpo pair: give --output DIR for the set")
     command.run(strategy, output, prompts, videos, model or "sprites", label, seed or 0, set_ or [])
+
+
+@pair_app.command("import")
+def pair_import(
+    source: Annotated[Path, typer.Argument(help="a table (csv, jsonl, json, parquet) or a folder with one")],
+    output: Annotated[Path, typer.Option(help="folder of the set")],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="its layout, or folder for columns by option", show_default="detected"),
+    ] = None,
+    column: Columns = None,
+    word: Words = None,
+    separator: Separator = None,
+    least_difference: Annotated[
+        float | None, typer.Option(min=0, help="form pairs of ratings, a tie where they differ by so much or less")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="also encode the videos for it, which training would do")] = None,
+    set_: Set = None,
+) -> None:
+    """Make a set of other people's videos and verdicts, or ratings; no model is needed."""
+    from vpo_kit.commands import pair_import as command
+    from vpo_kit.judged.layouts import Reading
+
+    reading = Reading(format_, named("--column", column), named("--word", word), separator)
+    command.run(source, reading, output, least_difference, model, set_ or [])
 
 
 @pair_app.command("inspect")

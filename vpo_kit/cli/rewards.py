@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpo_kit.cli.options import Set, app
+from vpo_kit.cli.options import Columns, Separator, Set, Words, app, named
 
 reward_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Check rewards, train the built-in judges, serve over HTTP."
@@ -52,13 +52,18 @@ def bench_reward(
     output: Annotated[Path, typer.Option(help="a .json file; a Markdown file and the scores go beside it")],
     reward: Annotated[list[str] | None, typer.Option(help="judges; given several times", show_default="vqa")] = None,
     layout: Annotated[str | None, typer.Option(help="of the tables", show_default="what their columns say")] = None,
+    column: Columns = None,
+    word: Words = None,
+    separator: Separator = None,
     dimension: Annotated[list[str] | None, typer.Option(help="what people judged", show_default="all")] = None,
     set_: Set = None,
 ) -> None:
     """Set judges against people's verdicts and ratings, beside judges that know nothing."""
     from vpo_kit.commands import bench_reward as command
+    from vpo_kit.judged.layouts import Reading
 
-    command.run(sets, reward or ["vqa"], output, set_ or [], layout, dimension or [])
+    reading = Reading(layout, named("--column", column), named("--word", word), separator)
+    command.run(sets, reward or ["vqa"], output, set_ or [], reading, dimension or [])
 
 
 @reward_app.command("serve")

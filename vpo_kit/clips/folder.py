@@ -71,7 +71,7 @@ def read_folder(
         try:
             if isinstance(usable, DataError):
                 raise usable
-            clips.extend(_windows(folder / name, name, usable, known.get(name), settings, max_windows))
+            clips.extend(cut_windows(folder / name, name, usable, known.get(name), settings, max_windows))
             found = known[name].found
             if isinstance(found, Extent) and found.notice:
                 notices[name] = f"{folder / name}: {found.notice}"
@@ -100,9 +100,10 @@ def _usable(folder: Path, root: Path, name: str, caption: str | None) -> str | D
     return " ".join(caption.split())
 
 
-def _windows(
+def cut_windows(
     path: Path, name: str, caption: str, known: Known | None, settings: Settings, max_windows: int | None
 ) -> Iterator[Clip]:
+    """At most `max_windows` windows of one file. Raises `DataError` for a file that has none."""
     if known is None:
         raise DataError(f"{path} cannot be opened")
     found = known.found

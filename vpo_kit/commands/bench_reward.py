@@ -19,8 +19,10 @@ from vpo_kit import config, files
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.evaluation.tables import markdown_text
-from vpo_kit.judged import agreement, layouts
+from vpo_kit.judged import agreement
 from vpo_kit.judged.agreement import Measure
+from vpo_kit.judged.layouts import Reading
+from vpo_kit.judged.reading import read
 from vpo_kit.judged.scores import Cache, Scored, score
 from vpo_kit.judged.sets import JudgedSet
 from vpo_kit.library.display import count_bar
@@ -35,7 +37,7 @@ def run(
     names: Sequence[str],
     output: Path,
     assignments: Sequence[str],
-    layout: str | None = None,
+    reading: Reading | None = None,
     dimensions: Sequence[str] = (),
 ) -> None:
     """Score every clip, print a table for each set and dimension, and write ``OUTPUT`` with a Markdown file beside it.
@@ -48,7 +50,7 @@ def run(
     plans = [
         plan for name in names for plan in rewards.plan(name, settings.get(name, {}) if len(names) > 1 else settings)
     ]
-    found = [layouts.read(source, layout) for source in sources]
+    found = [read(source, reading) for source in sources]
     wanted = [_dimensions(one, dimensions) for one in found]
     console, judges = Console(), rewards.load(plans, torch.device("cpu")).parts
     keyed = {f"{judge.spec.name}{_settings(judge.config)}": judge for judge in judges}
@@ -99,16 +101,16 @@ def _facts(
             order = [score if one else nan for score, one in zip(order, scored, strict=True)]
             rows[GENERATORS] = agreement.measures(found, order, dimension)
         table[dimension] = {name: {key: asdict(one) for key, one in row.items()} for name, row in rows.items()}
-    read = [one for one in scored if one]
+    seen = [one for one in scored if one]
     probes = {
         name: {
-            "prefers a frozen clip": round(statistics.mean(one.frozen[key] > one.scores[key] for one in read), 4),
-            "seconds a video": round(statistics.median(one.seconds[key] for one in read), 3),
+            "prefers a frozen clip": round(statistics.mean(one.frozen[key] > one.scores[key] for one in seen), 4),
+            "seconds a video": round(statistics.median(one.seconds[key] for one in seen), 3),
         }
-        for key, name in short.items() if read
+        for key, name in short.items() if seen
     }  # fmt: skip
     return {
-        "name": found.name, "clips": len(found.clips), "read": len(read), "pairs": len(found.pairs),
+        "name": found.name, "clips": len(found.clips), "read": len(seen), "pairs": len(found.pairs),
         "prompts": len({clip.prompt for clip in found.clips}), "left_out": list(left_out),
         "dimensions": table, "probes": probes,
     }  # fmt: skip

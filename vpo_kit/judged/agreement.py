@@ -134,7 +134,8 @@ def _over_pairs(
 def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str, Measure | None]:
     rows = [i for i, clip in enumerate(found.clips) if dimension in clip.scores and np.isfinite(values[i])]
     ratings = np.array([found.clips[i].scores[dimension] for i in rows], float)
-    prompts, own = [found.clips[i].prompt for i in rows], values[rows]
+    # clips of no prompt have nothing in common
+    prompts, own = [found.clips[i].prompt or f"\0{i}" for i in rows], values[rows]
     groups = _groups(prompts)
     several = [group for group in groups if len(group) > 1]
     ranks = np.array([reciprocal_rank(own[group], ratings[group]) for group in several], float)

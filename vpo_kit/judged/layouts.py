@@ -1,174 +1,182 @@
 """The layouts that foreign sets come in: which columns hold what, and the set's own words for a verdict.
 
-A layout is a line of `LAYOUTS`: it is known by its columns, or asked for by name. Sources: the sets' own repositories
-(VideoAlign, arXiv 2501.13918; VisionReward, arXiv 2412.21059; MJ-Bench-Video, arXiv 2502.01719; FETV, arXiv
-2311.01813; T2VQA-DB, arXiv 2403.11956).
+A layout is a line of `LAYOUTS`: it is known by its columns, or asked for by name. What is no table of two files or of
+one file a row is brought into that shape by `shapes`. Sources: the sets' own repositories and papers (VideoAlign,
+arXiv 2501.13918; VisionReward, 2412.21059; MJ-Bench-Video, 2502.01719; GenAI-Bench, 2406.04485; UVE, 2503.09949;
+VideoDPO, 2412.14167; VideoScore, 2406.15252; FETV, 2311.01813; KoNViD-1k, LSVQ, 2011.13544; T2VQA-DB, 2403.11956).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.judged import table
-from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
+from vpo_kit.errors import ConfigError
+from vpo_kit.judged import shapes
 from vpo_kit.judged.table import Row
+
+Shape = Callable[[Sequence[Row]], list[Row]]
+
+
+def _words(first: str, second: str, *ties: str) -> dict[str, int]:
+    return {first: 1, second: -1, **dict.fromkeys(ties, 0)}
 
 
 @dataclass(frozen=True)
 class PairLayout:
-    """Two files and a verdict a row; `verdicts` are columns, or are what is left when the rest has been taken."""
+    """Two files and a verdict a row. A verdict that is a mapping has a dimension for each of its names."""
 
     files: tuple[str, str]
     verdicts: Sequence[str]
-    words: tuple[str, str, str]
-    """For the first, the second, and a tie."""
+    words: Mapping[str, int]
+    """Each of the set's words to +1 (first), -1 (second) or 0; capitals do not count."""
     prompt: str = "prompt"
     models: tuple[str, str] | None = None
     discard: str = ""
     """A column whose true rows are not meant to be used."""
+    aspect: str = ""
+    """A column that names the dimension of the row's verdict."""
+    shape: Shape | None = None
+    """What brings rows into two files and a verdict (`shapes`)."""
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns by which the layout is known."""
+        own = set() if self.shape else {self.verdicts[0]} if len(self.verdicts) == 1 else set()
+        return {*self.files, self.prompt} | own
 
 
 @dataclass(frozen=True)
 class RatingLayout:
-    """One clip a row; every other column that holds numbers alone is a dimension, or those of `scores`."""
+    """One clip a row; every other column that holds numbers alone is a dimension, or those of `scores`.
+
+    A score that is a mapping has a dimension for each of its names.
+    """
 
     file: str
     prompt: str = "prompt"
     model: str = "model"
     scores: Sequence[str] = ()
+    no_scores: Sequence[str] = ()
+    """Columns that may hold numbers and are none."""
+    known_by: Sequence[str] = field(default=("prompt",))
+    """Columns that must be there, beside the file and the scores."""
+    shape: Shape | None = None
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns by which the layout is known."""
+        return set(self.known_by) if self.shape else {self.file, *self.scores, *self.known_by}
 
 
-LAYOUTS: dict[str, PairLayout | RatingLayout] = {
-    "videogen-rewardbench": PairLayout(
-        ("path_A", "path_B"), ("VQ", "MQ", "TA", "Overall", "ALL"), ("A", "B", "same"), models=("A_model", "B_model")
+Layout = PairLayout | RatingLayout
+LAYOUTS: dict[str, Layout] = {
+    "pair-set": PairLayout(
+        ("first_file_name", "second_file_name"), ("judged",), {"1": 1, "-1": -1, "0": 0},
+        models=("first_model", "second_model"), shape=shapes.pair_set,
     ),
-    "visionreward": PairLayout(("video1_path", "video2_path"), ("standard_answer",), ("video1", "video2", "tie")),
+    "rated-set": RatingLayout("file_name", prompt="text", scores=("scores",), known_by=("text",)),
+    "videogen-rewardbench": PairLayout(
+        ("path_A", "path_B"), ("VQ", "MQ", "TA", "Overall", "ALL"), _words("A", "B", "same"),
+        models=("A_model", "B_model"),
+    ),
+    "genai-bench": PairLayout(
+        ("left_video", "right_video"), ("vote_type",), _words("leftvote", "rightvote", "tievote", "bothbad_vote"),
+        models=("left_model", "right_model"),
+    ),
+    "visionreward": PairLayout(
+        ("video1_path", "video2_path"), ("standard_answer",), _words("video1", "video2", "tie")
+    ),
     "mj-bench-video": PairLayout(
-        ("video_0_path", "video_1_path"), ("overall_preference",), ("Video 1 better", "Video 2 better", "Same"),
-        prompt="caption", discard="discard",
+        ("video_0_path", "video_1_path"), ("overall_preference", "category_preference"),
+        _words("Video 1 better", "Video 2 better", "Same"), prompt="caption", discard="discard",
+    ),
+    "uve": PairLayout(
+        ("video_a", "video_b"), ("preference",), _words("A is better", "B is better"), aspect="aspect"
+    ),
+    "rapidata": PairLayout(
+        ("file_name1", "file_name2"), ("judged",), {"1": 1, "-1": -1, "0": 0}, models=("model1", "model2"),
+        shape=shapes.vote_shares,
+    ),
+    "videodpo": PairLayout(
+        ("video1", "video2"), ("verdict",), _words("first", "second"), prompt="frame_caption", shape=shapes.numbered
     ),
     "pairs": PairLayout(
-        ("first", "second"), ("verdict",), ("first", "second", "tie"), models=("first_model", "second_model")
+        ("first", "second"), ("verdict",), _words("first", "second", "tie"), models=("first_model", "second_model")
+    ),
+    "genai-bench-video": RatingLayout("file", known_by=("id", "prompt", "models"), shape=shapes.by_model),
+    "videofeedback": RatingLayout(
+        "id", prompt="text prompt", no_scores=("images", "video link", "conversations"),
+        known_by=("text prompt", "video link"),
     ),
     "fetv": RatingLayout("file_name"),
-    "mos": RatingLayout("file", scores=("mos",)),
+    "mos": RatingLayout("file", scores=("mos",), known_by=()),
 }  # fmt: skip
-"""`pairs` and `mos` are the plain ones: whoever has a set in columns of other names renames them."""
+"""`pairs` and `mos` are the plain ones."""
+
+ALIASES = {
+    "videoreward": "videogen-rewardbench", "monetbench": "visionreward", "uve-bench": "uve", "konvid": "mos",
+    "lsvq": "mos", "t2vqa-db": "mos",
+}  # fmt: skip
+FOLDER = "folder"
+"""The layout whose columns are all named by options."""
 
 
-def read(source: Path, layout: str | None = None) -> JudgedSet:
-    """A folder or table. Raises `DataError` for what no layout fits, `ConfigError` for an unknown layout."""
-    path = table.find(source)
-    rows = table.read(path)
-    columns = set().union(*rows)
-    if layout is not None and layout not in LAYOUTS:
-        raise ConfigError(f"unknown layout {layout!r} (known: {', '.join(LAYOUTS)})")
-    fitting = [name for name, known in LAYOUTS.items() if _needed(known) <= columns and (layout in (None, name))]
-    if not fitting:
-        wanted = "" if layout is None else f" ({layout} needs {', '.join(sorted(_needed(LAYOUTS[layout])))})"
-        raise DataError(f"{path}: no known layout has these columns: {', '.join(sorted(columns))}{wanted}")
-    chosen = LAYOUTS[fitting[0]]
-    found = _pairs(path, rows, chosen) if isinstance(chosen, PairLayout) else _ratings(path, rows, chosen)
-    if not found.pairs and not found.rated:
-        why = f": {found.left_out[0]}" if found.left_out else ""
-        raise DataError(f"{path}: none of {len(rows)} rows can be used{why}")
-    return found
+@dataclass(frozen=True)
+class Reading:
+    """How a source is to be read: its layout (None: what its columns say), what its columns are called (`prompt`,
+    `first`, `second`, `verdict`, or `file`, `score`, ...), its words for first, second and tie, and the sign between
+    its columns.
+    """
+
+    layout: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    separator: str | None = None
+
+    def __post_init__(self) -> None:
+        known = [*LAYOUTS, *ALIASES, FOLDER]
+        if self.layout is not None and self.layout not in known:
+            raise ConfigError(f"unknown layout {self.layout!r} (known: {', '.join(known)})")
+        if self.columns and self.layout not in (None, FOLDER):
+            raise ConfigError(f"--column names the columns of --format {FOLDER}, not of {self.layout}")
+        if unknown := set(self.words) - {"first", "second", "tie"}:
+            raise ConfigError(f"--word {min(unknown)}: write first=WORD, second=WORD or tie=WORD")
+        if self.separator is not None and len(self.separator) != 1:
+            raise ConfigError(f"--separator {self.separator!r}: give a single sign")
+
+    @property
+    def candidates(self) -> dict[str, Layout]:
+        """The layouts that a source may have, by name, the first that fits being taken. Raises `ConfigError`."""
+        if self.layout == FOLDER or self.columns:
+            return {FOLDER: self._worded(_folder(self.columns))}
+        name = ALIASES.get(self.layout or "", self.layout)
+        return {key: self._worded(known) for key, known in LAYOUTS.items() if name in (None, key)}
+
+    def _worded(self, layout: Layout) -> Layout:
+        if isinstance(layout, RatingLayout):
+            return layout
+        values = {"first": 1, "second": -1, "tie": 0}
+        own = {word.strip(): values[who] for who, text in self.words.items() for word in text.split(",")}
+        return replace(layout, words={**layout.words, **own})
 
 
-def _needed(layout: PairLayout | RatingLayout) -> set[str]:
-    files = set(layout.files) if isinstance(layout, PairLayout) else {layout.file, *layout.scores}
-    return files | {layout.prompt}
+def _folder(columns: Mapping[str, str]) -> Layout:
+    pair = {"prompt", "first", "second", "verdict", "first_model", "second_model"}
+    rating = {"prompt", "file", "score", "model"}
+    kind = rating if "file" in columns else pair
+    if unknown := set(columns) - kind:
+        raise ConfigError(f"--column {min(unknown)}: the names are {', '.join(sorted(pair))}, or for ratings "
+                          f"{', '.join(sorted(rating))}")  # fmt: skip
 
+    def named(name: str) -> str:
+        return columns.get(name, name)
 
-def _pairs(path: Path, rows: Sequence[Row], layout: PairLayout) -> JudgedSet:
-    words = dict(zip((word.lower() for word in layout.words), (1, -1, 0), strict=True))
-    clips: dict[tuple[Path, str], int] = {}
-    known: list[JudgedClip] = []
-    seen: dict[str, int] = {}
-    pairs, left_out = [], []
-    for number, row in enumerate(rows, 1):
-        try:
-            if layout.discard and row.get(layout.discard, "").lower() in ("true", "1", "yes"):
-                raise DataError("the set itself discards it")
-            verdicts = _verdicts(row, layout, words)
-            if (first := seen.setdefault(repr(sorted(row.items())), number)) != number:
-                raise DataError(f"the same as row {first}")
-            models = [row.get(column, "") for column in layout.models or ("", "")]
-            places = []
-            for column, model in zip(layout.files, models, strict=True):
-                clip = JudgedClip(_file(path, row[column]), row.get(layout.prompt, ""), model)
-                key = (clip.path, clip.prompt)
-                if key not in clips:
-                    clips[key] = len(known)
-                    known.append(clip)
-                places.append(clips[key])
-            pairs.append(JudgedPair(places[0], places[1], verdicts))
-        except DataError as error:
-            left_out.append(f"row {number}: {error}")
-    return JudgedSet(path.parent.name if path.name in table.NAMES else path.stem, known, pairs, left_out)
-
-
-def _verdicts(row: Row, layout: PairLayout, words: Mapping[str, int]) -> dict[str, int]:
-    given = {name: row[name] for name in layout.verdicts if row.get(name)}
-    if not given:
-        raise DataError(f"no verdict in {' or '.join(layout.verdicts)}")
-    for name, word in given.items():
-        if word.lower() not in words:
-            raise DataError(f"{name} is {word!r}, which is none of {', '.join(layout.words)}")
-    return {name: words[word.lower()] for name, word in given.items()}
-
-
-def _ratings(path: Path, rows: Sequence[Row], layout: RatingLayout) -> JudgedSet:
-    taken = {layout.file, layout.prompt, layout.model}
-    names = list(layout.scores) or [name for name in rows[0] if name not in taken and _is_number(rows, name)]
-    if not names:
-        raise DataError(f"{path}: no column but {', '.join(sorted(taken))} holds numbers alone")
-    clips, left_out = [], []
-    for number, row in enumerate(rows, 1):
-        try:
-            scores = {name: _number(name, row[name]) for name in names if row.get(name)}
-            if not scores:
-                raise DataError(f"no score in {' or '.join(names)}")
-            model = row.get(layout.model, "")
-            clips.append(JudgedClip(_file(path, row[layout.file]), row.get(layout.prompt, ""), model, scores))
-        except DataError as error:
-            left_out.append(f"row {number}: {error}")
-    name = path.parent.name if path.name in table.NAMES else path.stem
-    return JudgedSet(name, clips, pairs_of_ratings(clips), left_out)
-
-
-def _is_number(rows: Sequence[Row], name: str) -> bool:
-    values = [row.get(name, "") for row in rows]
-    return any(values) and all(not value or _parsed(value) is not None for value in values)
-
-
-def _parsed(value: str) -> float | None:
-    try:
-        found = float(value)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) else None
-
-
-def _number(name: str, value: str) -> float:
-    found = _parsed(value)
-    if found is None:
-        raise DataError(f"{name} is {value!r} and no number")
-    return found
-
-
-def _file(table_path: Path, name: str) -> Path:
-    """A file inside the table's folder, as the layouts have it. Raises `DataError`."""
-    if not name:
-        raise DataError("no file is named")
-    folder = table_path.parent.resolve()
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder):
-        raise DataError(f"{name[:200]} lies outside the set's folder")
-    if not path.is_file():
-        raise DataError(f"{name[:200]} is missing")
-    return path
+    if kind is rating:
+        scores = [name.strip() for name in columns.get("score", "").split(",") if name.strip()]
+        known_by = (columns["prompt"],) if "prompt" in columns else ()
+        return RatingLayout(columns["file"], named("prompt"), named("model"), scores, known_by=known_by)
+    verdicts = [name.strip() for name in named("verdict").split(",")]
+    models = (named("first_model"), named("second_model"))
+    words = _words("first", "second", "tie")
+    return PairLayout((named("first"), named("second")), verdicts, words, named("prompt"), models)

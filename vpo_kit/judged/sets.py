@@ -16,15 +16,23 @@ class JudgedClip:
     prompt: str
     model: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    row: int = 0
+    """Where it stands in the source, from 1 on."""
 
 
 @dataclass(frozen=True)
 class JudgedPair:
-    """Two clips, by their places in the set, and people's verdicts by dimension: +1 the first is better, -1, or 0."""
+    """Two clips, by their places in the set, and people's verdicts by dimension: +1 the first is better, -1, or 0.
+
+    `shares` are the votes for the first one, 0 to 1, where they were counted; `row` is its place in the source, from
+    1 on, or 0 where two rows made it.
+    """
 
     first: int
     second: int
     verdicts: Mapping[str, int]
+    shares: Mapping[str, float] = field(default_factory=dict)
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,12 @@ class JudgedSet:
 
 def pairs_of_ratings(clips: Sequence[JudgedClip], least: float = 0.0) -> list[JudgedPair]:
     """All pairs of one prompt: the clip with the higher score is better, by dimension; a tie where scores differ by
-    `least` or less.
+    `least` or less. Clips without a prompt are in no pair.
     """
     groups: dict[str, list[int]] = {}
     for i, clip in enumerate(clips):
-        groups.setdefault(clip.prompt, []).append(i)
+        if clip.prompt:
+            groups.setdefault(clip.prompt, []).append(i)
     pairs = []
     for members in groups.values():
         for i, j in itertools.combinations(members, 2):

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from vpo_kit.errors import DataError
+from vpo_kit.video import SUFFIXES as VIDEOS
 
 Row = dict[str, str]
-NAMES = ("ratings.csv", "metadata.csv", "metadata.jsonl")
+NAMES = ("ratings.csv", "metadata.csv", "metadata.jsonl", "genai_video.json", "pair.json")
 """What is looked for in a folder, beside its only table."""
-SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
+SUFFIXES = (".csv", ".jsonl", ".json", ".parquet", ".tsv")
+HEADERS = {2: ("file", "mos"), 3: ("file", "prompt", "mos"), 4: ("file", "x", "y", "mos")}
+"""The columns of lists of scores that come without a line of names, by their number (LSVQ's, KoNViD's, T2VQA-DB's)."""
+SEPARATORS = "|\t;,"
 
 
 def find(source: Path) -> Path:
@@ -30,8 +34,11 @@ def find(source: Path) -> Path:
     return named[0]
 
 
-def read(path: Path) -> list[Row]:
-    """All rows, every value as text, nothing as empty text. Raises `DataError`."""
+def read(path: Path, separator: str | None = None) -> list[Row]:
+    """All rows, every value as text, nothing as empty text; what separates columns is detected unless it is given.
+
+    Raises `DataError`.
+    """
     kind = path.suffix.lower()
     try:
         if kind == ".parquet":
@@ -43,14 +50,27 @@ def read(path: Path) -> list[Row]:
             elif kind == ".json":
                 rows = _listed(json.loads(text))
             else:
-                rows = list(csv.DictReader(text.splitlines(keepends=True)))
-    except (OSError, ValueError, csv.Error) as error:
+                rows = _lines(text, separator)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as {kind[1:] or 'csv'}: {str(error).splitlines()[0]}") from error
     if not rows:
         raise DataError(f"{path} has no rows")
     if not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path} is no list of rows")
     return [{str(key): _text(value) for key, value in row.items() if key is not None} for row in rows]
+
+
+def _lines(text: str, separator: str | None) -> list[Any]:
+    """Of a text table. Its first line names the columns, or is one of them: then a video stands in its first cell."""
+    first = text.partition("\n")[0]
+    sign = separator or max(SEPARATORS, key=first.count)
+    lines = text.splitlines(keepends=True)
+    cells = next(csv.reader([first], delimiter=sign), [])
+    if not cells or Path(cells[0].strip()).suffix.lower() not in VIDEOS:
+        return list(csv.DictReader(lines, delimiter=sign, skipinitialspace=True))
+    if len(cells) not in HEADERS:
+        raise ValueError(f"its first line has no names and {len(cells)} columns: write names above them")
+    return list(csv.DictReader(lines, HEADERS[len(cells)], delimiter=sign, skipinitialspace=True))
 
 
 def _listed(found: Any) -> list[Any]:

@@ -45,6 +45,12 @@ class RewardScorer:
 
     @torch.no_grad()
     def __call__(self, first: Tensor, second: Tensor, pair: Pair) -> Scores:
+        if pair.strategy == "imported":  # its members may have nothing in common: each is judged whole
+            one, other = (
+                float(self._reward.fixed(video[None], [pair.prompt], fps=member.fps).score)
+                for video, member in zip((first, second), pair.videos, strict=True)
+            )
+            return Scores(first=[one], second=[other], first_clip=one, second_clip=other)
         found = self._reward.fixed(
             torch.stack([first, second]), [pair.prompt] * 2, fps=pair.fps, segments=pair.segments
         )
@@ -99,7 +105,11 @@ def label(
 
 
 def recut(pair: Pair, seconds: float | None) -> Pair:
-    """The pair with segments of `seconds` (default: those of `default_seconds`) and without labels."""
+    """The pair with segments of `seconds` (default: those of `default_seconds`) and without labels; an imported one
+    stays whole.
+    """
+    if pair.strategy == "imported":
+        return pair.model_copy(update={"labels": None, "label": None, "scores": None, "motion": None})
     parts = cut(pair.frames, pair.fps, seconds or default_seconds(pair.frames, pair.fps))
     return pair.model_copy(update={"segments": parts, "labels": None, "label": None, "scores": None, "motion": None})
 
@@ -157,14 +167,15 @@ def _start(work: Path, stamp: dict[str, Any]) -> None:
 
 def _score(folder: Path, pair: Pair, scorer: Scorer) -> dict[str, Any]:
     first, second = (read_video(folder / name).frames for name in (pair.first_file_name, pair.second_file_name))
-    for name, video in ((pair.first_file_name, first), (pair.second_file_name, second)):
-        if len(video) != pair.frames:
-            raise DataError(f"{folder / name} has {len(video)} frames, not {pair.frames}")
+    for member, video in zip(pair.videos, (first, second), strict=True):
+        if len(video) != member.frames:
+            raise DataError(f"{folder / member.file_name} has {len(video)} frames, not {member.frames}")
     scores = scorer(first, second, pair)
     values = [*scores.first, *scores.second, scores.first_clip, scores.second_clip]
     if not all(math.isfinite(value) for value in values):
         raise DataError(f"{scorer.name} gave pair {pair.id} a score that is not finite: no label was changed")
-    moved = {who: _motion(video, pair.segments) for who, video in (("first", first), ("second", second))}
+    members = zip(("first", "second"), (first, second), pair.videos, strict=True)
+    moved = {who: _motion(video, member.segments) for who, video, member in members}
     return {"scores": scores.model_dump(), "motion": moved}
 
 

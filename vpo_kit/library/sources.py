@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
+from torch import Tensor
 
-from vpo_kit.clips import Clip, ClipFolder, ratings, read_folder
+from vpo_kit.clips import Clip, ClipFolder, cut_windows, look_through, ratings, read_folder
+from vpo_kit.clips.index import Progress
 from vpo_kit.errors import DataError
-from vpo_kit.library.display import look_through_bar
+from vpo_kit.library.display import count_bar, look_through_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
-from vpo_kit.pairing import store
+from vpo_kit.pairing import imported, store
+from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.processes import Processes
-from vpo_kit.training.data import Clips, Pairs, Prompts, Source, usable
+from vpo_kit.training.data import Clips, Encoder, Pairs, Prompts, Source, usable
 from vpo_kit.training.recipe import Recipe
 
 T = TypeVar("T")
 NAMED = 10
-"""Clips whose pictures are treated that are named one by one."""
+"""Clips whose pictures are treated, and pairs that are left out, that are named one by one."""
+LATENTS = ".latents"
+"""The folder of an imported set for the latents of its videos, of whatever model and size."""
 
 
 def build(
@@ -42,11 +48,19 @@ def build(
         assert recipe.run.videos is not None
         found = find_clips(recipe.run.videos, settings, processes, console)
         clips = _apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
+        encoder = Encoder(model, settings, disk)
         if not recipe.method.needs.ratings:
-            return Clips(model, clips, settings, disk)
+            return Clips(clips, encoder)
         rated = _rated(recipe.run.videos, clips, notice)
-        return Clips(model, list(rated), settings, disk, list(rated.values()))
-    return _pairs(recipe, model, settings, notice)
+        return Clips(list(rated), encoder, list(rated.values()))
+    return _pairs(recipe, model, settings, console, processes)
+
+
+def check(recipe: Recipe) -> None:
+    """What can be said of a pair set before a model is loaded. Raises `VpoError`."""
+    if recipe.data == "pairs":
+        assert recipe.run.pairs is not None
+        imported.relabelled(store.read(recipe.run.pairs), recipe.run.data.dimension)
 
 
 def find_clips(
@@ -75,21 +89,101 @@ def _rated(folder: Path, clips: Sequence[Clip], on_notice: Callable[[str], None]
     return found
 
 
-def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, on_notice: Callable[[str], None]) -> Pairs:
-    run = recipe.run
+def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Console, processes: Processes) -> Pairs:
+    run, on_notice = recipe.run, partial(console.print, soft_wrap=True, markup=False)
     assert run.pairs is not None
-    found = store.read(run.pairs)
-    if found.model != run.model:
+    found = imported.relabelled(store.read(run.pairs), run.data.dimension)
+    strategies = {pair.strategy for pair in found.pairs}
+    if found.model != run.model and strategies != {"imported"}:
         on_notice(f"warning: {run.pairs} was made by {found.model}, and {run.model} is trained on it")
     wanted = recipe.method.needs.strategy
-    others = sorted({pair.strategy for pair in found.pairs} - {wanted, "local", "real"}) if wanted else []
+    others = sorted(strategies - {wanted, "local", "real", "imported"}) if wanted else []
     if others:
         on_notice(f"warning: method {run.method_name} is meant for {wanted} pairs, {run.pairs} has {others[0]} ones")
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     pairs = usable(found, shape, lambda pair: recipe.method.keeps(recipe.method_config, pair), on_notice)
     on_notice(f"{run.pairs}: {len(pairs)} of {len(found.pairs)} pairs have something to teach")
     kept = _apart(recipe, pairs, lambda pair: pair.prompt, "pairs", on_notice)
-    return Pairs(run.pairs, kept, model.frame_map(settings.frames))
+    encoded = None
+    if "imported" in strategies:
+        kept, encoded = encode_pairs(replace(found, pairs=kept), model, settings, console, processes)
+    weights = [imported.weight(pair, run.data.dimension) for pair in kept] if run.data.vote_weights else None
+    return Pairs(run.pairs, kept, model.frame_map(settings.frames), encoded, weights)
+
+
+def encode_pairs(
+    found: PairSet, model: VideoModel, settings: Settings, console: Console, processes: Processes
+) -> tuple[list[Pair], Callable[[Pair], Mapping[str, Tensor]]]:
+    """Encode the videos of a set's imported pairs, each once, shared by the processes; what is there from earlier is
+    kept. The pairs that have latents now, and their latents; the others are named. Raises `DataError` for none.
+    """
+    notice = partial(console.print, soft_wrap=True, markup=False)
+    with look_through_bar(console) as progress:
+        clips, wrong = processes.main_first(lambda: windows(found, settings, progress))
+    encoder = Encoder(model, settings, DiskCache(found.path / LATENTS, notice))
+    failed: list[tuple[str, str]] = []
+    own = processes.share(sorted(clips))
+    with count_bar(console, "encode", len(own), "clips") as tick:
+        for name in own:
+            try:
+                encoder(clips[name])
+            except DataError as error:
+                failed.append((name, str(error)))
+            tick(1)
+    wrong = {**wrong, **dict(processes.gather(failed))}
+    kept, left_out = [], []
+    for pair in found.pairs:
+        why = next((wrong[member.file_name] for member in pair.videos if member.file_name in wrong), None)
+        if pair.latents is not None or why is None:
+            kept.append(pair)
+        else:
+            left_out.append(f"{pair.id}: {why}")
+    _named(left_out, notice)
+    if not kept:
+        raise DataError(f"{found.path} has nothing to learn from: {left_out[0] if left_out else 'it has no pairs'}")
+    unequal = sum(pair.second_frames is not None for pair in kept)
+    if unequal:
+        notice(
+            f"{found.path}: members of {unequal} of {len(kept)} pairs differ in length or rate: both are cut to the "
+            f"same {settings.frames} frames at {settings.fps:g} a second"
+        )
+
+    def latents(pair: Pair) -> dict[str, Tensor]:
+        members = zip(("first", "second"), pair.videos, strict=True)
+        return {who: encoder(clips[member.file_name]) for who, member in members}
+
+    return kept, latents
+
+
+def windows(found: PairSet, settings: Settings, progress: Progress) -> tuple[dict[str, Clip], dict[str, str]]:
+    """The first window of each video of imported pairs, by file name, and why others have none."""
+    hashes = {
+        member.file_name: (sha256, pair.prompt)
+        for pair in found.pairs if pair.latents is None
+        for member, sha256 in zip(pair.videos, (pair.sha256.first, pair.sha256.second), strict=True)
+    }  # fmt: skip
+    known = look_through(found.path, sorted(hashes), progress)
+    clips: dict[str, Clip] = {}
+    wrong: dict[str, str] = {}
+    for name, (sha256, prompt) in hashes.items():
+        one = known.get(name)
+        if one is None:
+            wrong[name] = f"{name} is missing"
+        elif one.sha256 != sha256:
+            wrong[name] = f"{name} has changed since the set was made (its SHA-256 differs)"
+        else:
+            try:
+                clips[name] = next(cut_windows(found.path / name, name, prompt, one, settings, 1))
+            except DataError as error:
+                wrong[name] = str(error)
+    return clips, wrong
+
+
+def _named(lines: Sequence[str], on_notice: Callable[[str], None]) -> None:
+    for line in lines[:NAMED]:
+        on_notice(f"left out: {line}")
+    if len(lines) > NAMED:
+        on_notice(f"left out: {len(lines) - NAMED} more pairs for such reasons")
 
 
 def _apart(

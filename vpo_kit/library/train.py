@@ -102,6 +102,7 @@ def _train(
     notice = partial(console.print, soft_wrap=True, markup=False)
     for line in recipes.foreign_rewards(recipe):
         notice(line)
+    sources.check(recipe)
     model = assembly.load_model(run)
     settings = assembly.use(model, run.sampling)
     disk = DiskCache(run.cache, notice) if run.cache else None

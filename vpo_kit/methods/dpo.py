@@ -38,13 +38,13 @@ class DPO(OfflinePairs):
         return batch.tensors["label"]
 
     def pair_weight(self, batch: Batch) -> Tensor | None:
-        by_motion = super().pair_weight(batch)
+        other = super().pair_weight(batch)
         if not self.config.weight_alpha or self.context.scores is None:
-            return by_motion
+            return other
         known = self.context.scores
         first, second = known[list(batch.indices)].unbind(1)
         first_wins = batch.tensors["label"].to(known.device) > 0
         winner, loser = torch.where(first_wins, first, second), torch.where(first_wins, second, first)
         weights = losses.pair_weights(winner, loser, known[~known.isnan()], alpha=self.config.weight_alpha)
         weights = weights.to(batch.tensors["label"].device)
-        return weights if by_motion is None else weights * by_motion
+        return weights if other is None else weights * other

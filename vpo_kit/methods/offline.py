@@ -88,10 +88,14 @@ class OfflinePairs(Method):
         """``[P]`` or ``[P, T]``: +1 where the first member is better, -1, or 0."""
 
     def pair_weight(self, batch: Batch) -> Tensor | None:
-        """``[P]``, or None for equal weights: by motion, where the settings ask for it."""
+        """``[P]``, or None for equal weights: by motion, where the settings ask for it, times those of a set's votes,
+        where the run does.
+        """
+        votes = batch.tensors.get("weight")
         if not self.config.motion_weight:
-            return None
-        return motion_weights(batch.tensors["motion"], batch.tensors["label"], self.config.motion_weight)
+            return votes
+        moved = motion_weights(batch.tensors["motion"], batch.tensors["label"], self.config.motion_weight)
+        return moved if votes is None else moved * votes
 
     def step(self, batch: Batch) -> StepOutput:
         config, context, seed = self.config, self.context, self.context.seed

@@ -38,7 +38,8 @@ def pairs(found: PairSet, *, decode: bool = False, tick: Callable[[], None] = la
     for pair in found.pairs:
         problems = [*_files(found.path, pair), *_labels(pair)]
         try:
-            shapes.append((pair.id, _shape(found.path, pair)))
+            if pair.latents is not None:
+                shapes.append((pair.id, _shape(found.path, pair, pair.latents)))
         except DataError as error:
             problems.append(str(error))
         if decode:
@@ -67,7 +68,7 @@ def strays(found: PairSet) -> list[str]:
 
 def shape_text(shape: Shape | None) -> str:
     """A shape for a message: ``8 x 3 x 4 x 4``."""
-    return _times(shape) if shape else "unknown"
+    return _times(shape) if shape else "none, training encodes the videos"
 
 
 def _files(path: Path, pair: Pair) -> Iterator[str]:
@@ -96,31 +97,30 @@ MORE = {"guided": ("source",), "local": ("mask",)}
 """What the latents of a pair hold beside both members, by strategy."""
 
 
-def _shape(path: Path, pair: Pair) -> Shape:
+def _shape(path: Path, pair: Pair, latents: str) -> Shape:
     """The one shape of a pair's latents. Raises `DataError` when they cannot be used."""
-    if not (path / pair.latents).is_file():
-        raise DataError(f"{pair.latents} is missing")
-    tensors = store.read_latents(path / pair.latents)
+    if not (path / latents).is_file():
+        raise DataError(f"{latents} is missing")
+    tensors = store.read_latents(path / latents)
     wanted = ("first", "second", *MORE.get(pair.strategy, ()))
     missing = [name for name in wanted if name not in tensors]
     if missing:
-        raise DataError(f"{pair.latents} holds no latents named {' and '.join(missing)}")
+        raise DataError(f"{latents} holds no latents named {' and '.join(missing)}")
     mask = tensors.get("mask")
     if mask is not None and mask.shape != tensors["first"].shape[1:]:
-        raise DataError(f"{pair.latents} holds a mask of another size than its latents")
+        raise DataError(f"{latents} holds a mask of another size than its latents")
     shapes = {tuple(tensor.shape) for name, tensor in tensors.items() if name != "mask"}
     if len(shapes) > 1 or len(tensors["first"].shape) != 4:
-        raise DataError(
-            f"{pair.latents} holds {' and '.join(map(_times, sorted(shapes)))}, not one shape of four sizes"
-        )
+        raise DataError(f"{latents} holds {' and '.join(map(_times, sorted(shapes)))}, not one shape of four sizes")
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
-        raise DataError(f"{pair.latents} holds values that are not finite")
+        raise DataError(f"{latents} holds values that are not finite")
     return shapes.pop()
 
 
 def _videos(path: Path, pair: Pair) -> Iterator[str]:
     sizes = []
-    for name in (pair.first_file_name, pair.second_file_name):
+    for member in pair.videos:
+        name = member.file_name
         if not (path / name).is_file():
             continue
         try:
@@ -129,9 +129,9 @@ def _videos(path: Path, pair: Pair) -> Iterator[str]:
             yield str(error)
             continue
         sizes.append(tuple(video.shape[2:]))
-        if len(video) != pair.frames:
-            yield f"{name} has {len(video)} frames, not {pair.frames}"
-    if len(set(sizes)) > 1:
+        if len(video) != member.frames:
+            yield f"{name} has {len(video)} frames, not {member.frames}"
+    if len(set(sizes)) > 1 and pair.strategy != "imported":
         yield f"its videos are {_times(sizes[0])} and {_times(sizes[1])} pixels"
 
 

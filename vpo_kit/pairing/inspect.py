@@ -117,8 +117,8 @@ def duplicates(pairs: Sequence[Pair]) -> Duplicates:
 
     return Duplicates(
         videos=_groups(pairs, videos),
-        latents=_groups(pairs, lambda pair: {pair.sha256.latents}),
-        draws=_groups(pairs, lambda pair: {(pair.prompt, *sorted(pair.seeds))}),
+        latents=_groups(pairs, lambda pair: {pair.sha256.latents} - {None}),
+        draws=_groups(pairs, lambda pair: {(pair.prompt, *sorted(pair.seeds))} if pair.seeds else set()),
         twins=[pair.id for pair in pairs if len(videos(pair)) == 1],
     )
 

@@ -65,7 +65,7 @@ def _card(path: Path, pair: Pair, page: Path) -> Card:
     return Card(
         pair=pair,
         videos=(_address(path / pair.first_file_name, page), _address(path / pair.second_file_name, page)),
-        seconds=pair.frames / pair.fps,
+        seconds=pair.shown[-1][1] / pair.fps,
         segments=[_segment(pair, i) for i in range(len(pair.segments))],
         note=f"whole clip: {_verdict(pair.label, scores)}",
         margin=sum(found) / len(found) if found else 0.0,
@@ -74,13 +74,13 @@ def _card(path: Path, pair: Pair, page: Path) -> Card:
 
 
 def _segment(pair: Pair, index: int) -> Segment:
-    start, end = pair.segments[index]
+    start, end = pair.shown[index]
     label = pair.labels[index] if pair.labels else None
     scores = None
     if pair.scores and index < min(len(pair.scores.first), len(pair.scores.second)):
         scores = pair.scores.first[index], pair.scores.second[index]
     note = f"{start / pair.fps:.2f} to {end / pair.fps:.2f} s: {_verdict(label, scores)}"
-    return Segment(start / pair.fps, end / pair.fps, 100 * (end - start) / pair.frames, KINDS[label], note)
+    return Segment(start / pair.fps, end / pair.fps, 100 * (end - start) / pair.shown[-1][1], KINDS[label], note)
 
 
 def _verdict(label: int | None, scores: tuple[float, float] | None) -> str:

@@ -51,11 +51,14 @@ class Hashes(BaseModel):
 
     first: str
     second: str
-    latents: str
+    latents: str | None = None
 
 
 class Pair(BaseModel):
-    """Two videos of one prompt. Labels are +1 (first is better), -1 (second) or 0 (tie); None before labelling."""
+    """Two videos of one prompt. Labels are +1 (first is better), -1 (second) or 0 (tie); None before labelling.
+
+    Imported pairs are other people's: their members may differ in length and rate, and each is judged as a whole.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,24 +66,32 @@ class Pair(BaseModel):
     prompt: str
     first_file_name: str
     second_file_name: str
-    latents: str
-    strategy: Literal["independent", "guided", "local", "real"]
+    latents: str | None = Field(None, description="None for imported pairs, which are encoded when training needs them")
+    strategy: Literal["independent", "guided", "local", "real", "imported"]
     eta: float | None = Field(None, description="noise level at which what was made really started")
-    seeds: tuple[int, int]
+    seeds: tuple[int, int] | None = Field(None, description="None for imported pairs")
     source: str | None = Field(None, description="the real clip and where its window starts in seconds")
     fps: float = Field(gt=0)
     frames: int = Field(ge=1)
+    second_fps: float | None = Field(None, gt=0, description="of the second member, where it is another; imported only")
+    second_frames: int | None = Field(None, ge=1, description="as second_fps")
     segments: list[Range]
     labels: list[Literal[-1, 0, 1]] | None = None
     label: Literal[-1, 0, 1] | None = None
     scores: Scores | None = None
     motion: Motion | None = None
     labeller: str | None = None
+    judged: dict[str, Literal[-1, 0, 1] | None] | None = Field(None, description="people's verdicts by dimension")
+    shares: dict[str, float | None] | None = Field(None, description="of votes for the first, by dimension, 0 to 1")
+    models: tuple[str, str] | None = Field(None, description="what made the members; imported only")
+    row: int | None = Field(None, description="in the source that it was imported from, from 1 on")
     sha256: Hashes
 
     @field_validator("first_file_name", "second_file_name", "latents")
     @classmethod
-    def _inside(cls, value: str) -> str:
+    def _inside(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         path = PurePosixPath(value)
         if path.is_absolute() or ".." in path.parts or "\\" in value or "\0" in value:
             raise ValueError("a path must stay inside the set")
@@ -97,16 +108,58 @@ class Pair(BaseModel):
             raise ValueError(f"segments end at frame {last}, the clip at {self.frames}")
         if self.labels is not None and len(self.labels) != len(self.segments):
             raise ValueError(f"{len(self.labels)} labels for {len(self.segments)} segments")
+        if self.strategy == "imported":
+            if len(self.segments) > 1:
+                raise ValueError("an imported pair is judged as a whole and has one segment")
+        elif self.latents is None or self.sha256.latents is None or self.seeds is None:
+            raise ValueError("only imported pairs may have no latents and no seeds")
         return self
 
     @property
-    def files(self) -> tuple[str, str, str]:
-        return self.first_file_name, self.second_file_name, self.latents
+    def videos(self) -> tuple[Member, Member]:
+        """Both members, with their segments in frames of their own."""
+        fps, frames = self.second_fps or self.fps, self.second_frames or self.frames
+        whole: list[Range] = [(0, frames)] if self.strategy == "imported" else self.segments
+        return (
+            Member(self.first_file_name, self.fps, self.frames, self.segments),
+            Member(self.second_file_name, fps, frames, whole),
+        )
+
+    @property
+    def shown(self) -> list[Range]:
+        """The segments in frames of the first member, as players show them: an imported pair's ends with its longer
+        member.
+        """
+        if self.strategy != "imported":
+            return self.segments
+        return [(0, max(self.frames, round(self.videos[1].seconds * self.fps)))]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Both videos and, where the set has them, the latents."""
+        return tuple(name for name in (self.first_file_name, self.second_file_name, self.latents) if name is not None)
 
     @property
     def hashed(self) -> dict[str, str]:
         """SHA-256 by file name."""
-        return dict(zip(self.files, (self.sha256.first, self.sha256.second, self.sha256.latents), strict=True))
+        found = {self.first_file_name: self.sha256.first, self.second_file_name: self.sha256.second}
+        if self.latents is not None and self.sha256.latents is not None:
+            found[self.latents] = self.sha256.latents
+        return found
+
+
+@dataclass(frozen=True)
+class Member:
+    """One video of a pair."""
+
+    file_name: str
+    fps: float
+    frames: int
+    segments: list[Range]
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.fps
 
 
 @dataclass(frozen=True)
@@ -126,6 +179,9 @@ class PairSet:
 def read(path: Path) -> PairSet:
     """Read a set; a line that is no pair is named in `broken`, the rest stays usable. Raises `DataError`."""
     lines = _text(path / "metadata.jsonl", path).splitlines()
+    facts = _facts(path)
+    if facts.get("kind") == "rated":
+        raise DataError(f"{path} holds ratings: vpo pair import {path} --least-difference X --output SET forms pairs")
     pairs: list[Pair] = []
     broken: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -137,13 +193,17 @@ def read(path: Path) -> PairSet:
             broken.append(
                 f"metadata.jsonl, line {number} ({_name(line)}): {f'{where}: ' if where else ''}{first['msg']}"
             )
+    return PairSet(path, facts, pairs, broken)
+
+
+def _facts(path: Path) -> dict[str, Any]:
     try:
         facts = parse_yaml(_text(path / "dataset.yaml", path))
     except ValueError as error:
         raise DataError(f"{path / 'dataset.yaml'} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(facts, dict):
         raise DataError(f"{path / 'dataset.yaml'} is not a mapping of names to values")
-    return PairSet(path, facts, pairs, broken)
+    return facts
 
 
 def write(path: Path, facts: Mapping[str, Any], pairs: Iterable[Pair]) -> None:
@@ -175,7 +235,12 @@ def hashes(path: Path, names: Sequence[str]) -> Hashes:
 
 
 def renamed(pair: Pair, new: str) -> Pair:
-    """The pair under another id, with its files named after it; the files themselves are the caller's to move."""
+    """The pair under another id, with its files named after it; the files themselves are the caller's to move.
+
+    The videos of imported pairs are named by their content, and several pairs may share one: they keep their names.
+    """
+    if pair.strategy == "imported":
+        return pair.model_copy(update={"id": new})
     videos = {f"{who}_file_name": f"videos/{new}-{who}.mp4" for who in ("first", "second")}
     return pair.model_copy(update={"id": new, "latents": f"latents/{new}.safetensors", **videos})
 

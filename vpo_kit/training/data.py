@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,17 +56,27 @@ class Pairs:
     frames, ``label`` ``[P]``, ``motion`` ``[P, 2]`` of both members, 1 where it is not known; and, where one
     is local, ``mask`` ``[P, T, h, w]`` of what differs.
 
-    ``clip`` is the real clip's latent where the set has it, else the winner's.
+    ``clip`` is the real clip's latent where the set has it, else the winner's. With `weights` also ``weight`` ``[P]``;
+    `encoded` gives the latents of pairs whose set has none.
     """
 
-    def __init__(self, path: Path, pairs: Sequence[Pair], frame_map: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        pairs: Sequence[Pair],
+        frame_map: Sequence[tuple[int, int]],
+        encoded: Callable[[Pair], Mapping[str, Tensor]] | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self._path = path
         self._pairs = pairs
+        self._encoded = encoded
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.prompts = [pair.prompt for pair in pairs]
         self.names = [pair.id for pair in pairs]
         zeros = [0] * len(frame_map)
         self._labels = torch.tensor(
-            [latent_labels(p.labels, p.segments, frame_map) if p.labels else zeros for p in pairs], dtype=torch.float32
+            [_latent_labels(p, frame_map) if p.labels else zeros for p in pairs], dtype=torch.float32
         )
         self._label = torch.tensor([pair.label or 0 for pair in pairs], dtype=torch.float32)
         moved = [(fmean(p.motion.first), fmean(p.motion.second)) if p.motion else (1.0, 1.0) for p in pairs]
@@ -79,11 +89,12 @@ class Pairs:
         return torch.tensor([(p.scores.first_clip, p.scores.second_clip) if p.scores else nothing for p in self._pairs])
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        files = [store.read_latents(self._path / self._pairs[i].latents) for i in indices]
+        files = [self._latents(self._pairs[i]) for i in indices]
         winner = ["second" if self._pairs[i].label == -1 else "first" for i in indices]
         clips = [file.get("source", file[name]) for file, name in zip(files, winner, strict=True)]
         masks = [file.get("mask", torch.ones(file["first"].shape[1:])) for file in files]
-        found = {
+        weights = {} if self._weights is None else {"weight": self._weights[list(indices)]}
+        found = weights | {
             "first": torch.stack([file["first"] for file in files]),
             "second": torch.stack([file["second"] for file in files]),
             "clip": torch.stack(clips),
@@ -93,37 +104,30 @@ class Pairs:
         }
         return {**found, "mask": torch.stack(masks)} if any("mask" in file for file in files) else found
 
+    def _latents(self, pair: Pair) -> Mapping[str, Tensor]:
+        if pair.latents is not None:
+            return store.read_latents(self._path / pair.latents)
+        assert self._encoded is not None
+        return self._encoded(pair)
 
-class Clips:
-    """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``; with `disk` also for
-    later runs. With `ratings`, one for each clip, also ``rating`` ``[B]``.
-    """
 
-    def __init__(
-        self,
-        model: VideoModel,
-        clips: Sequence[Clip],
-        settings: Settings,
-        disk: DiskCache | None = None,
-        ratings: Sequence[float] | None = None,
-    ) -> None:
-        self._ratings = None if ratings is None else torch.tensor(ratings)
+def _latent_labels(pair: Pair, frame_map: Sequence[tuple[int, int]]) -> list[int]:
+    """A label for each latent frame; one that was given to the whole clip holds however much of it is trained on."""
+    assert pair.labels is not None
+    if pair.strategy == "imported":
+        return [pair.labels[0]] * len(frame_map)
+    return latent_labels(pair.labels, pair.segments, frame_map)
+
+
+class Encoder:
+    """Latents ``[C, T, h, w]`` of clips; with `disk` also for later runs."""
+
+    def __init__(self, model: VideoModel, settings: Settings, disk: DiskCache | None = None) -> None:
         self._model = model
-        self._clips = clips
         self._settings = settings
         self._disk = disk
-        self._known: dict[int, Tensor] = {}
-        self.prompts = [clip.prompt for clip in clips]
-        self.names = [clip.name for clip in clips]
 
-    def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        for i in indices:
-            if i not in self._known:
-                self._known[i] = self._find(self._clips[i])
-        found = {"clip": torch.stack([self._known[i] for i in indices])}
-        return found if self._ratings is None else {**found, "rating": self._ratings[list(indices)]}
-
-    def _find(self, clip: Clip) -> Tensor:
+    def __call__(self, clip: Clip) -> Tensor:
         if self._disk is None:
             return self._encode(clip)
         window, settings = clip.window, self._settings
@@ -131,12 +135,34 @@ class Clips:
         facts = {**self._facts, "file": clip.sha256, "window": where}
         return self._disk.get("latents", facts, lambda: {"clip": self._encode(clip)})["clip"]
 
+    @torch.no_grad()
     def _encode(self, clip: Clip) -> Tensor:
         return self._model.encode(clip.read(self._settings)[None])[0].cpu()
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
         return {**latent_facts(self._model), "reader": video.version()}
+
+
+class Clips:
+    """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``. With `ratings`, one
+    for each clip, also ``rating`` ``[B]``.
+    """
+
+    def __init__(self, clips: Sequence[Clip], encode: Encoder, ratings: Sequence[float] | None = None) -> None:
+        self._clips = clips
+        self._encode = encode
+        self._ratings = None if ratings is None else torch.tensor(ratings)
+        self._known: dict[int, Tensor] = {}
+        self.prompts = [clip.prompt for clip in clips]
+        self.names = [clip.name for clip in clips]
+
+    def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        for i in indices:
+            if i not in self._known:
+                self._known[i] = self._encode(self._clips[i])
+        found = {"clip": torch.stack([self._known[i] for i in indices])}
+        return found if self._ratings is None else {**found, "rating": self._ratings[list(indices)]}
 
 
 def usable(
@@ -149,7 +175,7 @@ def usable(
     wrong = list(found.broken)
     pairs = []
     for pair in found.pairs:
-        problem = store.problem(found.path, pair, [pair.latents]) or _shape_problem(found, pair, shape)
+        problem = None if pair.latents is None else _latents_problem(found, pair, pair.latents, shape)
         if problem:
             wrong.append(problem)
         else:
@@ -167,14 +193,16 @@ def usable(
     return kept
 
 
-def _shape_problem(found: PairSet, pair: Pair, shape: Sequence[int]) -> str | None:
+def _latents_problem(found: PairSet, pair: Pair, latents: str, shape: Sequence[int]) -> str | None:
+    if problem := store.problem(found.path, pair, [latents]):
+        return problem
     try:
-        tensors = store.read_latents(found.path / pair.latents)
+        tensors = store.read_latents(found.path / latents)
     except DataError as error:
         return f"{pair.id}: {error}"
     for name in ("first", "second"):
         if name not in tensors:
-            return f"{pair.id}: {pair.latents} holds no {name!r}"
+            return f"{pair.id}: {latents} holds no {name!r}"
         if tuple(tensors[name].shape) != tuple(shape):
             return f"{pair.id}: latents are {tuple(tensors[name].shape)}, this model's are {tuple(shape)}"
     return None

@@ -116,7 +116,7 @@ class _Desk:
         others = {a.annotator for a in current} - {annotator}
         rows = [
             {
-                "id": name, "prompt": pair.prompt, "fps": pair.fps, "frames": pair.frames, "segments": pair.segments,
+                "id": name, "prompt": pair.prompt, "fps": pair.fps, "frames": pair.shown[-1][1], "segments": pair.shown,
                 "choices": [mine.get(question) for question in self._survey.questions[name]],
             }
             for name, pair in self._survey.pairs.items()

@@ -42,12 +42,12 @@ class Clips:
 def read(folder: Path, pair: Pair, settings: Vlm) -> Clips:
     """Decode a pair's videos; only the JPEGs are kept. Raises `DataError`."""
     shown, moved = [], []
-    for name in (pair.first_file_name, pair.second_file_name):
-        video = read_video(folder / name).frames
-        if len(video) != pair.frames:
-            raise DataError(f"{name} has {len(video)} frames, not {pair.frames}")
-        shown.append([pictures(video, segment, pair.fps, settings) for segment in pair.segments])
-        moved.append([float(motion(video[None, start:end])) for start, end in pair.segments])
+    for member in pair.videos:
+        video = read_video(folder / member.file_name).frames
+        if len(video) != member.frames:
+            raise DataError(f"{member.file_name} has {len(video)} frames, not {member.frames}")
+        shown.append([pictures(video, segment, member.fps, settings) for segment in member.segments])
+        moved.append([float(motion(video[None, start:end])) for start, end in member.segments])
     return Clips(shown[0], shown[1], Motion(first=moved[0], second=moved[1]))
 
 

@@ -1,0 +1,142 @@
+"""From a foreign folder or table to a `JudgedSet`: every row is used, or named with the reason why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from vpo_kit.errors import DataError
+from vpo_kit.judged import shapes, table
+from vpo_kit.judged.layouts import Layout, PairLayout, RatingLayout, Reading
+from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
+from vpo_kit.judged.table import Row
+
+PLACES = ("", "videos", "Videos")
+"""Folders beside a table in which its files may lie."""
+
+
+def read(source: Path, reading: Reading | None = None) -> JudgedSet:
+    """A folder or table. Raises `DataError` for what no layout fits."""
+    reading = reading or Reading()
+    path = table.find(source)
+    rows = table.read(path, reading.separator)
+    columns = set().union(*rows)
+    candidates = reading.candidates
+    fitting = [known for known in candidates.values() if known.needed <= columns]
+    if not fitting:
+        one = next(iter(candidates.items())) if len(candidates) == 1 else None
+        wanted = f" ({one[0]} needs {', '.join(sorted(one[1].needed))})" if one else ""
+        raise DataError(f"{path}: no known layout has these columns: {', '.join(sorted(columns))}{wanted}")
+    found = _read(path, rows, fitting[0])
+    if not found.pairs and not found.rated:
+        why = f": {found.left_out[0]}" if found.left_out else ""
+        raise DataError(f"{path}: none of {len(rows)} rows can be used{why}")
+    return found
+
+
+def _read(path: Path, rows: Sequence[Row], layout: Layout) -> JudgedSet:
+    shaped = layout.shape(rows) if layout.shape else rows
+    name = path.resolve().parent.name if path.name in table.NAMES else path.stem
+    if isinstance(layout, PairLayout):
+        return _pairs(name, path, shaped, layout)
+    return _ratings(name, path, shaped, layout)
+
+
+def _pairs(name: str, path: Path, rows: Sequence[Row], layout: PairLayout) -> JudgedSet:
+    clips: dict[tuple[Path, str], int] = {}
+    known: list[JudgedClip] = []
+    seen: dict[str, int] = {}
+    pairs, left_out = [], []
+    for number, row in enumerate(rows, 1):
+        try:
+            if layout.discard and row.get(layout.discard, "").lower() in ("true", "1", "yes"):
+                raise DataError("the set itself discards it")
+            verdicts, shares = _verdicts(row, layout), _shares(row)
+            if (first := seen.setdefault(repr(sorted(row.items())), number)) != number:
+                raise DataError(f"the same as row {first}")
+            files = [_file(path, row.get(column, "")) for column in layout.files]
+            models = [row.get(column, "") for column in layout.models or ("", "")]
+            places = []
+            for file, model in zip(files, models, strict=True):
+                clip = JudgedClip(file, row.get(layout.prompt, ""), model, row=number)
+                if (clip.path, clip.prompt) not in clips:
+                    clips[clip.path, clip.prompt] = len(known)
+                    known.append(clip)
+                places.append(clips[clip.path, clip.prompt])
+            pairs.append(JudgedPair(places[0], places[1], verdicts, shares, number))
+        except DataError as error:
+            left_out.append(f"row {number}: {error}")
+    return JudgedSet(name, known, pairs, left_out)
+
+
+def _verdicts(row: Row, layout: PairLayout) -> dict[str, int]:
+    given: dict[str, str] = {}
+    for column in layout.verdicts:
+        given |= shapes.dimensions(row.get(column, ""), row.get(layout.aspect, "") or column)
+    if not given:
+        raise DataError(f"no verdict in {' or '.join(layout.verdicts)}")
+    meaning = {word.lower(): value for word, value in layout.words.items()}
+    for name, word in given.items():
+        if word.strip().lower() not in meaning:
+            raise DataError(f"{name} is {word!r}, which is none of {', '.join(layout.words)}")
+    return {name: meaning[word.strip().lower()] for name, word in given.items()}
+
+
+def _shares(row: Row) -> dict[str, float]:
+    given = shapes.mapping(row.get(shapes.SHARES, "")) or {}
+    return {name: float(value) for name, value in given.items() if isinstance(value, int | float) and 0 <= value <= 1}
+
+
+def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -> JudgedSet:
+    taken = {layout.file, layout.prompt, layout.model, *layout.no_scores}
+    columns = dict.fromkeys(column for row in rows for column in row)
+    names = list(layout.scores) or [column for column in columns if column not in taken and _is_number(rows, column)]
+    if not names:
+        raise DataError(f"{path}: no column but {', '.join(sorted(taken))} holds numbers alone")
+    clips, left_out = [], []
+    for number, row in enumerate(rows, 1):
+        try:
+            given: dict[str, str] = {}
+            for column in names:
+                given |= shapes.dimensions(row.get(column, ""), column)
+            scores = {dimension: _number(dimension, value) for dimension, value in given.items()}
+            if not scores:
+                raise DataError(f"no score in {' or '.join(names)}")
+            file, prompt = _file(path, row.get(layout.file, "")), row.get(layout.prompt, "")
+            clips.append(JudgedClip(file, prompt, row.get(layout.model, ""), scores, number))
+        except DataError as error:
+            left_out.append(f"row {number}: {error}")
+    return JudgedSet(name, clips, pairs_of_ratings(clips), left_out)
+
+
+def _is_number(rows: Sequence[Row], name: str) -> bool:
+    values = [row.get(name, "") for row in rows]
+    return any(values) and all(not value or shapes.number(value) is not None for value in values)
+
+
+def _number(name: str, value: str) -> float:
+    found = shapes.number(value)
+    if found is None:
+        raise DataError(f"{name} is {value!r} and no number")
+    return found
+
+
+def _file(table_path: Path, name: str) -> Path:
+    """A file inside the table's folder; of an address its last part. Raises `DataError`."""
+    if not name:
+        raise DataError("no file is named")
+    address = urlsplit(name)
+    name = unquote(address.path).rpartition("/")[2] if address.scheme in ("http", "https") else name
+    folder = table_path.parent.resolve()
+    for place in PLACES:
+        for given in (name, f"{name}.mp4"):
+            try:
+                path = (folder / place / given).resolve()
+                if not path.is_relative_to(folder):
+                    raise DataError(f"{name[:200]} lies outside the set's folder")
+                if path.is_file():
+                    return path
+            except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+                raise DataError(f"{name[:60]!r} cannot be a file") from error
+    raise DataError(f"{name[:200]} is missing")

@@ -1,0 +1,103 @@
+"""Foreign rows that are no table of two files and a verdict, or of one file and scores, brought into that shape.
+
+Rows are text (`table`); what was a list or a mapping in the file is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vpo_kit.judged.table import Row
+
+SHARES = "shares"
+"""The column with the share of votes for the first video, by dimension, as JSON."""
+
+
+def mapping(text: str) -> dict[str, Any] | None:
+    """A JSON object, or None for any other text."""
+    if not text.startswith("{"):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def pair_set(rows: Sequence[Row]) -> list[Row]:
+    """Our own pair sets: people's verdicts by dimension where there are any, else the whole clip's label."""
+    found = []
+    for row in rows:
+        own = {key: row[key] for key in ("prompt", "first_file_name", "second_file_name", SHARES) if key in row}
+        judged = row.get("judged") or (json.dumps({"label": int(row["label"])}) if row.get("label") else "")
+        models = _listed(row.get("models", "")) or ["", ""]
+        found.append({**own, "judged": judged, "first_model": str(models[0]), "second_model": str(models[-1])})
+    return found
+
+
+def vote_shares(rows: Sequence[Row]) -> list[Row]:
+    """Rapidata's: the weighted votes for either video, by dimension (``weighted_results1_Preference``, ...)."""
+    begin, other = "weighted_results1_", "weighted_results2_"
+    found = []
+    for row in rows:
+        judged, shares = {}, {}
+        for name in (key.removeprefix(begin) for key in row if key.startswith(begin)):
+            first, second = number(row[begin + name]), number(row.get(other + name, ""))
+            if first is None or second is None or min(first, second) < 0 or first + second <= 0:
+                continue
+            judged[name] = (first > second) - (first < second)
+            shares[name] = round(first / (first + second), 6)
+        found.append({**row, "judged": json.dumps(judged) if judged else "", SHARES: json.dumps(shares)})
+    return found
+
+
+def numbered(rows: Sequence[Row]) -> list[Row]:
+    """VideoDPO's: videos are numbers, even ones in ``winvideos``, odd ones in ``losevideos``; the first one wins."""
+
+    def path(text: str) -> str:
+        if not text.isdecimal():
+            return text
+        number = int(text)
+        return f"{'losevideos' if number % 2 else 'winvideos'}/{number // 2:06d}.mp4"
+
+    return [{**row, "video1": path(row["video1"]), "video2": path(row["video2"]), "verdict": "first"} for row in rows]
+
+
+def by_model(rows: Sequence[Row]) -> list[Row]:
+    """GenAI-Bench-Video's: every prompt with the ratings of each model's video, ``MODEL/ID.mp4``; their mean counts."""
+    found = []
+    for row in rows:
+        for model, ratings in (mapping(row["models"]) or {}).items():
+            values = [number(str(value)) for value in (ratings if isinstance(ratings, list) else [ratings])]
+            known = [value for value in values if value is not None]
+            mean = str(sum(known) / len(known)) if known else ""
+            file = f"{model}/{row['id']}.mp4"
+            found.append({"file": file, "prompt": row["prompt"], "model": str(model), "rating": mean})
+    return found
+
+
+def number(text: str) -> float | None:
+    """A finite number, or None."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if abs(found) < float("inf") else None
+
+
+def dimensions(text: str, name: str) -> Mapping[str, str]:
+    """A cell's values by dimension: those of a mapping, or the cell's own under its column's `name`."""
+    found = mapping(text)
+    if found is None:
+        return {name: text} if text else {}
+    return {str(key): str(value) for key, value in found.items() if value is not None and value != ""}
+
+
+def _listed(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
