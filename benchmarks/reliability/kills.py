@@ -35,7 +35,8 @@ ONE_BY_ONE = {"structural", "sft", "draft"}
 SIZES = {
     "sampling.frames": 9, "sampling.height": 32, "sampling.width": 32, "sampling.steps": 3, "sampling.guidance": 1,
     "batch_size": 2, "lora.rank": 4, "checkpoints.every": 1, "validation.every": 2, "validation.max_items": 2,
-    "evaluation.judges": "[vqa]", "health.disable": "[margin_runaway,winner_error,motion_collapse]",
+    "evaluation.judges": "[vqa]", "selection.num_prompts": 1,
+    "health.disable": "[margin_runaway,winner_error,motion_collapse]",
 }  # fmt: skip
 STEPS = 4
 LATENTS = (8, 3, 4, 4)
