@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
@@ -299,23 +300,31 @@ def test_the_tables_are_those_of_the_results() -> None:
         assert value["peak"] == sum(value["bytes"][value["phase"]].values())
 
 
-def test_the_micro_batch_that_fits(tiny_wan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_micro_batch_that_fits(
+    tiny_wan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The largest power of two whose plan fits; all at once where that does; an error where nothing does."""
-    plain = subject(tiny_wan, "dense", "batch_size=4")
+    plain, known = subject(tiny_wan, "dense", "batch_size=2"), dict[int | None, Estimate]()
 
-    def memory(size: int | None) -> int:
-        run = plain.run.model_copy(update={"micro_batch_size": size})
-        return math.ceil(rehearse(replace(plain, run=run)).peak / 0.9)
+    def once(planned: Subject) -> Estimate:
+        """A rehearsal of each size, and only one."""
+        size = planned.run.num_at_once
+        known[size] = known.get(size) or rehearse(planned)
+        return known[size]
 
-    assert memory(2) < memory(4) < memory(None)
-    assert auto.micro_batch_size(plain, memory(2)) == 2
-    assert auto.micro_batch_size(plain, memory(4)) == 4
-    assert auto.micro_batch_size(plain, memory(None)) is None
+    monkeypatch.setattr(auto, "rehearse", once)
+    for size in (None, 1, 2):
+        once(replace(plain, run=plain.run.model_copy(update={"micro_batch_size": size})))
+    memory = {size: math.ceil(estimate.peak / HEADROOM) for size, estimate in known.items()}
+    assert memory[1] < memory[2] < memory[None]
+    assert auto.micro_batch_size(plain, memory[1]) == 1
+    assert auto.micro_batch_size(plain, memory[2]) == 2
+    assert auto.micro_batch_size(plain, memory[None]) is None
     with pytest.raises(ConfigError, match="not even one video at a time fits"):
-        auto.micro_batch_size(plain, memory(1) // 2)
-    options = {"model": str(tiny_wan), "method": "dense"}
-    sets = ["batch_size=4", "micro_batch_size=auto", *QUIET]
-    command.run(options, None, sets, f"{memory(2) / 1e9:.9f}GB", 1)
-    assert "micro_batch_size auto: 2 at once" in capsys.readouterr().out
+        auto.micro_batch_size(plain, memory[1] // 2)
+    recipe = command._recipe({"model": str(tiny_wan), "method": "dense"}, None, ["micro_batch_size=auto", *QUIET])
+    settled = command.settled(recipe, 1, memory[None], Console())
+    assert settled.run.micro_batch_size is None
+    assert "micro_batch_size auto: all videos of a step" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="there is none here: give a number"):
-        command.run(options, None, sets, None, 1)
+        command.settled(recipe, 1, None, Console())
