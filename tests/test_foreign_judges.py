@@ -27,7 +27,7 @@ def test_a_judge_of_another_world_is_named(tiny_wan: Path, model: str, reward: s
     options = {"model": model.format(tiny=tiny_wan), "reward": {"name": reward}}
     found = recipes.foreign_rewards(recipes.read(options, None, []))
     assert [line.split("'")[1] for line in found] == named
-    assert all("docs/rewards.md" in line and "\n" not in line for line in found)
+    assert all("docs/judges.md" in line and "\n" not in line for line in found)
 
 
 def test_the_embedded_model_is_known_by_name_and_by_folder() -> None:

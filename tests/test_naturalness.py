@@ -129,7 +129,7 @@ def test_a_generalised_gaussian_gets_its_own_shape(shape: float) -> None:
 
 def test_brisque_features_are_those_of_the_plain_version() -> None:
     image = grey(40, 52).double()
-    found = brisque.features(image)[0]
+    found = naturalness.features(image)[0]
     plain = [
         value
         for scaled in (image, naturalness.halved(image))
@@ -194,7 +194,7 @@ def test_niqe_prefers_pictures_like_those_it_knows(pristine: Path) -> None:
 def test_brisque_is_the_machines_answer(tmp_path: Path) -> None:
     judge = Brisque(Brisque.Config(**machine(tmp_path)))
     frames = picture(48, 48)
-    scaled = brisque.features(naturalness.luma(frames))[0].double()
+    scaled = naturalness.features(naturalness.luma(frames))[0].double()
     k = torch.arange(36).double()
     scaled = (scaled + 0.5 * k) * 2 / (2.5 + 1.5 * k) - 1
     kernels = torch.exp(-0.05 * (scaled - judge.vectors.double()).square().sum(1))

@@ -86,6 +86,7 @@ REWARDS = Registry(
         "gold": "vpo_kit.rewards.vqa:GoldVQA",
         "gold2": "vpo_kit.rewards.gold2:Gold2",
         "technical": "vpo_kit.rewards.technical:Technical",
+        "natural": "vpo_kit.rewards.natural:Natural",
         "niqe": "vpo_kit.rewards.niqe:Niqe",
         "brisque": "vpo_kit.rewards.brisque:Brisque",
         "cuts": "vpo_kit.rewards.cuts:Cuts",

@@ -45,6 +45,11 @@ class Cache:
             except (ValueError, KeyError, TypeError):
                 continue
 
+    @property
+    def judges(self) -> list[str]:
+        """All judges that have scored something, each with what tells its settings."""
+        return list(dict.fromkeys(judge for _, judge in self._known))
+
     def get(self, clip: str, judge: str) -> dict[str, float] | None:
         return self._known.get((clip, judge))
 
@@ -72,13 +77,18 @@ def score(
     return found, wrong
 
 
-@torch.no_grad()
-def _one(clip: JudgedClip, judges: Mapping[str, Reward], cache: Cache) -> Scored:
+def key_of(clip: JudgedClip) -> str:
+    """What a clip and its prompt are called in a `Cache`. Raises `DataError` for a file that cannot be read."""
     try:
         digest = files.sha256(clip.path)
     except OSError as error:
         raise DataError(f"{clip.path.name} cannot be read: {error.strerror or error}") from error
-    key = hashlib.sha256(f"{digest}\0{clip.prompt}".encode()).hexdigest()
+    return hashlib.sha256(f"{digest}\0{clip.prompt}".encode()).hexdigest()
+
+
+@torch.no_grad()
+def _one(clip: JudgedClip, judges: Mapping[str, Reward], cache: Cache) -> Scored:
+    key = key_of(clip)
     missing = [name for name in judges if cache.get(key, name) is None]
     if missing or cache.get(key, MOTION) is None:
         footage = read_video(clip.path)

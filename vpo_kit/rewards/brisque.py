@@ -80,22 +80,9 @@ class Brisque(ImageReward):
 
     def score_frames(self, frames: Tensor, prompts: Any) -> Tensor:
         low, high = self.ranges
-        found = (features(naturalness.luma(straight_through_clamp(frames))) - low) * 2 / (high - low) - 1
+        found = (naturalness.features(naturalness.luma(straight_through_clamp(frames))) - low) * 2 / (high - low) - 1
         near = torch.exp(-self.gamma * (found[:, None] - self.vectors).square().sum(2))
         return -(near @ self.coefficients - self.rho)
-
-
-def features(picture: Tensor) -> Tensor:
-    """Luma ``[N, H, W]`` in 0 to 255 to the 36 statistics ``[N, 36]``, 18 at full size and 18 at half of it."""
-    parts = []
-    for scaled in (picture, naturalness.halved(picture)):
-        coefficients = naturalness.mscn(scaled)
-        whole = naturalness.fit(coefficients.flatten(1))
-        parts += [whole.shape, (whole.left.square() + whole.right.square()) / 2]
-        for product in naturalness.products(coefficients):
-            of = naturalness.fit(product.flatten(1))
-            parts += [of.shape, of.mean, of.left.square(), of.right.square()]
-    return torch.stack(parts, 1)
 
 
 def read_machine(path: Path) -> Machine:

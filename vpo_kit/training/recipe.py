@@ -136,7 +136,7 @@ def foreign_rewards(recipe: Recipe) -> list[str]:
     names = [part.spec.name for part in recipe.reward if part.spec.embedded_only]
     return [
         f"warning: reward {name!r} is a judge of the embedded model's world and means little for {recipe.run.model}: "
-        "take one for real videos (docs/rewards.md)"
+        "take one for real videos (docs/judges.md)"
         for name in names
     ]
 

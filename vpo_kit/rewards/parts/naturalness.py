@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,10 @@ SHAPES = (0.2, 10.0, 0.001)
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Right, below, and the two diagonals."""
 EPSILON = 1e-12
+QUIET = 0.02
+"""Detail, of 255, that counts as none."""
+OVER = 1.25
+"""Noise is taken for so much more than it is, so that nothing is gained by it where it is estimated too low."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,67 @@ def _shape(wanted: Tensor) -> Tensor:
     low, high = shares[above - 1], shares[above]
     share = (exact - low) / (high - low)
     return (shapes[above - 1] + share * (shapes[above] - shapes[above - 1])).to(wanted.dtype)
+
+
+def features(picture: Tensor) -> Tensor:
+    """Luma ``[N, H, W]`` in 0 to 255 to BRISQUE's 36 statistics ``[N, 36]``, 18 at full size and 18 at half of it."""
+    parts = []
+    for scaled in (picture, halved(picture)):
+        coefficients = mscn(scaled)
+        whole = fit(coefficients.flatten(1))
+        parts += [whole.shape, (whole.left.square() + whole.right.square()) / 2]
+        for product in products(coefficients):
+            of = fit(product.flatten(1))
+            parts += [of.shape, of.mean, of.left.square(), of.right.square()]
+    return torch.stack(parts, 1)
+
+
+def grain(before: Tensor, picture: Tensor, after: Tensor) -> Tensor:
+    """Deviation ``[N]`` of the noise that three neighbours ``[N, H, W]`` each have for themselves.
+
+    From the lower quartile of how fine detail bends over them: most of a picture hardly moves, or holds no detail.
+    """
+    first, middle, last = (_fine(one[:, None]) for one in (before, picture, after))
+    bend = (middle - (first + last) / 2).abs().flatten(1)
+    # of white noise, 8 ninths of the variance is fine, bending over three frames makes it 3 halves
+    return bend.kthvalue(bend.shape[1] // 4, 1).values / (0.3186 * math.sqrt(8 / 9 * 3 / 2))
+
+
+def details(picture: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Luma ``[N, H, W]`` in 0 to 255 to ``[N, 16]``: how much detail there is at four sizes, and of which kind.
+
+    Logarithms: the Laplacian's deviation at each size, and less that, its mean, its median, and its deviation where
+    there is detail at a quarter of the size, that is at the edges of things. An edge weighs alike at all sizes, a soft
+    one less at the small ones; noise weighs more there, and in between edges too; a mask weighs more at edges alone.
+
+    What white noise of a known deviation ``[N]`` adds to the Laplacians is taken off, and `OVER` of it.
+    """
+    sizes = [picture[:, None]]
+    for _ in range(3):
+        sizes.append(functional.avg_pool2d(sizes[-1], 2))
+    found = [_fine(one) for one in sizes]
+    edges = found[2].square().detach()
+    edges = edges / (edges.mean((1, 2, 3), keepdim=True) + QUIET)
+    whole = torch.stack([_logged(one.square()) / 2 for one in found], 1)
+    mean = torch.stack([_logged(one.abs()) for one in found], 1)
+    median = torch.stack([(one.abs().flatten(1).median(1).values + QUIET).log() for one in found], 1)
+    there = [functional.interpolate(edges, one.shape[-2:], mode="bilinear") for one in found]
+    at_edges = torch.stack([_logged(one.square() * w) / 2 for one, w in zip(found, there, strict=True)], 1)
+    rest = torch.cat([mean - whole, median - whole, at_edges - whole], 1)
+    if noise is not None:
+        own = torch.stack([OVER * noise.square() * 8 / 9 / 4**k for k in range(len(found))], 1)
+        energy = torch.stack([one.square().mean((1, 2, 3)) for one in found], 1)
+        whole = ((energy - own).clamp(min=0) + QUIET).log() / 2
+    return torch.cat([whole, rest], 1)
+
+
+def _fine(picture: Tensor) -> Tensor:
+    """``[N, 1, H, W]`` less the mean of nine, edges repeated."""
+    return picture - functional.avg_pool2d(functional.pad(picture, (1, 1, 1, 1), "replicate"), 3, 1)
+
+
+def _logged(values: Tensor) -> Tensor:
+    return (values.mean((1, 2, 3)) + QUIET).log()
 
 
 def halved(picture: Tensor) -> Tensor:
