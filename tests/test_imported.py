@@ -12,10 +12,10 @@ import torch
 
 from tests import foreign
 from vpo_kit.cli import main
-from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.reading import read
-from vpo_kit.pairing import check, imported, store
+from vpo_kit.pairing import check, export, imported, store
 from vpo_kit.video import read_video
 
 SHARED = Path("/work/shared/data")
@@ -209,6 +209,35 @@ def test_votes_weigh(tmp_path: Path, tiny_wan: Path) -> None:
     assert (
         train(tmp_path / "set", tiny_wan, tmp_path / "run", "data.dimension=Coherence", "data.vote_weights=true") == 0
     )
+
+
+def test_the_way_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """csv into the set and in again; a folder for the Hub, which is pushed only when that is asked for."""
+    import_set(foreign.PAIRS["videogen-rewardbench"][0](tmp_path / "in"), "videogen-rewardbench", tmp_path / "set")
+    table, folder = tmp_path / "set" / "pairs.csv", tmp_path / "hub"
+    assert run("pair", "export", tmp_path / "set", "--format", "csv", "--output", table) == 0
+    columns = ["--format", "folder", "--column", "verdict=verdict,judged: VQ,judged: MQ,judged: TA"]
+    assert run("pair", "import", table, *columns, "--output", tmp_path / "again") == 0
+    for old, new in zip(store.read(tmp_path / "set").pairs, store.read(tmp_path / "again").pairs, strict=True):
+        assert (old.sha256, old.models, old.prompt) == (new.sha256, new.models, new.prompt)
+        assert [(old.judged or {})[name] for name in ("Overall", "VQ", "MQ", "TA")] == list((new.judged or {}).values())
+    pushed: list[dict[str, Any]] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, name, **facts: pushed.append(facts) or name)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda self, **facts: pushed.append(facts))
+    assert run("pair", "export", tmp_path / "set", "--format", "hub", "--output", folder) == 0
+    assert not pushed
+    assert {path.name for path in folder.iterdir()} == {"README.md", "pairs.parquet", "videos"}
+    assert (folder / "README.md").read_text().startswith("---\npretty_name: hub\n")
+    assert len(read(folder).pairs) == 2
+    assert run("pair", "export", tmp_path / "set", "--format", "csv", "--push-to-hub", "a/b", "--output", table) == 2
+    capsys.readouterr()
+    more = ["--push-to-hub", "a/b", "--output", tmp_path / "other"]
+    assert run("pair", "export", tmp_path / "set", "--format", "hub", *more) == 0
+    assert "pushed: a/b" in capsys.readouterr().out
+    assert [(facts["repo_type"], facts.get("private")) for facts in pushed] == [("dataset", True), ("dataset", None)]
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match=r"cannot push to a b: .*; the folder .* is whole"):
+        export.push(folder, "a b")
 
 
 @pytest.mark.skipif(not (SHARED / "videoalign").is_dir(), reason="no shared data")

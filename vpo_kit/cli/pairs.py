@@ -118,13 +118,17 @@ def pair_check(
 @pair_app.command("export")
 def pair_export(
     path: PairSet,
-    output: Annotated[Path, typer.Option(help="JSON lines file to write")],
-    format_: Annotated[Literal["trl"], typer.Option("--format", help="prompt, chosen, rejected")] = "trl",
+    output: Annotated[Path, typer.Option(help="file to write (trl, csv), or folder (hub)")],
+    format_: Annotated[
+        Literal["trl", "csv", "hub"],
+        typer.Option("--format", help="prompt, chosen, rejected; two paths and a verdict; parquet, videos and a card"),
+    ] = "trl",
+    push_to_hub: Annotated[str | None, typer.Option(help="hub: the data set USER/NAME to put it in")] = None,
 ) -> None:
-    """Write the pairs for another trainer; whole-clip ties are left out and counted."""
+    """Write the pairs for another trainer or tool, or for the Hub; what is left out is counted."""
     from vpo_kit.commands import pair_tools as command
 
-    command.export_set(path, output)
+    command.export_set(path, output, format_, push_to_hub)
 
 
 @pair_app.command("merge")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,13 +58,22 @@ def check_set(path: Path, decode: bool) -> None:
     )
 
 
-def export_set(path: Path, output: Path) -> None:
-    """Write prompt, chosen, rejected as JSON lines. Raises `DataError` when no pair has a winner."""
+def export_set(path: Path, output: Path, kind: str, push_to: str | None = None) -> None:
+    """Write prompt, chosen, rejected as JSON lines (``trl``), two paths and a verdict (``csv``), or a folder for the
+    Hub (``hub``), which goes there only where `push_to` names a repository. Raises `DataError` when no pair can be written.
+    """
+    if push_to is not None and kind != "hub":
+        raise ConfigError("--push-to-hub goes with --format hub")
     found = _read(path)
     if output.exists():
         raise OutputError(f"{output} exists: give another --output")
-    made = export.trl(found)
     console = Console()
+    if kind != "trl":
+        _export_table(found, output, kind, console)
+        if push_to is not None:
+            console.print(f"pushed: {export.push(output, push_to)}", soft_wrap=True, highlight=False)
+        return
+    made = export.trl(found)
     for line in [*found.broken, *made.missing]:
         console.print(f"left out: {line}", soft_wrap=True, markup=False, highlight=False)
     if not made.rows:
@@ -71,6 +82,24 @@ def export_set(path: Path, output: Path) -> None:
         )
     files.write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made.rows))
     left_out = f"{made.ties} ties and {made.unlabelled} pairs without a label left out"
+    console.print(f"{output}: {len(made.rows)} pairs; {left_out}", soft_wrap=True)
+
+
+def _export_table(found: PairSet, output: Path, kind: str, console: Console) -> None:
+    made = export.table(found, output.parent)
+    for line in [*found.broken, *made.missing]:
+        console.print(f"left out: {line}", soft_wrap=True, markup=False, highlight=False)
+    if not made.rows:
+        raise DataError(f"{found.path}: none of its {len(found.pairs)} pairs has a label")
+    if kind == "hub":
+        export.hub(found, output)
+    else:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(made.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(made.rows)
+        files.write(output, text.getvalue())
+    left_out = f"{made.unlabelled} pairs without a label left out"
     console.print(f"{output}: {len(made.rows)} pairs; {left_out}", soft_wrap=True)
 
 
