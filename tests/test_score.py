@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.footage import grey
-from vpo_kit.errors import DataError
+from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.library import score
+from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.video import Footage, read_video
 
@@ -57,3 +60,44 @@ def test_one_clip_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(score, "read_video", watched)
     score.run([tmp_path], "technical", None, [])
     assert len(alive) == 4
+
+
+class Wordy(Reward):
+    """Counts letters: a clip's score says which prompt it was given."""
+
+    spec = RewardSpec("wordy", "none", "this file", "longer prompts are better", False, False, True)
+
+    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
+        return RewardOutput(torch.tensor([float(len(prompts[0]))]) + video.shape[1] / 100)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
+def test_scores_go_into_a_file(kind: str, tmp_path: Path) -> None:
+    """Each clip by its own caption, each segment by its own frames; a bad clip is a row with its reason."""
+    for name, text in (("a", "six by"), ("b", "four")):
+        grey(tmp_path / f"{name}.mp4", 9, fps=4)
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    (tmp_path / "c.txt").write_text("none")
+    grey(tmp_path / "d.mp4", 3)
+    output = tmp_path / f"out.{kind}"
+    with pytest.raises(DataError, match=r"2 of 4 clips left out: .*d\.mp4 has no caption"):
+        score.run([tmp_path], "tests.test_score:Wordy", None, [], output, 1.0)
+    text = output.read_text()
+    rows = (
+        list(csv.DictReader(text.splitlines())) if kind == "csv"
+        else json.loads(text) if kind == "json" else [json.loads(line) for line in text.splitlines()]
+    )  # fmt: skip
+    assert [Path(row["file"]).name for row in rows] == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    assert [float(row["wordy"]) for row in rows[:2]] == pytest.approx([6.09, 4.09])
+    assert "cannot be decoded" in rows[2]["error"]
+    parts = json.loads(rows[0]["segments"]) if kind == "csv" else rows[0]["segments"]
+    assert [(part["start"], part["end"], round(part["wordy"], 2)) for part in parts] == [(0, 1, 6.04), (1, 2.25, 6.05)]
+
+
+def test_errors_come_before_the_work(tmp_path: Path) -> None:
+    grey(tmp_path / "a.mp4", 3)
+    with pytest.raises(ConfigError, match="give --prompt, or captions in the folder"):
+        score.run([tmp_path], "tests.test_score:Wordy", None, [])
+    with pytest.raises(ConfigError, match=r"give the name of a \.csv, \.jsonl, \.json file"):
+        score.run([tmp_path], "technical", None, [], tmp_path / "x.txt")

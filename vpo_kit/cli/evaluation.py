@@ -98,10 +98,14 @@ def compare(
 def score(
     videos: Annotated[list[Path], typer.Argument(help="clips, or folders of clips")],
     reward: Annotated[str, typer.Option(help="reward or mixture")] = "vqa",
-    prompt: Annotated[str | None, typer.Option(help="the clips' prompt, where the reward needs one")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="the clips' prompt", show_default="each clip's caption in its folder")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="also write a .csv, .jsonl or .json file")] = None,
+    segments: Annotated[float | None, typer.Option(min=0.01, help="also score segments of so many seconds")] = None,
     set_: Set = None,
 ) -> None:
     """Score clips with a reward: higher is better."""
     from vpo_kit.library import score as command
 
-    command.run(videos, reward, prompt, set_ or [])
+    command.run(videos, reward, prompt, set_ or [], output, segments)
