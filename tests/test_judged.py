@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests import foreign
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.judged import agreement, reading, scores
 from vpo_kit.judged.agreement import accuracy, accuracy_with_ties, reciprocal_rank, spearman
+from vpo_kit.judged.disagreement import Section, page, strongest
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
@@ -209,6 +211,9 @@ def test_the_bench(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     # those that know nothing are asked about the clips that the judge has seen
     assert {row["accuracy"]["count"] for row in quality.values()} == {2}
     assert "| loud | 1.00 [1.00, 1.00] |" in output.with_suffix(".md").read_text()
+    assert r"loud & 1.00 [1.00, 1.00] & " in output.with_suffix(".tex").read_text()
+    shown = output.with_suffix(".html").read_text()
+    assert "<p>No pair.</p>" in shown  # it agrees with people on all pairs
     before = output.read_bytes()
     log = output.with_suffix(".scores.jsonl")
     log.write_text(log.read_text()[:-20])  # a kill has cut the last line short
@@ -237,3 +242,57 @@ def test_a_cache_that_is_damaged_is_only_slower(tmp_path: Path) -> None:
     cache = scores.Cache(tmp_path / "s.jsonl")
     assert cache.get("a", "j") == {"score": 1}
     assert cache.get("a", "k") is None
+
+
+def test_the_most_disagreed_pairs() -> None:
+    """The largest wrong margins first, ties and unread clips in none; the page names the videos from its place."""
+    clips = [JudgedClip(Path(f"/sets/{i}.mp4"), f"p{i // 2} & <b>") for i in range(10)]
+    verdicts = [1, -1, 1, 0, 1]
+    pairs = [JudgedPair(2 * i, 2 * i + 1, {"q": verdict}, row=i + 1) for i, verdict in enumerate(verdicts)]
+    found = JudgedSet("s", clips, pairs)
+    scores = [0.0, 1.0, 9.0, 2.0, 5.0, 1.0, 0.0, 99.0, 0.0, float("nan")]
+    wrong = strongest(found, scores, "q")
+    assert [one.pair.row for one in wrong] == [2, 1]
+    assert wrong[0].margin == pytest.approx(7 / np.std([-1, 7, 4]))
+    assert len(strongest(found, scores, "q", 1)) == 1
+    shown = page([Section(found, "loud", "q", scores)], Path("/sets/out/bench.html"))
+    assert shown.index('src="../2.mp4"') < shown.index('src="../0.mp4"')
+    assert "p1 &amp; &lt;b&gt;" in shown
+    assert "99" not in shown
+
+
+def test_other_weights_are_another_judge() -> None:
+    """Of one name and with one file of settings."""
+    from vpo_kit.commands.bench_reward import _identity
+
+    judge = Heavy()
+    before = _identity(judge)
+    assert before == _identity(Heavy())
+    judge.weight.data += 1e-3
+    assert before != _identity(judge)
+
+
+class Heavy(Loud):
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+
+FOREIGN = ("videogen-rewardbench", "genai-bench", "visionreward", "rapidata")
+
+
+def test_a_table_of_judges_over_foreign_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OnlineVPO has one: sets in their own layouts, several judges, one command."""
+    monkeypatch.setattr(agreement, "RESAMPLES", 20)
+    sources = [foreign.PAIRS[name][0](tmp_path / name) for name in FOREIGN]
+    sources.append(foreign.RATED["t2vqa-db"][0](tmp_path / "t2vqa"))
+    output = tmp_path / "out" / "table.json"
+    assert run(*sources, "--reward", "tests.test_judged:Loud", "--reward", "technical", "--output", output) == 0
+    sets = json.loads(output.read_text())["sets"]
+    assert [len(one["dimensions"]) for one in sets] == [4, 1, 1, 2, 1]
+    assert all({"loud", "technical", "minus motion", "random"} <= set(rows) for one in sets
+               for rows in one["dimensions"].values())  # fmt: skip
+    # the first clip is the quieter one and the better one: the lover of noise is wrong in each
+    assert all(one["dimensions"][foreign.PAIRS[name][1]]["loud"]["accuracy"]["value"] == 0
+               for one, name in zip(sets[:4], FOREIGN, strict=True))  # fmt: skip
+    assert "spearman" in sets[4]["dimensions"]["mos"]["technical"]

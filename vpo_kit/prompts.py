@@ -16,8 +16,8 @@ from vpo_kit.registry import nearest
 
 ELSEWHERE = {
     "vbench": "github.com/Vchitect/VBench has it as prompts/all_dimension.txt, one prompt a line",
-    "videogen-eval": "github.com/AILab-CVC/VideoGen-Eval has it as docs/specifc_model/prompts/VGenEval_T2V.xlsx: save it "
-    "as csv",
+    "videogen-eval": "github.com/AILab-CVC/VideoGen-Eval has it under docs/specifc_model/prompts as VGenEval_T2V.xlsx: "
+    "save it as csv",
     "ta-hard": "github.com/KwaiVGI/VideoAlign, whose authors made it, says where it is",
 }
 """Prompt sets by name, and where to get them: none of them is ours to ship."""

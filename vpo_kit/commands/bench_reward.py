@@ -15,18 +15,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vpo_kit import config, files
+from vpo_kit import __version__, config, files
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
-from vpo_kit.evaluation.tables import markdown_text
+from vpo_kit.evaluation.tables import latex_text, markdown_text
 from vpo_kit.judged import agreement
 from vpo_kit.judged.agreement import Measure
+from vpo_kit.judged.disagreement import Section, page
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.reading import read
 from vpo_kit.judged.scores import Cache, Scored, score
 from vpo_kit.judged.sets import JudgedSet
 from vpo_kit.library.display import count_bar
+from vpo_kit.models.cache import weights_hash
 from vpo_kit.rewards import loading as rewards
+from vpo_kit.rewards.base import Reward
 
 LESS_MOTION, RANDOM, GENERATORS = "minus motion", "random", "best order of the generators"
 SHOWN_LEFT_OUT = 10
@@ -40,7 +43,8 @@ def run(
     reading: Reading | None = None,
     dimensions: Sequence[str] = (),
 ) -> None:
-    """Score every clip, print a table for each set and dimension, and write ``OUTPUT`` with a Markdown file beside it.
+    """Score every clip, print a table for each set and dimension, and write ``OUTPUT``, with Markdown, LaTeX and a page
+    of the most disagreed pairs beside it.
 
     Raises `ConfigError` and `DataError` before a weight is loaded.
     """
@@ -53,19 +57,25 @@ def run(
     found = [read(source, reading) for source in sources]
     wanted = [_dimensions(one, dimensions) for one in found]
     console, judges = Console(), rewards.load(plans, torch.device("cpu")).parts
-    keyed = {f"{judge.spec.name}{_settings(judge.config)}": judge for judge in judges}
-    cache, facts = Cache(output.with_suffix(".scores.jsonl")), []
+    keyed = {_identity(judge): judge for judge in judges}
+    cache, facts, sections = Cache(output.with_suffix(".scores.jsonl")), [], []
     for one, own in zip(found, wanted, strict=True):
         with count_bar(console, one.name, len(one.clips), "clips") as tick:
             scored, wrong = score(one.clips, keyed, cache, tick)
         short = {key: judge.spec.name for key, judge in keyed.items()}
         facts.append(_facts(one, scored, [*one.left_out, *wrong], own, short))
         _show(console, facts[-1])
+        for key, judge in keyed.items():
+            scores = [seen.scores[key] if seen else float("nan") for seen in scored]
+            sections += [Section(one, judge.spec.name, dimension, scores) for dimension in own]
     licences = {judge.spec.name: judge.spec.licence for judge in judges}
     whole = {"command": "vpo reward bench", "licences": licences, "versions": versions(), "sets": facts}
     files.write(output, json.dumps(whole, indent=1) + "\n")
     files.write(output.with_suffix(".md"), "\n".join(_markdown(one) for one in facts))
-    console.print(f"written: {output}, {output.with_suffix('.md').name}", soft_wrap=True, highlight=False)
+    files.write(output.with_suffix(".tex"), "\n".join(_latex(one) for one in facts))
+    files.write(output.with_suffix(".html"), page(sections, output))
+    beside = ", ".join(output.with_suffix(suffix).name for suffix in (".md", ".tex", ".html"))
+    console.print(f"written: {output}, {beside}", soft_wrap=True, highlight=False)
 
 
 def _dimensions(found: JudgedSet, asked: Sequence[str]) -> list[str]:
@@ -75,10 +85,10 @@ def _dimensions(found: JudgedSet, asked: Sequence[str]) -> list[str]:
     return list(asked) or found.dimensions
 
 
-def _settings(given: Any) -> str:
-    """A judge with other settings is another one to the cache."""
-    values = given.model_dump_json()
-    return "" if values == "{}" else f" {hashlib.sha256(values.encode()).hexdigest()[:12]}"
+def _identity(judge: Reward) -> str:
+    """A judge with other settings, other weights or of another version is another one to the cache."""
+    whole = f"{__version__} {judge.config.model_dump_json()} {weights_hash(judge)}"
+    return f"{judge.spec.name} {hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
 
 def _facts(
@@ -148,6 +158,20 @@ def _show(console: Console, facts: Mapping[str, Any]) -> None:
             f"{probe['prefers a frozen clip']:.0%} of clips are better frozen, {probe['seconds a video']:g} s a video"
         )
         console.print(f"{name}: {shown}", highlight=False, markup=False)
+
+
+def _latex(facts: Mapping[str, Any]) -> str:
+    """A table for each dimension, in the lines of booktabs."""
+    lines = [f"% {latex_text(facts['name'])}: {_size(facts)}"]
+    for dimension, rows in facts["dimensions"].items():
+        columns = _columns(rows)
+        head = " & ".join(map(latex_text, [dimension, *columns]))
+        lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+        for name, row in rows.items():
+            cells = [_cell(row, key).replace("-", "$-$") for key in columns]
+            lines.append(rf"{' & '.join([latex_text(name), *cells])} \\")
+        lines += [r"\bottomrule", r"\end{tabular}", ""]
+    return "\n".join(lines)
 
 
 def _markdown(facts: Mapping[str, Any]) -> str:

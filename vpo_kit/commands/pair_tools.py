@@ -60,7 +60,8 @@ def check_set(path: Path, decode: bool) -> None:
 
 def export_set(path: Path, output: Path, kind: str, push_to: str | None = None) -> None:
     """Write prompt, chosen, rejected as JSON lines (``trl``), two paths and a verdict (``csv``), or a folder for the
-    Hub (``hub``), which goes there only where `push_to` names a repository. Raises `DataError` when no pair can be written.
+    Hub (``hub``), which goes there only where `push_to` names a repository. Raises `DataError` for nothing
+    to write.
     """
     if push_to is not None and kind != "hub":
         raise ConfigError("--push-to-hub goes with --format hub")
