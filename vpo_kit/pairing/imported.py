@@ -87,9 +87,10 @@ def write(
         raise DataError(
             f"{found.name}: nothing can be used: {left_out[0] if left_out else 'no two clips share a prompt'}"
         )
-    about = {**facts, "dimensions": found.dimensions}
-    label = None if rated else _label(found.dimensions)
-    rows = [_pair(number, pair, found, readable, label) for number, pair in enumerate(kept)]
+    dimensions = found.dimensions
+    about = {**facts, "dimensions": dimensions}
+    label = None if rated else _label(dimensions)
+    rows = [_pair(number, pair, found, readable, dimensions, label) for number, pair in enumerate(kept)]
     with files.beside(output) as partial:
         for i, clip in used:
             files.link(clip.path, partial / readable[i].file_name)
@@ -99,7 +100,7 @@ def write(
             labels = {"labels": {"labeller": PEOPLE, "dimension": label}} if label else {}
             store.write(partial, {**about, **labels, "pairs": len(rows), "skipped": left_out}, rows)
     unequal = sum(pair.second_fps is not None for pair in rows)
-    return Imported(len(kept) or len(used), len(used), rated, left_out, unequal, found.dimensions, label)
+    return Imported(len(kept) or len(used), len(used), rated, left_out, unequal, dimensions, label)
 
 
 def relabelled(found: PairSet, dimension: str | None) -> PairSet:
@@ -166,7 +167,14 @@ def _broken_rows(found: JudgedSet, pairs: Sequence[JudgedPair], broken: Mapping[
     ]
 
 
-def _pair(number: int, pair: JudgedPair, found: JudgedSet, seen: Mapping[int, _Seen], label: str | None) -> Pair:
+def _pair(
+    number: int,
+    pair: JudgedPair,
+    found: JudgedSet,
+    seen: Mapping[int, _Seen],
+    dimensions: Sequence[str],
+    label: str | None,
+) -> Pair:
     one, other = found.clips[pair.first], found.clips[pair.second]
     first, second = seen[pair.first], seen[pair.second]
     differs = (first.extent.frames, first.extent.fps) != (second.extent.frames, second.extent.fps)
@@ -180,8 +188,8 @@ def _pair(number: int, pair: JudgedPair, found: JudgedSet, seen: Mapping[int, _S
         "segments": [(0, given[0])], "label": verdict, "labels": None if verdict is None else [verdict],
         "labeller": None if verdict is None else PEOPLE,
         # every row has all names: readers of JSON lines want columns of one kind
-        "judged": {name: pair.verdicts.get(name) for name in found.dimensions},
-        "shares": {name: pair.shares.get(name) for name in found.dimensions} if _has_shares(found) else None,
+        "judged": {name: pair.verdicts.get(name) for name in dimensions},
+        "shares": {name: pair.shares.get(name) for name in dimensions} if _has_shares(found) else None,
         "models": (one.model, other.model) if one.model or other.model else None, "row": pair.row or None,
         "sha256": Hashes(first=first.sha256, second=second.sha256),
     })  # fmt: skip
