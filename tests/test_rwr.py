@@ -25,6 +25,8 @@ def test_advantages_are_standard_scores_and_equal_scores_have_none() -> None:
     found = advantages(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]))
     deviation = (2 / 3) ** 0.5
     torch.testing.assert_close(found, torch.tensor([[-1 / deviation, 0, 1 / deviation], [0, 0, 0]]))
+    near = advantages(torch.tensor([[0.5000001, 0.5, 0.5004, 0.50011]]))
+    assert abs(float(near.double().sum())) < 1e-6, "also where they hardly differ"
 
 
 def test_weights_worked_by_hand() -> None:

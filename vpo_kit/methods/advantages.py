@@ -14,10 +14,14 @@ EVEN = 1e-6
 
 
 def advantages(scores: Tensor) -> Tensor:
-    """``(score - mean) / deviation`` within each prompt, ``[P, n]``; zeros where all scores are equal."""
-    apart = scores - scores.mean(1, keepdim=True)
+    """``(score - mean) / deviation`` within each prompt, ``[P, n]``; zeros where all scores are equal.
+
+    In double precision: of scores that hardly differ, rounding would else be a visible share of what tells them apart,
+    and the advantages of a prompt would no longer add up to zero.
+    """
+    apart = scores.double() - scores.double().mean(1, keepdim=True)
     spread = apart.pow(2).mean(1, keepdim=True).sqrt()
-    return (apart / spread.clamp_min(EVEN)) * (spread > EVEN)
+    return ((apart / spread.clamp_min(EVEN)) * (spread > EVEN)).to(scores.dtype)
 
 
 def informative(scores: Tensor) -> float:
