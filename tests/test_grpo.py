@@ -110,7 +110,7 @@ def test_the_loss_written_plainly(model: VideoModel) -> None:
             total -= min(ratio * advantage, min(max(ratio, 0.999), 1.001) * advantage)
             total += 0.5 * float((own - other).square().mean()) / (2 * deviation**2)
             rows += 1
-        assert loss == pytest.approx(total / rows, rel=1e-4)
+        assert loss == pytest.approx(total / rows, abs=2e-7)  # its terms are about 1, in single precision
         assert output.report["ratio_off"] > 1e-5
 
 
