@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 # each layer may import the ones before it
 LAYERS = [
     {"errors"},
-    {"registry", "config", "prompts", "files", "links", "folders"},
+    {"registry", "config", "plain", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
     {"times", "stochastic"},
@@ -39,6 +39,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # the command line's siblings inside one layer or folder: a part and its base
 SHARED = {
     "registry": {"config", "prompts"},
+    "plain": {"prompts"},
     "base": {"rewards", "methods", "models"},
 }
 

@@ -5,12 +5,11 @@ In plain text empty lines and lines that start with # do not count.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from vpo_kit import plain
 from vpo_kit.errors import DataError
 from vpo_kit.registry import nearest
 
@@ -30,24 +29,15 @@ def read_prompts(path: Path) -> list[str]:
     file, column = _split(path)
     if str(path) in ELSEWHERE and not file.exists():
         raise DataError(f"the prompts {path} do not come with vpo: {ELSEWHERE[str(path)]}; give the file")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the prompts {file}: {getattr(error, 'strerror', None) or error}") from error
-    kind = file.suffix.lower()
-    lines = _column(file, text, column) if kind in (".csv", ".jsonl") else _plain(text)
-    prompts = list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
+    found = _column(file, column) if file.suffix.lower() in (".csv", ".jsonl") else _plain(plain.read(file))
+    prompts = list(dict.fromkeys(" ".join(line.split()) for line in found if line.strip()))
     if not prompts:
         raise DataError(f"{file} holds no prompts: write one a line")
-    if any("\0" in prompt for prompt in prompts):
-        raise DataError(f"{file} holds a zero byte: it is not a text file")
     return prompts
 
 
 def _plain(text: str) -> Iterable[str]:
-    return (line for line in text.splitlines() if not line.strip().startswith("#"))
+    return (line for line in plain.lines(text) if not line.strip().startswith("#"))
 
 
 def _split(path: Path) -> tuple[Path, str | None]:
@@ -58,17 +48,15 @@ def _split(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def _column(path: Path, text: str, column: str | None) -> list[str]:
-    try:
-        if path.suffix.lower() == ".csv":
-            rows = list(csv.DictReader(io.StringIO(text)))
-        else:
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (csv.Error, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
+def _column(path: Path, column: str | None) -> list[str]:
+    if path.suffix.lower() == ".csv":
+        names, lines = plain.csv_rows(path)
+        rows: list[Any] = [dict(zip(names, line, strict=True)) for _, line in lines]
+    else:
+        rows = [row for _, row in plain.json_lines(path)]
     if not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: each line is a JSON object")
-    known = list(dict.fromkeys(str(key) for row in rows for key in row if key is not None))
+    known = list(dict.fromkeys(str(key) for row in rows for key in row))
     name = column or next((name for name in COLUMNS if name in known), None)
     if name is None or name not in known:
         hint = nearest(column or COLUMNS[0], known) or f" (it has {', '.join(known)})"

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from vpo_kit import plain
 from vpo_kit.errors import DataError
 from vpo_kit.video import SUFFIXES
 
+TEXTS = ("text", "caption", "prompt")
+"""What a listing may call its captions; the first that is there counts."""
 
-def captions(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """File names relative to the folder with their captions, in a fixed order. Raises `DataError`."""
+Caption = str | DataError | None
+"""What a folder says of a clip, why that cannot be read, or nothing."""
+
+
+def captions(folder: Path) -> Iterator[tuple[str, Caption]]:
+    """File names relative to the folder with their captions, in a fixed order.
+
+    Raises `DataError` where a listing is damaged: it is the whole folder's.
+    """
     for listing, parse in ((folder / "metadata.jsonl", _json_lines), (folder / "metadata.csv", _csv_rows)):
         if listing.is_file():
             yield from parse(listing)
             return
     for path in files(folder):
-        text = path.with_suffix(".txt")
-        caption = text.read_text(encoding="utf-8-sig", errors="replace") if text.is_file() else None
-        yield path.relative_to(folder).as_posix(), caption
+        yield path.relative_to(folder).as_posix(), _beside(path.with_suffix(".txt"))
 
 
 VERDICTS = {"good": 1.0, "up": 1.0, "true": 1.0, "bad": 0.0, "down": 0.0, "false": 0.0}
@@ -63,31 +68,26 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, str | None]]:
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        try:
-            row = json.loads(line)
-            name, caption = row["file_name"], row.get("text")
-            if not isinstance(name, str) or not isinstance(caption, str | None):
-                raise TypeError
-            yield name, caption
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: each line is a JSON object with file_name and text") from error
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, str | None]]:
-    reader = csv.DictReader(io.StringIO(_read(path)))
+def _beside(text: Path) -> Caption:
     try:
-        if not {"file_name", "text"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path}: the first line must name the columns file_name and text")
-        rows = [(row["file_name"] or "", row["text"]) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from error
-    yield from rows
+        return plain.read(text) if text.is_file() else None
+    except DataError as error:
+        return error
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text") from error
+def _json_lines(path: Path) -> Iterator[tuple[str, Caption]]:
+    for number, row in plain.json_lines(path):
+        name = row.get("file_name") if isinstance(row, dict) else None
+        caption = next((row[key] for key in TEXTS if key in row), None) if isinstance(row, dict) else None
+        if not isinstance(name, str) or not isinstance(caption, str | None):
+            raise DataError(f"{path}, line {number}: each line is a JSON object with file_name and text")
+        yield name, caption
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Caption]]:
+    names, rows = plain.csv_rows(path)
+    column = next((names.index(key) for key in TEXTS if key in names), None)
+    if column is None or "file_name" not in names:
+        raise DataError(f"{path}: the first line must name the columns file_name and text, not {', '.join(names)}")
+    file = names.index("file_name")
+    yield from ((row[file], row[column]) for _, row in rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vpo_kit.clips.captions import captions
+from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import Known, Progress, look_through
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings
@@ -55,8 +55,8 @@ def read_folder(
 ) -> ClipFolder:
     """All clips of `folder`: non-overlapping windows of ``settings.frames`` frames at ``settings.fps``.
 
-    Captions come from ``metadata.jsonl`` or ``metadata.csv`` (``file_name``, ``text``), else from a ``.txt`` beside
-    each video. `progress` is called while files that are not in the index are looked through. Raises `DataError` when
+    Captions come from ``metadata.jsonl`` or ``metadata.csv`` (``file_name`` and ``text``, ``caption`` or ``prompt``),
+    else from a ``.txt`` beside each video. `progress` is called while files that are not in the index are looked through. Raises `DataError` when
     there is no usable clip.
     """
     if not folder.is_dir():
@@ -83,7 +83,7 @@ def read_folder(
     return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)])
 
 
-def _usable(folder: Path, root: Path, name: str, caption: str | None) -> str | DataError:
+def _usable(folder: Path, root: Path, name: str, caption: Caption) -> str | DataError:
     """The caption in one line, or why there is nothing to be looked through."""
     path = folder / name
     try:
@@ -94,6 +94,8 @@ def _usable(folder: Path, root: Path, name: str, caption: str | None) -> str | D
         return DataError(f"{name} lies outside {folder}")
     if not there:
         return DataError(f"{path} is missing")
+    if isinstance(caption, DataError):
+        return DataError(f"{path} has no caption: {caption}")
     if caption is None or not caption.strip():
         where = f"metadata.jsonl, or into {path.with_suffix('.txt').name}"
         return DataError(f"{path} has no caption: write it into {where}")

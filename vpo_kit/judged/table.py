@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import plain
 from vpo_kit.errors import DataError
 from vpo_kit.video import SUFFIXES as VIDEOS
 
@@ -43,15 +43,13 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
     try:
         if kind == ".parquet":
             rows: Sequence[Any] = _parquet(path)
+        elif kind == ".jsonl":
+            rows = [row for _, row in plain.json_lines(path)]
+        elif kind == ".json":
+            rows = _listed(json.loads(plain.read(path)))
         else:
-            text = path.read_text(encoding="utf-8-sig")
-            if kind == ".jsonl":
-                rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            elif kind == ".json":
-                rows = _listed(json.loads(text))
-            else:
-                rows = _lines(text, separator)
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+            rows = _lines(path, separator)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as {kind[1:] or 'csv'}: {str(error).splitlines()[0]}") from error
     if not rows:
         raise DataError(f"{path} has no rows")
@@ -60,17 +58,18 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
     return [{str(key): _text(value) for key, value in row.items() if key is not None} for row in rows]
 
 
-def _lines(text: str, separator: str | None) -> list[Any]:
+def _lines(path: Path, separator: str | None) -> list[Any]:
     """Of a text table. Its first line names the columns, or is one of them: then a video stands in its first cell."""
-    first = text.partition("\n")[0]
+    first = next(iter(plain.lines(plain.read(path))), "")
     sign = separator or max(SEPARATORS, key=first.count)
-    lines = text.splitlines(keepends=True)
     cells = next(csv.reader([first], delimiter=sign), [])
-    if not cells or Path(cells[0].strip()).suffix.lower() not in VIDEOS:
-        return list(csv.DictReader(lines, delimiter=sign, skipinitialspace=True))
-    if len(cells) not in HEADERS:
-        raise ValueError(f"its first line has no names and {len(cells)} columns: write names above them")
-    return list(csv.DictReader(lines, HEADERS[len(cells)], delimiter=sign, skipinitialspace=True))
+    names: Sequence[str] = ()
+    if cells and Path(cells[0].strip()).suffix.lower() in VIDEOS:
+        if len(cells) not in HEADERS:
+            raise ValueError(f"its first line has no names and {len(cells)} columns: write names above them")
+        names = HEADERS[len(cells)]
+    columns, rows = plain.csv_rows(path, names, sign)
+    return [dict(zip(columns, row, strict=True)) for _, row in rows]
 
 
 def _listed(found: Any) -> list[Any]:
