@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from vpo_kit import config, models
+from vpo_kit.cli import main
 from vpo_kit.config import Lora
-from vpo_kit.errors import CheckpointError, HealthError
+from vpo_kit.errors import CheckpointError, HealthError, InterruptedRunError
 from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.from_rollouts import FromRollouts
 from vpo_kit.methods.online import Online
@@ -37,6 +40,12 @@ PROMPTS = [
 
 Broken = stub("broken", lambda video, _: torch.full((len(video),), math.nan), differentiable=False)
 Wordy = stub("wordy", needs_prompt=True)
+
+
+def nothing(_: object) -> None:
+    """No progress bar."""
+
+
 BRIEF = {"batch_size": 2, "lora": {"rank": 4, "alpha": 8}, "validation": {"share": 0.0}}
 """A run on these two prompts, of which none is held out."""
 
@@ -49,14 +58,16 @@ def run_once(
     every: int = 2,
     kind: type[FromRollouts] = Online,
     limits: dict[str, object] | None = None,
+    watch: tuple[Callable[[Any], None], Callable[[str], None]] = (nothing, nothing),
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
     drawn = {"num_draws": 1} if "num_draws" in kind.Config.model_fields else {}
     chosen = {"num_candidates": 2, "updates_per_rollout": 2, **drawn, **(settings or {})}
     values = {"checkpoints": {"every": every, "keep": 3}, "optimiser": {"lr": 1e-3}, **BRIEF, **(limits or {})}
     return train_briefly(
-        model, PROMPTS, folder, Brightness(), kind=kind, steps=steps, method={"name": "online", **chosen}, **values
-    )
+        model, PROMPTS, folder, Brightness(), kind=kind, steps=steps, method={"name": "online", **chosen},
+        on_step=watch[0], on_notice=watch[1], **values,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -314,3 +325,45 @@ def test_kill_9_and_resume(tiny_wan: Path, tmp_path: Path) -> None:
     results = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "killed")]
     assert results[0]["after"] == results[1]["after"]
     assert results[0]["health"]["ok"]
+
+
+class TestEnding:
+    """Ctrl-C and SIGTERM: the step is finished and saved, and the run goes on from there."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_step_is_finished_and_saved(self, model: VideoModel, tmp_path: Path, number: int) -> None:
+        before, whole = signal.getsignal(number), run_once(model, tmp_path / "whole", 4)
+        seen: list[str] = []
+        with pytest.raises(InterruptedRunError, match=r"after step 1, which is saved: .*--resume") as caught:
+            run_once(
+                model, tmp_path / "ended", 4, every=100, watch=(lambda _: os.kill(os.getpid(), number), seen.append)
+            )
+        assert caught.value.exit_code == 128 + number
+        assert seen == ["ending after this step, which is then saved; once more ends at once"]
+        assert [path.name for path in (tmp_path / "ended/checkpoints").iterdir()] == ["step-000001"]
+        assert signal.getsignal(number) is before
+        assert run_once(model, tmp_path / "ended", 4, every=100) == whole
+
+    def test_twice_ends_at_once(self, model: VideoModel, tmp_path: Path) -> None:
+        def twice(_: object) -> None:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            run_once(model, tmp_path / "ended", 4, every=100, watch=(twice, nothing))
+        assert not (tmp_path / "ended/checkpoints").exists()
+
+    def test_in_the_last_step_there_is_nothing_to_end(self, model: VideoModel, tmp_path: Path) -> None:
+        rows = run_once(model, tmp_path / "run", 1, watch=(lambda _: os.kill(os.getpid(), signal.SIGINT), nothing))
+        assert len(rows) == 1
+
+
+def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vpo_kit.commands.train.run", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--method", "online", "--reward", "vqa"])
+    assert end.value.code == 130
+    assert "vpo: interrupted" in capsys.readouterr().err

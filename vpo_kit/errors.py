@@ -39,6 +39,14 @@ class LostProcessError(VpoError):
     """Another process of the run has ended or does not answer."""
 
 
+class InterruptedRunError(VpoError):
+    """A run was asked to end by a signal, and has saved all that it did; `exit_code` is what a shell expects then."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class HealthError(VpoError):
     """A run was stopped by a health check; `check` is the name by which it can be turned off."""
 

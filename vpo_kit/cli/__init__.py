@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -12,6 +13,9 @@ from vpo_kit.errors import VpoError
 # in the order of `vpo --help`
 from vpo_kit.cli import training, pairs, data, loras, evaluation, lists, rewards  # noqa: F401
 # isort: on
+
+
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -25,6 +29,8 @@ def main(arguments: list[str] | None = None) -> Any:
         where = f"{error.filename}: " if error.filename else ""
         print(f"vpo: {where}{error.strerror or error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("vpo: interrupted; a run goes on with --resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:  # typer makes one of Ctrl-C, without a word
+        if end.code == INTERRUPTED:
+            print("vpo: interrupted; what was finished is kept, and the same command goes on (a run with --resume)",
+                  file=sys.stderr)  # fmt: skip
+        raise

@@ -56,8 +56,8 @@ def read_folder(
     """All clips of `folder`: non-overlapping windows of ``settings.frames`` frames at ``settings.fps``.
 
     Captions come from ``metadata.jsonl`` or ``metadata.csv`` (``file_name`` and ``text``, ``caption`` or ``prompt``),
-    else from a ``.txt`` beside each video. `progress` is called while files that are not in the index are looked through. Raises `DataError` when
-    there is no usable clip.
+    else from a ``.txt`` beside each video. `progress` is called while files that are not in the index are looked
+    through. Raises `DataError` when there is no usable clip.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: --videos takes a folder of clips")

@@ -28,13 +28,15 @@ def train_briefly(
     kind: type[Method] | None = None,
     start: Start | None = None,
     before: Callable[[LoraPolicy], None] = lambda _: None,
+    on_step: Callable[[Report], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
     **values: Any,
 ) -> list[Report]:
     """The log of a run with the settings `values` of a recipe, on prompts or another source, from wherever `folder`
     stands; the model is left as it was found.
 
     `kind` stands in for the class that the recipe's method names, `start` is a LoRA to start from, and `before` is
-    called with the policy before the first step.
+    called with the policy before the first step; `on_step` and `on_notice` get what a bar would show.
     """
     run = config.build(values)
     policy = LoraPolicy(model, run.lora, run.seed, start)
@@ -47,7 +49,13 @@ def train_briefly(
         mixture = Mixture([(reward, 1.0)]) if isinstance(reward, Reward) else reward
         method = kind or METHODS.load(run.method_name)
         chosen = method.Config(**{key: value for key, value in run.method.items() if key != "name"})
-        job = parts.job(method(chosen, parts.context(mixture, source=source)), source, RunFolder(folder))
+        job = parts.job(
+            method(chosen, parts.context(mixture, source=source)),
+            source,
+            RunFolder(folder),
+            on_step=on_step,
+            on_notice=on_notice,
+        )
         return train(job).history
     finally:
         model.use(own)

@@ -13,7 +13,7 @@ from vpo_kit.config import Run
 from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
-from vpo_kit.training import checkpoints, health, optimisers
+from vpo_kit.training import checkpoints, ending, health, optimisers
 from vpo_kit.training.average import Average
 from vpo_kit.training.budget import Budget
 from vpo_kit.training.checkpoints import Checkpoint
@@ -73,7 +73,8 @@ def train(job: Job) -> Trained:
     """Train until the budget is spent, from the newest checkpoint where there is one. The policy is then what the run
     keeps: the average of its last steps where there is one, or the weights that held-out data liked best.
 
-    Raises `HealthError` when a check stops the run; the state of that moment is then the newest checkpoint.
+    Raises `HealthError` when a check stops the run, and `InterruptedRunError` after the step in which Ctrl-C or SIGTERM
+    came; the state of that moment is then the newest checkpoint.
     """
     run, method, policy = job.run, job.method, job.policy
     optimiser = optimisers.build(run.optimiser, policy.groups)
@@ -84,7 +85,7 @@ def train(job: Job) -> Trained:
     history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])
     batch: Batch | None = None
     last = budget.spent(first, history)
-    with Passes(policy.model.networks.values()) as passes:
+    with Passes(policy.model.networks.values()) as passes, ending.awaited(job.on_notice) as end:
         for step in range(first, run.steps):
             if last:
                 break
@@ -116,8 +117,12 @@ def train(job: Job) -> Trained:
                     best.update(row, policy.state())
                 passes.take()  # looking is not training
             _log(job, row, history, state)
-            if (step + 1) % run.checkpoints.every == 0 or last or best.stop:
+            # of all processes, as a signal reaches each at a moment of its own, and they save together
+            asked = int(job.processes.total(torch.tensor(end.asked)))
+            if (step + 1) % run.checkpoints.every == 0 or last or best.stop or asked:
                 _save(step + 1, job, state)
+            if asked and not last and not best.stop:
+                raise end.error(asked, step + 1, str(job.folder.path))
     # the average of the last steps, unless held-out data liked an earlier one better
     if kept := best.policy or average.state:
         policy.load_state(kept, None)
