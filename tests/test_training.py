@@ -362,7 +362,7 @@ def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vpo_kit.commands.train.run", interrupted)
+    monkeypatch.setattr("vpo_kit.library.train.run", interrupted)
     with pytest.raises(SystemExit) as end:
         main(["train", "--method", "online", "--reward", "vqa"])
     assert end.value.code == 130
