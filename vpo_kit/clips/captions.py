@@ -21,12 +21,15 @@ def captions(folder: Path) -> Iterator[tuple[str, Caption]]:
 
     Raises `DataError` where a listing is damaged: it is the whole folder's.
     """
-    for listing, parse in ((folder / "metadata.jsonl", _json_lines), (folder / "metadata.csv", _csv_rows)):
-        if listing.is_file():
-            yield from parse(listing)
-            return
-    for path in files(folder):
-        yield path.relative_to(folder).as_posix(), _beside(path.with_suffix(".txt"))
+    listing, rows = _listed(folder)
+    if listing is None:
+        for path in files(folder):
+            yield path.relative_to(folder).as_posix(), _beside(path.with_suffix(".txt"))
+    for number, row in rows:
+        caption = next((row[key] for key in TEXTS if key in row), None)
+        if not isinstance(caption, str | None):
+            raise DataError(f"{listing}, line {number}: the caption must be a text, not {caption!r:.40}")
+        yield str(row["file_name"]), caption
 
 
 VERDICTS = {"good": 1.0, "up": 1.0, "true": 1.0, "bad": 0.0, "down": 0.0, "false": 0.0}
@@ -40,7 +43,8 @@ def ratings(folder: Path) -> dict[str, float]:
     Raises `DataError` for a word that is neither.
     """
     found: dict[str, float] = {}
-    for name, row in _listed(folder):
+    for _, row in _listed(folder)[1]:
+        name = str(row["file_name"])
         value = next((row[key] for key in ("rating", "verdict") if row.get(key) not in (None, "")), None)
         if value is None:
             continue
@@ -52,15 +56,26 @@ def ratings(folder: Path) -> dict[str, float]:
     return found
 
 
-def _listed(folder: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """File names with their whole rows."""
+Rows = list[tuple[int, dict[str, object]]]
+
+
+def _listed(folder: Path) -> tuple[Path | None, Rows]:
+    """The folder's listing, if it has one, and its rows, each with its line and a ``file_name``."""
     lines, table = folder / "metadata.jsonl", folder / "metadata.csv"
     if lines.is_file():
-        for (name, _), line in zip(_json_lines(lines), _read(lines).splitlines(), strict=True):
-            yield name, json.loads(line)
-    elif table.is_file():
-        rows = csv.DictReader(io.StringIO(_read(table)))
-        yield from ((name, dict(row)) for (name, _), row in zip(_csv_rows(table), rows, strict=True))
+        return lines, [(number, _row(lines, number, row)) for number, row in plain.json_lines(lines)]
+    if not table.is_file():
+        return None, []
+    names, rows = plain.csv_rows(table)
+    if "file_name" not in names or not set(TEXTS) & set(names):
+        raise DataError(f"{table}: the first line must name the columns file_name and text, not {', '.join(names)}")
+    return table, [(number, dict(zip(names, row, strict=True))) for number, row in rows]
+
+
+def _row(path: Path, number: int, row: object) -> dict[str, object]:
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        raise DataError(f"{path}, line {number}: each line is a JSON object with file_name and text")
+    return row
 
 
 def files(folder: Path) -> list[Path]:
@@ -73,21 +88,3 @@ def _beside(text: Path) -> Caption:
         return plain.read(text) if text.is_file() else None
     except DataError as error:
         return error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Caption]]:
-    for number, row in plain.json_lines(path):
-        name = row.get("file_name") if isinstance(row, dict) else None
-        caption = next((row[key] for key in TEXTS if key in row), None) if isinstance(row, dict) else None
-        if not isinstance(name, str) or not isinstance(caption, str | None):
-            raise DataError(f"{path}, line {number}: each line is a JSON object with file_name and text")
-        yield name, caption
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Caption]]:
-    names, rows = plain.csv_rows(path)
-    column = next((names.index(key) for key in TEXTS if key in names), None)
-    if column is None or "file_name" not in names:
-        raise DataError(f"{path}: the first line must name the columns file_name and text, not {', '.join(names)}")
-    file = names.index("file_name")
-    yield from ((row[file], row[column]) for _, row in rows)
