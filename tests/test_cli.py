@@ -44,7 +44,7 @@ def train(tiny_wan: Path, tmp_path: Path) -> list[object]:
         (["--set", "method.num_candidates=1"], 2, "method.num_candidates"),
         (["--set", "health.disable=[moton_collapse]"], 2, "did you mean 'motion_collapse'?"),
         (["--steps", "0"], 2, "steps"),
-        (["--prompts", "/none.txt"], 1, "cannot read the prompts /none.txt"),
+        (["--prompts", "/none.txt"], 1, "cannot read /none.txt"),
         (["--config", "/none.yaml"], 2, "/none.yaml: No such file or directory"),
         (["--resume", "--overwrite"], 2, "give one of them"),
         (["--set", "attention=xformers"], 2, "attention: xformers"),
