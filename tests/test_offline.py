@@ -277,13 +277,38 @@ def test_early_stopping_goes_back_to_the_best(model: VideoModel, pairs: Path, tm
     assert len(again) == len(rows)  # a stopped run stays stopped
 
 
-def test_split_is_by_prompt() -> None:
-    source = Prompts([f"prompt {i // 5}" for i in range(50)])
-    train, held = split(source, 0.2, seed=0)
-    assert sorted(train + held) == list(range(50))
-    assert not {source.prompts[i] for i in train} & {source.prompts[i] for i in held}
-    assert len(held) == 10
-    assert split(source, 0.0, 0)[1] == []
+class TestSplit:
+    def test_is_by_prompt(self) -> None:
+        source = Prompts([f"prompt {i // 5}" for i in range(50)])
+        parts = split(source, 0.2, seed=0)
+        assert sorted(parts.items + parts.held) == list(range(50))
+        assert not {source.prompts[i] for i in parts.items} & {source.prompts[i] for i in parts.held}
+        assert parts.said == "40 items to train on, 10 held out"
+        assert split(source, 0.0, 0).held == []
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize(
+        ("sizes", "share", "held", "inside"),
+        [
+            ([36, 1, 1, 1, 1], 0.1, 4, False),
+            ([100, 1], 0.1, 11, True),
+            ([5, 5], 0.1, 1, True),
+            ([7], 0.3, 3, True),
+            ([1, 1], 0.9, 1, False),
+            ([10, 3, 3, 3, 3, 3], 0.3, 6, False),  # 8 wanted, of threes
+        ],
+    )
+    def test_however_the_prompts_are_spread(
+        self, sizes: list[int], share: float, held: int, inside: bool, seed: int
+    ) -> None:
+        source = Prompts([f"prompt {k}" for k, size in enumerate(sizes) for _ in range(size)])
+        parts = split(source, share, seed)
+        assert sorted(parts.items + parts.held) == list(range(sum(sizes)))
+        assert len(parts.held) == held
+        both = {source.prompts[i] for i in parts.items} & {source.prompts[i] for i in parts.held}
+        assert both == ({"prompt 0"} if inside and sizes != [5, 5] else both if inside else set())
+        assert len(both) == inside
+        assert ("on both sides" in parts.said) == inside
 
 
 class TestBadSets:

@@ -316,15 +316,19 @@ def test_split_keeps_every_pair_once_and_no_prompt_on_both_sides(
     assert yaml.safe_load((tmp_path / "0/heldout/dataset.yaml").read_text())["split"]["side"] == "heldout"
 
 
-def test_split_refuses_a_single_prompt_and_a_share_of_nothing(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_refuses_a_share_of_nothing(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for share in ("0", "1", "nan"):
         code, _, error = fails(capsys, "pair", "split", found, "--share", share, "--output", found.parent / "new")
         assert (code, "--share" in error) == (2, True)
+    assert not (found.parent / "new").exists()
+
+
+def test_split_of_a_single_prompt_says_so(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(6):
         edit(found, index, lambda row: row.update(prompt="a star"))
-    code, _, error = fails(capsys, "pair", "split", found, "--output", found.parent / "new")
-    assert (code, "single prompt" in error) == (1, True)
-    assert not (found.parent / "new").exists()
+    shown = works(capsys, "pair", "split", found, "--share", "0.3", "--output", found.parent / "new")
+    assert "one prompt, 'a star', which is therefore on both sides" in " ".join(shown.split())
+    assert [len(store.read(found.parent / "new" / side).pairs) for side in arrange.SIDES] == [4, 2]
 
 
 def test_export_writes_winners_and_counts_the_rest(found: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def split(path: Path, share: float, seed: int, output: Path) -> None:
     found = _read(path)
     console = Console()
     with _progress(console, "check", [found]) as tick:
-        sides = arrange.split(found, share, seed, output, tick)
+        sides = arrange.split(found, share, seed, output, tick, console.print)
     for side in sides:
         prompts = len({pair.prompt for pair in side.pairs})
         console.print(f"{side.path}: {len(side.pairs)} pairs of {prompts} prompts", soft_wrap=True)

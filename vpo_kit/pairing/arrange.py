@@ -6,9 +6,10 @@ disk allows them, else copies.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 from vpo_kit import files
@@ -63,22 +64,29 @@ def merge(sets: Sequence[PairSet], output: Path, tick: Callable[[], None] = lamb
 
 
 def split(
-    found: PairSet, share: float, seed: int, output: Path, tick: Callable[[], None] = lambda: None
+    found: PairSet,
+    share: float,
+    seed: int,
+    output: Path,
+    tick: Callable[[], None] = lambda: None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> tuple[PairSet, PairSet]:
-    """Two sets, ``output/train`` and ``output/heldout``: whole prompts, about `share` of the pairs held out.
+    """Two sets, ``output/train`` and ``output/heldout``, as `held_out` divides them; `on_notice` gets a line where one
+    prompt has to be on both sides.
 
-    Which prompts are held out depends on the prompts and the seed alone. Raises `ConfigError` for a share that is not
-    between 0 and 1, `DataError` when the set is not sound or has one prompt only.
+    Raises `ConfigError` for a share that is not between 0 and 1, `DataError` when the set is not sound or has one pair.
     """
     if not 0 < share < 1:
         raise ConfigError(f"--share {share:g}: give a share of the pairs above 0 and below 1")
     prompts = [pair.prompt for pair in found.pairs]
-    if len(set(prompts)) < 2:
-        raise DataError(f"{found.path} has a single prompt: no prompt may be on both sides, so it cannot be split")
+    if len(prompts) < 2:
+        raise DataError(f"{found.path} has a single pair, which cannot be on both sides")
     _free(output, [found])
     _sound(found, tick)
     held = held_out(prompts, share, seed)
-    sides = [[pair for pair in found.pairs if (pair.prompt in held) == wanted] for wanted in (False, True)]
+    if held.inside is not None:
+        on_notice(held.said())
+    sides = [[p for i, p in enumerate(found.pairs) if (i in held.items) == wanted] for wanted in (False, True)]
     with files.beside(output) as partial:
         for side, pairs in zip(SIDES, sides, strict=True):
             for pair in pairs:
@@ -89,18 +97,41 @@ def split(
     return train, heldout
 
 
-def held_out(prompts: Sequence[str], share: float, seed: int) -> set[str]:
-    """Prompts, in an order drawn by the seed, until they cover `share` of the items; at least one on each side."""
-    items = Counter(prompts)
-    order = sorted(items, key=lambda prompt: derive_seed(seed, "split", prompt))
-    held: set[str] = set()
-    count = 0
-    for prompt in order[:-1]:
-        if held and count >= share * len(prompts):
-            break
-        held.add(prompt)
-        count += items[prompt]
-    return held
+@dataclass(frozen=True)
+class HeldOut:
+    """The numbers of the items that are held out, and the prompt whose items are on both sides, where one has to be."""
+
+    items: frozenset[int]
+    inside: str | None
+
+    def said(self) -> str:
+        """A line on that prompt, or nothing."""
+        if self.inside is None:
+            return ""
+        return (
+            f"most items are of one prompt, {self.inside!r}, which is therefore on both sides: held out is not unseen"
+        )
+
+
+def held_out(prompts: Sequence[str], share: float, seed: int) -> HeldOut:
+    """`share` of the items, rounded up: whole prompts in an order drawn by the seed, as far as they fit.
+
+    Where what fits is less than half of what is wanted, one prompt rules the set: then the rest comes from inside it.
+    Something is left to train on, and the choice depends on prompts, share and seed alone.
+    """
+    wanted = min(math.ceil(share * len(prompts)), len(prompts) - 1)
+    groups: dict[str, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(i)
+    held: list[int] = []
+    for prompt in sorted(groups, key=lambda prompt: derive_seed(seed, "split", prompt)):
+        if len(held) + len(groups[prompt]) <= wanted:
+            held += groups[prompt]
+    if 2 * len(held) >= wanted:
+        return HeldOut(frozenset(held), None)
+    ruling = max(groups, key=lambda prompt: len(groups[prompt]))
+    inside = sorted(groups[ruling], key=lambda i: derive_seed(seed, "split", groups[ruling].index(i)))
+    return HeldOut(frozenset(held + inside[: wanted - len(held)]), ruling)
 
 
 def _sound(found: PairSet, tick: Callable[[], None]) -> check.Shape | None:

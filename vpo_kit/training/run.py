@@ -98,13 +98,14 @@ class Assembly:
         """
         run = self.run
         share = run.validation.share if method.needs.validation else 0.0
-        items, held = split(source, share, run.seed)
+        parts = split(source, share, run.seed)
+        on_notice(parts.said)
         return Job(
             run=run,
             method=method,
             policy=self.policy,
-            stream=self._stream(source, items),
-            held_out=self._stream(source, held[: run.validation.max_items]) if held else None,
+            stream=self._stream(source, parts.items),
+            held_out=self._stream(source, parts.held[: run.validation.max_items]) if parts.held else None,
             folder=folder,
             processes=self.processes,
             on_step=on_step,

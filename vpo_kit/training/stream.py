@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,13 +15,24 @@ from vpo_kit.sampler import derive_seed
 from vpo_kit.training.data import Source
 
 
-def split(source: Source, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Item numbers for training and held out: whole prompts, about `share` of the items, at least one of each side."""
-    if share == 0 or len(set(source.prompts)) < 2:
-        return list(range(len(source.prompts))), []
-    held = held_out(source.prompts, share, seed)
-    sides = [prompt in held for prompt in source.prompts]
-    return [i for i, side in enumerate(sides) if not side], [i for i, side in enumerate(sides) if side]
+@dataclass(frozen=True)
+class Split:
+    """The numbers of the items that are trained on and of those that are held out, and a line on how."""
+
+    items: list[int]
+    held: list[int]
+    said: str
+
+
+def split(source: Source, share: float, seed: int) -> Split:
+    """`share` of the items held out, as `vpo_kit.pairing.arrange.held_out` divides them; none of a single item."""
+    count = len(source.prompts)
+    if share == 0 or count < 2:
+        return Split(list(range(count)), [], f"{count} items to train on, none held out")
+    found = held_out(source.prompts, share, seed)
+    items, held = ([i for i in range(count) if (i in found.items) == side] for side in (False, True))
+    said = f"{len(items)} items to train on, {len(held)} held out"
+    return Split(items, held, f"{said}; {found.said()}" if found.inside is not None else said)
 
 
 class Stream:
