@@ -130,7 +130,7 @@ def _captions(folder: Path) -> dict[Path, str]:
     try:
         return {
             folder / name: text.strip() for name, text in captions(folder)
-            if text and text.strip() and (folder / name).resolve().is_relative_to(root)
+            if isinstance(text, str) and text.strip() and (folder / name).resolve().is_relative_to(root)
         }  # fmt: skip
     except (DataError, OSError, ValueError):
         return {}
