@@ -313,7 +313,7 @@ def lora(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> Request:
     settings = ["sampling.batch_size=3", "sampling.steps=2"]
     wanted = {"num_prompts": 2, "videos_per_prompt": 2, "assignments": settings, **more}
-    return Request([lora], output, str(tiny_wan), **wanted)
+    return Request(runs=[lora], output=output, model=str(tiny_wan), **wanted)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

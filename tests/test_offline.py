@@ -351,7 +351,7 @@ class TestBadSets:
     def test_another_models_set_is_a_warning(
         self, tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        from vpo_kit.library import train
+        from vpo_kit.commands import train
 
         path = make_set(tmp_path / "set", model="someone/else")
         options = {"method": "dpo", "model": str(tiny_wan), "pairs": path, "output": tmp_path / "run", "steps": 1}

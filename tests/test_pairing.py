@@ -307,10 +307,9 @@ class TestIndependent:
     def test_a_set_from_prompts(self, tiny_wan: Path, tmp_path: Path) -> None:
         from vpo_kit.library import pair
 
-        pair.run(
-            "independent", tmp_path / "set", None, None, str(tiny_wan), "reward:vqa", 0,
-            ["independent.num_candidates=3", "sampling.batch_size=6"],
-        )  # fmt: skip
+        pair.make_pairs(
+            tmp_path / "set", model=str(tiny_wan), independent={"num_candidates": 3}, sampling={"batch_size": 6}
+        )
         found = store.read(tmp_path / "set")
         assert len(found.pairs) == len((tiny_wan / "prompts/train.txt").read_text().splitlines())
         assert all(pair.labels and pair.seeds[0] != pair.seeds[1] for pair in found.pairs)
@@ -319,9 +318,7 @@ class TestIndependent:
         from vpo_kit.library import pair
 
         with pytest.raises(ConfigError, match="needs --label reward:NAME"):
-            pair.run(
-                "independent", tmp_path / "set", None, None, str(tiny_wan), "none", 0, ["independent.num_candidates=3"]
-            )
+            pair.make_pairs(tmp_path / "set", model=str(tiny_wan), label="none", independent={"num_candidates": 3})
 
 
 def test_segments_against_truth() -> None:

@@ -286,7 +286,7 @@ EVIL = """a dog</title></script><script>alert("evil-1")</script> "onmouseover='a
 
 def test_the_page_of_a_run_shows_prompts_as_text(tiny_wan: Path, tmp_path: Path) -> None:
     """A whole run on prompts, and in a folder, that want to be markup."""
-    from vpo_kit.library import train
+    from vpo_kit.commands import train
 
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\nanother cat\n")

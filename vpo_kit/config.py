@@ -167,20 +167,15 @@ class EarlyStopping(Section):
     greater_is_better: bool = False
 
 
-class Run(Section):
-    """Everything that `vpo train` needs to know."""
+class Model(Section):
+    """Which model is sampled, how it is held in memory, and what its videos are like: the same in all commands."""
 
-    format: Literal[2] = Field(FORMAT, description="of these settings; files of vpo 0.1.0 have none")
-    method: dict[str, Any] = {"name": "online"}
-    reward: dict[str, Any] = {"name": "vqa"}
     model: str = "sprites"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["auto", "sdpa", "xformers", "flash", "sage"] = Field(
         "auto", description="xformers is an extra, flash and sage are packages; for CUDA only; sage samples, no more"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
-    compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
     vae: list[Literal["slicing", "tiling"]] = Field(
         [], description="the autoencoder takes one video at a time, or pieces of the picture: less memory, slower"
     )
@@ -188,6 +183,17 @@ class Run(Section):
         False, description="text encoder, autoencoder and rewards are on the GPU only while they are used"
     )
     quantise: Literal["none", "int8"] = Field("none", description="the frozen network's weights; extra: quantised")
+    sampling: Sampling = Sampling()
+
+
+class Run(Model):
+    """Everything that `vpo train` needs to know."""
+
+    format: Literal[2] = Field(FORMAT, description="of these settings; files of vpo 0.1.0 have none")
+    method: dict[str, Any] = {"name": "online"}
+    reward: dict[str, Any] = {"name": "vqa"}
+    gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
+    compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
     cache: Path | None = Field(
         None, description="folder for prompts' embeddings and clips' latents, for all runs; default: in memory only"
     )
@@ -207,7 +213,6 @@ class Run(Section):
         "many as fit the GPU by vpo plan's estimate",
     )  # fmt: skip
     data: Data = Data()
-    sampling: Sampling = Sampling()
     lora: Lora = Lora()
     optimiser: Optimiser = Optimiser()
     validation: Validation = Validation()

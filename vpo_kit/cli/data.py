@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vpo_kit.cli.options import Seed, Set, app
+from vpo_kit.config import read_assignments
 from vpo_kit.errors import ConfigError
 
 
@@ -50,9 +51,9 @@ def label_set(
 
         label_people.run(path, set_ or [], seed, gold, host, port, finish=finish, agreement=agreement)
         return
-    from vpo_kit.library import pair as command
+    from vpo_kit.library.pair import label
 
-    command.relabel(path, with_ or "reward:vqa", set_ or [])
+    label(path, with_ or "reward:vqa", **read_assignments(set_ or []))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
+from vpo_kit.config import read_assignments
 
 
 @app.command(name="eval")
@@ -40,17 +41,34 @@ def evaluate(
         list[Path] | None, typer.Option(help="VBench's *_eval_results.json; may be given several times")
     ] = None,
     seed: Seed = None,
+    config: Config = None,
     set_: Set = None,
 ) -> None:
     """Compare the base model with runs: same prompts, same seeds, paired intervals, a page of videos."""
     from vpo_kit.library import bench
     from vpo_kit.library import evaluate as command
 
-    request = bench.Request(
-        runs, output, model, prompts, num_prompts, videos_per_prompt, reward or ["vqa"], seed or 0, set_ or [],
-        dino, features, reference, latex, vbench_export, vbench_results or [], best_of,
-    )  # fmt: skip
-    command.run(request)
+    command.run(
+        bench.Request(
+            runs=runs,
+            output=output,
+            model=model,
+            prompts=prompts,
+            num_prompts=num_prompts,
+            videos_per_prompt=videos_per_prompt,
+            rewards=reward or [],
+            seed=seed or 0,
+            config=config,
+            settings=read_assignments(set_ or []),
+            dino=dino,
+            features=features,
+            reference=reference,
+            latex=latex,
+            vbench_export=vbench_export,
+            vbench_results=vbench_results or [],
+            best_of=best_of,
+        )
+    )
 
 
 @app.command()
@@ -89,7 +107,16 @@ def compare(
     given = Given(prompts, pairs, independent_pairs, videos)
     command.run(
         command.Request(
-            methods, output, budget, seeds, given, model, reward, config, tuple(set_ or ()), tuple(vary or ())
+            methods=methods,
+            output=output,
+            budget=budget,
+            seeds=seeds,
+            given=given,
+            model=model,
+            reward=reward,
+            config=config,
+            assignments=tuple(set_ or ()),
+            vary=tuple(vary or ()),
         )
     )
 
@@ -97,15 +124,20 @@ def compare(
 @app.command()
 def score(
     videos: Annotated[list[Path], typer.Argument(help="clips, or folders of clips")],
-    reward: Annotated[str, typer.Option(help="reward or mixture")] = "vqa",
+    reward: Annotated[str | None, typer.Option(help="reward or mixture", show_default="vqa")] = None,
     prompt: Annotated[
         str | None, typer.Option(help="the clips' prompt", show_default="each clip's caption in its folder")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="also write a .csv, .jsonl or .json file")] = None,
     segments: Annotated[float | None, typer.Option(min=0.01, help="also score segments of so many seconds")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1", show_default="the GPU, if any")] = None,
+    config: Config = None,
     set_: Set = None,
 ) -> None:
     """Score clips with a reward: higher is better."""
-    from vpo_kit.library import score as command
+    from vpo_kit.commands import score as command
 
-    command.run(videos, reward, prompt, set_ or [], output, segments)
+    command.run(
+        videos, reward, prompt, device=device, config=config, settings=read_assignments(set_ or []), output=output,
+        segment_seconds=segments,
+    )  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpo_kit.cli.options import Model, Seed, Set, app
+from vpo_kit.cli.options import Config, Model, Seed, Set, app
+from vpo_kit.config import read_assignments
 
 
 @app.command()
@@ -16,14 +17,15 @@ def sample(
     prompt: Annotated[list[str] | None, typer.Option(help="a prompt; may be given several times")] = None,
     prompts: Annotated[Path | None, typer.Option(help="text file, one prompt a line")] = None,
     model: Model = None,
-    lora: Annotated[Path | None, typer.Option(help="LoRA folder, or a run folder")] = None,
+    lora: Annotated[Path | None, typer.Option(help="LoRA folder, or a run folder, whose settings are taken")] = None,
     seed: Seed = None,
+    config: Config = None,
     set_: Set = None,
 ) -> None:
     """Make videos, one for each prompt."""
-    from vpo_kit.library import sample as command
+    from vpo_kit.commands import sample as command
 
-    command.run(output, prompt or [], prompts, model or "sprites", lora, seed or 0, set_ or [])
+    command.run(output, prompt or [], prompts, model, lora, seed or 0, config, read_assignments(set_ or []))
 
 
 @app.command()

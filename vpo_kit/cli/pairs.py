@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vpo_kit.cli.options import Columns, Config, Model, PairSet, Prompts, Seed, Separator, Set, Words, app, named
+from vpo_kit.config import read_assignments
 from vpo_kit.errors import ConfigError
 
 pair_app = typer.Typer(
@@ -35,17 +36,22 @@ def pair(
     label: Annotated[
         str, typer.Option(help="reward:NAME, segment by segment, or none; local and real pairs need none")
     ] = "reward:vqa",
+    lora: Annotated[Path | None, typer.Option(help="run, LoRA folder or file: pairs of the trained model")] = None,
     seed: Seed = None,
+    config: Config = None,
     set_: Set = None,
 ) -> None:
     """Make pairs of videos and label them."""
     if context.invoked_subcommand is not None:
         return
-    from vpo_kit.library import pair as command
+    from vpo_kit.library.pair import make_pairs
 
     if output is None:
         raise ConfigError("vpo pair: give --output DIR for the set")
-    command.run(strategy, output, prompts, videos, model or "sprites", label, seed or 0, set_ or [])
+    make_pairs(
+        output, strategy=strategy, prompts=prompts, videos=videos, model=model, lora=lora, label=label, seed=seed or 0,
+        config=config, **read_assignments(set_ or []),
+    )  # fmt: skip
 
 
 @pair_app.command("import")

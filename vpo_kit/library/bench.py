@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import Field
 from rich.console import Console
 
-from vpo_kit import config, models
+from vpo_kit.config import Model
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import features, report, sets
 from vpo_kit.evaluation.consistency import Consistency, Dino
@@ -23,16 +25,23 @@ from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
-from vpo_kit.training import loras
+from vpo_kit.training import loras, sections
 from vpo_kit.training import recipe as recipes
-from vpo_kit.training.run import settings_of
+from vpo_kit.training.run import load_model, settings_of
 
 BASE, GOLD, CANDIDATES = "base", "gold", "base-candidates"
+OF_THE_WEIGHTS = set(Model.model_fields) - {"model", "sampling"}
 
 
-@dataclass(frozen=True)
+class Judged(Model):
+    """What `vpo eval` can be set to beside its options: the model section, and the rewards' own settings."""
+
+    reward: dict[str, Any] = Field({}, description="name and settings; of several rewards, settings by name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of the command line."""
+    """What is to be compared, and how; the options of the command line. `settings` are those of `Judged`."""
 
     runs: Sequence[Path]
     output: Path
@@ -40,9 +49,10 @@ class Request:
     prompts: Path | None = None
     num_prompts: int = 48
     videos_per_prompt: int = 1
-    rewards: Sequence[str] = ("vqa",)
+    rewards: Sequence[str] = ()
     seed: int = 0
-    assignments: Sequence[str] = ()
+    config: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     dino: str | None = None
     features: str | None = None
     reference: Path | None = None
@@ -50,21 +60,22 @@ class Request:
     vbench_export: Path | None = None
     vbench_results: Sequence[Path] = ()
     best_of: int = 8
+    quiet: bool = False
 
 
 class Bench:
     """What a request asks for, checked; model, judges and networks are loaded when they are first needed."""
 
     def __init__(self, request: Request) -> None:
-        self.request, self.console = request, Console()
+        self.request, self.console = request, Console(quiet=request.quiet)
         self.loras = dict(zip(_names(request.runs), request.runs, strict=True))
         self._files = {label: list(loras.weights_of(path).values()) for label, path in self.loras.items()}
-        self.name = request.model or _model_of(request.runs[0])
+        self.wanted, self.plans = _checked(request)
+        self.name, self.sampling = self.wanted.model, self.wanted.sampling
         file = request.prompts or prompts_of(self.name, "heldout")
         if file is None:
             raise ConfigError(f"model {self.name!r} ships no held-out prompts: give --prompts FILE")
         self.texts = recipes.spread(read_prompts(file), request.num_prompts)
-        self.sampling, self.plans = _checked(request)
         for kind in (self.diversity_kind, self.distance_kind):
             features.check(kind, has_dino=request.dino is not None)
         if request.reference is not None:
@@ -73,6 +84,7 @@ class Bench:
         self.facts = {
             "model": self.name, "prompts": self.texts, "videos_per_prompt": request.videos_per_prompt,
             "seed": request.seed, "sampling": self.sampling.model_dump(), "dino": request.dino,
+            "weights": self.wanted.model_dump(mode="json", include=OF_THE_WEIGHTS, exclude_defaults=True) or None,
             "rewards": [[p.kind.__name__, p.config.model_dump(mode="json")] for p in self.plans],
             "versions": report.versions(),
         }  # fmt: skip
@@ -95,7 +107,7 @@ class Bench:
 
     @cached_property
     def model(self) -> VideoModel:
-        return models.load(self.name)
+        return load_model(self.wanted)
 
     @cached_property
     def plan(self) -> Plan:
@@ -114,7 +126,7 @@ class Bench:
 
     @cached_property
     def judges(self) -> list[Reward]:
-        return rewards.load(self.plans, self.model.device).parts
+        return rewards.load(self.plans, self.model.device, offload=self.wanted.offload).parts
 
     @cached_property
     def dino(self) -> Dino | None:
@@ -150,21 +162,17 @@ class Bench:
         return sets.FeatureFolder(self.folder.path / "features", kind, get)
 
 
-def _checked(request: Request) -> tuple[config.Sampling, list[rewards.Plan]]:
-    """``--set`` and ``--reward``: `sampling.*`, and `reward.*` as in a recipe (of several rewards, by name)."""
-    values = config.read_assignments(request.assignments)
-    if set(values) - {"sampling", "reward"}:
-        raise ConfigError("--set: only sampling.* and reward.* can be set here")
-    sampling = config.validate(config.Sampling, values.get("sampling", {}), "sampling.")
-    text = "+".join(dict.fromkeys(request.rewards))
-    plans = rewards.plan(text, values.get("reward", {}))
-    return sampling, plans if GOLD in [name for name, _ in parse(text)] else [*plans, *rewards.plan(GOLD, {})]
-
-
-def _model_of(run: Path) -> str:
-    if (run / "config.yaml").is_file():
-        return str(config.read_file(run / "config.yaml").get("model", "sprites"))
-    return "sprites"
+def _checked(request: Request) -> tuple[Model, list[rewards.Plan]]:
+    """The model section over that of the first run, and the rewards (of several, settings by name), the held-out judge
+    among them. Raises `ConfigError`.
+    """
+    given = dict(request.settings) if request.model is None else {**request.settings, "model": request.model}
+    wanted = sections.read(Judged, given, request.config, request.runs[0])
+    own = dict(wanted.reward)
+    named = own.pop("name", "vqa")
+    text = "+".join(dict.fromkeys(request.rewards or [str(named)]))
+    plans = rewards.plan(text, own)
+    return wanted, plans if GOLD in [name for name, _ in parse(text)] else [*plans, *rewards.plan(GOLD, {})]
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

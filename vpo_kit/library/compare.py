@@ -7,7 +7,7 @@ import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ LEARNING = (
 """Settings that do not change what the base is measured to be; of `lora`, where it starts does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """The options of the command line."""
+    """What is to be compared: the options of the command line."""
 
     methods: str | None
     output: Path
@@ -53,6 +53,7 @@ class Request:
     config: Path | None = None
     assignments: Sequence[str] = ()
     vary: Sequence[str] = ()
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,29 @@ class Entry:
         return _plain(self.recipe)
 
 
-def run(request: Request) -> None:
+def compare(
+    output: Path | str,
+    methods: str | Sequence[str] | None = None,
+    *,
+    prompts: Path | str | None = None,
+    pairs: Path | str | None = None,
+    independent_pairs: Path | str | None = None,
+    videos: Path | str | None = None,
+    **options: Any,
+) -> Board:
+    """Train methods on one base, budget and data, several seeds each, into the folder `output`; the board of gains and
+    costs. `options` are the other fields of `Request`. Raises `VpoError`.
+    """
+    data = (Path(path) if path is not None else None for path in (prompts, pairs, independent_pairs, videos))
+    named = methods if methods is None or isinstance(methods, str) else ",".join(methods)
+    if unknown := sorted(set(options) - {one.name for one in fields(Request)}):
+        raise ConfigError(f"compare takes no {unknown[0]!r}: settings are given as assignments=['section.field=value']")
+    return run(Request(methods=named, output=Path(output), given=Given(*data), **options))
+
+
+def run(request: Request) -> Board:
     """Check everything, train what is not finished, and write the board. Raises `VpoError`."""
-    console = Console()
+    console = Console(quiet=request.quiet)
     rows, budget, seeds = _rows(request)
     entries = [_entry(row, budget, request.output) for row in rows]
     _begin(request.output, entries, seeds)
@@ -92,6 +113,7 @@ def run(request: Request) -> None:
     if not found.seeds:
         failed = next(line for line in found.lines if line.reasons)
         raise VpoError(f"no run was measured: {failed.name}, {failed.reasons[0]}")
+    return found
 
 
 def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:

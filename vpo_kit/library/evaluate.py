@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,28 @@ from vpo_kit.library.bench import BASE, CANDIDATES, Bench, Request
 from vpo_kit.library.display import count_bar, print_changes
 
 
-def run(request: Request) -> None:
+def evaluate(
+    runs: Path | str | Sequence[Path | str], output: Path | str, *, reward: str | Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
+    """The base model against `runs` (run folders, LoRA folders or files of one model): the same held-out prompts and
+    seeds, paired intervals. Returns what ``results.json`` in `output` holds.
+
+    `options` are the other fields of `Request`; what is none of them is a setting of the model section or of `reward`.
+    The first run's own model, precision and sampling are the defaults. Raises `VpoError`.
+    """
+    known = {one.name for one in fields(Request)} - {"settings"}
+    return run(
+        Request(
+            runs=[Path(one) for one in ([runs] if isinstance(runs, str | Path) else runs)],
+            output=Path(output),
+            rewards=[reward] if isinstance(reward, str) else list(reward),
+            settings={key: value for key, value in options.items() if key not in known},
+            **{key: value for key, value in options.items() if key in known},
+        )
+    )
+
+
+def run(request: Request) -> dict[str, Any]:
     """Write ``results.json``, ``results.md``, ``report.html`` and the videos, and print the changes."""
     bench = Bench(request)
     results = [bench.evaluation(label) for label in bench.labels]
@@ -31,12 +52,13 @@ def run(request: Request) -> None:
         results = vbench.read(request.vbench_results, results)
     results = _with_diversity(bench, results)
     changes, baseline = _changes(bench, results), _best_of(bench, results)
-    _write(bench, results, changes, baseline)
+    facts = _write(bench, results, changes, baseline)
     for label, change in changes.items():
         print_changes(bench.console, change, BASE, label)
     for line in baseline.lines():
         bench.console.print(line, soft_wrap=True, markup=False, highlight=False)
     bench.console.print(f"page: {request.output / 'report.html'}", soft_wrap=True)
+    return facts
 
 
 def _with_diversity(bench: Bench, results: list[Evaluation]) -> list[Evaluation]:
@@ -105,7 +127,7 @@ def _best_of(bench: Bench, results: Sequence[Evaluation]) -> Baseline:
 
 def _write(
     bench: Bench, results: Sequence[Evaluation], changes: Mapping[str, Mapping[str, Paired]], baseline: Baseline
-) -> None:
+) -> dict[str, Any]:
     request, output = bench.request, bench.request.output
     licences = {plan.spec.name: plan.spec.licence for plan in bench.plans}
     if request.dino is not None:
@@ -134,6 +156,7 @@ def _write(
         runs={label: _facts_of(path) for label, path in zip(bench.loras, request.runs, strict=True)},
     )
     files.write(output / "report.html", report.render(page))
+    return facts
 
 
 def _facts_of(run: Path) -> report.RunFacts:

@@ -1,16 +1,18 @@
-"""`vpo pair` and `vpo label`: make a set, label it, label it again."""
+"""Pair sets: made, labelled, labelled again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 
-from vpo_kit import config, models
+from vpo_kit import files
+from vpo_kit.config import FORMAT, Model, validate
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
@@ -24,60 +26,90 @@ from vpo_kit.pairing.independent import Independent
 from vpo_kit.pairing.make import Folder, Job, Task
 from vpo_kit.pairing.real import Real
 from vpo_kit.pairing.settings import Labelling, PairSettings
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.processes import Processes
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.training.run import use
+from vpo_kit.training import loras, sections
+from vpo_kit.training.run import load_model, use
+
+OF_THE_WEIGHTS = set(Model.model_fields) - {"model", "sampling"}
 
 
-def run(
-    strategy: str,
-    output: Path,
-    prompts: Path | None,
-    videos: Path | None,
-    model_name: str,
-    label: str,
-    seed: int,
-    assignments: Sequence[str],
-) -> None:
-    """Make the pairs that are missing in `output`, then the labels. Raises `VpoError`."""
-    settings = config.validate(PairSettings, config.read_assignments(assignments))
+def make_pairs(
+    output: Path | str,
+    *,
+    strategy: Literal["independent", "guided", "local", "real"] = "independent",
+    prompts: Path | str | None = None,
+    videos: Path | str | None = None,
+    model: str | None = None,
+    lora: Path | str | None = None,
+    label: str = "reward:vqa",
+    seed: int = 0,
+    config: Path | str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> PairSet:
+    """Make the pairs that are missing in the folder `output`, then their labels, by ``reward:NAME`` or ``none``.
+
+    Independent pairs come from the file `prompts` (default: the model's own), all others from the clips of the folder
+    `videos`. With `lora`, a run, LoRA folder or file, they are videos of the trained model, and the run's own model,
+    precision and sampling are the defaults. `settings` are those of `PairSettings`. Raises `VpoError`.
+    """
+    weights, file = Path(lora) if lora is not None else None, Path(config) if config is not None else None
+    given = settings if model is None else {**settings, "model": model}
+    found = sections.read(PairSettings, given, file, weights)
     label = "none" if strategy in ("local", "real") else label  # a real clip wins over what stands in its place
     reward_name = _reward_of(label)
     plans = rewards.plan(reward_name, {}) if reward_name else []
-    data = _data(strategy, prompts, videos, model_name)
+    texts, clips = (Path(path) if path is not None else None for path in (prompts, videos))
+    data = _data(strategy, texts, clips, found.model)
     if strategy == "independent" and not plans and (
-        settings.independent.num_candidates > 2 or settings.independent.pairs != "best"
+        found.independent.num_candidates > 2 or found.independent.pairs != "best"
     ):  # fmt: skip
         raise ConfigError(
             "--label none makes one pair of two candidates: choosing among more needs --label reward:NAME"
         )
-    resolve(model_name)
-    processes, folder = Processes(), Folder(output)
-    facts = {
-        "format": config.FORMAT, "strategy": strategy, "model": model_name, "data": str(data), "seed": seed,
-        "label": label, "settings": settings.model_dump(mode="json"), "versions": versions(), "skipped": [],
+    resolve(found.model)
+    processes, folder = Processes(), Folder(Path(output))
+    facts: dict[str, Any] = {
+        "format": FORMAT, "strategy": strategy, "model": found.model, "lora": _hashes(weights), "data": str(data),
+        "seed": seed, "label": label, "settings": _plain(found), "versions": versions(), "skipped": [],
     }  # fmt: skip
-    console = Console(quiet=not processes.is_main)
+    console = Console(quiet=quiet or not processes.is_main)
     folder.check(facts)
     processes.wait()  # all have looked before the first one writes
     if not folder.finished:
-        _make(folder, strategy, data, facts, settings, plans, processes, console)
-    found = store.read(output)
-    if reward_name and not any(pair.labels for pair in found.pairs):
-        found = _label(found, reward_name, settings.labelling, processes, console)
-    _summary(found, console)
+        _make(folder, strategy, data, facts, found, weights, plans, processes, console)
+    made = store.read(Path(output))
+    if reward_name and not any(pair.labels for pair in made.pairs):
+        made = _label(made, reward_name, found.labelling, processes, console)
+    _summary(made, console)
+    return made
 
 
-def relabel(path: Path, labeller: str, assignments: Sequence[str]) -> None:
-    """Label a finished set anew. Raises `VpoError`."""
-    reward_name = _reward_of(labeller)
+def _hashes(lora: Path | None) -> dict[str, str] | None:
+    """The LoRA's files by what is in them: a run that was trained on makes other pairs."""
+    return None if lora is None else {name: files.sha256(path) for name, path in loras.weights_of(lora).items()}
+
+
+def _plain(settings: PairSettings) -> dict[str, Any]:
+    """As sets of older versions have it, with no more of the model section than was changed."""
+    whole = settings.model_dump(mode="json", exclude=set(Model.model_fields) - {"sampling"})
+    return whole | settings.model_dump(mode="json", include=OF_THE_WEIGHTS, exclude_defaults=True)
+
+
+def label(path: Path | str, by: str = "reward:vqa", *, quiet: bool = False, **settings: Any) -> PairSet:
+    """Label a finished set anew by ``reward:NAME``; `settings` are those of `Labelling`. Raises `VpoError`."""
+    reward_name = _reward_of(by)
     if reward_name is None:
         raise ConfigError("--with none: give reward:NAME")
-    settings = config.validate(Labelling, config.read_assignments(assignments))
+    checked = validate(Labelling, settings)
     processes = Processes()
-    console = Console(quiet=not processes.is_main)
-    _summary(_label(store.read(path), reward_name, settings, processes, console), console)
+    console = Console(quiet=quiet or not processes.is_main)
+    found = _label(store.read(Path(path)), reward_name, checked, processes, console)
+    _summary(found, console)
+    return found
 
 
 def _make(
@@ -86,11 +118,12 @@ def _make(
     data: Path,
     facts: dict[str, Any],
     settings: PairSettings,
+    lora: Path | None,
     plans: list[rewards.Plan],
     processes: Processes,
     console: Console,
 ) -> None:
-    model = models.load(str(facts["model"]))
+    model = load_model(settings)
     sampling = use(model, settings.sampling)
     task = Task(model, sampling, PromptCache(model), settings, int(facts["seed"]))
     if strategy != "independent":
@@ -101,19 +134,20 @@ def _make(
         )
         job: Job = maker.job()
     else:
-        judge = rewards.load(plans, model.device) if plans else None
+        judge = rewards.load(plans, model.device, offload=settings.offload) if plans else None
         job = Independent(task, read_prompts(data), judge).job()
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})
     processes.wait()
     total = sum(len(batch) for batch in processes.share(job.batches))
-    with count_bar(console, "pairs", total) as tick:
+    with (
+        loras.loaded(model, lora) if lora is not None else nullcontext(),
+        count_bar(console, "pairs", total) as tick,
+    ):
         make.run(folder, job, task, {**facts, "sampling": asdict(sampling)}, processes, tick)
 
 
-def _label(
-    found: store.PairSet, reward_name: str, settings: Labelling, processes: Processes, console: Console
-) -> store.PairSet:
+def _label(found: PairSet, reward_name: str, settings: Labelling, processes: Processes, console: Console) -> PairSet:
     plans = rewards.plan(reward_name, {})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scorer = by_reward.RewardScorer(reward_name, rewards.load(plans, device))
@@ -145,7 +179,7 @@ def _data(strategy: str, prompts: Path | None, videos: Path | None, model_name: 
     return found
 
 
-def _summary(found: store.PairSet, console: Console) -> None:
+def _summary(found: PairSet, console: Console) -> None:
     labels: list[int] = [value for pair in found.pairs for value in pair.labels or ()]
     skipped: Sequence[str] = found.facts.get("skipped", [])
     left_out = f", {len(skipped)} left out (dataset.yaml says why)" if skipped else ""

@@ -1,48 +1,86 @@
-"""`vpo sample`: videos from prompts."""
+"""Videos from prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from rich.console import Console
+from torch import Tensor
 
-from vpo_kit import models
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.evaluation.evaluate import Plan, videos
-from vpo_kit.prompts import read_prompts
-from vpo_kit.training import loras
-from vpo_kit.training import recipe as recipes
-from vpo_kit.training.run import use
+from vpo_kit.library.models import ready
+from vpo_kit.models.base import VideoModel
 from vpo_kit.video import write_video
 
 
-def run(
-    output: Path,
-    texts: Sequence[str],
-    file: Path | None,
-    model_name: str,
-    lora: Path | None,
-    seed: int,
-    assignments: Sequence[str],
-) -> None:
-    """Write ``000-0.mp4``, ``001-0.mp4`` and so on into `output`, one for each prompt."""
-    sampling = recipes.sampling_only(assignments)
-    prompts = [*texts, *(read_prompts(file) if file else [])]
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise ConfigError("give --prompt TEXT or --prompts FILE")
-    if output.exists() and any(output.iterdir()):
-        raise OutputError(f"{output} is not empty: give another --output")
-    if lora is not None:
-        loras.weights_of(lora)
-    model = models.load(model_name)
-    settings = use(model, sampling)
-    plan = Plan(prompts, 1, settings, sampling.batch_size, seed)
-    console = Console()
-    with loras.loaded(model, lora) if lora else nullcontext():
-        for items, batch in videos(model, plan):
-            for (i, k), video in zip(items, batch, strict=True):
-                path = output / f"{i:03d}-{k}.mp4"
-                write_video(path, video, settings.fps)
-                console.print(f"{path}  {prompts[i]}", soft_wrap=True, markup=False, highlight=False)
+@dataclass(frozen=True)
+class Video:
+    """One video, `frames` ``[F, 3, H, W]`` in [0, 1] on the CPU; a notebook shows it as a player."""
+
+    prompt: str
+    frames: Tensor
+    fps: float
+    path: Path | None = None
+    """Where it lies, if it was written."""
+
+    def save(self, path: Path | str) -> None:
+        """Write it as an mp4 file. Raises `OutputError`."""
+        write_video(Path(path), self.frames, self.fps)
+
+    def _repr_html_(self) -> str:
+        with TemporaryDirectory() as folder:
+            self.save(Path(folder) / "video.mp4")
+            data = base64.b64encode((Path(folder) / "video.mp4").read_bytes()).decode()
+        return f'<video autoplay loop muted controls src="data:video/mp4;base64,{data}"></video>'
+
+
+def sample(
+    prompts: str | Sequence[str],
+    *,
+    model: VideoModel | str | None = None,
+    lora: Path | str | None = None,
+    output: Path | str | None = None,
+    seed: int = 0,
+    config: Path | str | None = None,
+    **settings: Any,
+) -> list[Video]:
+    """One video for each prompt, of a model by name or one that is loaded, with the LoRA of a run or without.
+
+    With `output` they are written to that folder as ``000-0.mp4``, ``001-0.mp4`` and so on. The noise of a prompt
+    follows from the prompt and `seed`. `settings` are those of `load_model`; of a loaded model, only `sampling` can be
+    changed, and is then as before. Raises `ConfigError`, `ModelError` or `OutputError`.
+    """
+    return list(each(prompts, model=model, lora=lora, output=output, seed=seed, config=config, **settings))
+
+
+def each(
+    prompts: str | Sequence[str],
+    *,
+    model: VideoModel | str | None = None,
+    lora: Path | str | None = None,
+    output: Path | str | None = None,
+    seed: int = 0,
+    config: Path | str | None = None,
+    **settings: Any,
+) -> Iterator[Video]:
+    """As `sample`, one after the other as they are made."""
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts or not all(text.strip() for text in texts):
+        raise ConfigError("there is no prompt, or an empty one")
+    folder = Path(output) if output is not None else None
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty: give another --output")
+    file, weights = Path(config) if config else None, Path(lora) if lora is not None else None
+    with ready(model, weights, file, settings) as (made, sampling):
+        plan = Plan(texts, 1, made.settings, sampling.batch_size, seed)
+        for items, batch in videos(made, plan):
+            for (i, k), video in zip(items, batch.cpu(), strict=True):
+                path = folder / f"{i:03d}-{k}.mp4" if folder is not None else None
+                if path is not None:
+                    write_video(path, video, made.settings.fps)
+                yield Video(texts[i], video, made.settings.fps, path)

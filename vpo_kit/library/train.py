@@ -1,4 +1,4 @@
-"""`vpo train`: measure, train, measure again, report."""
+"""A training run from beginning to end: measure, train, measure again, report."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from vpo_kit import defaults, formats
-from vpo_kit.config import FORMAT, dump, read_file
+from vpo_kit import formats
+from vpo_kit.config import FORMAT, merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate, finished
@@ -34,43 +34,68 @@ from vpo_kit.training import idle, initial, reach
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import train
+from vpo_kit.training.loop import train as train_loop
 from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
 
 
-def run(
-    options: dict[str, Any],
-    file: Path | None,
-    assignments: Sequence[str],
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its folder, and what ``summary.json`` in it says."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def lora(self) -> Path:
+        """The folder with the LoRA; `sample`, `load_model` and ``pipe.load_lora_weights`` take it."""
+        return self.folder / "lora"
+
+
+def train(
+    method: str | None = None,
     *,
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-    plan: bool = False,
-) -> None:
-    """Train as the recipe says. Raises `VpoError` for whatever a user can mend."""
+    reward: str | None = None,
+    model: str | None = None,
+    output: Path | str | None = None,
+    steps: int | None = None,
+    config: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Trained:
+    """Train by a method (default: online) with a reward on a model, measured before and after on held-out prompts.
+
+    `settings` are sections and fields of a recipe (``optimiser={"lr": 1e-4}``, ``pairs="pairs/a"``), `config` is one
+    that they are laid over. The run's folder `output` is by default ``runs/METHOD-DATE``; `resume` goes on with the run
+    in it, `overwrite` replaces it. `quiet` shows nothing.
+
+    Raises `VpoError` for whatever a user can mend, among them `HealthError` for a run that a check has stopped.
+    """
+    named = {"method": method, "reward": reward, "model": model, "steps": steps}
+    given = merge(settings, {key: value for key, value in named.items() if value is not None})
+    if output is not None:
+        given["output"] = Path(output)
+    file = file_of(Path(config) if config else None, given.get("output"), resume=resume, overwrite=overwrite)
+    return run(initial.resolve(recipes.read(given, file, [])), resume=resume, overwrite=overwrite, quiet=quiet)
+
+
+def file_of(file: Path | None, output: Path | None, *, resume: bool, overwrite: bool) -> Path | None:
+    """The recipe `file`, or that of the run in `output` which is to go on. Raises `ConfigError`."""
     if resume and overwrite:
         raise ConfigError("--resume goes on with a run, --overwrite replaces it: give one of them")
-    output: Path | None = options.get("output")
     if resume and output is None:
         raise ConfigError("--resume: give the run's folder with --output")
     if resume and file is None and output is not None and (output / "config.yaml").is_file():
         file = output / "config.yaml"
         formats.unchanged(read_file(file), file, "run")
-    recipe = initial.resolve(recipes.read(options, file, assignments))
-    if plan and not dry_run:
-        raise ConfigError("--plan goes with --dry-run; vpo plan is the same without data")
-    if dry_run:
-        print(dump(recipe.run), end="")
-        for line in defaults.provenance(recipe.run, recipe.given):
-            print(f"# {line}")
-        if plan:
-            from vpo_kit.library import plan as plans  # torch's private parts that it needs are no training's business
+    return file
 
-            plans.show(recipe)
-        return
+
+def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> Trained:
+    """Train as a checked recipe says. Raises as `train`."""
     processes = Processes()
     if recipe.run.batch_size % processes.count:
         raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
@@ -92,7 +117,9 @@ def run(
             folder.check(recipe.run, resume=resume, overwrite=overwrite)
             folder.start(recipe.run, resume=resume)
 
-        _train(recipe, folder, Console(quiet=not processes.is_main), processes, claim)
+        _train(recipe, folder, Console(quiet=quiet or not processes.is_main), processes, claim)
+        processes.wait()  # the main process has written the summary
+        return Trained(folder.path, json.loads((folder.path / "summary.json").read_text(encoding="utf-8")))
 
 
 def _train(
@@ -138,7 +165,7 @@ def _train(
     warnings: dict[str, str] = {}
     with bar:
         try:
-            trained = train(job)
+            trained = train_loop(job)
             warnings = trained.warnings
             done = int(trained.history[-1]["step"])  # not the bar's: a resumed run may have nothing left to do
         except HealthError as error:

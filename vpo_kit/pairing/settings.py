@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vpo_kit.config import Sampling, Section
+from vpo_kit.config import Model, Section
 from vpo_kit.registry import CHOICES
 
 
@@ -85,11 +85,10 @@ class Labelling(Section):
     clip_label: Literal["vote", "score"] = Field("vote", description="the whole clip's label: vote is DenseDPO's")
 
 
-class PairSettings(Section):
-    """Everything that decides what is in a set, beside model, data, strategy and seed."""
+class PairSettings(Model):
+    """Everything that decides what is in a set, beside data, strategy, LoRA and seed."""
 
     guided: Guided = Guided()
     independent: Independent = Independent()
     local: Local = Local()
     labelling: Labelling = Labelling()
-    sampling: Sampling = Sampling()

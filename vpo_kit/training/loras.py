@@ -53,13 +53,18 @@ def places(model: VideoModel, path: Path) -> dict[str, Path]:
     return {name: files[expert] for name, expert in experts.items() if expert in files}
 
 
+def load(model: VideoModel, path: Path) -> None:
+    """Load the LoRA of `path` by the pipeline itself, as any user of diffusers would. Raises `ModelError`."""
+    for name, file in places(model, path).items():
+        _load(model, name, file)
+
+
 @contextmanager
 def loaded(model: VideoModel, path: Path) -> Iterator[None]:
-    """`model` with the LoRA of `path`, loaded by the pipeline itself as any user of diffusers would."""
-    files = places(model, path)
+    """`model` with the LoRA of `path`, which is taken off again. Raises `ModelError`."""
+    places(model, path)  # what it refuses is not to be taken off again
     try:
-        for name, file in files.items():
-            _load(model, name, file)
+        load(model, path)
         yield
     finally:
         model.pipeline.unload_lora_weights()

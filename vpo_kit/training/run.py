@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from vpo_kit import models
-from vpo_kit.config import Run, Sampling
+from vpo_kit.config import Model, Run, Sampling
 from vpo_kit.methods.base import Context, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Settings, VideoModel
@@ -22,8 +22,8 @@ from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stream import Stream, split
 
 
-def load_model(run: Run) -> VideoModel:
-    """The run's base model with everything that the run says of its memory and speed. Raises as `models.load`."""
+def load_model(run: Model) -> VideoModel:
+    """The base model with everything that the settings say of its memory and speed. Raises as `models.load`."""
     model = models.load(
         run.model,
         revision=run.revision,
@@ -32,7 +32,10 @@ def load_model(run: Run) -> VideoModel:
         offload=run.offload,
         quantise=run.quantise,
     )
-    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
+    if isinstance(run, Run):
+        memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
+    else:
+        memory.tune(model, vae=run.vae)
     return model
 
 

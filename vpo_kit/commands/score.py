@@ -1,0 +1,88 @@
+"""`vpo score`: a table of clips and their scores, and a file of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from vpo_kit import files
+from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.library import score
+from vpo_kit.library.sample import Video
+from vpo_kit.library.score import Scored
+from vpo_kit.rewards import loading
+
+KINDS = (".csv", ".jsonl", ".json")
+
+
+def run(
+    paths: Sequence[Path],
+    reward: str | None,
+    prompt: str | None,
+    *,
+    device: str | None = None,
+    config: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    output: Path | None = None,
+    segment_seconds: float | None = None,
+) -> None:
+    """Print a table: file, each reward's score, motion; one clip is in memory at a time. `output` gets the same, and
+    each segment's scores, as csv, json lines or json.
+
+    What cannot be read or judged is named and left out. Raises `DataError` at the end where there is such a clip.
+    """
+    if output is not None and output.suffix.lower() not in KINDS:
+        raise ConfigError(f"--output {output}: give the name of a {', '.join(KINDS)} file")
+    given = dict(settings or {})
+    own = given.pop("reward", {})
+    if given:
+        raise ConfigError(f"--set: only reward.* can be set here, not {min(given)}")
+    plans = score.plans(reward, config, own)
+    clips = score.clips_of(paths, prompt)
+    score.check_prompts([plan.spec for plan in plans], clips.values())
+    judges = loading.load(plans, score.device_of(device))
+    console, rows, wrong = Console(), list[dict[str, Any]](), list[str]()
+    table = Table(Column("file", overflow="fold"), *(judge.spec.name for judge in judges.parts), "motion")
+
+    def leave_out(clip: Path | Video, text: str, error: DataError) -> None:
+        wrong.append(str(error) if str(clip) in str(error) else f"{clip}: {error}")
+        rows.append({"file": str(clip), "prompt": text, "error": wrong[-1]})
+
+    for found in score.each(clips, judges, leave_out, segment_seconds):
+        if found.notice:
+            console.print(f"{found.name}: {found.notice}", soft_wrap=True, markup=False)
+        table.add_row(found.name, *(f"{value:.4f}" for value in found.scores.values()), f"{found.motion:.4f}")
+        rows.append(_row(found))
+    if table.row_count:
+        console.print(table)
+    if output is not None:
+        files.write(output, _text(rows, output.suffix.lower()))
+        console.print(f"written: {output}", soft_wrap=True, markup=False, highlight=False)
+    for line in wrong[:-1]:
+        console.print(f"left out: {line}", soft_wrap=True, markup=False)
+    if wrong:
+        raise DataError(f"{len(wrong)} of {len(clips)} clips left out: {wrong[-1]}")
+
+
+def _row(found: Scored) -> dict[str, Any]:
+    row = {"file": found.name, "prompt": found.prompt, **found.scores, "motion": found.motion}
+    return row if found.segments is None else {**row, "segments": list(found.segments)}
+
+
+def _text(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    if kind == ".json":
+        return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    if kind == ".jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows)
+    return text.getvalue()
