@@ -311,8 +311,8 @@ def lora(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> Request:
-    settings = ["sampling.batch_size=3", "sampling.steps=2"]
-    wanted = {"num_prompts": 2, "videos_per_prompt": 2, "assignments": settings, **more}
+    settings = {"sampling": {"batch_size": 3, "steps": 2}}
+    wanted = {"num_prompts": 2, "videos_per_prompt": 2, "settings": settings, **more}
     return Request(runs=[lora], output=output, model=str(tiny_wan), **wanted)
 
 
@@ -406,7 +406,7 @@ def test_an_evaluation_with_other_settings_is_refused(
         ({"seed": 1}, "another seed"),
         ({"num_prompts": 1}, "another prompts"),
         ({"rewards": ["technical"]}, "another rewards"),
-        ({"assignments": ["sampling.steps=3"]}, "another sampling"),
+        ({"settings": {"sampling": {"steps": 3}}}, "another sampling"),
         ({"seed": 1, "videos_per_prompt": 2}, "another videos_per_prompt and seed"),
     )
     for values, message in others:
@@ -420,8 +420,8 @@ def test_an_evaluation_with_other_settings_is_refused(
         command.run(replace(base, runs=[moved]))
     with pytest.raises(OutputError, match="holds no evaluation"):
         command.run(replace(base, output=tmp_path / "other"))
-    with pytest.raises(ConfigError, match=r"only sampling\.\* and reward\.\* can be set here"):
-        command.run(replace(base, assignments=["lora.rank=3"]))
+    with pytest.raises(ConfigError, match="unknown setting lora"):
+        command.run(replace(base, settings={"lora": {"rank": 3}}))
     assert {path: data for path, data in contents(tmp_path).items() if path in before} == before
     # one more run joins what is there, and the base is not sampled again
     again = tmp_path / "again"
@@ -451,7 +451,7 @@ def test_reference_and_reward_settings(
     write_video(tmp_path / "clips" / "short.mp4", clip("slowly")[:4], fps=8)
     request = request_of(
         lora, tiny_wan, tmp_path / "out", reference=tmp_path / "clips", rewards=["technical"],
-        assignments=["sampling.steps=2", "reward.noise=[0, 0.5]"],
+        settings={"sampling": {"steps": 2}, "reward": {"noise": [0, 0.5]}},
     )  # fmt: skip
     command.run(request)
     found = json.loads((tmp_path / "out" / "results.json").read_text())["changes"]["moved"]

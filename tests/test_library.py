@@ -70,7 +70,7 @@ def test_settings_of_the_run_below_the_file_below_what_is_given(run: Trained, ti
     found = sections.read(Model, {"dtype": "float32"}, recipe, run.folder)
     assert (found.dtype, found.attention, found.sampling.frames, found.sampling.steps) == ("float32", "sdpa", 9, 2)
     recipe.write_text("smapling: {frames: 9}\n")
-    with pytest.raises(ConfigError, match="unknown setting smapling.*sampling"):
+    with pytest.raises(ConfigError, match=r"unknown setting smapling.*sampling"):
         sections.read(Model, {}, recipe)
 
 

@@ -141,14 +141,6 @@ def foreign_rewards(recipe: Recipe) -> list[str]:
     ]
 
 
-def sampling_only(assignments: Sequence[str]) -> config.Sampling:
-    """``--set sampling.*`` of commands that train nothing. Raises `ConfigError` for any other section."""
-    values = config.read_assignments(assignments)
-    if set(values) - {"sampling"}:
-        raise ConfigError("--set: only sampling.* can be set here")
-    return config.validate(config.Sampling, values.get("sampling", {}), "sampling.")
-
-
 def spread(prompts: Sequence[str], count: int) -> list[str]:
     """`count` of the prompts, spread evenly over the file: neighbours in a file are often alike."""
     if len(prompts) <= count:
