@@ -21,9 +21,9 @@ from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.cli import main
-from vpo_kit.commands import plan as command
 from vpo_kit.config import read_assignments, validate
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.library import plan as command
 from vpo_kit.methods.base import Batch
 from vpo_kit.models import memory
 from vpo_kit.models.encoding import PromptCache

@@ -69,6 +69,6 @@ def plan(
         "method": method, "reward": reward, "model": model, "prompts": prompts, "pairs": pairs, "videos": videos,
         "output": output, "steps": steps, "seed": seed, "lora": {"init": init_lora} if init_lora else None,
     }  # fmt: skip
-    from vpo_kit.commands import plan as command
+    from vpo_kit.library import plan as command
 
     command.run(options, config, set_ or [], memory, processes)

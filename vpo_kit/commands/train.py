@@ -40,6 +40,6 @@ def _show(checked: Recipe, *, plan: bool) -> None:
     for line in defaults.provenance(checked.run, checked.given):
         print(f"# {line}")
     if plan:
-        from vpo_kit.commands import plan as plans  # torch's private parts that it needs are no training's business
+        from vpo_kit.library import plan as plans  # torch's private parts that it needs are no training's business
 
         plans.show(checked)
