@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vpo_kit import models
-from vpo_kit.config import FORMAT
+from vpo_kit.config import FORMAT, Model, read_assignments
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import resolve
@@ -20,8 +19,8 @@ from vpo_kit.library.display import look_through_bar
 from vpo_kit.pairing import imported, store
 from vpo_kit.pairing.imported import Imported
 from vpo_kit.processes import Processes
-from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
+from vpo_kit.training import sections
 
 SHOWN = 10
 """Rows that are named on the terminal; all are in ``dataset.yaml``."""
@@ -36,9 +35,10 @@ def run(
     assignments: Sequence[str],
 ) -> None:
     """Read, look through, link; with `model` also encode, all processes together. Raises `VpoError`."""
-    sampling = recipes.sampling_only(assignments)
+    given = read_assignments(assignments)
+    wanted = sections.read(Model, given if model is None else {**given, "model": model})
     if assignments and model is None:
-        raise ConfigError("--set: sampling.* says how videos are encoded, so it goes with --model")
+        raise ConfigError("--set: it says how videos are encoded, so it goes with --model")
     if model is not None:
         resolve(model)
     processes = Processes()
@@ -55,8 +55,8 @@ def run(
     processes.wait()
     if model is None:
         return
-    loaded = models.load(model)
-    settings = assembly.use(loaded, sampling)
+    loaded = assembly.load_model(wanted)
+    settings = assembly.use(loaded, wanted.sampling)
     pairs = store.read(output)
     kept, _ = sources.encode_pairs(pairs, loaded, settings, console, processes)
     console.print(f"{output}: {len(kept)} of {len(pairs.pairs)} pairs are encoded for {model}", soft_wrap=True)
