@@ -30,6 +30,7 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.sampler import derive_seed
+from vpo_kit.testing.pairs import pair_row
 
 
 class Rendered:
@@ -111,11 +112,7 @@ def _known(i: int, model: VideoModel) -> tuple[Pair, list[Tensor], list[int], in
     bad = [[2 * len(f & set(range(a, b))) >= b - a for a, b in segments] for f in flawed]
     truth = [int(second) - int(first) for first, second in zip(*bad, strict=True)]
     decoded = list(model.decode(model.encode(torch.stack(videos))))
-    pair = Pair.model_validate({
-        "id": str(i), "prompt": scene.caption, "first_file_name": "a", "second_file_name": "b", "latents": "c",
-        "strategy": "guided", "seeds": (0, 1), "fps": world.FPS, "frames": world.NUM_FRAMES, "segments": segments,
-        "sha256": {"first": "", "second": "", "latents": ""},
-    })  # fmt: skip
+    pair = pair_row(str(i), prompt=scene.caption, fps=world.FPS, frames=world.NUM_FRAMES, segments=segments)
     return pair, decoded, truth, vote([len(flawed[1]) - len(flawed[0])])
 
 

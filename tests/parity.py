@@ -46,7 +46,7 @@ class Outcomes:
 def main() -> int:
     outcomes = Outcomes()
     code = pytest.main(["-q", str(Path(__file__).with_name("test_adapters.py"))], plugins=[outcomes])
-    from tests.families import FAMILIES  # not before pytest has looked at what it rewrites
+    from vpo_kit.testing.families import FAMILIES  # not before pytest has looked at what it rewrites
 
     table = Table("family", *COLUMNS)
     for family in FAMILIES:

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ import torch
 from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
-from tests.conftest import PROMPTS
-from tests.families import FAMILIES, Family, cogvideox
 from vpo_kit import losses, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
@@ -25,6 +22,9 @@ from vpo_kit.models.base import VideoModel, add_methods
 from vpo_kit.registry import MODELS
 from vpo_kit.sampler import Guidance, PartialStart, chain_levels, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
+from vpo_kit.testing.families import FAMILIES, cogvideox
+from vpo_kit.testing.parity import NEGATIVE, Case, make
+from vpo_kit.testing.parity import PROMPTS as BOTH
 from vpo_kit.times import Times
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
 from vpo_kit.training.loras import loaded
@@ -32,22 +32,7 @@ from vpo_kit.training.loras import loaded
 pytestmark = pytest.mark.filterwarnings(
     "ignore:In CPU autocast",  # Mochi's rotary embedding asks for float32 autocast
 )
-TWO = [PROMPTS[0], "a blue square circling quickly"]
-NEGATIVE = "blurry"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One family: the folder, the model as the production path loads it, and diffusers' own pipeline."""
-
-    family: Family
-    folder: Path
-    model: VideoModel
-    plain: Any
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.model.latent_shape(self.family.frames, self.family.size, self.family.size)
+TWO = list(BOTH)
 
 
 class Cases:
@@ -57,17 +42,7 @@ class Cases:
 
     def __getitem__(self, name: str) -> Case:
         if name not in self._made:
-            torch.manual_seed(0)
-            family, folder = FAMILIES[name], self._root / name
-            pipeline = family.build()
-            pipeline.save_pretrained(folder, safe_serialization=True)
-            plain = type(pipeline).from_pretrained(folder)
-            plain.set_progress_bar_config(disable=True)
-            model = models.load(str(folder))
-            for key, value in family.attributes.items():
-                setattr(model.pipeline, key, value)
-                setattr(plain, key, value)
-            self._made[name] = Case(family, folder, model, plain)
+            self._made[name] = make(FAMILIES[name], self._root / name)
         return self._made[name]
 
 
@@ -129,12 +104,8 @@ def test_the_table_names_every_family(cases: Cases) -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 4.0], ids=["plain", "guided"])
 def test_same_video_as_the_pipeline(case: Case, scale: float) -> None:
-    model, noise = case.model, draw_noise(case.shape, [11, 12])
-    guidance = Guidance(scale, model.encode_prompts([NEGATIVE]))
-    with torch.no_grad():
-        latents = sample(model, model.encode_prompts(TWO), noise=noise, steps=3, guidance=guidance)
-        ours = model.decode(latents)
-    theirs = case.family.run(case.plain, noise, prompts=TWO, negative=NEGATIVE, scale=scale, steps=3)
+    noise = draw_noise(case.shape, [11, 12])
+    ours, theirs = case.ours(noise, scale), case.theirs(noise, scale)
     assert ours.shape == (2, case.family.frames, 3, case.family.size, case.family.size)
     assert float((ours - theirs).abs().max()) < 1e-4
     assert float(ours.std()) > 0.01

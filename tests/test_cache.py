@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.clips import read_folder
@@ -20,6 +19,7 @@ from vpo_kit.errors import OutputError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, text_facts, weights_hash
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training.data import Clips, Encoder
 from vpo_kit.video import write_video
 

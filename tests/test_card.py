@@ -14,13 +14,13 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.library import card
 from vpo_kit.library.card import Outcome, render
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training import recipe
 from vpo_kit.training.lora import LoraPolicy
 

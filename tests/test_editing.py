@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from tests.conftest import PROMPTS
-from tests.families import FAMILIES
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError
@@ -22,6 +21,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.sampler import chain_levels, derive_seed, draw_noise
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.rewards import stub
 from vpo_kit.testing.runs import train_briefly
 from vpo_kit.testing.steps import context_of, gradients

@@ -34,7 +34,7 @@ from vpo_kit.library.bench import Request
 from vpo_kit.library.display import print_changes
 from vpo_kit.models.sprites import world
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
+from vpo_kit.testing.rewards import stub
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import motion, read_video, write_video
 
@@ -196,21 +196,9 @@ def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
         compare(before, other)
 
 
-class Closed(Reward):
-    """A judge whose licence forbids commercial use."""
-
-    spec = RewardSpec("closed", "Some 1.0: non-commercial only", "closed form", "0", False, False, False)
-
-
-class Broken(Reward):
-    spec = RewardSpec("broken", "none", "closed form", "nan", False, False, False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        return RewardOutput(torch.full((len(video),), math.nan))
-
-
-class Motion(Broken):
-    spec = RewardSpec("motion", "none", "closed form", "0", False, False, False)
+Closed = stub("closed", licence="Some 1.0: non-commercial only")
+Broken = stub("broken", lambda video, _: torch.full((len(video),), math.nan))
+Motion = stub("motion")
 
 
 def test_scores_must_be_finite_and_names_free() -> None:

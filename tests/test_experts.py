@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.conftest import PROMPTS
-from tests.families import FAMILIES
 from tests.offline_run import make_set, run
 from tests.test_cli import fails, main_ok
 from vpo_kit import config, models
@@ -28,6 +27,7 @@ from vpo_kit.methods.preference import noised
 from vpo_kit.models import memory
 from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.steps import context_of
 from vpo_kit.times import Times
 from vpo_kit.training import initial, loras

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.families import FAMILIES, TEXT
 from tests.test_cli import fails, main_ok
 from vpo_kit import config, models
 from vpo_kit.commands import export as command
 from vpo_kit.config import Lora
 from vpo_kit.errors import ModelError, OutputError
 from vpo_kit.models.base import VideoModel
+from vpo_kit.testing.families import FAMILIES, TEXT
 from vpo_kit.training import export
 from vpo_kit.training.comfyui import convert
 from vpo_kit.training.export import probe

@@ -21,8 +21,8 @@ from benchmarks.gpu_day.crew import Part
 from benchmarks.gpu_day.outcome import Outcome
 from benchmarks.gpu_day.protocol import Options
 from benchmarks.gpu_day.stages import stages, wanted
-from tests.families import FAMILIES
 from vpo_kit.models import memory
+from vpo_kit.testing.families import FAMILIES
 
 TROUBLE = """
 import os, time

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.families import FAMILIES
 from tests.test_cli import fails, main_ok
 from tests.test_training import BRIEF, PROMPTS, Brightness
 from vpo_kit import config, losses, models
@@ -20,6 +19,7 @@ from vpo_kit.commands import export
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import initial
 from vpo_kit.training.export import probe

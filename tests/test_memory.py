@@ -15,7 +15,6 @@ from diffusers.models import attention_dispatch
 from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 
-from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.config import Lora, build
@@ -24,6 +23,7 @@ from vpo_kit.models import loading, memory
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.parts.weights import read_state
 from vpo_kit.sampler import draw_noise, sample
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training import recipe
 from vpo_kit.training.lora import LoraPolicy
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.models import offload
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.families import FAMILIES
 
 PROMPTS = ["a red circle moving right slowly", "a blue square circling quickly"]
 

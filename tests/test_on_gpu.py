@@ -18,7 +18,6 @@ from torch import Tensor
 
 from benchmarks.gpu_day.card import exact
 from tests.conftest import PROMPTS
-from tests.families import FAMILIES
 from tests.offline_run import make_set
 from tests.test_cli import main_ok
 from vpo_kit import models
@@ -27,8 +26,9 @@ from vpo_kit.models import memory
 from vpo_kit.models.attention import PACKAGES
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.sampler import draw_noise, sample
+from vpo_kit.testing.families import FAMILIES
+from vpo_kit.testing.rewards import stub
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import write_video
 
@@ -49,15 +49,8 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-class Brightness(Reward):
-    """The mean of the pixels, frame by frame: differentiable, and the same wherever it is calculated."""
-
-    spec = RewardSpec("brightness", "none", "closed form", "0 to 1", True, True, needs_prompt=False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        frames = video.flatten(2).mean(2)
-        parts = None if segments is None else torch.stack([frames[:, a:b].mean(1) for a, b in segments], 1)
-        return RewardOutput(frames.mean(1), parts)
+Brightness = stub("brightness", scale="0 to 1", per_segment=True)
+"""Differentiable, and the same wherever it is calculated."""
 
 
 def train(model: Path, output: Path, method: str, data: Path, steps: int, **sets: Any) -> list[dict[str, float]]:

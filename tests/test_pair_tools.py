@@ -22,6 +22,7 @@ from vpo_kit.errors import OutputError
 from vpo_kit.pairing import arrange, page, store
 from vpo_kit.pairing.inspect import duplicates, summarise
 from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.testing.pairs import pair_row
 from vpo_kit.video import write_video
 
 FRAMES, FPS = 8, 4.0
@@ -34,16 +35,13 @@ def pair(index: int, labels: list[int] | None, clip: int | None, **changes: Any)
     """Pair number `index`; its scores differ by 1 in its first segment, by 2 in its second, and so on."""
     name = f"{index:06d}"
     row = {
-        "id": name, "prompt": PROMPTS[index % 6], "strategy": "guided", "eta": 0.7 + index / 100,
-        "seeds": (2 * index, 2 * index + 1), "source": f"{name}.mp4@0.00", "fps": FPS, "frames": FRAMES,
-        "first_file_name": f"videos/{name}-first.mp4", "second_file_name": f"videos/{name}-second.mp4",
-        "latents": f"latents/{name}.safetensors", "segments": [(0, 2), (2, 4), (4, 6), (6, 8)],
+        "prompt": PROMPTS[index % 6], "eta": 0.7 + index / 100, "seeds": (2 * index, 2 * index + 1),
+        "source": f"{name}.mp4@0.00", "fps": FPS, "frames": FRAMES,
         "labels": labels, "label": clip, "labeller": None if labels is None else "reward:vqa",
         "scores": {"first": [1, 2, 3, 4], "second": [0, 0, 0, 0], "first_clip": 2, "second_clip": 0},
         "motion": {"first": [0.1, 0.2, 0.3, 0.4], "second": [0.4, 0.3, 0.2, 0.1]},
-        "sha256": {"first": "", "second": "", "latents": ""},
     }  # fmt: skip
-    return Pair.model_validate({**row, **changes})
+    return pair_row(name, **{**row, **changes})
 
 
 def build(folder: Path, model: str = "sprites", channels: int = 4, seed: int = 0) -> Path:

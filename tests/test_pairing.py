@@ -29,7 +29,9 @@ from vpo_kit.pairing.segments import cut, default_seconds, latent_labels, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import Motion, Pair, Scores
 from vpo_kit.processes import Processes
-from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
+from vpo_kit.rewards.base import Mixture, RewardOutput
+from vpo_kit.testing.pairs import pair_row
+from vpo_kit.testing.rewards import stub
 from vpo_kit.video import write_video
 
 
@@ -119,25 +121,17 @@ def path_distance(first: Tensor, second: Tensor) -> float:
     return float((paths[0] - paths[1]).norm(dim=1).nanmean())
 
 
-class Late(Reward):
-    """Brightness, and a reward that knows whole clips only: a segment is then judged as a clip of its own."""
-
-    spec = RewardSpec("late", "none", "closed form", "0 to 1", True, False, False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        assert segments is None
-        return RewardOutput(video.flatten(1).mean(1))
+Late = stub("late")
+"""Brightness, and a reward that knows whole clips only: a segment is then judged as a clip of its own."""
 
 
 class TestLabels:
     def pair(self, first: list[float], second: list[float], strategy: str = "guided", moved: float = 1.0) -> Pair:
-        return Pair.model_validate({
-            "id": "a", "prompt": "p", "first_file_name": "videos/a", "second_file_name": "videos/b",
-            "latents": "latents/a", "strategy": strategy, "seeds": (1, 2), "fps": 8, "frames": 4 * len(first),
-            "segments": cut(4 * len(first), 8, 0.5), "sha256": {"first": "", "second": "", "latents": ""},
-            "scores": Scores(first=first, second=second, first_clip=sum(first), second_clip=sum(second)),
-            "motion": Motion(first=[moved] * len(first), second=[1.0] * len(first)),
-        })  # fmt: skip
+        return pair_row(
+            strategy=strategy, frames=4 * len(first), segments=cut(4 * len(first), 8, 0.5),
+            scores=Scores(first=first, second=second, first_clip=sum(first), second_clip=sum(second)),
+            motion=Motion(first=[moved] * len(first), second=[1.0] * len(first)),
+        )  # fmt: skip
 
     def test_margin_makes_ties_and_the_vote_is_over_the_rest(self) -> None:
         (found,), margins = by_reward.decide([self.pair([1, 0, 2, 0], [0, 0.1, 0, 0])], Labelling(tie_margin=0.2))

@@ -34,7 +34,7 @@ from vpo_kit.labelling.people.answers import Answer, Answers
 from vpo_kit.labelling.people.questions import People, Question, Survey, read_gold
 from vpo_kit.labelling.people.server import meant, plain_name, shown
 from vpo_kit.pairing import store
-from vpo_kit.pairing.store import Pair
+from vpo_kit.testing.pairs import pair_row
 from vpo_kit.video import write_video
 
 ROOT = Path(__file__).parent.parent
@@ -52,15 +52,11 @@ def build(folder: Path) -> Path:
     pairs = []
     for i, prompt in enumerate(PROMPTS):
         name = f"{i:06d}"
-        row = {
-            "id": name, "prompt": prompt, "strategy": "independent", "seeds": (2 * i, 2 * i + 1), "fps": FPS,
-            "first_file_name": f"videos/{name}-first.mp4", "second_file_name": f"videos/{name}-second.mp4",
-            "latents": f"latents/{name}.safetensors", "segments": [(0, 2), (2, 4), (4, 6), (6, 8)], "frames": FRAMES,
-            "labels": OLD[i], "label": OLD_CLIPS[i], "labeller": "reward:vqa",
-            "scores": {"first": [1, 2, 3, 4], "second": [0, 0, 0, 0], "first_clip": 2, "second_clip": 0},
-            "motion": {"first": [0.1] * 4, "second": [0.2] * 4}, "sha256": {"first": "", "second": "", "latents": ""},
-        }  # fmt: skip
-        made = Pair.model_validate(row)
+        made = pair_row(
+            name, prompt=prompt, strategy="independent", seeds=(2 * i, 2 * i + 1), fps=FPS, frames=FRAMES,
+            labels=OLD[i], label=OLD_CLIPS[i], labeller="reward:vqa", motion={"first": [0.1] * 4, "second": [0.2] * 4},
+            scores={"first": [1, 2, 3, 4], "second": [0, 0, 0, 0], "first_clip": 2, "second_clip": 0},
+        )  # fmt: skip
         for file, level in ((made.first_file_name, 0.75), (made.second_file_name, 0.25)):
             video = torch.full((FRAMES, 3, 48, 64), level + i / 100)
             for k in range(FRAMES):

@@ -17,7 +17,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import plans as tables
-from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.cli import main
@@ -37,6 +36,7 @@ from vpo_kit.planning.tracker import Op, Tracker
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import RewardOutput, Segments
 from vpo_kit.rewards.vqa import VQA
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.lora import LoraPolicy
 

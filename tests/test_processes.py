@@ -21,11 +21,11 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from tests import train_runs
-from tests.families import FAMILIES
 from tests.offline_run import make_set
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.processes import Processes
+from vpo_kit.testing.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.families import FAMILIES
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.config import Lora, Optimiser, build
 from vpo_kit.errors import ConfigError
 from vpo_kit.models.quantising import check_quantise
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training import checkpoints, optimisers
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.lora import LoraPolicy

@@ -10,22 +10,12 @@ import torch
 from vpo_kit import registry
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.registry import REWARDS, Registry
-from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec, parse
+from vpo_kit.rewards.base import Mixture, parse
 from vpo_kit.rewards.loading import load, plan
+from vpo_kit.testing.rewards import stub
 
-
-class Mean(Reward):
-    spec = RewardSpec("mean", "none", "closed form", "0 to 1", True, False, False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        return RewardOutput(video.flatten(1).mean(1))
-
-
-class Thousand(Mean):
-    spec = RewardSpec("thousand", "none", "closed form", "0 to -1000", True, False, False)
-
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        return RewardOutput(-1000 * video.flatten(1).mean(1))
+Mean = stub("mean", scale="0 to 1")
+Thousand = stub("thousand", lambda video, _: -1000 * video.flatten(1).mean(1), scale="0 to -1000")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +93,7 @@ class OtherMean(Mean):
 
 
 def test_scores_are_kept_by_name_so_names_must_differ() -> None:
-    both = [f"{__name__}:{kind.__name__}" for kind in (Mean, OtherMean)]
+    both = [f"{__name__}:{name}" for name in ("Mean", "OtherMean")]
     with pytest.raises(ConfigError, match="two rewards are called 'mean'"):
         load(plan("+".join(both), {}), torch.device("cpu"))
 

@@ -18,18 +18,14 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.library.selection import choose
 from vpo_kit.models.base import VideoModel
-from vpo_kit.rewards.base import Mixture, Reward, RewardSpec
+from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.rewards import stub
 from vpo_kit.training import initial, recipe
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy, Start
 
-
-class Judge(Reward):
-    spec = RewardSpec("judge", "none", "closed form", "0 to 1", True, False, False, mean=0.5, std=2.0)
-
-
-class Other(Reward):
-    spec = RewardSpec("other", "none", "closed form", "0 to 1", True, False, False)
+Judge = stub("judge", mean=0.5, std=2.0)
+Other = stub("other")
 
 
 def chosen(values: dict[float, tuple[float, float]], **settings: object) -> tuple[float, str]:

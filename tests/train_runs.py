@@ -16,19 +16,17 @@ from vpo_kit.cli import main
 from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
 from vpo_kit.processes import Processes
-from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.rewards import stub
 from vpo_kit.training.lora import LoraPolicy, added_weights
 
 
-class SomeTies(Reward):
+def some_ties(video: Tensor, prompts: Sequence[str]) -> Tensor:
     """The mean pixel, and the same for every video of a prompt with a circle: such a prompt gives no pair."""
+    return torch.where(torch.tensor(["circle" in prompt for prompt in prompts]), 0.5, video.flatten(1).mean(1))
 
-    spec = RewardSpec("some_ties", "none", "closed form", "0 to 1", True, False, needs_prompt=True)
 
-    def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
-        tied = torch.tensor(["circle" in prompt for prompt in prompts])
-        return RewardOutput(torch.where(tied, 0.5, video.flatten(1).mean(1)))
+SomeTies = stub("some_ties", some_ties, needs_prompt=True)
 
 
 def run(commands: Sequence[Sequence[str]]) -> None:
@@ -48,7 +46,7 @@ def compare_families(root: Path, names: Sequence[str]) -> None:
     """Output and LoRA gradient of each pipeline ``ROOT/NAME`` before and after its network is sharded, and the share
     of the frozen numbers that is left, as JSON ``{name: [difference, difference, share]}`` in ``ROOT/RANK.json``.
     """
-    from tests.families import FAMILIES
+    from vpo_kit.testing.families import FAMILIES
 
     processes, found = Processes(), {}
     for name in names:

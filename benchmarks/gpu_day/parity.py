@@ -14,11 +14,11 @@ from torch import Tensor
 
 from benchmarks.gpu_day import card
 from benchmarks.gpu_day.protocol import Options
-from tests.families import FAMILIES, Family
 from vpo_kit import losses, models
 from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import Guidance, draw_noise, sample
+from vpo_kit.testing.families import FAMILIES, Family
 from vpo_kit.times import Times
 from vpo_kit.training.lora import LoraPolicy
 

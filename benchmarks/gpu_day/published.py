@@ -17,12 +17,12 @@ import torch
 
 from benchmarks.gpu_day import card, parity
 from benchmarks.gpu_day.protocol import Options
-from tests.families import FAMILIES, Family
 from vpo_kit import models
 from vpo_kit.cli import main
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.families import FAMILIES, Family
 
 SIDE, REHEARSED_SIDE = 256, 32
 TOLERANCE = parity.LIMITS["bfloat16, pipeline"]
