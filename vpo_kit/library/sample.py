@@ -18,7 +18,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.video import write_video
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Video:
     """One video, `frames` ``[F, 3, H, W]`` in [0, 1] on the CPU; a notebook shows it as a player."""
 

@@ -14,8 +14,8 @@ from vpo_kit import config, formats
 from vpo_kit.clips.captions import captions
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.library.sample import Video
-from vpo_kit.rewards import loading
 from vpo_kit.pairing.segments import cut
+from vpo_kit.rewards import loading
 from vpo_kit.rewards.base import Mixture, Reward, RewardSpec, score_segments
 from vpo_kit.video import SUFFIXES, motion, read_video
 
@@ -98,7 +98,10 @@ def score(
     given = [clips] if isinstance(clips, Clip) else list(clips)
     found: dict[Path | Video, str | None] = {}
     for clip in given:
-        found |= {clip: clip.prompt} if isinstance(clip, Video) else clips_of([Path(clip)], prompt)
+        if isinstance(clip, Video):
+            found[clip] = clip.prompt
+        else:
+            found.update(clips_of([Path(clip)], prompt).items())
     check_prompts([part.spec for part in judges.parts], found.values())
     return list(each(found, judges, stop, segment_seconds))
 
