@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vpo_kit.cli.options import Seed, Set, app
-from vpo_kit.config import read_assignments
 from vpo_kit.errors import ConfigError
 
 
@@ -51,6 +50,7 @@ def label_set(
 
         label_people.run(path, set_ or [], seed, gold, host, port, finish=finish, agreement=agreement)
         return
+    from vpo_kit.config import read_assignments
     from vpo_kit.library.pair import label
 
     label(path, with_ or "reward:vqa", **read_assignments(set_ or []))

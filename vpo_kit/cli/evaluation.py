@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
-from vpo_kit.config import read_assignments
 
 
 @app.command(name="eval")
@@ -45,6 +44,7 @@ def evaluate(
     set_: Set = None,
 ) -> None:
     """Compare the base model with runs: same prompts, same seeds, paired intervals, a page of videos."""
+    from vpo_kit.config import read_assignments
     from vpo_kit.library import bench
     from vpo_kit.library import evaluate as command
 
@@ -136,6 +136,7 @@ def score(
 ) -> None:
     """Score clips with a reward: higher is better."""
     from vpo_kit.commands import score as command
+    from vpo_kit.config import read_assignments
 
     command.run(
         videos, reward, prompt, device=device, config=config, settings=read_assignments(set_ or []), output=output,

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from vpo_kit.cli.options import Config, Model, Seed, Set, app
-from vpo_kit.config import read_assignments
 
 
 @app.command()
@@ -24,6 +23,7 @@ def sample(
 ) -> None:
     """Make videos, one for each prompt."""
     from vpo_kit.commands import sample as command
+    from vpo_kit.config import read_assignments
 
     command.run(output, prompt or [], prompts, model, lora, seed or 0, config, read_assignments(set_ or []))
 

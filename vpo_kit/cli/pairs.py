@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from vpo_kit.cli.options import Columns, Config, Model, PairSet, Prompts, Seed, Separator, Set, Words, app, named
-from vpo_kit.config import read_assignments
 from vpo_kit.errors import ConfigError
 
 pair_app = typer.Typer(
@@ -44,6 +43,7 @@ def pair(
     """Make pairs of videos and label them."""
     if context.invoked_subcommand is not None:
         return
+    from vpo_kit.config import read_assignments
     from vpo_kit.library.pair import make_pairs
 
     if output is None:
