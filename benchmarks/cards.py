@@ -17,10 +17,10 @@ from typing import Any
 from safetensors import safe_open
 
 from benchmarks import facts
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 
 ROOT = Path(__file__).parent.parent
-REWARDS, SPRITES = ROOT / "vpo_kit" / "rewards", ROOT / "vpo_kit" / "models" / "sprites"
+REWARDS, SPRITES = ROOT / "vpo_kit" / "rewards", ROOT / "vpo_kit" / "sprites"
 JUDGES = ("vqa", "gold", "gold2")
 BEGIN, END = "<!-- {}: python -m benchmarks.cards -->", "<!-- end of {} -->"
 
@@ -87,7 +87,7 @@ def main() -> None:
     found, model = {name: judge(name) for name in JUDGES}, sprites()
     command = {"command": "python -m benchmarks.cards"}
     facts.write("judges", {**command, "from": "vpo_kit/rewards/NAME.json", **found})
-    facts.write("sprites", {**command, "from": "vpo_kit/models/sprites/quality.json", "sprites": model})
+    facts.write("sprites", {**command, "from": "vpo_kit/sprites/quality.json", "sprites": model})
 
     def shown(value: float | None) -> str:
         return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

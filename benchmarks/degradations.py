@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from benchmarks import facts
 from vpo_kit.evaluation.temporal import closed_forms
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 
 PAGE = Path(__file__).parent.parent / "docs" / "evaluation.md"
 BEGIN, END = "<!-- table: python -m benchmarks.degradations -->", "<!-- end of table -->"

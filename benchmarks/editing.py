@@ -22,8 +22,8 @@ from vpo_kit.methods.base import Batch
 from vpo_kit.methods.editing import EditingConfig
 from vpo_kit.methods.instruct import Instruct
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.sprites import world
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
+from vpo_kit.sprites import world
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy

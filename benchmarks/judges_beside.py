@@ -19,13 +19,14 @@ from vpo_kit import models
 from vpo_kit.evaluation.evaluate import Plan, videos
 from vpo_kit.folders import prompts_of
 from vpo_kit.judged.agreement import spearman
-from vpo_kit.models.sprites import world
 from vpo_kit.prompts import read_prompts
-from vpo_kit.rewards import corpus, degrade
+from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import FramesReward
 from vpo_kit.rewards.gold2 import Gold2
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA
+from vpo_kit.sprites import world
+from vpo_kit.sprites.judges import corpus
 
 CONTENTS, SEED = 104, 70_001
 PROMPTS, SAMPLES = 16, 6

@@ -20,7 +20,6 @@ from vpo_kit import models
 from vpo_kit.labelling import by_reward
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.sprites import tracker, world
 from vpo_kit.pairing import make
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
@@ -30,6 +29,7 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.sampler import derive_seed
+from vpo_kit.sprites import tracker, world
 from vpo_kit.testing.pairs import pair_row
 
 

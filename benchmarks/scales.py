@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from benchmarks import facts
-from vpo_kit.models.sprites import world
 from vpo_kit.rewards.base import Reward
 from vpo_kit.rewards.technical import Technical
 from vpo_kit.rewards.vqa import VQA, GoldVQA
+from vpo_kit.sprites import world
 
 COUNT, SEED = 48, 0
 

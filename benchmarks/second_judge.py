@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpo_kit.rewards import corpus, degrade
+from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import pool
 from vpo_kit.rewards.gold2 import FilterJudge, energies
-from vpo_kit.rewards.train_vqa import Batch, Recipe, attacked, finish, losses, variants
+from vpo_kit.sprites.judges import corpus
+from vpo_kit.sprites.judges.train_vqa import Batch, Recipe, attacked, finish, losses, variants
 
 BASICS = ("blur", "noise", "fade", "freeze", "drop", "collapse", "slow", "slow", "static", "static")
 """What it is taught of the others' flaws: without them it would not be a judge of quality, or like still clips."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +30,7 @@ def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `WanPipeline` folder with random weights: 9 frames of 32 x 32, latents 8 x 3 x 4 x 4."""
     from diffusers import WanPipeline, WanTransformer3DModel
 
-    from vpo_kit.models.sprites import parts
+    from vpo_kit.sprites.build import parts
 
     torch.manual_seed(0)
     tokenizer = parts.tokenizer()

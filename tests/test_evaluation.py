@@ -32,8 +32,8 @@ from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, pa
 from vpo_kit.library import evaluate as command
 from vpo_kit.library.bench import Request
 from vpo_kit.library.display import print_changes
-from vpo_kit.models.sprites import world
 from vpo_kit.rewards import loading as rewards
+from vpo_kit.sprites import world
 from vpo_kit.testing.rewards import stub
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import motion, read_video, write_video

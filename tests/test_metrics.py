@@ -21,11 +21,11 @@ from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.evaluation.features import diversity
 from vpo_kit.evaluation.metrics import CATALOGUE, about, ordered
 from vpo_kit.evaluation.temporal import closed_forms
-from vpo_kit.models.sprites import world
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.flow import gaussian
 from vpo_kit.rewards.images import TextImageReward, TwoTowers
 from vpo_kit.rewards.vqa import GoldVQA
+from vpo_kit.sprites import world
 from vpo_kit.video import write_video
 
 

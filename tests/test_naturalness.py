@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
-from vpo_kit.rewards import brisque, corpus, niqe
+from vpo_kit.rewards import brisque, niqe
 from vpo_kit.rewards.brisque import Brisque
 from vpo_kit.rewards.flow import gaussian
 from vpo_kit.rewards.loading import load, plan
 from vpo_kit.rewards.niqe import Niqe
 from vpo_kit.rewards.parts import naturalness
+from vpo_kit.sprites.judges import corpus
 
 Array = NDArray[Any]
 

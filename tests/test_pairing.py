@@ -21,7 +21,6 @@ from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.labelling import by_reward
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.sprites import tracker, world
 from vpo_kit.pairing import make, store
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
@@ -30,6 +29,7 @@ from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import Motion, Pair, Scores
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, RewardOutput
+from vpo_kit.sprites import tracker, world
 from vpo_kit.testing.pairs import pair_row
 from vpo_kit.testing.rewards import stub
 from vpo_kit.video import write_video

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.footage import VP9, ffmpeg, grey, levels, piped, with_sound, write
 from vpo_kit.errors import DataError
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 from vpo_kit.video import Extent, Window, read_video, read_window, scan, write_video
 from vpo_kit.video import ffmpeg as program
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vpo_kit import models
 from vpo_kit.models.base import Conditions
-from vpo_kit.models.sprites import world
 from vpo_kit.sampler import Guidance, PartialStart, chain_levels, derive_seed, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule
+from vpo_kit.sprites import world
 
 SHAPE = (2, 3, 4, 4)
 

@@ -14,9 +14,10 @@ from torch import nn
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.folders import EMBEDDED
-from vpo_kit.models.sprites import measure, train, world
 from vpo_kit.prompts import read_prompts
 from vpo_kit.sampler import Guidance, chain_levels, draw_noise, sample
+from vpo_kit.sprites import world
+from vpo_kit.sprites.build import measure, train
 from vpo_kit.training.lora import LoraPolicy
 
 FOLDER = EMBEDDED["sprites"]

@@ -12,10 +12,11 @@ from torch import Tensor
 from vpo_kit.cli import main
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError
-from vpo_kit.models.sprites import world
-from vpo_kit.rewards import corpus, degrade, technical
+from vpo_kit.rewards import degrade, technical
 from vpo_kit.rewards.flow import gaussian, lucas_kanade, warp
 from vpo_kit.rewards.technical import Technical, TechnicalConfig, measure
+from vpo_kit.sprites import world
+from vpo_kit.sprites.judges import corpus
 
 SEED, NUM_CLIPS = 41, 6
 NAMES = technical.SPATIAL + technical.TEMPORAL

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vpo_kit.models.sprites import tracker, world
+from vpo_kit.sprites import tracker, world
 
 WORDS = ("colour", "shape", "direction", "speed_class")
 SCENES = world.scenes(held_out=False) + world.scenes(held_out=True)

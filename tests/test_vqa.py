@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
-from vpo_kit.models.sprites import world
-from vpo_kit.rewards import corpus, degrade, report_vqa, train_vqa
+from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import FramesReward, pool
 from vpo_kit.rewards.gold2 import Gold2
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA
+from vpo_kit.sprites import world
+from vpo_kit.sprites.judges import corpus, report, train_vqa
 
 SEED, NUM_CLIPS = 90_002, 8  # neither trained on nor the seed of the shipped report
 
@@ -155,7 +156,7 @@ def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_the_report_is_complete() -> None:
-    measured = report_vqa.measure(VQA().judge, train_vqa.attacked, report_vqa.Exam(num_clips=2))
+    measured = report.measure(VQA().judge, train_vqa.attacked, report.Exam(num_clips=2))
     assert measured["by_kind"].keys() == degrade.DEGRADATIONS.keys()
     assert measured["world_flaws"].keys() == set(world.FLAWS)
     json.dumps(measured, allow_nan=False)

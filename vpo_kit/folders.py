@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vpo_kit.errors import ModelError
 
-EMBEDDED = {"sprites": Path(__file__).parent / "models" / "sprites" / "pipeline"}
+EMBEDDED = {"sprites": Path(__file__).parent / "sprites" / "pipeline"}
 """Models that ship inside the package, by name."""
 
 

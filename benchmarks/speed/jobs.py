@@ -18,7 +18,6 @@ from vpo_kit.folders import prompts_of
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.sprites import world
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import cut
 from vpo_kit.pairing.store import Pair
@@ -26,6 +25,7 @@ from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture
+from vpo_kit.sprites import world
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, Prompts, Source
 from vpo_kit.training.folder import RunFolder

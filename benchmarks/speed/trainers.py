@@ -135,7 +135,7 @@ def _initialise() -> None:
     from peft import LoraConfig
 
     from vpo_kit.models import wan
-    from vpo_kit.models.sprites import parts
+    from vpo_kit.sprites.build import parts
 
     assert diffusers.guiders, (WanPipeline, wan)
     for name in METHODS.targets():

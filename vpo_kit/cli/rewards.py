@@ -24,7 +24,7 @@ def train_vqa(
     attacks: Annotated[bool, typer.Option(help="train against gradient attacks, too")] = True,
 ) -> None:
     """Train the built-in video quality judge on procedural clips."""
-    from vpo_kit.rewards import train_vqa as command
+    from vpo_kit.sprites.judges import train_vqa as command
 
     command.train(kind, output, steps, seed, attacks=attacks)
 

@@ -16,10 +16,10 @@ from vpo_kit import config
 from vpo_kit.errors import ConfigError, OutputError, VpoError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.registry import REWARDS
-from vpo_kit.rewards import check
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, RewardSpec
-from vpo_kit.rewards.check import Finding
+from vpo_kit.sprites.judges import check
+from vpo_kit.sprites.judges.check import Finding
 
 Checked = tuple[RewardSpec, Sequence[Finding]]
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vpo_kit import files
 from vpo_kit.errors import OutputError
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 from vpo_kit.video import write_video
 
 

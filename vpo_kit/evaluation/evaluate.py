@@ -20,10 +20,10 @@ from vpo_kit.evaluation.metrics import CATALOGUE, ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.sprites import tracker, world
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample
+from vpo_kit.sprites import tracker, world
 from vpo_kit.video import motion, write_video
 
 Measure = Callable[[Tensor, float], Mapping[str, list[float]]]

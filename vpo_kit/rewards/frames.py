@@ -1,7 +1,7 @@
 """What the embedded judges share: a score for each frame, seen in its clip, and how frames become one score.
 
 Legend: ``B`` videos, ``F`` frames. Video is float ``[B, F, 3, H, W]`` in [0, 1]. Scores are in units of the mean drop
-that a degradation of severity 2 (of 5) costs, and held-out clean clips have mean 0 (`report_vqa.calibrate`). They order
+that a degradation of severity 2 (of 5) costs, and held-out clean clips have mean 0 (`report.calibrate`). They order
 videos of one prompt; over contents the scale is weak.
 """
 

@@ -14,8 +14,9 @@ from tokenizers import models as token_models
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from vpo_kit.models.sprites import parts, world
 from vpo_kit.sampler import step_generators
+from vpo_kit.sprites import world
+from vpo_kit.sprites.build import parts
 
 WORDS = sorted({word for held in (False, True) for s in world.scenes(held_out=held) for word in s.caption.split()})
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]

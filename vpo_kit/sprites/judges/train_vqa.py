@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from vpo_kit.rewards import corpus, degrade
+from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import FrameScorer, pool
-from vpo_kit.rewards.report_vqa import Exam, Measured, measure
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA
+from vpo_kit.sprites.judges import corpus
+from vpo_kit.sprites.judges.report import Exam, Measured, measure
 
 Kind = Literal["vqa", "gold"]
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpo_kit.models.sprites import world
 from vpo_kit.rewards.base import Reward, RewardOutput
+from vpo_kit.sprites import world
 
 PICTURE_FLAWS = ("blur", "noise", "blocks", "flicker")
 """Those that every judge of quality should see; the world's other flaws are in the motion."""

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vpo_kit.models.sprites import world
 from vpo_kit.rewards import canvases
+from vpo_kit.sprites import world
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator

@@ -1,4 +1,4 @@
-"""Build the embedded model: ``python -m vpo_kit.models.sprites --work build/sprites``.
+"""Build the embedded model: ``python -m vpo_kit.sprites.build --work build/sprites``.
 
 Stages: autoencoder on crops, autoencoder on whole clips, latents, transformer with text encoder, export, measurement.
 Each goes on from its last checkpoint when the command is given again. About two hours on two CPU cores.
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from vpo_kit import __version__
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.loading import load
-from vpo_kit.models.sprites import measure, parts, train, world
+from vpo_kit.sprites import world
+from vpo_kit.sprites.build import measure, parts, train
 
 VPO_SETTINGS = {
     "frames": world.NUM_FRAMES,

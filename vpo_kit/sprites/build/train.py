@@ -18,7 +18,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 
 Loss = Callable[[int], Tensor]
 

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpo_kit.models.sprites import world
-from vpo_kit.rewards import corpus, degrade
+from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import FrameScorer, pool
 from vpo_kit.rewards.soften import Softness, soften
+from vpo_kit.sprites import world
+from vpo_kit.sprites.judges import corpus
 
 Measured = dict[str, Any]
 Flaws = Mapping[str, degrade.Degradation]

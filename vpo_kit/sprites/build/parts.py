@@ -17,7 +17,7 @@ from diffusers import (
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from vpo_kit.models.sprites import world
+from vpo_kit.sprites import world
 
 MAX_WORDS = 16  # the longest caption is 11 words and the end mark
 LATENT_CHANNELS = 8

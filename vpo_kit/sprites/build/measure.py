@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.sprites import tracker, world
 from vpo_kit.sampler import derive_seed, draw_noise, sample
+from vpo_kit.sprites import tracker, world
 
 KEYS = ("colour", "direction", "shape", "speed_class", "background", "flawed", "speed")
 
