@@ -23,6 +23,7 @@ LAYERS = [
     {"times", "stochastic"},
     {"models"},
     {"rewards", "clips"},
+    {"sprites"},
     {"judged"},
     {"pairing"},
     {"labelling"},

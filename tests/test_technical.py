@@ -13,6 +13,7 @@ from vpo_kit.cli import main
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError
 from vpo_kit.rewards import degrade, technical
+from vpo_kit.rewards.degrade.drawn import Drawn
 from vpo_kit.rewards.flow import gaussian, lucas_kanade, warp
 from vpo_kit.rewards.technical import Technical, TechnicalConfig, measure
 from vpo_kit.sprites import world
@@ -33,7 +34,7 @@ def score(video: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[corpus.Clip]:
+def clips() -> list[Drawn]:
     families = ["sprite", "leaves"]
     return [corpus.clip(SEED, i, family=families[i % 2]) for i in range(NUM_CLIPS)]
 
@@ -93,7 +94,7 @@ def test_softness_of_a_gaussian_edge(width: float) -> None:
         assert float(of(video, "softness")) == pytest.approx(seen / math.sqrt(1 + seen**2), abs=0.025)
 
 
-def test_blocking_of_a_mosaic(clips: list[corpus.Clip]) -> None:
+def test_blocking_of_a_mosaic(clips: list[Drawn]) -> None:
     for size in (4, 8):
         cells = torch.rand(9, 3, 64 // size, 64 // size, generator=torch.Generator().manual_seed(size))
         mosaic = cells.repeat_interleave(size, 2).repeat_interleave(size, 3)
@@ -104,7 +105,7 @@ def test_blocking_of_a_mosaic(clips: list[corpus.Clip]) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.05])
-def test_noise_in_its_own_unit(clips: list[corpus.Clip], sigma: float) -> None:
+def test_noise_in_its_own_unit(clips: list[Drawn], sigma: float) -> None:
     for clip in clips:
         grain = torch.randn(clip.video.shape, generator=torch.Generator().manual_seed(1)) * sigma
         found = of(clip.video * 0.5 + 0.25 + grain, "noise")  # away from 0 and 1, where it would be cut off
@@ -112,7 +113,7 @@ def test_noise_in_its_own_unit(clips: list[corpus.Clip], sigma: float) -> None:
         assert 0.7 * sigma < float(found.mean()) < 1.25 * sigma
 
 
-def test_flicker_in_its_own_unit(clips: list[corpus.Clip]) -> None:
+def test_flicker_in_its_own_unit(clips: list[Drawn]) -> None:
     light = torch.tensor([0.04, -0.04]).repeat(9)[:17, None, None, None]
     for clip in clips:
         assert float(of(clip.video, "flicker").mean()) < 0.01
@@ -128,7 +129,7 @@ def test_motion_is_a_speed() -> None:
     assert of(video[:1].expand(9, -1, -1, -1), "motion").max() < 0.01
 
 
-def test_noise_and_flicker_do_not_pass_for_motion(clips: list[corpus.Clip]) -> None:
+def test_noise_and_flicker_do_not_pass_for_motion(clips: list[Drawn]) -> None:
     still = clips[1].video[:1].expand(17, -1, -1, -1)
     grain = 0.05 * torch.randn(still.shape, generator=torch.Generator().manual_seed(2))
     light = torch.tensor([0.04, -0.04]).repeat(9)[:17, None, None, None]
@@ -148,7 +149,7 @@ def test_clean_sprites_score_above_flawed_ones(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["blur", "downup", "noise", "grain", "blocks", "flicker"])
-def test_worse_is_lower(clips: list[corpus.Clip], kind: str) -> None:
+def test_worse_is_lower(clips: list[Drawn], kind: str) -> None:
     spoil = degrade.DEGRADATIONS[kind]
     chain = [torch.stack([clip.video for clip in clips])]
     for severity in (3, 5):
@@ -160,13 +161,13 @@ def test_worse_is_lower(clips: list[corpus.Clip], kind: str) -> None:
     assert (middle > worst).float().mean() >= 0.8
 
 
-def test_a_frozen_clip_never_wins(clips: list[corpus.Clip]) -> None:
+def test_a_frozen_clip_never_wins(clips: list[Drawn]) -> None:
     moving = torch.cat([torch.stack([clip.video for clip in clips]), scenes()])
     for k in (0, 8, 16):
         assert (score(moving[:, k : k + 1].expand_as(moving)) < score(moving) - 1).all()
 
 
-def test_segments_and_components(clips: list[corpus.Clip]) -> None:
+def test_segments_and_components(clips: list[Drawn]) -> None:
     video = scenes(world.Flaw("noise", 8, 13, 0.5))
     out = Technical()(video, fps=8, segments=[(0, 6), (8, 13), (0, 17), (16, 17)])
     assert out.segments is not None
@@ -180,7 +181,7 @@ def test_segments_and_components(clips: list[corpus.Clip]) -> None:
         torch.testing.assert_close(value[2], of(video[2], name).mean())
 
 
-def test_gradient_leads_back_into_the_bands(clips: list[corpus.Clip]) -> None:
+def test_gradient_leads_back_into_the_bands(clips: list[Drawn]) -> None:
     for kind in ("blur", "noise", "blocks", "flicker"):
         spoilt = degrade.DEGRADATIONS[kind](clips[1], (0, 17), 3, np.random.default_rng(0))[None].requires_grad_()
         before = Technical()(spoilt, fps=8).score

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vpo_kit.errors import ModelError
 from vpo_kit.rewards import degrade
+from vpo_kit.rewards.degrade.drawn import Drawn
 from vpo_kit.rewards.frames import FramesReward, pool
 from vpo_kit.rewards.gold2 import Gold2
 from vpo_kit.rewards.soften import Softness, soften
@@ -31,7 +32,7 @@ def judges() -> dict[str, FramesReward]:
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[corpus.Clip]:
+def clips() -> list[Drawn]:
     return [corpus.clip(SEED, i) for i in range(NUM_CLIPS)]
 
 
@@ -46,14 +47,14 @@ def softened(video: Tensor, i: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def clean(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> dict[str, Tensor]:
+def clean(judges: dict[str, FramesReward], clips: list[Drawn]) -> dict[str, Tensor]:
     video = torch.stack([softened(clip.video, i) for i, clip in enumerate(clips)])
     return {name: score(judge, video) for name, judge in judges.items()}
 
 
 @pytest.mark.parametrize("kind", degrade.DEGRADATIONS)
 def test_clean_scores_above_degraded(
-    judges: dict[str, FramesReward], clips: list[corpus.Clip], clean: dict[str, Tensor], kind: str
+    judges: dict[str, FramesReward], clips: list[Drawn], clean: dict[str, Tensor], kind: str
 ) -> None:
     spoil, rngs = degrade.DEGRADATIONS[kind], [np.random.default_rng([SEED, 1, i]) for i in range(NUM_CLIPS)]
     spoilt = [softened(spoil(clip, (4, 12), 4, rng), i) for i, (clip, rng) in enumerate(zip(clips, rngs, strict=True))]
@@ -64,7 +65,7 @@ def test_clean_scores_above_degraded(
 
 @pytest.mark.parametrize("kind", degrade.UNTAUGHT)
 def test_the_second_held_out_judge_knows_other_flaws(
-    judges: dict[str, FramesReward], clips: list[corpus.Clip], clean: dict[str, Tensor], kind: str
+    judges: dict[str, FramesReward], clips: list[Drawn], clean: dict[str, Tensor], kind: str
 ) -> None:
     """On a corpus that it was not trained on."""
     spoil, rngs = degrade.UNTAUGHT[kind], [np.random.default_rng([SEED, 3, i]) for i in range(NUM_CLIPS)]
@@ -72,7 +73,7 @@ def test_the_second_held_out_judge_knows_other_flaws(
     assert (clean["gold2"] > score(judges["gold2"], torch.stack(spoilt))).float().mean() >= 0.85
 
 
-def test_frozen_clips_do_not_win(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
+def test_frozen_clips_do_not_win(judges: dict[str, FramesReward], clips: list[Drawn]) -> None:
     moving = torch.stack([softened(clip.video, i) for i, clip in enumerate(clips)])
     for name, judge in judges.items():
         frozen = score(judge, moving[:, 8:9].expand_as(moving))
@@ -80,7 +81,7 @@ def test_frozen_clips_do_not_win(judges: dict[str, FramesReward], clips: list[co
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "flicker", "vanish", "blocks", "jitter"])
-def test_segments_point_at_the_bad_window(judges: dict[str, FramesReward], clips: list[corpus.Clip], kind: str) -> None:
+def test_segments_point_at_the_bad_window(judges: dict[str, FramesReward], clips: list[Drawn], kind: str) -> None:
     segments = [(0, 4), (4, 8), (8, 12), (12, 17)]
     spoil, rngs = degrade.DEGRADATIONS[kind], [np.random.default_rng([SEED, 2, i]) for i in range(NUM_CLIPS)]
     video = torch.stack([spoil(clip, (8, 12), 4, rng) for clip, rng in zip(clips, rngs, strict=True)])
@@ -90,14 +91,14 @@ def test_segments_point_at_the_bad_window(judges: dict[str, FramesReward], clips
         assert (parts.argmin(1) == 2).float().mean() >= 0.7
 
 
-def test_a_batch_scores_as_its_clips(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
+def test_a_batch_scores_as_its_clips(judges: dict[str, FramesReward], clips: list[Drawn]) -> None:
     video = torch.stack([clip.video for clip in clips[:4]])
     for judge in judges.values():
         alone = torch.cat([score(judge, one[None]) for one in video])
         torch.testing.assert_close(score(judge, video), alone, atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_reaches_saturated_pixels(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
+def test_gradient_reaches_saturated_pixels(judges: dict[str, FramesReward], clips: list[Drawn]) -> None:
     for judge in judges.values():
         video = (clips[0].video * 3.0)[None].requires_grad_()
         judge(video, fps=8).score.sum().backward()
@@ -125,7 +126,7 @@ def test_pool_is_a_soft_minimum_of_any_length() -> None:
     assert -8.0 < pool(one_bad).item() < one_bad.mean().item()
 
 
-def test_the_judges_differ(judges: dict[str, FramesReward], clips: list[corpus.Clip]) -> None:
+def test_the_judges_differ(judges: dict[str, FramesReward], clips: list[Drawn]) -> None:
     assert judges["vqa"].spec.for_training
     assert not judges["gold"].spec.for_training
     assert not judges["gold2"].spec.for_training

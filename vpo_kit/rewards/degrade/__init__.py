@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from vpo_kit.rewards.corpus import Clip, Rng
-from vpo_kit.rewards.degrade import motion, picture, untaught
+import vpo_kit.rewards.degrade.motion as motion
+import vpo_kit.rewards.degrade.picture as picture
+import vpo_kit.rewards.degrade.untaught as untaught
+from vpo_kit.rewards.degrade.drawn import Drawn, Rng
 from vpo_kit.rewards.degrade.tools import Window as Window
 
-Degradation = Callable[[Clip, Window, int, Rng], Tensor]
+Degradation = Callable[[Drawn, Window, int, Rng], Tensor]
 SEVERITIES = (1, 2, 3, 4, 5)
 DEGRADATIONS: dict[str, Degradation] = {
     "blur": picture.soft,

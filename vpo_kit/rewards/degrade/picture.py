@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vpo_kit.rewards.corpus import Clip, Rng
-from vpo_kit.rewards.degrade import tools
+import vpo_kit.rewards.degrade.tools as tools
+from vpo_kit.rewards.degrade.drawn import Drawn, Rng
 from vpo_kit.rewards.degrade.tools import Window
 from vpo_kit.rewards.soften import blur
 
 
-def soft(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def soft(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Gaussian blur."""
     return tools.inside(clip, window, lambda v: blur(v, tools.amount(severity, 0.8, 1.2, 1.8, 2.6, 3.6)))
 
 
-def downup(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def downup(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Detail lost by a smaller picture in between."""
     factor = tools.amount(severity, 0.65, 0.5, 0.38, 0.28, 0.2)
 
@@ -30,13 +30,13 @@ def downup(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, change)
 
 
-def noise(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def noise(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Fine grain, new in each frame."""
     grain = tools.normal(rng, window[1] - window[0], 3, *clip.video.shape[-2:])
     return tools.inside(clip, window, lambda v: v + grain * tools.amount(severity, 0.025, 0.045, 0.07, 0.11, 0.16))
 
 
-def grain(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def grain(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Coarse grain without colour, cells of the autoencoder's stride (8 pixels) or half of it."""
     cell = 8 if rng.random() < 0.7 else 4
     height, width = clip.video.shape[-2:]
@@ -45,7 +45,7 @@ def grain(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: v + fine * tools.amount(severity, 0.02, 0.035, 0.06, 0.09, 0.14))
 
 
-def residual(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def residual(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Noise that sampling left behind: smooth in space, slowly changing in time."""
     raw = blur(tools.normal(rng, window[1] - window[0], 3, *clip.video.shape[-2:]), 1.5) * 5.0
     for k in range(1, len(raw)):
@@ -53,7 +53,7 @@ def residual(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: v + raw * tools.amount(severity, 0.02, 0.035, 0.055, 0.08, 0.12))
 
 
-def blocks(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def blocks(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """A mosaic of 4 or 8 pixel cells, blended with the picture."""
     cell = 8 if rng.random() < 0.7 else 4
 
@@ -65,7 +65,7 @@ def blocks(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, change)
 
 
-def flicker(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def flicker(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Gain or gamma that jumps: alternating, at random, or a step at every fourth frame (a latent frame)."""
     length, pattern, gamma = window[1] - window[0], int(rng.integers(3)), rng.random() < 0.3
     steps = np.arange(length)
@@ -74,7 +74,7 @@ def flicker(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: v.clamp(min=1e-3) ** torch.exp(change) if gamma else v * (1 + change))
 
 
-def drift(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def drift(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """The colour balance drifts away (and returns at the window's end)."""
     start, end = window
     tint = rng.choice([-1.0, 1.0], 3) * rng.uniform(0.5, 1.0, 3)
@@ -84,7 +84,7 @@ def drift(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: v + move[:, :, None, None])
 
 
-def saturate(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def saturate(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Over-saturated and over-contrasted, as under too much guidance."""
     gain = tools.amount(severity, 1.25, 1.5, 1.9, 2.5, 3.5)
 
@@ -95,7 +95,7 @@ def saturate(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, change)
 
 
-def dull(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def dull(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Low contrast and pale colours: everything moves towards the frame's mean, or its grey."""
     keep = tools.amount(severity, 0.82, 0.68, 0.52, 0.36, 0.2)
     grey = rng.random() < 0.3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from vpo_kit.rewards.corpus import Array, Clip, Rng
+from vpo_kit.rewards.degrade.drawn import Array, Drawn, Rng
 
 Window = tuple[int, int]
 
@@ -21,7 +21,7 @@ def amount(severity: int, *levels: float) -> float:
     return levels[severity - 1]
 
 
-def inside(clip: Clip, window: Window, change: Callable[[Tensor], Tensor]) -> Tensor:
+def inside(clip: Drawn, window: Window, change: Callable[[Tensor], Tensor]) -> Tensor:
     """The clip with the frames of the window changed, in [0, 1]."""
     start, end = window
     video = clip.video.clone()
@@ -29,12 +29,12 @@ def inside(clip: Clip, window: Window, change: Callable[[Tensor], Tensor]) -> Te
     return video
 
 
-def times(clip: Clip) -> Array:
+def times(clip: Drawn) -> Array:
     """Every frame's time, in frames."""
     return np.arange(clip.num_frames, dtype=np.float64)
 
 
-def opacity(clip: Clip, window: Window, inside: NDArray[Any]) -> Tensor:
+def opacity(clip: Drawn, window: Window, inside: NDArray[Any]) -> Tensor:
     """The clip with its main object as opaque as `inside` says, frame by frame of the window."""
     opacity = np.ones(clip.num_frames)
     opacity[window[0] : window[1]] = inside

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vpo_kit.rewards.corpus import Clip, Rng
-from vpo_kit.rewards.degrade import tools
+import vpo_kit.rewards.degrade.tools as tools
+from vpo_kit.rewards.degrade.drawn import Drawn, Rng
 from vpo_kit.rewards.degrade.tools import Window
 from vpo_kit.rewards.soften import blur
 
 
-def fringe(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def fringe(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Red and blue out of register."""
     size = tools.amount(severity, 0.5, 0.9, 1.4, 2.2, 3.2)
     angle = rng.uniform(0, 2 * math.pi)
@@ -31,7 +31,7 @@ def fringe(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, change)
 
 
-def echo(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def echo(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """A second, fainter picture beside the first."""
     angle, far = rng.uniform(0, 2 * math.pi), rng.uniform(4, 10)
     move = torch.tensor([math.cos(angle), math.sin(angle)]).float() * far
@@ -39,7 +39,7 @@ def echo(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: v + (tools.warp(v, move.expand(len(v), *v.shape[-2:], 2)) - v) * weight)
 
 
-def tear(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def tear(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Below a line, new in each frame, the picture stands beside itself."""
     size = tools.amount(severity, 0.8, 1.4, 2.2, 3.4, 5.0)
     lines = rng.uniform(0.2, 0.8, window[1] - window[0])
@@ -50,7 +50,7 @@ def tear(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: tools.warp(v, move))
 
 
-def comb(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def comb(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Odd rows are of another time, as in interlaced video."""
     lag = tools.amount(severity, 0.4, 0.7, 1.1, 1.7, 2.6)
     other = clip.redraw(np.clip(tools.times(clip) - lag, 0, clip.num_frames - 1))
@@ -59,14 +59,14 @@ def comb(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return video
 
 
-def posterise(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def posterise(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Few steps between black and white."""
     steps = tools.amount(severity, 20.0, 14.0, 10.0, 7.0, 4.5)
     offset = float(rng.random())
     return tools.inside(clip, window, lambda v: ((v * steps + offset).round() - offset) / steps)
 
 
-def ringing(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def ringing(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Waves along edges, as of too few coefficients."""
     gain = tools.amount(severity, 0.8, 1.3, 2.0, 3.0, 4.5)
 
@@ -77,7 +77,7 @@ def ringing(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, change)
 
 
-def pulse(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def pulse(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """The picture's size goes up and down."""
     depth, phase = tools.amount(severity, 0.012, 0.02, 0.035, 0.055, 0.08), rng.uniform(0, 2 * math.pi)
     sizes = depth * np.sin(np.arange(window[1] - window[0]) * rng.uniform(1.6, 2.8) + phase)
@@ -87,7 +87,7 @@ def pulse(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: tools.warp(v, move))
 
 
-def hue(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def hue(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Colours turn round the grey axis, and on with each frame."""
     length = window[1] - window[0]
     turn = np.linspace(0.4, 1.0, length) * tools.amount(severity, 0.2, 0.35, 0.6, 1.0, 1.6) * rng.choice([-1.0, 1.0])
@@ -98,7 +98,7 @@ def hue(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: torch.einsum("fij,fjhw->fihw", matrix, v))
 
 
-def stuck(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def stuck(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """A part of the picture stays behind while the rest goes on."""
     side = round(tools.amount(severity, 0.2, 0.28, 0.38, 0.5, 0.65) * clip.video.shape[-2])
     top, left = (int(rng.integers(0, size - side + 1)) for size in clip.video.shape[-2:])
@@ -108,14 +108,14 @@ def stuck(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return video
 
 
-def speckle(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def speckle(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Single pixels black or white, others in each frame."""
     share = tools.amount(severity, 0.003, 0.006, 0.012, 0.025, 0.05)
     dice = torch.from_numpy(rng.random((window[1] - window[0], 1, *clip.video.shape[-2:]), dtype=np.float32))
     return tools.inside(clip, window, lambda v: torch.where(dice < share, (dice < share / 2).float(), v))
 
 
-def ripple(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def ripple(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Waves run through the picture."""
     size, length = tools.amount(severity, 0.5, 0.9, 1.4, 2.2, 3.2), rng.uniform(9, 22)
     time = torch.arange(window[1] - window[0])[:, None] * float(rng.uniform(0.7, 1.6))
@@ -125,7 +125,7 @@ def ripple(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return tools.inside(clip, window, lambda v: tools.warp(v, move))
 
 
-def teleport(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def teleport(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """The main object is suddenly elsewhere, and as suddenly back."""
     far, angle = tools.amount(severity, 1.5, 2.5, 4.0, 6.0, 9.0), rng.uniform(0, 2 * math.pi)
     shift = np.zeros((clip.num_frames, 2))
@@ -133,7 +133,7 @@ def teleport(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
     return clip.redraw(tools.times(clip), shift=shift)
 
 
-def halve(clip: Clip, window: Window, severity: int, rng: Rng) -> Tensor:
+def halve(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
     """Detail across is lost and detail down is kept, as in a squeezed picture."""
     factor = tools.amount(severity, 0.6, 0.48, 0.38, 0.28, 0.2)
 

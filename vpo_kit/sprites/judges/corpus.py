@@ -3,7 +3,7 @@
 Shapes: a clip is float32 ``[F, 3, H, W]`` in [0, 1]; times are frames, positions pixels.
 
 A clip is not only pixels: it can be drawn again at other times, with its main object fainter or shifted. So
-an object can fade, vanish or shake, and motion can slow down, without any interpolation of pixels. Clip ``i``
+an object can fade, vanish or shake, and motion can slow down, without any interpolation of pixels. Drawn ``i``
 depends on ``(seed, i)`` alone.
 
 Dead leaves follow Lee, Mumford and Huang (2001): occluding discs with power-law radii have the statistics of
@@ -15,19 +15,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from vpo_kit.rewards import canvases
+from vpo_kit.rewards.degrade.drawn import Array, Drawn, Redraw, Rng
 from vpo_kit.sprites import world
-
-Array = NDArray[np.float64]
-Rng = np.random.Generator
 
 SIZE, NUM_FRAMES = world.SIZE, world.NUM_FRAMES
 NUM_CANVASES, CANVAS = 160, 128
@@ -36,35 +32,19 @@ OTHER_FAMILIES: dict[str, float] = {"sprite": 0.5, "cells": 0.25, "strokes": 0.2
 """Of a second corpus, which shares with the first only the world that it is for."""
 
 
-class Redraw(Protocol):
-    def __call__(self, time: Array, opacity: Array | None = None, shift: Array | None = None) -> Tensor:
-        """The clip at the times ``[F]``; opacity ``[F]`` and shift ``[F, 2]`` are the main object's."""
-
-
-@dataclass(frozen=True)
-class Clip:
-    video: Tensor
-    redraw: Redraw
-    family: str
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.video)
-
-
 def clip(
     seed: int,
     index: int,
     num_frames: int = NUM_FRAMES,
     family: str | None = None,
     families: Mapping[str, float] = FAMILIES,
-) -> Clip:
+) -> Drawn:
     """Clean clip number `index` of the corpus `seed`, of one of `families` with their shares, or of `family`."""
     rng = np.random.default_rng([seed, index])
     drawn = str(rng.choice(list(families), p=list(families.values())))
     family = family or drawn
     redraw: Redraw = _MAKERS[family](seed, rng)
-    return Clip(redraw(np.arange(num_frames, dtype=np.float64)), redraw, family)
+    return Drawn(redraw(np.arange(num_frames, dtype=np.float64)), redraw, family)
 
 
 def _sprite(seed: int, rng: Rng) -> Redraw:

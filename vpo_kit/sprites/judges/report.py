@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vpo_kit.rewards import degrade
+from vpo_kit.rewards.degrade.drawn import Drawn, Rng
 from vpo_kit.rewards.frames import FrameScorer, pool
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.sprites import world
@@ -55,7 +56,7 @@ def measure(judge: FrameScorer, attack: Attack, exam: Exam) -> Measured:
 
 
 @torch.no_grad()
-def calibrate(judge: FrameScorer, clips: list[corpus.Clip], seed: int, flaws: Flaws) -> None:
+def calibrate(judge: FrameScorer, clips: list[Drawn], seed: int, flaws: Flaws) -> None:
     """Clean clips get mean 0, and the mean drop at severity 2 becomes 1."""
     judge.offset.zero_()
     judge.unit.fill_(1.0)
@@ -74,7 +75,7 @@ def calibrate(judge: FrameScorer, clips: list[corpus.Clip], seed: int, flaws: Fl
 
 
 @torch.no_grad()
-def pair_accuracy(judge: FrameScorer, clips: list[corpus.Clip], seed: int, flaws: Flaws) -> Measured:
+def pair_accuracy(judge: FrameScorer, clips: list[Drawn], seed: int, flaws: Flaws) -> Measured:
     """By kind: share of right pairs at each severity, and on sprites; of right windows; mean drops."""
     pairs: dict[str, list[list[float]]] = defaultdict(list)
     sprites: dict[str, list[float]] = defaultdict(list)
@@ -117,7 +118,7 @@ def pair_accuracy(judge: FrameScorer, clips: list[corpus.Clip], seed: int, flaws
 
 
 @torch.no_grad()
-def static_clone_rate(judge: FrameScorer, clips: list[corpus.Clip], seed: int) -> float | None:
+def static_clone_rate(judge: FrameScorer, clips: list[Drawn], seed: int) -> float | None:
     """Share of moving clips whose copy, frozen at one frame, scores as high or higher."""
     wins = []
     for i, clip in enumerate(clips):
@@ -151,7 +152,7 @@ def world_accuracy(judge: FrameScorer, num_pairs: int, seed: int) -> Measured:
     return found
 
 
-def attack_figures(judge: FrameScorer, clips: list[corpus.Clip], seed: int, attack: Attack, flaws: Flaws) -> Measured:
+def attack_figures(judge: FrameScorer, clips: list[Drawn], seed: int, attack: Attack, flaws: Flaws) -> Measured:
     """20 sign-gradient steps within 2/255: the mean rise of a score, in the unit, and the share of clips
     degraded at severity 2 that come to score above their clean original.
     """
@@ -172,13 +173,13 @@ def attack_figures(judge: FrameScorer, clips: list[corpus.Clip], seed: int, atta
     }
 
 
-def _window(clip: corpus.Clip, rng: corpus.Rng) -> degrade.Window:
+def _window(clip: Drawn, rng: Rng) -> degrade.Window:
     length = int(rng.integers(4, 10))
     start = int(rng.integers(1, clip.num_frames - length + 1))
     return start, start + length
 
 
-def _softened(clip: corpus.Clip, videos: list[Tensor], rng: corpus.Rng) -> Tensor:
+def _softened(clip: Drawn, videos: list[Tensor], rng: Rng) -> Tensor:
     softness = Softness.draw(rng, 1.0 if clip.family == "sprite" else 0.4)
     return torch.stack([soften(video, softness, rng) for video in videos])
 

@@ -29,6 +29,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vpo_kit.rewards import degrade
+from vpo_kit.rewards.degrade.drawn import Rng
 from vpo_kit.rewards.frames import FrameScorer, pool
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA
@@ -79,7 +80,7 @@ class Batch:
     slow: Tensor
 
 
-def draw_window(num_frames: int, rng: corpus.Rng) -> degrade.Window:
+def draw_window(num_frames: int, rng: Rng) -> degrade.Window:
     """A window of a fifth to two thirds of the clip, or (one in four) all of it."""
     if rng.random() < 0.25:
         return 0, num_frames
