@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -26,9 +27,10 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import evaluate as evaluation_module
 from vpo_kit.evaluation import plots, report, tables
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, measure
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate, measure
 from vpo_kit.evaluation.metrics import CATALOGUE, verdict
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
+from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.library import evaluate as command
 from vpo_kit.library.bench import Request
 from vpo_kit.library.display import print_changes
@@ -159,11 +161,36 @@ def test_motion_orders_speeds_and_ignores_a_flicker() -> None:
     assert 0 < 1.5 * motion(slow).item() < motion(fast).item()
 
 
-def test_truth_is_measured_for_sprite_prompts_only() -> None:
-    video = clip("quickly")[None]
-    known = measure(video, ["a red circle moving right quickly on a navy background"], [], fps=8)
-    assert (known["text_accuracy"], known["flawed"]) == ([1.0], [0.0])
-    assert set(measure(video, ["a cat"], [], fps=8)) == {"motion"}
+class TestTruth:
+    CAPTION = "a red circle moving right quickly on a navy background"
+
+    def test_of_the_world_that_the_model_declares(self) -> None:
+        model = models.load("sprites")
+        truth = truth_of(model, [self.CAPTION])
+        known = measure(clip("quickly")[None], [self.CAPTION], [], fps=8, truth=truth)
+        assert (known["text_accuracy"], known["flawed"]) == ([1.0], [0.0])
+        assert truth_of(model, [self.CAPTION, "a cat"]) is None  # it would say nothing of some of the videos
+
+    def test_of_no_other_model_however_its_prompts_read(self, tiny_wan: Path) -> None:
+        model = models.load(str(tiny_wan))
+        assert model.truth is None
+        assert truth_of(model, [self.CAPTION]) is None
+        assert set(measure(clip("quickly")[None], [self.CAPTION], [], fps=8)) == {"motion"}
+
+    def test_evaluate_asks_the_model(self, tiny_wan: Path, tmp_path: Path) -> None:
+        model = models.load(str(tiny_wan))
+        plan = Plan([self.CAPTION], 1, model.settings, 1, 0)
+        assert set(evaluate(model, plan, [], tmp_path / "a", "a", lambda _: None).metrics) == {"motion"}
+        model.truth = "sprites"
+        assert "flawed" in evaluate(model, plan, [], tmp_path / "b", "b", lambda _: None).metrics
+
+    def test_an_unknown_one_is_refused(self, tiny_wan: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_wan, folder)
+        extras = {"frames": 5, "height": 16, "width": 16, "fps": 8, "steps": 2, "guidance": 1, "truth": "nowhere"}
+        (folder / "vpo.json").write_text(json.dumps(extras))
+        with pytest.raises(ConfigError, match="unknown truth 'nowhere'"):
+            truth_of(models.load(str(folder)), [self.CAPTION])
 
 
 def test_video_round_trip(tmp_path: Path) -> None:

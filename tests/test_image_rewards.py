@@ -532,7 +532,7 @@ def test_the_check_command_without_a_name_takes_all_that_ship(
     with pytest.raises(SystemExit):
         main(["reward", "check", "--clips", "2", "--output", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())["rewards"]
-    assert list(found) == ["vqa", "gold", "technical"]
+    assert list(found) == ["vqa", "gold", "gold2", "technical", "natural"]
     assert "frozen copy preferred" in [finding["what"] for finding in found["technical"]]
     assert "FAILS" not in capsys.readouterr().out
     with pytest.raises(SystemExit):

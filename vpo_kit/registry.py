@@ -118,6 +118,11 @@ MODELS = Registry(
         "WanPipeline": "vpo_kit.models.wan:WanModel",
     },
 )
+TRUTHS = Registry(
+    "truth",
+    "vpo_kit.truths",
+    {"sprites": "vpo_kit.sprites.truth:SpriteTruth"},
+)
 CHOICES = Registry(
     "choice of pairs",
     "vpo_kit.choices",

@@ -18,6 +18,7 @@ from benchmarks.claims.image import Frames
 from vpo_kit import models
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
 from vpo_kit.evaluation.statistics import paired
+from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
@@ -37,7 +38,7 @@ def run(work: Path) -> None:
     rows: dict[str, list[float]] = {}
     for items, video in videos(model, Plan(texts, COUNT, model.settings, 32, seed=0)):
         prompts = [texts[i] for i, _ in items]
-        found = measure(video, prompts, both.parts, model.settings.fps)
+        found = measure(video, prompts, both.parts, model.settings.fps, truth=truth_of(model, texts))
         with torch.no_grad():
             found["image"] = image(video, fps=model.settings.fps).score.tolist()
         for key, values in found.items():

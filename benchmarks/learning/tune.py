@@ -25,6 +25,7 @@ from vpo_kit import config, files, models
 from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
 from vpo_kit.evaluation.evaluate import Plan, measure, videos
+from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
 from vpo_kit.library import sources
 from vpo_kit.models.base import VideoModel
@@ -39,7 +40,6 @@ from vpo_kit.training.loop import train
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
-from vpo_kit.video import motion
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0)
 JUDGES = ("vqa", "gold")
@@ -75,14 +75,10 @@ class Laboratory:
     def measured(self, *, truth: bool) -> dict[str, list[float]]:
         """Metrics of every video of the plan; the world's truth takes longer than all the rest together."""
         found: dict[str, list[float]] = {}
+        known = truth_of(self.model, self.plan.prompts)
         for items, video in videos(self.model, self.plan, encode=self.encode):
             texts = [self.plan.prompts[i] for i, _ in items]
-            if truth:
-                own = measure(video, texts, self.judges, self.plan.settings.fps)
-            else:
-                with torch.no_grad():
-                    own = {j.spec.name: j(video, texts, fps=self.plan.settings.fps).score.tolist() for j in self.judges}
-                own["motion"] = motion(video).tolist()
+            own = measure(video, texts, self.judges, self.plan.settings.fps, truth=known if truth else None)
             for key, values in own.items():
                 found.setdefault(key, []).extend(values)
         return found

@@ -18,12 +18,12 @@ from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.metrics import CATALOGUE, ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
+from vpo_kit.evaluation.truth import Truth, truth_of
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample
-from vpo_kit.sprites import tracker, world
 from vpo_kit.video import motion, write_video
 
 Measure = Callable[[Tensor, float], Mapping[str, list[float]]]
@@ -133,9 +133,12 @@ def evaluate(
     not made again, and the result is that of an undisturbed run, file by file. Of several processes, which must see the
     same disk, each makes its share of the batches; the files are those that one process makes.
 
+    Where the model declares the truth of a made world and all prompts speak of it, its metrics are there too.
+
     Raises `ConfigError` for a judge with a metric's name, `DataError` for a score that is not finite.
     """
     check_names(judges)
+    truth = truth_of(model, plan.prompts)
     parts = _Parts(folder, plan)
     processes = processes or Processes()
     missing = processes.agree([batch for batch in plan.batches if not parts.done(batch)])
@@ -146,7 +149,7 @@ def evaluate(
     for i, (items, video) in enumerate(made):
         if i < len(own):
             texts = [plan.prompts[prompt] for prompt, _ in items]
-            found = measure(video, texts, judges, plan.settings.fps, extra)
+            found = measure(video, texts, judges, plan.settings.fps, extra, truth)
             for file, clip in zip(plan.files[own[i]], video, strict=True):
                 write_video(folder / file, clip, plan.settings.fps)
             parts.put(own[i], found)
@@ -217,10 +220,15 @@ def check_names(judges: Sequence[Reward]) -> None:
 
 @torch.no_grad()
 def measure(
-    video: Tensor, prompts: Sequence[str], judges: Sequence[Reward], fps: float, extra: Sequence[Measure] = ()
+    video: Tensor,
+    prompts: Sequence[str],
+    judges: Sequence[Reward],
+    fps: float,
+    extra: Sequence[Measure] = (),
+    truth: Truth | None = None,
 ) -> dict[str, list[float]]:
-    """Metrics of `video` ``[B, F, 3, H, W]``: every judge, motion, what `extra` measures, and the closed-form truth of
-    a sprite world. Raises `DataError` for a score that is not finite.
+    """Metrics of `video` ``[B, F, 3, H, W]``: every judge, motion, what `extra` measures, and the truth of a made
+    world. Raises `DataError` for a score that is not finite.
     """
     found = {judge.spec.name: judge(video, prompts, fps=fps).score.float().tolist() for judge in judges}
     for name, scores in found.items():
@@ -230,13 +238,7 @@ def measure(
     found["motion"] = motion(video).tolist()
     for more in extra:
         found |= more(video, fps)
-    try:
-        known = [world.parse(prompt) for prompt in prompts]
-    except ValueError:
-        return found
-    pixels = video.float().cpu().numpy()
-    truth = [tracker.judge(clip, scene) for clip, scene in zip(pixels, known, strict=True)]
-    return found | {key: [row[key] for row in truth] for key in truth[0]}
+    return found | truth(video, prompts) if truth else found
 
 
 def compare(before: Evaluation, after: Evaluation) -> dict[str, Paired]:

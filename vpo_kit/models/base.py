@@ -112,6 +112,8 @@ class VideoModel(ABC):
         self.pipeline = pipeline
         self.settings = settings or self.defaults
         self.source = source
+        self.truth: str | None = None
+        """The made world whose truth can be read from the model's clips, as its folder declares."""
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):

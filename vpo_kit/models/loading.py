@@ -23,7 +23,9 @@ from vpo_kit.registry import MODELS
 
 
 class _Extras(BaseModel):
-    """`vpo.json` beside `model_index.json`: the sizes that a model was made for. Optional."""
+    """`vpo.json` beside `model_index.json`: the sizes that a model was made for, and the made world whose truth can be
+    read from its clips (`vpo_kit.truths`). Optional.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,6 +36,7 @@ class _Extras(BaseModel):
     steps: int = Field(ge=1)
     guidance: float = Field(ge=1)
     negative_prompt: str = ""
+    truth: str | None = None
 
 
 def check_dtype(name: str, device: torch.device) -> None:
@@ -92,6 +95,7 @@ def load(
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device) if offload else pipeline.to(device)
     model: VideoModel = adapter(pipeline, _settings(source), name_or_path)
+    model.truth = extras.truth if (extras := _extras(source)) else None
     if offload:
         offload_parts(model)
     if attention != "auto":
@@ -126,6 +130,11 @@ def _check_files(folder: Path) -> None:
 
 
 def _settings(source: str) -> Settings | None:
+    extras = _extras(source)
+    return Settings(**extras.model_dump(exclude={"truth"})) if extras else None
+
+
+def _extras(source: str) -> _Extras | None:
     path = Path(source) / "vpo.json"
     if not path.is_file():
         return None
@@ -135,7 +144,7 @@ def _settings(source: str) -> Settings | None:
         raise ModelError(f"{path} is not JSON: {_line(error)}") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path} is not a mapping of names to values")
-    return Settings(**validate(_Extras, values, f"{path}: ").model_dump())
+    return validate(_Extras, values, f"{path}: ")
 
 
 def _line(error: BaseException) -> str:

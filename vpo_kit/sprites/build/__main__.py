@@ -30,6 +30,7 @@ VPO_SETTINGS = {
     "fps": world.FPS,
     "steps": 8,
     "guidance": 3.0,
+    "truth": "sprites",
 }
 
 

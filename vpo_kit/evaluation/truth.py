@@ -1,0 +1,32 @@
+"""The truth of a made world, where a model says that it was made on one: prompts that read alike are not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from vpo_kit.models.base import VideoModel
+from vpo_kit.registry import TRUTHS
+
+
+class Truth(Protocol):
+    """What can be said of a made world's clips without a judge."""
+
+    def knows(self, prompt: str) -> bool:
+        """Whether the world has what the prompt speaks of."""
+
+    def __call__(self, video: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
+        """Metrics by name of `video` ``[B, F, 3, H, W]``, a number for each clip."""
+
+
+def truth_of(model: VideoModel, prompts: Sequence[str]) -> Truth | None:
+    """The truth that the model's folder declares (``truth`` in ``vpo.json``), where it knows all `prompts`; else None.
+
+    Raises `ConfigError` for a truth that is not registered.
+    """
+    if model.truth is None:
+        return None
+    truth: Truth = TRUTHS.load(model.truth)()
+    return truth if all(truth.knows(prompt) for prompt in prompts) else None

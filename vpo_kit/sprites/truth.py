@@ -1,0 +1,27 @@
+"""What is true of the embedded world's clips, read from their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from vpo_kit.sprites import tracker, world
+
+
+class SpriteTruth:
+    """The trackers, for a model whose folder says that it was made on this world."""
+
+    def knows(self, prompt: str) -> bool:
+        """Whether the prompt is a caption of the world."""
+        try:
+            world.parse(prompt)
+        except ValueError:
+            return False
+        return True
+
+    def __call__(self, video: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
+        """What the clips ``[B, F, 3, H, W]`` show against what their captions say, by the names of metrics."""
+        scenes = [world.parse(prompt) for prompt in prompts]
+        rows = [tracker.judge(clip, scene) for clip, scene in zip(video.float().cpu().numpy(), scenes, strict=True)]
+        return {key: [row[key] for row in rows] for key in rows[0]}
