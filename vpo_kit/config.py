@@ -136,7 +136,9 @@ class Checkpoints(Section):
 
 
 class Data(Section):
-    """Which of people's verdicts an imported pair set teaches."""
+    """Which of a pair set's labels are learnt from."""
+
+    labeller: str | None = Field(None, description="whose labels (people, vqa, ...); default: all that are there")
 
     dimension: str | None = Field(
         None, description="what people judged (VQ, MQ, Overall, ...); default: the set's label"

@@ -17,7 +17,7 @@ from vpo_kit.errors import DataError
 from vpo_kit.library.display import count_bar, look_through_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
-from vpo_kit.pairing import imported, store
+from vpo_kit.pairing import imported, origins, store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.processes import Processes
 from vpo_kit.training.data import Clips, Encoder, Pairs, Prompts, Source, usable
@@ -60,7 +60,14 @@ def check(recipe: Recipe) -> None:
     """What can be said of a pair set before a model is loaded. Raises `VpoError`."""
     if recipe.data == "pairs":
         assert recipe.run.pairs is not None
-        imported.relabelled(store.read(recipe.run.pairs), recipe.run.data.dimension)
+        _read(recipe)
+
+
+def _read(recipe: Recipe) -> PairSet:
+    """The set with the labels that the recipe asks for. Raises `DataError`."""
+    assert recipe.run.pairs is not None
+    data = recipe.run.data
+    return origins.of_labeller(imported.relabelled(store.read(recipe.run.pairs), data.dimension), data.labeller)
 
 
 def find_clips(
@@ -92,7 +99,7 @@ def _rated(folder: Path, clips: Sequence[Clip], on_notice: Callable[[str], None]
 def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Console, processes: Processes) -> Pairs:
     run, on_notice = recipe.run, partial(console.print, soft_wrap=True, markup=False)
     assert run.pairs is not None
-    found = imported.relabelled(store.read(run.pairs), run.data.dimension)
+    found = _read(recipe)
     strategies = {pair.strategy for pair in found.pairs}
     if found.model != run.model and strategies != {"imported"}:
         on_notice(f"warning: {run.pairs} was made by {found.model}, and {run.model} is trained on it")
@@ -102,7 +109,8 @@ def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Conso
         on_notice(f"warning: method {run.method_name} is meant for {wanted} pairs, {run.pairs} has {others[0]} ones")
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     pairs = usable(found, shape, lambda pair: recipe.method.keeps(recipe.method_config, pair), on_notice)
-    on_notice(f"{run.pairs}: {len(pairs)} of {len(found.pairs)} pairs have something to teach")
+    said = f"{run.pairs}: {len(pairs)} of {len(found.pairs)} pairs have something to teach"
+    on_notice(f"{said}; labelled {whose}" if (whose := origins.by_labeller(pairs)) else said)
     kept = _apart(recipe, pairs, lambda pair: pair.prompt, "pairs", on_notice)
     encoded = None
     if "imported" in strategies:
