@@ -131,7 +131,7 @@ class Bench:
 def bench(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One process, two, two sharded; and each resumed by another."""
     made = Bench(tmp_path_factory.mktemp("runs"), tiny_wan)
-    others = ["draft", "structural", *SHARED]
+    others = ["draft", "structural"]
     for name in NETWORKS:
         FAMILIES[name].build().save_pretrained(made.root / "families" / name, safe_serialization=True)
     train_runs.run([made.command("one", name) for name in METHODS])
@@ -139,13 +139,24 @@ def bench(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     for launch, variables in LAUNCHES.items():
         commands = [made.command(launch, name) for name in METHODS]
         commands += [made.resume("one", name, f"one-{launch}") for name in METHODS]
-        commands += [made.command(launch, name) for name in (others if launch == "fsdp" else SHARED)]
         if launch == "fsdp":
+            commands += [made.command(launch, name) for name in others]
             commands.append(["families", str(made.root / "families"), *NETWORKS])
         running += start(commands, variables)
     train_runs.run([made.command("one", name) for name in others])
     assert [(code, shown[-2000:]) for code, shown in finish(running) if code] == []
     train_runs.run([made.resume(launch, name, f"{launch}-one") for launch in LAUNCHES for name in METHODS])
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The methods that share the above's code, three steps each, in one process, two, and two sharded."""
+    made = Bench(tmp_path_factory.mktemp("shared"), tiny_wan)
+    for launch, variables in LAUNCHES.items():
+        running = start([made.command(launch, name) for name in SHARED], variables)
+        assert [(code, shown[-2000:]) for code, shown in finish(running) if code] == []
+    train_runs.run([made.command("one", name) for name in SHARED])
     return made
 
 
@@ -191,10 +202,11 @@ def test_sharding_gets_along_with(bench: Bench, name: str, tolerance: float) -> 
         assert row2["loss"] == pytest.approx(row["loss"], rel=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize("launch", LAUNCHES)
-def test_a_few_steps_are_the_same(bench: Bench, launch: str, name: str) -> None:
-    one, other = bench.rows("one", name), bench.rows(launch, name)
+def test_a_few_steps_are_the_same(shared: Bench, launch: str, name: str) -> None:
+    one, other = shared.rows("one", name), shared.rows(launch, name)
     for row, row2 in zip(one, other, strict=True):
         assert row2["loss"] == pytest.approx(row["loss"], rel=1e-4, abs=1e-6)
         assert row2["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
