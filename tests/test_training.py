@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.processes import Processes
 from vpo_kit.testing.rewards import Brightness, stub
 from vpo_kit.testing.runs import train_briefly
-from vpo_kit.training import checkpoints, health
+from vpo_kit.training import checkpoints, ending, health
 from vpo_kit.training.budget import Budget
 from vpo_kit.training.lora import LoraPolicy
 
@@ -327,35 +328,67 @@ def test_kill_9_and_resume(tiny_wan: Path, tmp_path: Path) -> None:
     assert results[0]["health"]["ok"]
 
 
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Signals as the main thread gets them: the workers of a parallel run of tests may be other threads."""
+    handlers: dict[int, Any] = {}
+
+    def install(number: int, handler: Any) -> Any:
+        before = handlers.get(number, signal.default_int_handler)
+        handlers[number] = handler
+        return before
+
+    monkeypatch.setattr(ending, "signal", SimpleNamespace(signal=install, SIGINT=signal.SIGINT))
+    same = SimpleNamespace(current_thread=lambda: None, main_thread=lambda: None)
+    monkeypatch.setattr(ending, "threading", same)
+    return lambda number: handlers[number](number, None)
+
+
 class TestEnding:
     """Ctrl-C and SIGTERM: the step is finished and saved, and the run goes on from there."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_the_step_is_finished_and_saved(self, model: VideoModel, tmp_path: Path, number: int) -> None:
-        before, whole = signal.getsignal(number), run_once(model, tmp_path / "whole", 4)
-        seen: list[str] = []
+    def test_the_step_is_finished_and_saved(
+        self, model: VideoModel, tmp_path: Path, number: int, send: Callable[[int], None]
+    ) -> None:
+        whole, seen = run_once(model, tmp_path / "whole", 4), list[str]()
         with pytest.raises(InterruptedRunError, match=r"after step 1, which is saved: .*--resume") as caught:
-            run_once(
-                model, tmp_path / "ended", 4, every=100, watch=(lambda _: os.kill(os.getpid(), number), seen.append)
-            )
+            run_once(model, tmp_path / "ended", 4, every=100, watch=(lambda _: send(number), seen.append))
         assert caught.value.exit_code == 128 + number
-        assert seen == ["ending after this step, which is then saved; once more ends at once"]
+        assert "ending after this step, which is then saved; once more ends at once" in seen
         assert [path.name for path in (tmp_path / "ended/checkpoints").iterdir()] == ["step-000001"]
-        assert signal.getsignal(number) is before
         assert run_once(model, tmp_path / "ended", 4, every=100) == whole
 
-    def test_twice_ends_at_once(self, model: VideoModel, tmp_path: Path) -> None:
+    def test_twice_ends_at_once(self, model: VideoModel, tmp_path: Path, send: Callable[[int], None]) -> None:
         def twice(_: object) -> None:
             for _ in range(2):
-                os.kill(os.getpid(), signal.SIGINT)
+                send(signal.SIGINT)
 
         with pytest.raises(KeyboardInterrupt):
             run_once(model, tmp_path / "ended", 4, every=100, watch=(twice, nothing))
         assert not (tmp_path / "ended/checkpoints").exists()
 
-    def test_in_the_last_step_there_is_nothing_to_end(self, model: VideoModel, tmp_path: Path) -> None:
-        rows = run_once(model, tmp_path / "run", 1, watch=(lambda _: os.kill(os.getpid(), signal.SIGINT), nothing))
-        assert len(rows) == 1
+    def test_in_the_last_step_there_is_nothing_to_end(
+        self, model: VideoModel, tmp_path: Path, send: Callable[[int], None]
+    ) -> None:
+        assert len(run_once(model, tmp_path / "run", 1, watch=(lambda _: send(signal.SIGINT), nothing))) == 1
+
+    def test_real_signals(self) -> None:
+        """The first is noted, and the second does what it always did; afterwards all is as it was."""
+        script = (
+            "import os, signal\n"
+            "from vpo_kit.training.ending import awaited\n"
+            "with awaited(print) as end:\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    print(end.asked, flush=True)\n"
+            "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)\n"
+            "with awaited(print) as end:\n"
+            "    for _ in range(2):\n"
+            "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGTERM, done.stderr
+        assert done.stdout.splitlines()[1:3] == ["2", "True"]
 
 
 def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
