@@ -295,6 +295,7 @@ class TestSplit:
             ([5, 5], 0.1, 1, True),
             ([7], 0.3, 3, True),
             ([1, 1], 0.9, 1, False),
+            ([2, 2, 2, 2], 0.1, 2, False),  # one is wanted, and a prompt has two
             ([10, 3, 3, 3, 3, 3], 0.3, 6, False),  # 8 wanted, of threes
         ],
     )

@@ -325,7 +325,7 @@ def test_split_of_a_single_prompt_says_so(found: Path, capsys: pytest.CaptureFix
     for index in range(6):
         edit(found, index, lambda row: row.update(prompt="a star"))
     shown = works(capsys, "pair", "split", found, "--share", "0.3", "--output", found.parent / "new")
-    assert "one prompt, 'a star', which is therefore on both sides" in " ".join(shown.split())
+    assert "items of 'a star' are on both sides" in " ".join(shown.split())
     assert [len(store.read(found.parent / "new" / side).pairs) for side in arrange.SIDES] == [4, 2]
 
 

@@ -114,24 +114,29 @@ class HeldOut:
 
 
 def held_out(prompts: Sequence[str], share: float, seed: int) -> HeldOut:
-    """`share` of the items, rounded up: whole prompts in an order drawn by the seed, as far as they fit.
+    """`share` of the items, rounded up: whole prompts in an order drawn by the seed, as far as they fit; where none
+    fits, the smallest, if it is no more than twice what is wanted.
 
-    Where what fits is less than half of what is wanted, one prompt rules the set: then the rest comes from inside it.
-    Something is left to train on, and the choice depends on prompts, share and seed alone.
+    What then is less than half of what is wanted is filled up from inside the largest prompt. Something is left to
+    train on, and the choice depends on prompts, share and seed alone.
     """
     wanted = min(math.ceil(share * len(prompts)), len(prompts) - 1)
     groups: dict[str, list[int]] = {}
     for i, prompt in enumerate(prompts):
         groups.setdefault(prompt, []).append(i)
+    order = sorted(groups, key=lambda prompt: derive_seed(seed, "split", prompt))
     held: list[int] = []
-    for prompt in sorted(groups, key=lambda prompt: derive_seed(seed, "split", prompt)):
+    for prompt in order:
         if len(held) + len(groups[prompt]) <= wanted:
             held += groups[prompt]
+    smallest = min((groups[prompt] for prompt in order), key=len)
+    if not held and len(groups) > 1 and len(smallest) <= 2 * wanted:
+        held = smallest
     if 2 * len(held) >= wanted:
         return HeldOut(frozenset(held), None)
-    ruling = max(groups, key=lambda prompt: len(groups[prompt]))
-    inside = sorted(groups[ruling], key=lambda i: derive_seed(seed, "split", groups[ruling].index(i)))
-    return HeldOut(frozenset(held + inside[: wanted - len(held)]), ruling)
+    largest = max(order, key=lambda prompt: len(groups[prompt]))
+    inside = sorted(groups[largest], key=lambda i: derive_seed(seed, "split", groups[largest].index(i)))
+    return HeldOut(frozenset([*held, *inside[: wanted - len(held)]]), largest)
 
 
 def _sound(found: PairSet, tick: Callable[[], None]) -> check.Shape | None:
