@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -118,7 +119,7 @@ def split(path: Path, share: float, seed: int, output: Path) -> None:
     found = _read(path)
     console = Console()
     with _progress(console, "check", [found]) as tick:
-        sides = arrange.split(found, share, seed, output, tick, console.print)
+        sides = arrange.split(found, share, seed, output, tick, partial(console.print, soft_wrap=True))
     for side in sides:
         prompts = len({pair.prompt for pair in side.pairs})
         console.print(f"{side.path}: {len(side.pairs)} pairs of {prompts} prompts", soft_wrap=True)

@@ -109,7 +109,7 @@ class HeldOut:
         if self.inside is None:
             return ""
         return (
-            f"most items are of one prompt, {self.inside!r}, which is therefore on both sides: held out is not unseen"
+            f"whole prompts do not fill the share: items of {self.inside!r} are on both sides, held out is not unseen"
         )
 
 
