@@ -98,7 +98,8 @@ def test_the_board_is_complete(killed: Path) -> None:
     assert set(rows) == {"sft", "structural", "best of 2 by vqa"}
     sft, structural = rows["sft"], rows["structural"]
     assert [(run["seed"], run["status"], run["steps"]) for run in sft["runs"]] == [(0, "done", 3), (1, "done", 3)]
-    assert {"vqa", "gold", "motion"} == set(sft["changes"])
+    assert {"vqa", "gold", "motion"} <= set(sft["changes"])
+    assert "text_accuracy" not in sft["changes"]  # of made worlds alone
     for name, change in sft["changes"].items():
         assert change["low"] <= change["difference"] <= change["high"]
         assert change["difference"] == pytest.approx(np.mean(list(change["by_seed"].values())), abs=1e-6)
