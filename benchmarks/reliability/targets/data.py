@@ -49,7 +49,7 @@ def pair_tools(folder: Path) -> Read:
         runs: list[Callable[[], None]] = [
             lambda: tools.merge([path, other], output),
             lambda: tools.split(path, 0.5, 0, output),
-            lambda: tools.export_set(path, output / "pairs.jsonl"),
+            lambda: tools.export_set(path, output / "pairs.table", stage.rng.choice(["trl", "csv"])),
             lambda: tools.inspect(path, output / "page.html", 10),
             lambda: tools.check_set(path, decode=False),
         ]
