@@ -87,7 +87,10 @@ def main() -> None:
     )  # fmt: skip
     folder = given.work / given.name
     board = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    rows = [row(folder, found) for found in board["rows"] if found["runs"] and found["runs"][0]["status"] != "open"]
+    trained = [
+        found for found in board["rows"] if (folder / "runs" / f"{found['name']}-{found['runs'][0]['seed']}").is_dir()
+    ]
+    rows = [row(folder, found) for found in trained if found["runs"][0]["status"] != "open"]
     facts.write(f"learning/{given.name}", {"command": shlex.join(["vpo", *arguments]), "rows": rows, "board": board})
     for one in rows:
         spans = {key: f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" for key, c in one["pooled"].items()}
