@@ -18,6 +18,7 @@ from vpo_kit.methods.kto import KTOConfig, side_weights
 from vpo_kit.methods.preference import motion_weights
 from vpo_kit.models.base import VideoModel
 from vpo_kit.processes import Processes
+from vpo_kit.training import initial, recipe
 from vpo_kit.video import write_video
 
 
@@ -101,7 +102,7 @@ class TestVerdicts:
         videos = self.folder(tmp_path / "clips", [{"rating": 1}, {"rating": 2}, {"rating": 5}, {"rating": 3}, {}])
         options = {"method": "kto", "model": str(tiny_wan), "videos": videos, "output": tmp_path / "run", "steps": 2}
         sets = ["evaluation.num_prompts=0", "batch_size=4", "method.good_above=3", "optimiser.warmup_steps=0"]
-        train.run(options, None, sets, resume=False, overwrite=False, dry_run=False)
+        train.run(initial.resolve(recipe.read(options, None, sets)))
         assert "1 of 5 clips have neither rating nor verdict" in " ".join(capsys.readouterr().out.split())
         rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
         assert rows[0]["loss"] == pytest.approx(0.5, abs=1e-6)
