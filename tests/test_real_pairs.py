@@ -43,7 +43,10 @@ def task(model: VideoModel, **settings: Any) -> Task:
 
 @pytest.mark.parametrize("strategy", ["real", "local"])
 def test_the_clip_wins(tiny_wan: Path, clips: Path, tmp_path: Path, strategy: str) -> None:
-    command.run(strategy, tmp_path / "set", None, clips, str(tiny_wan), "reward:vqa", 0, ["sampling.batch_size=2"])
+    command.make_pairs(
+        tmp_path / "set", strategy=strategy, videos=clips, model=str(tiny_wan), label="reward:vqa",
+        sampling={"batch_size": 2}, quiet=True,
+    )  # fmt: skip
     found = store.read(tmp_path / "set")
     assert [(p.strategy, p.label, set(p.labels or ()), p.labeller) for p in found.pairs] == [
         (strategy, 1, {1}, strategy)
