@@ -18,7 +18,7 @@ from vpo_kit.judged.reading import read
 from vpo_kit.pairing import check, export, imported, store
 from vpo_kit.video import read_video
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[2] / "shared/data"
 VERDICTS = foreign.PAIRS | foreign.ONE_SIDED
 
 

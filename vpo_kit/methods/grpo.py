@@ -9,18 +9,17 @@ arXiv 2305.13301). Legend: ``N`` candidates, ``S`` trained steps, rows are steps
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.advantages import advantages, informative
 from vpo_kit.methods.base import Batch, Context, MethodConfig, Needs, StepOutput, runs
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
-from vpo_kit.methods.moving import Moving, MovingConfig
+from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.rows import summed
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import PartialStart, derive_seed, draw_noise, guided
@@ -51,7 +50,7 @@ class GRPOConfig(RolloutConfig, MovingConfig):
         return self
 
 
-class GRPO(FromRollouts):
+class GRPO(FollowsReference, FromRollouts):
     """Every noisy step of a good candidate becomes more likely, and of a bad one less."""
 
     summary: ClassVar[str] = "Flow-GRPO: policy gradient on noisy steps of n fresh videos; DanceGRPO, MixGRPO, DDPO"
@@ -70,14 +69,6 @@ class GRPO(FromRollouts):
         self._noisy: list[int] = []
         self._trained: list[int] = []
         self._allowed = self._reached()
-
-    @classmethod
-    def moves_reference(cls, config: Any) -> bool:
-        return bool(config.reference_update != "never")
-
-    @classmethod
-    def idle(cls, config: Any, run: Run) -> list[str]:
-        return list(config.idle_reference(run))
 
     @property
     def notes(self) -> list[str]:

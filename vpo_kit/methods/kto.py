@@ -13,9 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.config import Run
-from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, Needs, StepOutput
-from vpo_kit.methods.moving import Moving, MovingConfig
+from vpo_kit.methods.base import Batch, Context, MethodConfig, Needs, StepOutput
+from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.preference import DrawnConfig, Noised, member_weight, see_reference, step_output
 from vpo_kit.methods.rows import Draws
 from vpo_kit.models.base import Conditions
@@ -32,7 +31,7 @@ class KTOConfig(DrawnConfig, MovingConfig):
     good_above: float = Field(0.5, description="of rated --videos: above it is good, below it bad, at it neither")
 
 
-class KTO(Method):
+class KTO(FollowsReference):
     """Verdicts on single videos, or pairs read as two."""
 
     summary: ClassVar[str] = "Diffusion-KTO: videos that are good or bad, or pairs read as one of each"
@@ -48,14 +47,6 @@ class KTO(Method):
     @classmethod
     def keeps(cls, config: Any, pair: Pair) -> bool:
         return bool(pair.label)
-
-    @classmethod
-    def moves_reference(cls, config: Any) -> bool:
-        return bool(config.reference_update != "never")
-
-    @classmethod
-    def idle(cls, config: Any, run: Run) -> list[str]:
-        return list(config.idle_reference(run))
 
     @property
     def start(self) -> tuple[float, float] | None:

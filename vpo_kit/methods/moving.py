@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from vpo_kit.config import Run
-from vpo_kit.methods.base import MethodConfig, Policy
+from vpo_kit.methods.base import Method, MethodConfig, Policy
 
 
 class MovingConfig(MethodConfig):
@@ -29,6 +29,18 @@ class MovingConfig(MethodConfig):
                 "(method.reference_update=never says so)"
             ]
         return []
+
+
+class FollowsReference(Method):
+    """Of a method whose settings are a `MovingConfig`: what they say of its reference before a run begins."""
+
+    @classmethod
+    def moves_reference(cls, config: Any) -> bool:
+        return bool(config.reference_update != "never")
+
+    @classmethod
+    def idle(cls, config: Any, run: Run) -> list[str]:
+        return list(config.idle_reference(run))
 
 
 class Moving:

@@ -14,10 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.config import Run
 from vpo_kit.losses import Granularity, PairErrors, PreferenceLoss
-from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Context, Method, StepOutput
-from vpo_kit.methods.moving import Moving, MovingConfig
+from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Context, StepOutput
+from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.preference import (
     Noised,
     PairConfig,
@@ -53,7 +52,7 @@ class OfflineConfig(PairConfig, MovingConfig):
         return self
 
 
-class OfflinePairs(Method):
+class OfflinePairs(FollowsReference):
     """DPO on a pair set. A child gives `labels` and, where it is not the whole clip, `granularity`."""
 
     config: OfflineConfig
@@ -70,14 +69,6 @@ class OfflinePairs(Method):
     def keeps(cls, config: Any, pair: Pair) -> bool:
         """A pair whose clip has a winner and, where weights come from it, whose motion is known."""
         return bool(pair.label) and (not config.motion_weight or pair.motion is not None)
-
-    @classmethod
-    def moves_reference(cls, config: Any) -> bool:
-        return bool(config.reference_update != "never")
-
-    @classmethod
-    def idle(cls, config: Any, run: Run) -> list[str]:
-        return list(config.idle_reference(run))
 
     @property
     def start(self) -> tuple[float, float] | None:

@@ -5,18 +5,17 @@ Legend: ``P`` prompts, ``n`` candidates each, latents ``[P * n, C, T, h, w]``.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.config import Run
 from vpo_kit.losses import PairErrors
 from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
-from vpo_kit.methods.moving import Moving, MovingConfig
+from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.preference import PairConfig, motion_weights, noised, pair_output, report, see_reference
 from vpo_kit.models.base import Conditions
 from vpo_kit.pairing.choose import choose, most
@@ -34,7 +33,7 @@ class OnlineConfig(PairConfig, RolloutConfig, MovingConfig, Choosing):
     reference_update: Literal["never", "hard", "ema"] = Field("hard", description="hard is the paper's")
 
 
-class Online(FromRollouts):
+class Online(FollowsReference, FromRollouts):
     """Whole-clip DPO on pairs that the current policy has just made."""
 
     summary: ClassVar[str] = "OnlineVPO: best against worst of n fresh videos, DPO, moving reference"
@@ -46,14 +45,6 @@ class Online(FromRollouts):
         super().__init__(config, context)
         self._times = self.time_sampler()
         self._moving = Moving(context.policy)
-
-    @classmethod
-    def moves_reference(cls, config: Any) -> bool:
-        return bool(config.reference_update != "never")
-
-    @classmethod
-    def idle(cls, config: Any, run: Run) -> list[str]:
-        return list(config.idle_reference(run))
 
     @property
     def start(self) -> tuple[float, float] | None:

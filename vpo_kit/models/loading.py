@@ -38,6 +38,11 @@ class _Extras(BaseModel):
     negative_prompt: str = ""
     truth: str | None = None
 
+    @property
+    def settings(self) -> Settings:
+        """The sizes."""
+        return Settings(**self.model_dump(exclude={"truth"}))
+
 
 def check_dtype(name: str, device: torch.device) -> None:
     """Raises `ConfigError` where `device` cannot calculate in the dtype `name`: it tries."""
@@ -94,8 +99,9 @@ def load(
         raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device) if offload else pipeline.to(device)
-    model: VideoModel = adapter(pipeline, _settings(source), name_or_path)
-    model.truth = extras.truth if (extras := _extras(source)) else None
+    extras = _extras(source)
+    model: VideoModel = adapter(pipeline, extras.settings if extras else None, name_or_path)
+    model.truth = extras.truth if extras else None
     if offload:
         offload_parts(model)
     if attention != "auto":
@@ -131,7 +137,7 @@ def _check_files(folder: Path) -> None:
 
 def _settings(source: str) -> Settings | None:
     extras = _extras(source)
-    return Settings(**extras.model_dump(exclude={"truth"})) if extras else None
+    return extras.settings if extras else None
 
 
 def _extras(source: str) -> _Extras | None:

@@ -135,8 +135,8 @@ def held_out(prompts: Sequence[str], share: float, seed: int) -> HeldOut:
     if 2 * len(held) >= wanted:
         return HeldOut(frozenset(held), None)
     largest = max(order, key=lambda prompt: len(groups[prompt]))
-    inside = sorted(groups[largest], key=lambda i: derive_seed(seed, "split", groups[largest].index(i)))
-    return HeldOut(frozenset([*held, *inside[: wanted - len(held)]]), largest)
+    inside = sorted(enumerate(groups[largest]), key=lambda numbered: derive_seed(seed, "split", numbered[0]))
+    return HeldOut(frozenset([*held, *(i for _, i in inside[: wanted - len(held)])]), largest)
 
 
 def _sound(found: PairSet, tick: Callable[[], None]) -> check.Shape | None:

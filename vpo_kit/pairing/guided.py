@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vpo_kit.clips import Clip
-from vpo_kit.errors import DataError
 from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 
@@ -38,16 +37,10 @@ class Guided:
         return Job("guided", batches, self.make)
 
     def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-        items, videos = [], []
-        for item in batch:
-            try:
-                videos.append(self.clips[item].read(self.task.sampling))
-                items.append(item)
-            except DataError as error:
-                yield item, str(error)
-        if not items:
+        items, source, failed = self.task.sources(self.clips, batch)
+        yield from failed
+        if source is None:
             return
-        source = self.task.model.encode(torch.stack(videos))
         latents = self.members(items, source)
         decoded = self.task.model.decode(latents).cpu()
         for row, item in enumerate(items):

@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 
 from vpo_kit import files, formats
+from vpo_kit.clips import Clip
 from vpo_kit.config import parse_yaml
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.models.base import Settings, VideoModel
@@ -61,6 +62,21 @@ class Task:
     encode: PromptCache
     settings: PairSettings
     seed: int
+
+    def sources(
+        self, clips: Sequence[Clip], batch: Sequence[int]
+    ) -> tuple[list[int], Tensor | None, list[tuple[int, Outcome]]]:
+        """The items of a batch whose clips can be read, these clips' latents ``[B, C, T, h, w]`` (None for none), and
+        the other items, each with its reason.
+        """
+        items, videos, failed = [], [], list[tuple[int, Outcome]]()
+        for item in batch:
+            try:
+                videos.append(clips[item].read(self.sampling))
+                items.append(item)
+            except DataError as error:
+                failed.append((item, str(error)))
+        return items, self.model.encode(torch.stack(videos)) if videos else None, failed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vpo_kit.clips import Clip
-from vpo_kit.errors import DataError
 from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
 from vpo_kit.sampler import Constrain, PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.schedule import Schedule
@@ -37,16 +36,10 @@ class Real:
         return Job(self.strategy, list(chunks(range(len(self.clips)), size)), self.make)
 
     def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
-        items, videos = [], []
-        for item in batch:
-            try:
-                videos.append(self.clips[item].read(self.task.sampling))
-                items.append(item)
-            except DataError as error:
-                yield item, str(error)
-        if not items:
+        items, source, failed = self.task.sources(self.clips, batch)
+        yield from failed
+        if source is None:
             return
-        source = self.task.model.encode(torch.stack(videos))
         made, masks = self._made(items, source)
         decoded = self.task.model.decode(torch.cat([source, made])).cpu()  # both went through the autoencoder
         for row, item in enumerate(items):
