@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint types check bench lock clean
+.PHONY: setup demo test lint types check lists bench lock clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 check: lint types test
+
+# what is generated from the parts themselves: vpo_kit/catalogue.json and docs/recipe.md
+lists: $(STAMP)
+	$(BIN)/python -m vpo_kit.library.lists
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 
 # each layer may import the ones before it
 LAYERS = [
-    {"errors"},
+    {"errors", "catalogue"},
+    {"fields"},
     {"registry", "config", "plain", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
@@ -84,8 +85,8 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
 
 
 COMMANDS = [
-    "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "export",
-    "compare",
+    "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "config",
+    "export", "compare",
     "pair", "pair import", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
+from vpo_kit import catalogue, fields
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import METHODS, nearest
 
@@ -38,9 +39,9 @@ Expert = Literal["high_noise", "low_noise"]
 class Sampling(Section):
     """How videos are sampled; what is not given is the model's own default."""
 
-    frames: int | None = Field(None, ge=1)
-    height: int | None = Field(None, ge=8)
-    width: int | None = Field(None, ge=8)
+    frames: int | None = Field(None, ge=1, description="of a video")
+    height: int | None = Field(None, ge=8, description="in pixels")
+    width: int | None = Field(None, ge=8, description="in pixels")
     steps: int | None = Field(None, ge=1, description="denoising steps")
     guidance: float | dict[Expert, float] | None = Field(
         None, description="classifier-free guidance scale, 1 is off; of a model with two experts also one for each"
@@ -64,7 +65,7 @@ class Sampling(Section):
 
 
 class Lora(Section):
-    rank: int = Field(64, ge=1)
+    rank: int = Field(64, ge=1, description="of the factors")
     alpha: float | None = Field(None, gt=0, description="the LoRA is applied at alpha / rank; default: the rank")
     targets: list[str] | None = Field(None, description="linear layers by name; default: the model family's")
     experts: Literal["both", "high_noise", "low_noise"] | None = Field(
@@ -91,13 +92,13 @@ class Optimiser(Section):
     )
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="AdamW's")
     eps: float = Field(1e-8, gt=0, description="AdamW's")
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(5, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's")
+    warmup_steps: int = Field(5, ge=0, description="over which the rate rises from zero")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="how the rate falls to zero over the last decay_share of the run"
     )
     decay_share: float = Field(0.6, gt=0, le=1, description="share of the run over which the rate falls")
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this")
     ema: float = Field(
         0.0, ge=0, lt=1,
         description="decay of an average of the LoRA's factors, kept in place of the last ones; 0 is off",
@@ -109,7 +110,7 @@ class Evaluation(Section):
 
     prompts: Path | None = Field(None, description="text file; default: the model's own held-out prompts")
     num_prompts: int = Field(48, ge=0, description="at most so many of them; 0 turns evaluation off")
-    videos_per_prompt: int = Field(1, ge=1)
+    videos_per_prompt: int = Field(1, ge=1, description="each with a noise of its own")
     seed: int | None = Field(None, ge=0, description="of the videos' noise; default: the run's seed")
     judges: list[str] = Field(["vqa", "gold"], description="rewards that look on, beside the one that is trained on")
     best_of: int = Field(
@@ -132,7 +133,7 @@ class Selection(Section):
 
 class Checkpoints(Section):
     every: int = Field(10, ge=1, description="optimiser steps")
-    keep: int = Field(2, ge=1)
+    keep: int = Field(2, ge=1, description="so many of the newest stay")
 
 
 class Data(Section):
@@ -166,15 +167,17 @@ class EarlyStopping(Section):
 
     patience: int = Field(0, ge=0, description="validations in a row without a better value; 0 is off")
     metric: str = Field("heldout_loss", description="a field of metrics.jsonl")
-    greater_is_better: bool = False
+    greater_is_better: bool = Field(False, description="of the metric")
 
 
 class Model(Section):
     """Which model is sampled, how it is held in memory, and what its videos are like: the same in all commands."""
 
-    model: str = "sprites"
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    model: str = Field("sprites", description="sprites, a diffusers pipeline folder or a hub id")
+    revision: str | None = Field(None, description="of a model on the hub: branch, tag or commit")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the model's weights; the LoRA's are float32"
+    )
     attention: Literal["auto", "sdpa", "xformers", "flash", "sage"] = Field(
         "auto", description="xformers is an extra, flash and sage are packages; for CUDA only; sage samples, no more"
     )
@@ -192,8 +195,10 @@ class Run(Model):
     """Everything that `vpo train` needs to know."""
 
     format: Literal[2] = Field(FORMAT, description="of these settings; files of vpo 0.1.0 have none")
-    method: dict[str, Any] = {"name": "online"}
-    reward: dict[str, Any] = {"name": "vqa"}
+    method: dict[str, Any] = Field({"name": "online"}, description="its name, and its own settings (vpo methods NAME)")
+    reward: dict[str, Any] = Field(
+        {"name": "vqa"}, description="its name or a mixture, and its own settings (vpo rewards NAME)"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
     compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
     cache: Path | None = Field(
@@ -203,7 +208,7 @@ class Run(Model):
     pairs: Path | None = Field(None, description="a pair set, for methods that learn from pairs")
     videos: Path | None = Field(None, description="a folder of clips, for methods that learn from clips")
     output: Path | None = Field(None, description="run folder; default: runs/METHOD-DATE")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of everything that is drawn")
     steps: int = Field(40, ge=1, description="optimiser steps")
     max_passes: int | None = Field(None, ge=1, description="stop when so many videos have gone through the network")
     max_seconds: float | None = Field(
@@ -344,10 +349,20 @@ def validate(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"] if not _KIND.search(str(part)))
         if first["type"] == "extra_forbidden":
-            known = _fields_at(kind, first["loc"][:-1])
-            raise ConfigError(f"unknown setting {prefix}{where}{nearest(str(first['loc'][-1]), known)}") from error
+            wanted = str(first["loc"][-1])
+            hint = _elsewhere(kind, wanted) or nearest(wanted, _fields_at(kind, first["loc"][:-1]))
+            raise ConfigError(f"unknown setting {prefix}{where}{hint}") from error
         message = first["msg"].lower().removeprefix("value error, ")
         raise ConfigError(f"{prefix}{where}: {message}, not {first['input']!r}") from error
+
+
+def _elsewhere(kind: type[BaseModel], name: str) -> str:
+    """Where a recipe has a field of this name in another section; nothing where it has none."""
+    settings = list(fields.of(kind))
+    if issubclass(kind, Run):
+        settings += [one for method in catalogue.methods().values() for one in method.settings]
+    found = dict.fromkeys(one.name for one in settings if one.name.rpartition(".")[2] == name)
+    return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
 
 def _fields_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -30,6 +30,16 @@ class Registry:
         self.group = group
         self._builtins = dict(builtins)
 
+    @property
+    def builtins(self) -> list[str]:
+        """The names that come with this package."""
+        return list(self._builtins)
+
+    def packages(self) -> dict[str, str]:
+        """The names that come from elsewhere, each with its package and version."""
+        points = [point for point in entry_points(group=self.group) if point.name not in self._builtins]
+        return {point.name: f"{point.dist.name} {point.dist.version}" if point.dist else "?" for point in points}
+
     def targets(self) -> dict[str, str]:
         """All names with their ``"module:attribute"``, plugins included, built-ins first."""
         found = dict(self._builtins)

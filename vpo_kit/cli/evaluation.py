@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vpo_kit.catalogue import learning_from
 from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
+
+GUIDED = learning_from("pairs", apart="independent")
+INDEPENDENT = learning_from("pairs", only="independent")
 
 
 @app.command(name="eval")
@@ -96,9 +100,11 @@ def compare(
     model: Model = None,
     reward: Annotated[str | None, typer.Option(help="reward of all methods that need one", show_default="vqa")] = None,
     prompts: Prompts = None,
-    pairs: Annotated[Path | None, typer.Option(help="pair set, guided, for dense, structural, sft, instruct")] = None,
-    independent_pairs: Annotated[Path | None, typer.Option(help="pair set from independent noise, for dpo")] = None,
-    videos: Annotated[Path | None, typer.Option(help="folder of real clips, for sft, instruct")] = None,
+    pairs: Annotated[Path | None, typer.Option(help=f"pair set, for {GUIDED}")] = None,
+    independent_pairs: Annotated[
+        Path | None, typer.Option(help=f"pair set from independent noise, for {INDEPENDENT}")
+    ] = None,
+    videos: Annotated[Path | None, typer.Option(help=f"folder of real clips, for {learning_from('videos')}")] = None,
 ) -> None:
     """Train methods on one base, budget and data, several seeds each; one board of gains and costs."""
     from vpo_kit.comparison.plan import Given

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vpo_kit.catalogue import learning_from
 from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
 
 
@@ -18,8 +19,8 @@ def train(
     ] = None,
     model: Model = None,
     prompts: Prompts = None,
-    pairs: Annotated[Path | None, typer.Option(help="pair set (vpo pair), for dense, structural, dpo, sft")] = None,
-    videos: Annotated[Path | None, typer.Option(help="folder of real clips, for sft")] = None,
+    pairs: Annotated[Path | None, typer.Option(help=f"pair set (vpo pair), for {learning_from('pairs')}")] = None,
+    videos: Annotated[Path | None, typer.Option(help=f"folder of real clips, for {learning_from('videos')}")] = None,
     output: Annotated[Path | None, typer.Option(help="run folder", show_default="runs/METHOD-DATE")] = None,
     steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
     init_lora: Annotated[

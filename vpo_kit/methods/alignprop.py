@@ -21,6 +21,6 @@ class AlignPropConfig(EditingConfig):
 class AlignProp(Editing):
     """Truncation drawn from 1 to ``method.grad_steps``; the paper's upper end is the whole chain."""
 
-    summary: ClassVar[str] = "AlignProp: from noise, reward gradient through a random number of last steps"
+    summary: ClassVar[str] = "AlignProp: from noise, reward gradient through some last steps"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reward="differentiable")
     Config: ClassVar[type[MethodConfig]] = AlignPropConfig

@@ -143,7 +143,7 @@ def runs(count: int, size: int | None) -> list[slice]:
 class MethodConfig(BaseModel):
     """Base of every method's own settings; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class TimesConfig(MethodConfig):

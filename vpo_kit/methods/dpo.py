@@ -25,7 +25,7 @@ class DPOConfig(OfflineConfig):
 class DPO(OfflinePairs):
     """Whole-clip DPO on pairs from independent noise."""
 
-    summary: ClassVar[str] = "VanillaDPO: independent pairs, one label for the clip; VideoDPO's weights"
+    summary: ClassVar[str] = "VanillaDPO: independent pairs, one label each; VideoDPO's weights"
     needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True, strategy="independent")
     Config: ClassVar[type[MethodConfig]] = DPOConfig
     config: DPOConfig

@@ -53,7 +53,7 @@ class GRPOConfig(RolloutConfig, MovingConfig):
 class GRPO(FollowsReference, FromRollouts):
     """Every noisy step of a good candidate becomes more likely, and of a bad one less."""
 
-    summary: ClassVar[str] = "Flow-GRPO: policy gradient on noisy steps of n fresh videos; DanceGRPO, MixGRPO, DDPO"
+    summary: ClassVar[str] = "Flow-GRPO, DanceGRPO, MixGRPO, DDPO: policy gradient, n fresh videos"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = GRPOConfig
     config: GRPOConfig

@@ -11,6 +11,6 @@ from vpo_kit.methods.editing import Editing, EditingConfig
 class Instruct(Editing):
     """A clip noised partway, denoised, and the gradient of a segmental, attenuated reward through the last step."""
 
-    summary: ClassVar[str] = "InstructVideo: edit real clips, reward gradient through the last step"
+    summary: ClassVar[str] = "InstructVideo: edit real clips, reward gradient of the last step"
     needs: ClassVar[Needs] = Needs(data=("videos", "pairs"), reward="differentiable")
     Config: ClassVar[type[MethodConfig]] = EditingConfig

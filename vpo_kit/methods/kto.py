@@ -34,7 +34,7 @@ class KTOConfig(DrawnConfig, MovingConfig):
 class KTO(FollowsReference):
     """Verdicts on single videos, or pairs read as two."""
 
-    summary: ClassVar[str] = "Diffusion-KTO: videos that are good or bad, or pairs read as one of each"
+    summary: ClassVar[str] = "Diffusion-KTO: good or bad videos, or pairs read as one of each"
     needs: ClassVar[Needs] = Needs(data=("pairs", "videos"), reference=True, ratings=True, validation=False)
     Config: ClassVar[type[MethodConfig]] = KTOConfig
     config: KTOConfig

@@ -42,7 +42,7 @@ class NFTConfig(TimesConfig, RolloutConfig):
 class NFT(FromRollouts):
     """Every candidate teaches, the good ones and the bad ones."""
 
-    summary: ClassVar[str] = "DiffusionNFT: all of n fresh videos, towards the good and away from the bad ones"
+    summary: ClassVar[str] = "DiffusionNFT: n fresh videos, towards the good, away from the bad"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = NFTConfig
     config: NFTConfig

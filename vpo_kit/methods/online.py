@@ -36,7 +36,7 @@ class OnlineConfig(PairConfig, RolloutConfig, MovingConfig, Choosing):
 class Online(FollowsReference, FromRollouts):
     """Whole-clip DPO on pairs that the current policy has just made."""
 
-    summary: ClassVar[str] = "OnlineVPO: best against worst of n fresh videos, DPO, moving reference"
+    summary: ClassVar[str] = "OnlineVPO: best against worst of n fresh videos, moving reference"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = OnlineConfig
     config: OnlineConfig

@@ -32,7 +32,7 @@ class RWRConfig(TimesConfig, RolloutConfig):
 class RWR(FromRollouts):
     """Supervised fine-tuning on the model's own videos, the better ones with more weight."""
 
-    summary: ClassVar[str] = "reward-weighted regression: fine-tuning on n fresh videos, weighed by reward"
+    summary: ClassVar[str] = "reward-weighted regression: fine-tuning on n fresh videos"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = RWRConfig
     config: RWRConfig

@@ -52,7 +52,7 @@ class Noised:
 class SFT(Method):
     """Real clips of ``--videos``; with ``--pairs`` the real clips that guided pairs came from, or else the winners."""
 
-    summary: ClassVar[str] = "supervised fine-tuning on real clips, or on a pair set's sources or winners"
+    summary: ClassVar[str] = "supervised fine-tuning on clips, or a pair set's sources or winners"
     needs: ClassVar[Needs] = Needs(data=("videos", "pairs"))
     Config: ClassVar[type[MethodConfig]] = SFTConfig
     config: SFTConfig

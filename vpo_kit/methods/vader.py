@@ -19,6 +19,6 @@ class VaderConfig(EditingConfig):
 class Vader(Editing):
     """One random frame of each clip is decoded and judged."""
 
-    summary: ClassVar[str] = "VADER: from noise, reward gradient of one random frame through the last step"
+    summary: ClassVar[str] = "VADER: from noise, reward gradient of one random frame, last step"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reward="differentiable")
     Config: ClassVar[type[MethodConfig]] = VaderConfig

@@ -34,6 +34,7 @@ class AestheticConfig(ImageRewardConfig):
     """`weights` is the small head; the CLIP below it has a file of its own."""
 
     clip_weights: Path | None = None
+    """The CLIP below the head; by default the published one, from the hub's cache or downloaded."""
     model: str = "ViT-L-14-quickgelu"
     """OpenAI's CLIP-L/14 by open_clip's name: the published head was trained on its features and fits no other."""
 
@@ -53,6 +54,11 @@ class Aesthetic(ImageReward):
         mean=4.7,
         std=0.5,
     )
+
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        own = cast(AestheticConfig, config)
+        return HEAD.look(own.weights) + hub_file("aesthetic", own.model, TAG, "clip_weights").look(own.clip_weights)
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -57,7 +58,7 @@ class RewardOutput:
 class RewardConfig(BaseModel):
     """Base of every reward's own settings; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Reward(nn.Module):
@@ -76,6 +77,14 @@ class Reward(nn.Module):
     def describe(cls, config: Any) -> RewardSpec:
         """The facts of this reward with these settings, before anything is loaded."""
         return cls.spec
+
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        """The files of weights that this reward reads with these settings, as far as they are known to be here.
+
+        Nothing is read, and nothing asked of a network. Raises `ModelError` for a file that is missing.
+        """
+        return []
 
     def forward(
         self, video: Tensor, prompts: Sequence[str] | None = None, *, fps: float, segments: Segments | None = None

@@ -68,12 +68,19 @@ class Brisque(ImageReward):
         std=15.0,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        own = cast(BrisqueConfig, config)
+        ranges = own.ranges or _found(None, "normalize.pickle", "ranges")
+        return [_found(own.weights, "svm.txt", "weights"), ranges]
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         own = cast(BrisqueConfig, self.config)
-        machine = read_machine(_found(own.weights, "svm.txt", "weights"))
+        weights, limits = self.locate(own)
+        machine = read_machine(weights)
         self.gamma, self.rho = machine.gamma, machine.rho
-        ranges = read_ranges(own.ranges) if own.ranges else packed_ranges(_found(None, "normalize.pickle", "ranges"))
+        ranges = read_ranges(limits) if own.ranges else packed_ranges(limits)
         self.register_buffer("coefficients", machine.coefficients)
         self.register_buffer("vectors", machine.vectors)
         self.register_buffer("ranges", ranges)

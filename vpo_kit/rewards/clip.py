@@ -7,6 +7,7 @@ does not import beside current libraries; its network is open_clip's ViT-H-14, a
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from vpo_kit.rewards.base import RewardSpec
@@ -39,6 +40,11 @@ class Clip(TextImageReward):
         std=0.0375,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        own = cast(ClipConfig, config)
+        return hub_file("clip", own.model, own.pretrained).look(own.weights)
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         own = cast(ClipConfig, self.config)
@@ -69,6 +75,10 @@ class HPSv2(TextImageReward):
         mean=0.275,  # the published range, 0.2 to 0.35, taken as mean +- 2 deviations
         std=0.0375,
     )
+
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        return cls.file.look(cast(HPSConfig, config).weights)
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

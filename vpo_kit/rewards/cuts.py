@@ -46,6 +46,10 @@ class Cuts(Reward):
         std=0.2,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        return [_found(cast(Cuts.Config, config).weights)]
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         path = _found(cast(Cuts.Config, self.config).weights)

@@ -53,11 +53,15 @@ class Dover(Reward):
         needs_prompt=False,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        place = "the GitHub release v0.1.0 of QualityAssessment/DOVER"
+        return [Source("dover", "DOVER.pth", place, "0.2 GB", LICENCE).require(cast(Dover.Config, config).weights)]
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         own = cast(Dover.Config, self.config)
-        place = "the GitHub release v0.1.0 of QualityAssessment/DOVER"
-        path = Source("dover", "DOVER.pth", place, "0.2 GB", LICENCE).require(own.weights)
+        (path,) = self.locate(own)
         state = read_state(path)
         self.seed = own.seed
         self.technical = built(VideoSwin, under(state, "technical_backbone."), path, "DOVER")

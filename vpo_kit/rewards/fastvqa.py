@@ -60,6 +60,7 @@ class FastVQA(Reward):
         weights: Path | None = None
         """The published ``.pth`` file of the variant, or its tensors as safetensors."""
         variant: Literal["fastervqa", "fastvqa", "fastvqa-m"] = "fastervqa"
+        """The network, and the file that goes with it."""
         seed: int = Field(0, ge=0)
         """Fixes where fragments are cut in time and space."""
 
@@ -73,12 +74,17 @@ class FastVQA(Reward):
         needs_prompt=False,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        own = cast(FastVQA.Config, config)
+        place = "the GitHub release v2.0.0 of TimothyHTimothy/FAST-VQA"
+        return [Source("fastvqa", VARIANTS[own.variant].file, place, "0.1 GB", "MIT").require(own.weights)]
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         own = cast(FastVQA.Config, self.config)
         self.variant, self.seed = VARIANTS[own.variant], own.seed
-        place = "the GitHub release v2.0.0 of TimothyHTimothy/FAST-VQA"
-        path = Source("fastvqa", self.variant.file, place, "0.1 GB", "MIT").require(own.weights)
+        (path,) = self.locate(own)
         state = read_state(path)
         self.backbone = built(VideoSwin, under(state, "fragments_backbone."), path, own.variant)
         if self.backbone.window != self.variant.window:

@@ -42,6 +42,7 @@ class HPSv3Config(ImageRewardConfig):
     question: Path | None = None
     """The authors' ``data_collator_qwen.py``, or its text; default: that file in the folder of the weights."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the weights."""
     chunk: int = Field(1, ge=1)
     """Frames judged at once."""
 
@@ -64,14 +65,21 @@ class HPSv3(ImageReward):
         std=3.0,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        own = cast(HPSv3Config, config)
+        what = "the model folder Qwen/Qwen2-VL-7B-Instruct without its weights"
+        return [
+            Source("hpsv3", "HPSv3.safetensors", HUB, "17 GB", "MIT").require(own.weights),
+            Source("hpsv3", what, HUB, "12 MB", "Apache-2.0", True, "base").require(own.base),
+        ]
+
     def __init__(self, config: Any = None) -> None:
         from transformers import Qwen2VLModel
 
         super().__init__(config)
         own = cast(HPSv3Config, self.config)
-        path = Source("hpsv3", "HPSv3.safetensors", HUB, "17 GB", "MIT").require(own.weights)
-        what = "the model folder Qwen/Qwen2-VL-7B-Instruct without its weights"
-        base = Source("hpsv3", what, HUB, "12 MB", "Apache-2.0", True, "base").require(own.base)
+        path, base = self.locate(own)
         self.question = read_question(own.question or path.with_name("data_collator_qwen.py"), own.question is not None)
         self.processor, network = vlm.load_processor(base), vlm.load_config(base, "qwen2_vl")
         self.processor.tokenizer.add_special_tokens({"additional_special_tokens": [TOKEN]})

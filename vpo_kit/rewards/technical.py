@@ -58,10 +58,15 @@ class TechnicalConfig(RewardConfig):
     """
 
     softness: Band = (0.08, 0.55)
+    """Share of the gradient that a blur leaves, where there is detail."""
     blocking: Band = (-1.0, 0.05)
+    """Share of the gradient that lies on a codec's grid, less that beside it."""
     flicker: Band = (0.0, 0.005)
+    """Smooth change between frames that motion does not explain."""
     noise: Band = (0.0, 0.01)
+    """Fine change between frames where the picture is flat."""
     motion: Band = (0.1, 1000.0)
+    """Pixels a frame, the shorter side at most 128."""
 
 
 class Technical(Reward):

@@ -124,13 +124,17 @@ class ViCLIP(Reward):
         needs_prompt=True,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        place = "OpenGVLab/ViCLIP on the Hugging Face hub"
+        source = Source("viclip", "ViClip-InternVid-10M-FLT.pth", place, "1.7 GB", "MIT")
+        return [source.require(cast(ViCLIP.Config, config).weights)]
+
     def __init__(self, config: Any = None) -> None:
         from open_clip import SimpleTokenizer
 
         super().__init__(config)
-        own = cast(ViCLIP.Config, self.config)
-        place = "OpenGVLab/ViCLIP on the Hugging Face hub"
-        path = Source("viclip", "ViClip-InternVid-10M-FLT.pth", place, "1.7 GB", "MIT").require(own.weights)
+        (path,) = self.locate(self.config)
         state = read_state(path)
         self.video = built(VideoTower, under(state, "vision_encoder."), path, "ViCLIP")
         self.text = built(TextTower, under(state, "text_encoder."), path, "ViCLIP")

@@ -55,6 +55,7 @@ class VideoReward(Reward):
         question: Path | None = None
         """VideoAlign's ``prompt_template.py``, or its text; default: that file in the folder of the weights."""
         dtype: Literal["bfloat16", "float32"] = "bfloat16"
+        """Of the weights."""
         batch_size: int = Field(1, ge=1)
         """Videos judged at once."""
         context: float = Field(1.0, ge=0)
@@ -70,14 +71,18 @@ class VideoReward(Reward):
         needs_prompt=True,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        what, hub = "the model folder KwaiVGI/VideoReward", "the Hugging Face hub"
+        source = Source("videoreward", what, hub, "5 GB", "Apache-2.0", True)
+        return [source.require(cast(VideoReward.Config, config).weights)]
+
     def __init__(self, config: Any = None) -> None:
         from transformers import Qwen2VLModel
 
         super().__init__(config)
         own = cast(VideoReward.Config, self.config)
-        hub = "the Hugging Face hub"
-        what = "the model folder KwaiVGI/VideoReward"
-        folder = Source("videoreward", what, hub, "5 GB", "Apache-2.0", True).require(own.weights)
+        (folder,) = self.locate(own)
         self.settings = settings = read_settings(folder / "model_config.json")
         base = base_folder(own.base, settings.network.model_name_or_path)
         self.question = read_question(own.question or folder / "prompt_template.py", own.question is not None)

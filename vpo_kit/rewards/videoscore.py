@@ -37,9 +37,11 @@ class VideoScore(Reward):
         weights: Path | None = None
         """The downloaded model folder."""
         version: Literal["v1", "v1.1"] = "v1.1"
+        """Which of the published networks the folder holds."""
         question: Path | None = None
         """A file with the question, where the folder's ``README.md`` does not hold REGRESSION_QUERY_PROMPT."""
         dtype: Literal["bfloat16", "float32"] = "bfloat16"
+        """Of the weights."""
         batch_size: int = Field(1, ge=1)
         """Videos judged at once; 16 frames are about 1,100 tokens."""
 
@@ -53,14 +55,19 @@ class VideoScore(Reward):
         needs_prompt=True,
     )
 
+    @classmethod
+    def locate(cls, config: Any) -> list[Path]:
+        own = cast(VideoScore.Config, config)
+        name = {"v1": "TIGER-Lab/VideoScore", "v1.1": "TIGER-Lab/VideoScore-v1.1"}[own.version]
+        source = Source("videoscore", f"the model folder {name}", "the Hugging Face hub", "16.5 GB", "Apache-2.0", True)
+        return [source.require(own.weights)]
+
     def __init__(self, config: Any = None) -> None:
         from transformers import Idefics2Model
 
         super().__init__(config)
         own = cast(VideoScore.Config, self.config)
-        name = {"v1": "TIGER-Lab/VideoScore", "v1.1": "TIGER-Lab/VideoScore-v1.1"}[own.version]
-        what = f"the model folder {name}"
-        folder = Source("videoscore", what, "the Hugging Face hub", "16.5 GB", "Apache-2.0", True).require(own.weights)
+        (folder,) = self.locate(own)
         self.question = vlm.read_template(own.question or folder / "README.md", "REGRESSION_QUERY_PROMPT")
         settings, self.processor = vlm.load_config(folder, "idefics2"), vlm.load_processor(folder)
         state, dtype = read_folder(folder), getattr(torch, own.dtype)

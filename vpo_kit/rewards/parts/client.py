@@ -26,6 +26,7 @@ class Connection(RewardConfig):
     """Where a server is, and how long to be patient with it."""
 
     url: str = Field("", validate_default=True)
+    """The server's address, http://HOST:PORT."""
     token_env: str = "VPO_REWARD_TOKEN"
     """The environment variable that holds the token: a setting would be copied into every run folder and page."""
     timeout_s: float = Field(300.0, gt=0)

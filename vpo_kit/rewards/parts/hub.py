@@ -23,23 +23,35 @@ class HubFile:
     licence: str
     setting: str = "weights"
 
-    def find(self, given: Path | None) -> Path:
-        """`given`, else the cached file, else a download of it (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
+    def look(self, given: Path | None) -> list[Path]:
+        """`given`, else the cached file, or nothing where it is to be downloaded first. Raises `ModelError` where it
+        cannot be.
+        """
         if given is not None:
             if given.is_file():
-                return given
+                return [given]
             raise ModelError(f"there is no {given}: {self.advice}")
         for name in self.names:
             cached = huggingface_hub.try_to_load_from_cache(self.repository, name)
             if isinstance(cached, str):
-                return Path(cached)
+                return [Path(cached)]
+        if constants.is_offline_mode():
+            raise self._missing("HF_HUB_OFFLINE is set")
+        return []
+
+    def find(self, given: Path | None) -> Path:
+        """`given`, else the cached file, else a download of it (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
+        if found := self.look(given):
+            return found[0]
         for name in self.names:
             try:
                 return Path(huggingface_hub.hf_hub_download(self.repository, name))
             except Exception:  # no such file, no access, no connection: the HTTP library adds errors of its own
                 continue
-        why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub did not give it"
-        raise ModelError(
+        raise self._missing("the hub did not give it")
+
+    def _missing(self, why: str) -> ModelError:
+        return ModelError(
             f"reward {self.reward!r} needs weights: they are not in the hub's cache and {why}: {self.advice}"
         )
 
