@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,45 @@ def test_gradient_is_the_plain_one(bench: Bench, last: int, gradient: bool) -> N
     one, other = bench.gradients(ours), bench.gradients(theirs)
     assert float(other.norm()) > 1e-6
     assert float((one - other).norm()) < 1e-5 * float(other.norm())
+
+
+def test_what_the_decoder_holds_does_not_grow_with_the_frames_looked_at(flow: Bench) -> None:
+    """Runs of frames are sent back one after the other, so the most that a graph holds at once is one run's."""
+    model, size = flow.model, flow.family.size
+    flow.sampling, kept = flow.sampling.changed(frames=49), flow.sampling
+    try:
+        method, shape = flow.method(), model.latent_shape(49, size, size)
+        most = []
+        for frames in ([16], [16, 32, 48]):
+            assert len(model.frame_runs(frames)) == len(frames)
+            most.append(_held(method, draw_noise(shape, [1, 2]), frames))
+        assert 0 < most[1] <= 1.1 * most[0]
+    finally:
+        flow.sampling = kept
+
+
+def _held(method: Editing, latents: Tensor, frames: Sequence[int]) -> int:
+    """The most bytes that graphs hold at once between latents and loss."""
+    alive: dict[int, int] = {}
+    most = 0
+
+    class Kept:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+            alive[id(self)] = tensor.nbytes
+
+        def __del__(self) -> None:
+            alive.pop(id(self), None)
+
+    def pack(tensor: Tensor) -> Kept:
+        nonlocal most
+        kept = Kept(tensor)
+        most = max(most, sum(alive.values()))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        method._rewarded(latents.requires_grad_(), frames, PROMPTS[:2])
+    return most
 
 
 def test_a_clip_is_noised_to_a_level_and_not_to_a_share_of_the_steps(flow: Bench) -> None:

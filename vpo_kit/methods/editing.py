@@ -9,6 +9,7 @@ Legend: ``B`` videos, ``F`` pixel frames, ``K`` frames looked at, latents ``[B, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from vpo_kit import losses
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput, runs
+from vpo_kit.methods.stages import in_parts
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
@@ -98,13 +100,7 @@ class Editing(Method):
         noise = self._noise([derive_seed(context.seed, "edit", batch.step, p) for p in batch.positions])
         entering: list[Tensor] = []
         latents = self._denoise(batch, noise, self._grad_steps(batch.step), entering)
-        rewards, video = self._rewards(latents, frames, batch.prompts)
-        weights = self._weights(frames).to(rewards)
-        capped = rewards if self.config.reward_cap is None else rewards.clamp(max=self.config.reward_cap)
-        loss = -(capped * weights).mean(1).sum() / context.batch_size
-        found = {"reward": rewards.detach().mean(1)}
-        if video.shape[1] == context.sampling.frames:
-            found["motion"] = motion(video.detach())
+        loss, found = self._rewarded(latents, frames, batch.prompts)
         if self.config.anchor:
             if not entering:
                 raise ConfigError("method.anchor needs a chain of at least two steps: raise tau or chain_steps")
@@ -211,24 +207,38 @@ class Editing(Method):
         distance = (torch.tensor(frames, dtype=torch.float32) - count / 2).abs() * unit
         return torch.exp(-self.config.attenuation_rate * distance)
 
-    def _rewards(self, latents: Tensor, frames: Sequence[int], prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """A reward for each frame looked at, ``[B, K]``, and the frames that were decoded.
+    def _rewarded(
+        self, latents: Tensor, frames: Sequence[int], prompts: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """This share of the loss by the reward of each frame looked at, and what is reported of each item.
 
-        Rewards of single frames need no other frame. A reward of videos sees the whole clip, and each frame's share in
-        its score is that of a segment of one frame.
+        Rewards of single frames need no other frame: each run of frames that are decoded together is judged and sent
+        back by itself. A reward of videos sees the whole clip, and each frame's share in its score is that of a segment
+        of one frame.
         """
-        reward, model = self.context.reward, self.context.policy.model
+        reward, context, cap = self.context.reward, self.context, self.config.reward_cap
         assert reward is not None
         alone = all(part.spec.per_frame for part in reward.parts)
+        runs = [run for _, run in context.policy.model.frame_runs(frames)] if alone else [list(frames)]
+        weights = dict(zip(frames, self._weights(frames).tolist(), strict=True))
+        rewards: list[Tensor] = []
+        found: dict[str, Tensor] = {}
 
-        # not checkpointed: a second decode would only free the graph of the reward, the smaller one by far
-        video = model.decode(latents, frames if alone else None)
-        places = range(len(frames)) if alone else frames
-        found = reward.fixed(
-            video, prompts, fps=self.context.sampling.fps, segments=[(place, place + 1) for place in places]
-        )
-        assert found.segments is not None
-        return found.segments, video
+        def loss_of(cut: Tensor, run: Sequence[int]) -> Tensor:
+            # not checkpointed: a second decode would only free the graph of the reward, the smaller one by far
+            video = context.policy.model.decode(cut, run if alone else None)
+            looked = [(place, place + 1) for place in (range(len(run)) if alone else run)]
+            seen = reward.fixed(video, prompts, fps=context.sampling.fps, segments=looked).segments
+            assert seen is not None
+            rewards.append(seen.detach())
+            if video.shape[1] == context.sampling.frames:
+                found["motion"] = motion(video.detach())
+            capped = seen if cap is None else seen.clamp(max=cap)
+            own = torch.tensor([weights[frame] for frame in run]).to(seen)
+            return -(capped * own).sum() / (len(frames) * context.batch_size)
+
+        loss = in_parts(latents, (partial(loss_of, run=run) for run in runs))
+        return loss, {"reward": torch.cat(rewards, 1).mean(1), **found}
 
     def _distance(self, x_t: Tensor, conditions: Conditions) -> Tensor:
         """Mean squared distance of policy and reference at the input of the last step, ``[B]``."""

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
 from vpo_kit.models.base import Conditions
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
@@ -32,6 +33,10 @@ class RolloutConfig(MethodConfig):
     rollout_guidance: float | None = Field(
         None, ge=1, description="guidance scale of a rollout, 1 is off; default: that of sampling"
     )
+    rollout_decoder: Literal["autoencoder", "preview"] = Field(
+        "autoencoder", description="what candidates are decoded with to be judged: preview is the small decoder of a "
+        "model folder that has one",
+    )  # fmt: skip
     branch: float | None = Field(
         None, gt=0, lt=1, description="noise level from which the candidates of a prompt part: they are one sample, "
         "noised to it afresh; a solver of several steps begins anew there; default: apart from the start",
@@ -85,6 +90,10 @@ class FromRollouts(Method):
         if config.rollout_guidance is not None:
             settings = replace(settings, guidance=config.rollout_guidance)
         self._guidance = model.guidance(settings, context.negative)
+        if config.rollout_decoder == "preview" and model.preview is None:
+            raise ConfigError(
+                f"method.rollout_decoder=preview: {model.source} has no preview_decoder in its folder: leave it out"
+            )
         self._steps = config.rollout_steps or settings.steps
         self._shape = model.latent_shape(settings.frames, settings.height, settings.width)
         self._first = 0
@@ -149,6 +158,7 @@ class FromRollouts(Method):
     def _sample(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Latents and video of all candidates, at most `sampling_batch_size` at once, and what is kept of each."""
         model, n, latents, videos = self.context.policy.model, self.config.num_candidates, [], []
+        decode = model.look if self.config.rollout_decoder == "preview" else model.decode
         trunks = self._trunks(batch)
         seeds = [
             derive_seed(self.context.seed, "rollout", batch.step, position * n + i)
@@ -165,7 +175,7 @@ class FromRollouts(Method):
             found, parts = self.denoise(conditions[rows], noise, seeds[rows], start)
             latents.append(found)
             kept.append(parts)
-            videos.append(model.decode(found))
+            videos.append(decode(found))
         joined = {key: torch.cat([part[key] for part in kept]) for key in kept[0]}
         return torch.cat(latents), torch.cat(videos), joined
 

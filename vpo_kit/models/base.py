@@ -114,6 +114,8 @@ class VideoModel(ABC):
         self.source = source
         self.truth: str | None = None
         """The made world whose truth can be read from the model's clips, as its folder declares."""
+        self.preview: nn.Module | None = None
+        """A small decoder of the model's folder: normalised latents to video, not clamped (`models/preview.py`)."""
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
@@ -299,13 +301,31 @@ class VideoModel(ABC):
         """
         if frames is None:
             return straight_through_clamp(self.decode_clip(latents))
+        parts = []
+        for (low, high), run in self.frame_runs(frames):
+            clip = self.decode_clip(latents[:, :, low:high])
+            parts += [clip[:, p - low * self.temporal_stride] for p in run]
+        return straight_through_clamp(torch.stack(parts, 1))
+
+    def frame_runs(self, frames: Sequence[int]) -> list[tuple[tuple[int, int], list[int]]]:
+        """The runs of latent frames that `decode` goes through for the pixel `frames`, ascending, one after the other:
+        each a half-open range, with those of `frames` that come out of it.
+        """
         stride, lead = self.temporal_stride, 1 if self.causal else self.temporal_stride
-        needed = sorted({0 if p < lead else 1 + (p - lead) // stride for p in frames})
-        found: dict[int, Tensor] = {}
-        for low, high in _runs([self.decode_window(frame) for frame in needed]):
-            part = self.decode_clip(latents[:, :, low:high])
-            found |= {p: part[:, p - low * stride] for p in frames if 0 <= p - low * stride < part.shape[1]}
-        return straight_through_clamp(torch.stack([found[p] for p in frames], 1))
+        places = {p: 0 if p < lead else 1 + (p - lead) // stride for p in frames}
+        runs = _runs([self.decode_window(place) for place in sorted(set(places.values()))])
+        return [((low, high), [p for p in frames if low <= places[p] < high]) for low, high in runs]
+
+    @torch.no_grad()
+    def look(self, latents: Tensor) -> Tensor:
+        """Video ``[B, F, 3, H, W]`` in [0, 1] by the small decoder, for judges of many candidates. No gradient.
+
+        Raises `ConfigError` where the model's folder has none.
+        """
+        if self.preview is None:
+            raise ConfigError(f"{self.source} has no preview_decoder in its folder: decode with the autoencoder")
+        video: Tensor = self.preview(latents.float())
+        return video.clamp(0, 1)
 
     @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
@@ -322,10 +342,10 @@ def add_methods(part: Any, mixin: type) -> None:
 
 
 def _runs(windows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The windows, ascending, with those that meet made one."""
+    """The windows, ascending, with those that overlap made one; those that only meet cost no more apart."""
     runs: list[tuple[int, int]] = []
     for low, high in windows:
-        if runs and low <= runs[-1][1]:
+        if runs and low < runs[-1][1]:
             runs[-1] = (runs[-1][0], high)
         else:
             runs.append((low, high))

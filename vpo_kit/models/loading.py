@@ -18,6 +18,7 @@ from vpo_kit.models.attention import check_attention, check_family, set_attentio
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.offload import offload as offload_parts
 from vpo_kit.models.offload import place
+from vpo_kit.models.preview import load_preview
 from vpo_kit.models.quantising import check_quantise, load_options
 from vpo_kit.registry import MODELS
 
@@ -102,6 +103,7 @@ def load(
     extras = _extras(source)
     model: VideoModel = adapter(pipeline, extras.settings if extras else None, name_or_path)
     model.truth = extras.truth if extras else None
+    model.preview = load_preview(Path(source), device)
     if offload:
         offload_parts(model)
     if attention != "auto":

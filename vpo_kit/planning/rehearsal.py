@@ -110,6 +110,10 @@ class _Rehearsal:
                 away = run.offload and name.startswith(OFFLOADED)
                 self.tracker.adopt([tensor], own, 0.0 if away else share)  # type: ignore[arg-type]
                 counts[own] += tensor.numel()
+        if self.model.preview is not None:
+            decoder = list(self.model.preview.parameters())
+            self.tracker.adopt(decoder, "autoencoder")
+            counts["autoencoder"] += sum(tensor.numel() for tensor in decoder)
         for judge in self.judges:
             tensors = [*judge.parameters(), *judge.buffers()]
             self.tracker.adopt(tensors, "reward", 0.0 if run.offload else 1.0)
@@ -128,6 +132,7 @@ class _Rehearsal:
         model.predict = self.repeats.predict(model.predict)
         model.decode_clip = self._loaded([components["vae"]], model.decode_clip)
         model.decode = self._inside("autoencoder", self.repeats.once(model.decode))
+        model.look = self._inside("autoencoder", self.repeats.once(model.look))
         model.encode = self._inside("autoencoder", self._loaded([components["vae"]], model.encode))
         model.encode_prompts = self._inside(
             "text", self.repeats.once(self._loaded(texts, model.encode_prompts), always=True)

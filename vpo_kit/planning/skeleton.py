@@ -17,6 +17,7 @@ from vpo_kit import folders
 from vpo_kit.errors import ModelError
 from vpo_kit.models import loading
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.preview import PreviewDecoder, read_shape
 from vpo_kit.planning.published import PUBLISHED, tokenizer
 from vpo_kit.registry import MODELS
 
@@ -32,17 +33,21 @@ def build(
     if name_or_path in PUBLISHED and not Path(name_or_path).is_dir():
         family, made = PUBLISHED[name_or_path]()
         components = {name: _made(name, make, fake) for name, make in made.items()}
-        settings, more = None, dict[str, Any]()
+        settings, more, shape = None, dict[str, Any](), None
     else:
         source = folders.resolve(name_or_path)
         family, components, more = _from_configs(source, revision, fake)
         settings = loading._settings(source)
+        shape = read_shape(Path(source))
     for part in components.values():
         if isinstance(part, nn.Module):
             cast(part, getattr(torch, dtype))
     pipeline = getattr(diffusers, family)(**components, **more)
     adapter = MODELS.load(family)
     model: VideoModel = adapter(pipeline, settings, name_or_path)
+    if shape is not None:
+        with fake:
+            model.preview = PreviewDecoder(shape).requires_grad_(False)
     return model
 
 
