@@ -26,7 +26,7 @@ def model(tiny_wan: Path) -> VideoModel:
     return models.load(str(tiny_wan))
 
 
-def spread(model: VideoModel, **settings: object) -> tuple[Tensor, int]:
+def spread(model: VideoModel, rollout_guidance: float = 1.0, **settings: object) -> tuple[Tensor, int]:
     """How far apart the candidates of each of two prompts are, and the passes of the rollout."""
     policy, passes = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0), 0
 
@@ -36,7 +36,7 @@ def spread(model: VideoModel, **settings: object) -> tuple[Tensor, int]:
 
     hook = model.network.register_forward_hook(count)
     try:
-        chosen = OnlineConfig(num_candidates=4, rollout_guidance=1.0, **settings)  # type: ignore[arg-type]
+        chosen = OnlineConfig(num_candidates=4, rollout_guidance=rollout_guidance, **settings)  # type: ignore[arg-type]
         method = Online(chosen, context_of(policy, Brightness(), batch_size=2))
         batch = Batch(0, PROMPTS, model.encode_prompts(PROMPTS), [0, 1], [0, 1], [0, 0])
         with torch.no_grad():
@@ -54,6 +54,15 @@ def test_candidates_of_a_branch_are_alike_and_cheaper(model: VideoModel) -> None
     assert shared == 3 + 1  # the samples that the candidates branch off, and a third of the chain
     assert (near > 0).all()
     assert (near < 0.5 * apart).all()
+
+
+def test_guidance_costs_what_its_interval_holds(model: VideoModel) -> None:
+    """Of three steps at levels 1, .8 and .5."""
+    for interval, passes in (((0, 1), 6), ((0, 0.9), 5), ((0.7, 0.9), 4), ((0.1, 0.2), 3)):
+        found, counted = spread(model, rollout_guidance=3.0, rollout_guidance_interval=interval)
+        assert counted == passes
+        assert torch.equal(found, spread(model, rollout_guidance=3.0)[0]) == (passes == 6)
+    assert torch.equal(found, spread(model)[0])
 
 
 def test_a_branched_run_resumes_exactly(model: VideoModel, tmp_path: Path) -> None:

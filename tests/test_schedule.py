@@ -54,6 +54,12 @@ def test_a_place_on_the_axis_and_back() -> None:
         assert levels.max() <= 1
 
 
+def test_the_level_follows_from_what_the_network_sees() -> None:
+    for schedule in (FlowSchedule(), FlowSchedule(inverted=True), DDPMSchedule(torch.linspace(0.99, 0.01, 50))):
+        t = schedule.at(torch.linspace(0, 1, 11))
+        torch.testing.assert_close(schedule.level_at(schedule.network_time(t)), schedule.noise_level(t))
+
+
 def test_wan_scheduler_is_a_flow() -> None:
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
     assert isinstance(from_scheduler(scheduler), FlowSchedule)

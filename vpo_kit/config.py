@@ -46,6 +46,11 @@ class Sampling(Section):
     guidance: float | dict[Expert, float] | None = Field(
         None, description="classifier-free guidance scale, 1 is off; of a model with two experts also one for each"
     )
+    guidance_interval: tuple[float, float] | None = Field(
+        None,
+        description="noise levels (0 clean, 1 noise) of the steps that are guided, the others cost one pass; "
+        "default: all",
+    )
     negative_prompt: str | None = Field(None, description="what guidance leads away from")
     shift: float | None = Field(None, gt=0, description="of the chain towards noise (Wan: 3 at 480p, 5 at 720p)")
     fps: float | None = Field(None, gt=0, description="frames a second of what is made and of the clips that are read")
@@ -53,6 +58,13 @@ class Sampling(Section):
         None, ge=0, description="the scale that a training pass sees where the network takes it as an input; default: 1"
     )
     batch_size: int = Field(24, ge=1, description="videos sampled at once")
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= 1:
+            raise ValueError("give a lower and a higher noise level, from 0 to 1")
+        return value
 
     @field_validator("guidance")
     @classmethod

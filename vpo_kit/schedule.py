@@ -51,6 +51,10 @@ class Schedule(ABC):
         """The ``time`` that the network is given at ``t``."""
 
     @abstractmethod
+    def level_at(self, time: Tensor) -> Tensor:
+        """The ``level`` of what the network is given with the ``time``."""
+
+    @abstractmethod
     def chain_times(self, scheduler: Any) -> Tensor:
         """``t`` at which each step of a sampling chain starts, from a diffusers scheduler whose steps are set."""
 
@@ -88,6 +92,10 @@ class FlowSchedule(Schedule):
 
     def network_time(self, t: Tensor) -> Tensor:
         return (1 - t if self.inverted else t) * self.num_train_timesteps
+
+    def level_at(self, time: Tensor) -> Tensor:
+        t = time / self.num_train_timesteps
+        return 1 - t if self.inverted else t
 
     def chain_times(self, scheduler: Any) -> Tensor:
         sigmas: Tensor = scheduler.sigmas[:-1]
@@ -132,6 +140,9 @@ class DDPMSchedule(Schedule):
 
     def network_time(self, t: Tensor) -> Tensor:
         return t
+
+    def level_at(self, time: Tensor) -> Tensor:
+        return self.noise_level(time.long())
 
     def chain_times(self, scheduler: Any) -> Tensor:
         times: Tensor = scheduler.timesteps

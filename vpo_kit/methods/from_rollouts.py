@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -32,6 +32,9 @@ class RolloutConfig(MethodConfig):
     )
     rollout_guidance: float | None = Field(
         None, ge=1, description="guidance scale of a rollout, 1 is off; default: that of sampling"
+    )
+    rollout_guidance_interval: tuple[float, float] | None = Field(
+        None, description="noise levels of a rollout's guided steps; default: those of sampling"
     )
     rollout_decoder: Literal["autoencoder", "preview"] = Field(
         "autoencoder", description="what candidates are decoded with to be judged: preview is the small decoder of a "
@@ -87,8 +90,9 @@ class FromRollouts(Method):
     def __init__(self, config: RolloutConfig, context: Context) -> None:
         super().__init__(config, context)
         settings, model = context.sampling, context.policy.model
-        if config.rollout_guidance is not None:
-            settings = replace(settings, guidance=config.rollout_guidance)
+        settings = settings.changed(
+            guidance=config.rollout_guidance, guidance_interval=config.rollout_guidance_interval
+        )
         self._guidance = model.guidance(settings, context.negative)
         if config.rollout_decoder == "preview" and model.preview is None:
             raise ConfigError(

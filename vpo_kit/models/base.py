@@ -77,6 +77,8 @@ class Settings:
     guidance: float | Mapping[str, float]
     negative_prompt: str = ""
     embedded_guidance: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """The noise levels of the steps with guidance; the others cost one pass."""
     shift: float | None = None
     """Of the sampler's chain; None is the scheduler's own."""
 
@@ -148,12 +150,18 @@ class VideoModel(ABC):
         return f"{name}." if len(self.networks) > 1 else ""
 
     def guidance(self, settings: Settings, negative: Any, *, detached: bool = False) -> Guidance:
-        """Guidance at the scale of `settings`, which may give each of two networks its own."""
-        scale = settings.guidance
-        if not isinstance(scale, Mapping):
+        """Guidance at the scale of `settings`, which may give each of two networks its own, and in their interval of
+        noise levels alone (Kynkäänniemi et al., arXiv 2404.07724).
+        """
+        scale, (low, high) = settings.guidance, settings.guidance_interval
+        if not isinstance(scale, Mapping) and (low, high) == (0, 1):
             return Guidance(scale, negative, detached)
 
         def at(time: Tensor) -> float:
+            if not low <= float(self.schedule.level_at(time)) <= high:
+                return 1.0
+            if not isinstance(scale, Mapping):
+                return scale
             return next(scale[word] for name, word in self.experts.items() if bool(self.belongs(time.view(1), name)))
 
         return Guidance(at, negative, detached)
