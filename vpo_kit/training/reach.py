@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vpo_kit.config import Run
 from vpo_kit.training.rates import factor
 
-LITTLE, MUCH = 0.02, 0.25
+LITTLE, MUCH = 0.02, 0.75
 """Below the first a change cannot be seen in the videos; above the second some clips are destroyed."""
 
 
