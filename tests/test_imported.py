@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from tests import foreign
+from tests.footage import ffmpeg
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.layouts import Reading
@@ -140,6 +143,49 @@ def test_what_is_damaged_is_named_and_counted(tmp_path: Path, capsys: pytest.Cap
         assert run("pair", "import", source, "--output", tmp_path / "y", *options) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
+
+
+def test_tables_as_other_systems_write_them(tmp_path: Path) -> None:
+    """A byte order mark, Windows line ends, names beyond ASCII, and separators of Unicode and line ends in a prompt."""
+    foreign.clips(tmp_path / "in", ("été 0.mp4", "視頻/1.mp4", "2.mp4", "3.mp4"))
+    prompts = ["a\u2028circle\x85\nthat moves", "🎈 à côté"]
+    with (tmp_path / "in" / "set.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        rows = [(prompts[0], "été 0.mp4", "視頻/1.mp4", "first"), (prompts[1], "2.mp4", "3.mp4", "TIE")]
+        csv.writer(file, lineterminator="\r\n").writerows([("prompt", "first", "second", "verdict"), *rows])
+    assert import_set(tmp_path / "in" / "set.csv", "pairs", tmp_path / "set") == 0
+    found = store.read(tmp_path / "set")
+    assert not found.broken
+    assert [(pair.prompt, pair.label) for pair in found.pairs] == [(prompts[0], 1), (prompts[1], 0)]
+    assert not check.strays(found)
+
+
+def test_members_of_other_kinds(tmp_path: Path) -> None:
+    """gif, webm, avi and mkv, of other rates than what they are set against."""
+    foreign.clips(tmp_path / "in")
+    kinds = (".gif", ".webm", ".avi", ".mkv")
+    for i, kind in enumerate(kinds):
+        ffmpeg("-i", tmp_path / "in" / "1.mp4", tmp_path / "in" / f"other-{i}{kind}")
+    with (tmp_path / "in" / "set.csv").open("w", newline="") as file:
+        rows = [(f"p{i}", "0.mp4", f"other-{i}{kind}", "second") for i, kind in enumerate(kinds)]
+        csv.writer(file).writerows([("prompt", "first", "second", "verdict"), *rows])
+    assert import_set(tmp_path / "in" / "set.csv", "pairs", tmp_path / "set") == 0
+    found = store.read(tmp_path / "set")
+    assert [Path(pair.second_file_name).suffix for pair in found.pairs] == list(kinds)
+    for pair in found.pairs:
+        member = pair.videos[1]
+        assert member.seconds == pytest.approx(20 / 16, rel=0.06)
+        assert len(read_video(tmp_path / "set" / member.file_name).frames) == member.frames
+    assert not check.pairs(found, decode=True).wrong
+
+
+def test_parquet_without_its_extra_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = foreign.PAIRS["genai-bench"][0](tmp_path / "in")
+    import_set(source, "genai-bench", tmp_path / "set")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"^\S+set\.parquet: parquet needs pyarrow: pip install 'vpo-kit\[parquet\]'$"):
+        read(source)
+    with pytest.raises(DataError, match=r"pip install 'vpo-kit\[parquet\]'$"):
+        export.hub(store.read(tmp_path / "set"), tmp_path / "hub")
 
 
 def test_each_member_is_judged_whole(tmp_path: Path) -> None:

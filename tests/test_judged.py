@@ -105,6 +105,76 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("sub\\0.mp4", "sub/0.mp4"),  # another system's folders
+        ("caf\u00e9.mp4", "cafe\u0301.mp4"),  # an accent in one character, and in two
+        ("12", "12.gif"),
+        ("https://host/a%20b/0.mp4?x=1", "0.mp4"),
+        ("0", "Videos/0.mp4"),
+    ],
+)
+def test_files_as_tables_spell_them(folder: Path, name: str, file: str) -> None:
+    target = folder / file
+    target.parent.mkdir(exist_ok=True)
+    (folder / "0.mp4").rename(target)
+    found = reading.read(table(folder / "set.json", [{**LAYOUTS["pairs"][0], "first": name}]))
+    assert found.clips[0].path == target
+
+
+@pytest.mark.parametrize("name", ["../0.mp4", "/etc/passwd", "a/../../0.mp4", "link.mp4", "out/0.mp4", "..", "."])
+def test_nothing_outside_the_folder_is_read(folder: Path, name: str) -> None:
+    (folder / "in").mkdir()
+    for i in range(2):
+        (folder / f"{i}.mp4").rename(folder / "in" / f"{i}.mp4")
+    (folder / "0.mp4").touch()
+    (folder / "in" / "link.mp4").symlink_to(folder / "0.mp4")
+    (folder / "in" / "out").symlink_to(folder)
+    rows = [LAYOUTS["pairs"][0], {**LAYOUTS["pairs"][0], "first": name}]
+    found = reading.read(table(folder / "in" / "set.json", rows))
+    assert len(found.pairs) == 1
+    assert "lies outside the set's folder" in found.left_out[0] or found.left_out == [f"row 2: {name} is missing"]
+    assert name == "." or "missing" not in found.left_out[0]
+
+
+def test_a_list_of_scores_may_hold_commas(folder: Path) -> None:
+    """More than it has columns: still the sign that makes a file, a prompt and a score."""
+    lines = [f"{i}.mp4|a cat, a dog, a hen, and more|{10 * i}\n" for i in range(3)]
+    (folder / "info.txt").write_text("".join(lines))
+    found = reading.read(folder / "info.txt")
+    assert [(clip.prompt, clip.scores["mos"]) for clip in found.clips] == [
+        ("a cat, a dog, a hen, and more", 10.0 * i) for i in range(3)
+    ]
+
+
+def test_odd_cells(folder: Path) -> None:
+    """A video that `datasets` has packed with its path; a field beyond what csv takes; a pair of one video."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    row = {"prompt": "p", "left_model": "x", "right_model": "y", "right_video": {"bytes": b"\0\1", "path": "1.mp4"}}
+    rows = [
+        {**row, "left_video": {"bytes": None, "path": name}, "vote_type": vote}
+        for name, vote in (
+            ("0.mp4", "tievote"),
+            ("2.mp4", "bothbad_vote"),
+            ("1.mp4", "leftvote"),
+            ("3.mp4", "rightvote"),
+        )
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "set.parquet")
+    found = reading.read(folder / "set.parquet")
+    assert [pair.verdicts["vote_type"] for pair in found.pairs] == [0, 0, -1]
+    assert found.left_out == ["row 3: both videos are 1.mp4"]
+    (folder / "long.csv").write_text("prompt,first,second,verdict\n" + "x" * 200_000 + ",0.mp4,1.mp4,first\n")
+    with pytest.raises(DataError, match=r"long\.csv, line 2: field larger than field limit"):
+        reading.read(folder / "long.csv")
+    (folder / "wide.csv").write_text("x" * 200_000 + ",a\n1,2\n")
+    with pytest.raises(DataError, match=r"wide\.csv cannot be read as csv: field larger than field limit"):
+        reading.read(folder / "wide.csv")
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [("a,b\n1,2\n", "no known layout has these columns: a, b"), ("", "has no rows"), ("prompt\n", "has no rows")],
 )

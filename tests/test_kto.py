@@ -19,6 +19,7 @@ from vpo_kit.methods.preference import motion_weights
 from vpo_kit.models.base import VideoModel
 from vpo_kit.processes import Processes
 from vpo_kit.training import initial, recipe
+from vpo_kit.training import ratings as rated
 from vpo_kit.video import write_video
 
 
@@ -97,6 +98,26 @@ class TestVerdicts:
     def test_a_table(self, tmp_path: Path) -> None:
         (tmp_path / "metadata.csv").write_text("file_name,text,rating\na.mp4,one,2\nb.mp4,two,\n")
         assert clips.ratings(tmp_path) == {"a.mp4": 2.0}
+
+    def test_the_line_between_good_and_bad(self) -> None:
+        """Verdicts have their own; ratings their mean. Standing is within a prompt, and 0 alone."""
+        assert rated.tensors([1.0, 1.0, 0.0], ["a", "a", "b"])["middle"].tolist() == [0.5] * 3
+        found = rated.tensors([1.0, 5.0, 3.0, 7.0], ["a", "b", "a", "c"])
+        assert found["middle"].tolist() == [4.0] * 4
+        assert found["rating"].tolist() == [1, 5, 3, 7]
+        assert found["standing"].tolist() == [-1, 0, 1, 0]
+
+    def test_dimensions(self, tmp_path: Path) -> None:
+        rows: list[dict[str, object]] = [{"scores": {"VQ": 1, "Overall": 2.5}}, {"scores": {"VQ": 3, "Overall": None}}]
+        folder = self.folder(tmp_path / "a", rows)
+        assert clips.ratings(folder) == {"0.mp4": 2.5}
+        assert clips.ratings(folder, "VQ") == {"0.mp4": 1, "1.mp4": 3}
+        with pytest.raises(DataError, match=r"there is no 'MQ': .* is rated in VQ, Overall"):
+            clips.ratings(folder, "MQ")
+        with pytest.raises(DataError, match=r"was not imported with people's scores"):
+            clips.ratings(self.folder(tmp_path / "b", [{"rating": 1}]), "VQ")
+        with pytest.raises(DataError, match="is rated nan: give a number"):
+            clips.ratings(self.folder(tmp_path / "c", [{"rating": float("nan")}]))
 
     def test_training_on_them(self, tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         videos = self.folder(tmp_path / "clips", [{"rating": 1}, {"rating": 2}, {"rating": 5}, {"rating": 3}, {}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,27 @@ def test_the_loss_written_plainly(model: VideoModel) -> None:
         assert weights.max() > 1.5
         plain = sum(float(weights[i] * apart[i].square().mean()) for i in range(6)) / 6
         assert float(output.loss.detach()) == pytest.approx(plain, rel=1e-6)
+
+
+def test_rated_clips_written_plainly(model: VideoModel) -> None:
+    """Four clips with ratings: weights by standing or by the rating itself, one error each, no rollout, no reward."""
+    for of, values in (("advantage", [1.0, -1.0, 0.0, 0.0]), ("reward", [4.0, 2.0, 3.0, 3.0])):
+        with member(model, "rwr", moved=0.02, temperature=0.5, of=of) as one:
+            count = len(one.batch.positions)
+            clip = torch.randn(count, *model.latent_shape(9, 32, 32), generator=torch.Generator().manual_seed(0))
+            rated = {"clip": clip, "rating": torch.tensor([4.0, 2.0, 3.0, 3.0])[:count]}
+            rated["standing"] = torch.tensor([1.0, -1.0, 0.0, 0.0])[:count]
+            output = one.method.step(replace(one.batch, tensors=rated))
+            draws = one.method._rated  # type: ignore[attr-defined]
+            rows = draws.rows(one.context, 0, clip, one.batch.conditions, list(one.batch.positions))
+            with torch.no_grad():
+                apart = model.predict(rows.x_t, rows.time, rows.conditions) - rows.target
+            weights = (torch.tensor(values[:count]) / 0.5).exp()
+            weights = weights / weights.mean()
+            plain = sum(float(weights[i] * apart[i].square().mean()) for i in range(count)) / count
+            assert float(output.loss.detach()) == pytest.approx(plain, rel=1e-5)
+            assert set(output.report) >= {"weight_square"}
+            assert "reward_mean" not in output.report
 
 
 @pytest.mark.parametrize("size", [1, 4])

@@ -96,6 +96,19 @@ def test_scores_go_into_a_file(kind: str, tmp_path: Path) -> None:
     assert [(part["start"], part["end"], round(part["wordy"], 2)) for part in parts] == [(0, 1, 6.04), (1, 2.25, 6.05)]
 
 
+def test_a_damaged_listing_is_named_and_a_pair_sets_holds_no_captions(tmp_path: Path) -> None:
+    grey(tmp_path / "a.mp4", 3)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.mp4", "text": "six by"}\n{"file_name": "b.mp4", "te')
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 2, is not JSON"):
+        command.run([tmp_path], "technical", None)
+    (tmp_path / "metadata.jsonl").write_text('{"first_file_name": "a.mp4", "second_file_name": "a.mp4"}\n')
+    assert score.clips_of([tmp_path], None) == {tmp_path / "a.mp4": None}
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text("name,text\na.mp4,six\n")
+    with pytest.raises(DataError, match="must name the columns file_name and text, not name, text"):
+        command.run([tmp_path], "technical", None)
+
+
 def test_errors_come_before_the_work(tmp_path: Path) -> None:
     grey(tmp_path / "a.mp4", 3)
     with pytest.raises(ConfigError, match="give --prompt, or captions in the folder"):

@@ -149,12 +149,12 @@ class Checkpoints(Section):
 
 
 class Data(Section):
-    """Which of a pair set's labels are learnt from."""
+    """Which of a set's labels or ratings are learnt from."""
 
     labeller: str | None = Field(None, description="whose labels (people, vqa, ...); default: all that are there")
 
     dimension: str | None = Field(
-        None, description="what people judged (VQ, MQ, Overall, ...); default: the set's label"
+        None, description="what people judged or rated (VQ, MQ, Overall, ...); default: the set's label"
     )
     vote_weights: bool = Field(False, description="a pair counts by how far its votes are from a draw")
 

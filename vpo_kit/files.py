@@ -100,6 +100,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def inside(folder: Path, path: Path) -> bool:
+    """Whether `path`, its links followed, lies in `folder`. Raises `OSError` or `ValueError` for what can be no path.
+
+    A snapshot in the Hugging Face cache is made of links into the ``blobs`` beside ``snapshots``: they belong to it.
+    """
+    root, target = folder.resolve(), path.resolve()
+    if target.is_relative_to(root):
+        return True
+    cached = next((part.parent.parent for part in (root, *root.parents) if part.parent.name == "snapshots"), None)
+    return cached is not None and target.is_relative_to(cached / "blobs")
+
+
 def link(source: Path, target: Path) -> None:
     """A hard link where the disk allows it, else a copy; nothing where the target is there. Raises `OutputError`."""
     try:

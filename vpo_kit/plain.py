@@ -59,16 +59,21 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         yield number, value
 
 
-def csv_rows(
-    path: Path, names: Sequence[str] = (), separator: str = ","
+def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Of a file: as `csv_of`."""
+    return csv_of(read(path), path)
+
+
+def csv_of(
+    text: str, path: Path, names: Sequence[str] = (), separator: str = ","
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, which stand in the first line unless they are given, and each row with the number of
-    its last line.
+    its last line; `text` is that of the file `path`.
 
     Raises `DataError` for a quote that does not end and for a row that has more or fewer fields than there are columns:
     a comma inside a caption without quotes would cut it off without a word.
     """
-    reader = csv.reader(io.StringIO(read(path), newline=""), strict=True, delimiter=separator, skipinitialspace=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator, skipinitialspace=True)
     rows: list[tuple[int, list[str]]] = []
     columns, begun = list(names), 1
     try:

@@ -27,7 +27,7 @@ COLUMNS = ("prompt", "text", "caption")
 def read_prompts(path: Path) -> list[str]:
     """All prompts of a file, in order, without repeats; ``FILE.csv:COLUMN`` names a column. Raises `DataError`."""
     file, column = _split(path)
-    if str(path) in ELSEWHERE and not file.exists():
+    if str(path) in ELSEWHERE and not file.is_file():
         raise DataError(f"the prompts {path} do not come with vpo: {ELSEWHERE[str(path)]}; give the file")
     found = _column(file, column) if file.suffix.lower() in (".csv", ".jsonl") else _plain(plain.read(file))
     prompts = list(dict.fromkeys(" ".join(line.split()) for line in found if line.strip()))

@@ -21,7 +21,7 @@ def captions(folder: Path) -> Iterator[tuple[str, Caption]]:
 
     Raises `DataError` where a listing is damaged: it is the whole folder's.
     """
-    listing, rows = _listed(folder)
+    listing, rows = listed(folder)
     if listing is None:
         for path in files(folder):
             yield path.relative_to(folder).as_posix(), _beside(path.with_suffix(".txt"))
@@ -32,34 +32,19 @@ def captions(folder: Path) -> Iterator[tuple[str, Caption]]:
         yield str(row["file_name"]), caption
 
 
-VERDICTS = {"good": 1.0, "up": 1.0, "true": 1.0, "bad": 0.0, "down": 0.0, "false": 0.0}
-"""What a verdict may be called, with the rating that it is read as."""
-
-
-def ratings(folder: Path) -> dict[str, float]:
-    """What people said of each file: its ``rating`` (a number) or its ``verdict`` (good or bad, up or down, true or
-    false, read as 1 and 0) in ``metadata.jsonl`` or ``metadata.csv``; files that have neither are not there.
-
-    Raises `DataError` for a word that is neither.
-    """
-    found: dict[str, float] = {}
-    for _, row in _listed(folder)[1]:
-        name = str(row["file_name"])
-        value = next((row[key] for key in ("rating", "verdict") if row.get(key) not in (None, "")), None)
-        if value is None:
-            continue
-        word = str(value).strip().lower()
-        try:
-            found[name] = VERDICTS[word] if word in VERDICTS else float(word)
-        except ValueError as error:
-            raise DataError(f"{folder}: {name} is rated {value!r}: give a number, or {', '.join(VERDICTS)}") from error
-    return found
+def is_pair_set(folder: Path) -> bool:
+    """Whether the folder's listing is that of a pair set, which names two videos a line and no captions of files."""
+    listing = folder / "metadata.jsonl"
+    if not listing.is_file():
+        return False
+    _, row = next(plain.json_lines(listing), (0, None))
+    return isinstance(row, dict) and "first_file_name" in row and "file_name" not in row
 
 
 Rows = list[tuple[int, dict[str, object]]]
 
 
-def _listed(folder: Path) -> tuple[Path | None, Rows]:
+def listed(folder: Path) -> tuple[Path | None, Rows]:
     """The folder's listing, if it has one, and its rows, each with its line and a ``file_name``."""
     lines, table = folder / "metadata.jsonl", folder / "metadata.csv"
     if lines.is_file():

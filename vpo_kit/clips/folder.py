@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import Known, Progress, look_through
 from vpo_kit.errors import DataError
@@ -61,8 +62,7 @@ def read_folder(
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: --videos takes a folder of clips")
-    root = folder.resolve()
-    named = [(name, _usable(folder, root, name, caption)) for name, caption in captions(folder)]
+    named = [(name, _usable(folder, name, caption)) for name, caption in captions(folder)]
     known = look_through(folder, [name for name, usable in named if isinstance(usable, str)], progress)
     clips: list[Clip] = []
     skipped: list[str] = []
@@ -83,11 +83,11 @@ def read_folder(
     return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)])
 
 
-def _usable(folder: Path, root: Path, name: str, caption: Caption) -> str | DataError:
+def _usable(folder: Path, name: str, caption: Caption) -> str | DataError:
     """The caption in one line, or why there is nothing to be looked through."""
     path = folder / name
     try:
-        inside, there = path.resolve().is_relative_to(root), path.is_file()
+        inside, there = files.inside(folder, path), path.is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a zero byte
         return DataError(f"{folder} names a file that cannot be one: {name[:60]!r}")
     if not inside:

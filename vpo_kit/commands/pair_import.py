@@ -97,7 +97,8 @@ def _reasons(lines: Sequence[str]) -> str:
         ("are missing", "is missing"), ("cannot be decoded", "cannot be "), ("lie outside", "lies outside"),
         ("have no verdict or score", "no verdict"), ("have no verdict or score", "no score"),
         ("have an unknown word", "which is none of"), ("are repeated", "the same as row"),
-        ("are discarded by the set", "discards it"),
+        ("are repeated", "the same clip as row"),
+        ("have one video twice", "both videos are"), ("are discarded by the set", "discards it"),
     )  # fmt: skip
     counts = Counter(next((kind for kind, mark in kinds if mark in line), "have other reasons") for line in lines)
     return f" ({', '.join(f'{count} {kind}' for kind, count in counts.most_common())})" if counts else ""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from vpo_kit import files
 from vpo_kit.errors import DataError
 from vpo_kit.judged import shapes, table
 from vpo_kit.judged.layouts import Layout, PairLayout, RatingLayout, Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
 from vpo_kit.judged.table import Row
+from vpo_kit.video import SUFFIXES
 
 PLACES = ("", "videos", "Videos")
 """Folders beside a table in which its files may lie."""
+KINDS = (".mp4", *sorted(SUFFIXES - {".mp4"}))
 
 
 def read(source: Path, reading: Reading | None = None) -> JudgedSet:
@@ -37,7 +42,7 @@ def read(source: Path, reading: Reading | None = None) -> JudgedSet:
 
 def _read(path: Path, rows: Sequence[Row], layout: Layout) -> JudgedSet:
     shaped = layout.shape(rows) if layout.shape else rows
-    name = path.resolve().parent.name if path.name in table.NAMES else path.stem
+    name = path.parent.resolve().name if path.name in table.NAMES else path.stem
     if isinstance(layout, PairLayout):
         return _pairs(name, path, shaped, layout)
     return _ratings(name, path, shaped, layout)
@@ -55,10 +60,12 @@ def _pairs(name: str, path: Path, rows: Sequence[Row], layout: PairLayout) -> Ju
             verdicts, shares = _verdicts(row, layout), _shares(row)
             if (first := seen.setdefault(repr(sorted(row.items())), number)) != number:
                 raise DataError(f"the same as row {first}")
-            files = [_file(path, row.get(column, "")) for column in layout.files]
+            paths = [_file(path, row.get(column, "")) for column in layout.files]
+            if paths[0] == paths[1]:
+                raise DataError(f"both videos are {paths[0].name}")
             models = [row.get(column, "") for column in layout.models or ("", "")]
             places = []
-            for file, model in zip(files, models, strict=True):
+            for file, model in zip(paths, models, strict=True):
                 clip = JudgedClip(file, row.get(layout.prompt, ""), model, row=number)
                 if (clip.path, clip.prompt) not in clips:
                     clips[clip.path, clip.prompt] = len(known)
@@ -94,7 +101,8 @@ def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -
     names = list(layout.scores) or [column for column in columns if column not in taken and _is_number(rows, column)]
     if not names:
         raise DataError(f"{path}: no column but {', '.join(sorted(taken))} holds numbers alone")
-    clips, left_out = [], []
+    clips: dict[tuple[Path, str], JudgedClip] = {}
+    left_out = []
     for number, row in enumerate(rows, 1):
         try:
             given: dict[str, str] = {}
@@ -104,10 +112,13 @@ def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -
             if not scores:
                 raise DataError(f"no score in {' or '.join(names)}")
             file, prompt = _file(path, row.get(layout.file, "")), row.get(layout.prompt, "")
-            clips.append(JudgedClip(file, prompt, row.get(layout.model, ""), scores, number))
+            if (file, prompt) in clips:
+                raise DataError(f"the same clip as row {clips[file, prompt].row}: give it one row, with its mean score")
+            clips[file, prompt] = JudgedClip(file, prompt, row.get(layout.model, ""), scores, number)
         except DataError as error:
             left_out.append(f"row {number}: {error}")
-    return JudgedSet(name, clips, pairs_of_ratings(clips), left_out)
+    known = list(clips.values())
+    return JudgedSet(name, known, pairs_of_ratings(known), left_out)
 
 
 def _is_number(rows: Sequence[Row], name: str) -> bool:
@@ -130,13 +141,23 @@ def _file(table_path: Path, name: str) -> Path:
     name = unquote(address.path).rpartition("/")[2] if address.scheme in ("http", "https") else name
     folder = table_path.parent.resolve()
     for place in PLACES:
-        for given in (name, f"{name}.mp4"):
+        for given in _spellings(name):
             try:
-                path = (folder / place / given).resolve()
-                if not path.is_relative_to(folder):
+                # by its own name: in a snapshot of the Hub's cache it is a link to a blob, whose name says no kind
+                path = Path(normpath(folder / place / given))
+                if not files.inside(folder, path):
                     raise DataError(f"{name[:200]} lies outside the set's folder")
                 if path.is_file():
                     return path
             except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
                 raise DataError(f"{name[:60]!r} cannot be a file") from error
     raise DataError(f"{name[:200]} is missing")
+
+
+def _spellings(name: str) -> list[str]:
+    """What a file may be called: with the signs of other systems between folders, accents in one character or two, and
+    a suffix that the table leaves out.
+    """
+    plain = [name, name.replace("\\", "/")]
+    forms = [*plain, *(unicodedata.normalize(form, own) for own in plain for form in ("NFC", "NFD"))]
+    return list(dict.fromkeys([*forms, *(f"{own}{suffix}" for own in forms for suffix in KINDS)]))

@@ -50,7 +50,7 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
             rows = _listed(json.loads(plain.read(path)))
         else:
             rows = _lines(path, separator)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as {kind[1:] or 'csv'}: {str(error).splitlines()[0]}") from error
     if not rows:
         raise DataError(f"{path} has no rows")
@@ -61,16 +61,27 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
 
 def _lines(path: Path, separator: str | None) -> list[Any]:
     """Of a text table. Its first line names the columns, or is one of them: then a video stands in its first cell."""
-    first = next(iter(plain.lines(plain.read(path))), "")
-    sign = separator or max(SEPARATORS, key=first.count)
-    cells = next(csv.reader([first], delimiter=sign), [])
+    text = plain.read(path)
+    first = next(iter(plain.lines(text)), "")
+    signs = [separator] if separator else [sign for sign in SEPARATORS if sign in first]
+    bare = {sign: len(cells) for sign in signs if _is_video((cells := _cells(first, sign))[0])}
+    # a prompt may hold more commas than the line has columns
+    sign = next((sign for sign in bare if bare[sign] in HEADERS), max(signs, key=first.count, default=","))
     names: Sequence[str] = ()
-    if cells and Path(cells[0].strip()).suffix.lower() in VIDEOS:
-        if len(cells) not in HEADERS:
-            raise ValueError(f"its first line has no names and {len(cells)} columns: write names above them")
-        names = HEADERS[len(cells)]
-    columns, rows = plain.csv_rows(path, names, sign)
+    if sign in bare:
+        if bare[sign] not in HEADERS:
+            raise ValueError(f"its first line has no names and {bare[sign]} columns: write names above them")
+        names = HEADERS[bare[sign]]
+    columns, rows = plain.csv_of(text, path, names, sign)
     return [dict(zip(columns, row, strict=True)) for _, row in rows]
+
+
+def _cells(line: str, sign: str) -> list[str]:
+    return next(csv.reader([line], delimiter=sign), [""])
+
+
+def _is_video(name: str) -> bool:
+    return Path(name.strip()).suffix.lower() in VIDEOS
 
 
 def _listed(found: Any) -> list[Any]:
@@ -83,8 +94,12 @@ def _listed(found: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
+    if isinstance(value, dict) and set(value) == {"bytes", "path"}:  # a video or an image in a file of `datasets`
+        value = value["path"] or ""
     return (
-        value.strip() if isinstance(value, str) else json.dumps(value) if isinstance(value, list | dict) else str(value)
+        value.strip()
+        if isinstance(value, str)
+        else (json.dumps(value, default=str) if isinstance(value, list | dict) else str(value))
     )
 
 
@@ -92,6 +107,6 @@ def _parquet(path: Path) -> list[Any]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError(f"{path}: parquet needs pyarrow (pip install pyarrow)") from error
+        raise DataError(f"{path}: parquet needs pyarrow: pip install 'vpo-kit[parquet]'") from error
     rows: list[Any] = parquet.read_table(path).to_pylist()
     return rows

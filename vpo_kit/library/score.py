@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vpo_kit import config, formats
-from vpo_kit.clips.captions import captions
+from vpo_kit import config, files, formats
+from vpo_kit.clips.captions import captions, is_pair_set
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.library.sample import Video
 from vpo_kit.pairing.segments import cut
@@ -160,7 +160,9 @@ def _judged(
 
 
 def clips_of(paths: Sequence[Path], prompt: str | None) -> dict[Path, str | None]:
-    """Every clip with its prompt, or None where it has none. Raises `DataError` where there is no clip."""
+    """Every clip with its prompt, or None where it has none. Raises `DataError` where there is no clip, and for a
+    listing that is damaged.
+    """
     found: dict[Path, str | None] = {}
     for path in paths:
         if path.is_dir():
@@ -178,12 +180,17 @@ def clips_of(paths: Sequence[Path], prompt: str | None) -> dict[Path, str | None
 
 
 def _captions(folder: Path) -> dict[Path, str]:
-    """Captions by file; a listing of another kind (a pair set's) has none."""
-    root = folder.resolve()
-    try:
-        return {
-            folder / name: text.strip() for name, text in captions(folder)
-            if isinstance(text, str) and text.strip() and (folder / name).resolve().is_relative_to(root)
-        }  # fmt: skip
-    except (DataError, OSError, ValueError):
+    """Captions by file; a pair set's listing has none. Raises `DataError` for a listing that is damaged."""
+    if is_pair_set(folder):
         return {}
+    return {
+        folder / name: text.strip() for name, text in captions(folder)
+        if isinstance(text, str) and text.strip() and _inside(folder, folder / name)
+    }  # fmt: skip
+
+
+def _inside(folder: Path, clip: Path) -> bool:
+    try:
+        return files.inside(folder, clip)
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return False

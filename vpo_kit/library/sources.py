@@ -51,7 +51,7 @@ def build(
         encoder = Encoder(model, settings, disk)
         if not recipe.method.needs.ratings:
             return Clips(clips, encoder)
-        rated = _rated(recipe.run.videos, clips, notice)
+        rated = _rated(recipe.run.videos, clips, recipe.run.data.dimension, notice)
         return Clips(list(rated), encoder, list(rated.values()))
     return _pairs(recipe, model, settings, console, processes)
 
@@ -85,9 +85,11 @@ def find_clips(
     return found
 
 
-def _rated(folder: Path, clips: Sequence[Clip], on_notice: Callable[[str], None]) -> dict[Clip, float]:
+def _rated(
+    folder: Path, clips: Sequence[Clip], dimension: str | None, on_notice: Callable[[str], None]
+) -> dict[Clip, float]:
     """Clips with what people said of their files; how many have nothing is said. Raises `DataError` where none has."""
-    known = ratings(folder)
+    known = ratings(folder, dimension)
     found = {clip: known[name] for clip in clips if (name := clip.name.rpartition("@")[0]) in known}
     if not found:
         raise DataError(f"{folder} has no verdicts: metadata.jsonl or metadata.csv gives each file a rating or verdict")

@@ -28,7 +28,10 @@ class KTOConfig(DrawnConfig, MovingConfig):
     beta: float = Field(500.0, gt=0, description="strength of the tie to the reference (mean reduction)")
     good_weight: float = Field(1.0, gt=0, description="of the good videos together, whatever their number")
     bad_weight: float = Field(1.0, gt=0, description="of the bad videos together")
-    good_above: float = Field(0.5, description="of rated --videos: above it is good, below it bad, at it neither")
+    good_above: float | None = Field(
+        None, description="of rated --videos: above it is good, below it bad, at it neither; default: of verdicts 0.5, "
+        "of ratings their mean over the set",
+    )  # fmt: skip
 
 
 class KTO(FollowsReference):
@@ -79,7 +82,8 @@ class KTO(FollowsReference):
     def _videos(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
         """Latents ``[N, C, T, h, w]``, +1 good or -1 bad ``[N]``, and how many an item has: firsts come first."""
         if "rating" in batch.tensors:
-            return batch.tensors["clip"], (batch.tensors["rating"] - self.config.good_above).sign(), 1
+            line = batch.tensors["middle"] if self.config.good_above is None else self.config.good_above
+            return batch.tensors["clip"], (batch.tensors["rating"] - line).sign(), 1
         label = batch.tensors["label"]
         return torch.cat([batch.tensors["first"], batch.tensors["second"]]), torch.cat([label, -label]), 2
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpo_kit import plain
 from vpo_kit.errors import DataError
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
@@ -138,7 +139,7 @@ def _videos(path: Path, pair: Pair) -> Iterator[str]:
 def _named(path: Path) -> set[str]:
     """All files that a line of the set names, also a line that is wrong in another way."""
     found = set()
-    for line in (path / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in plain.lines((path / "metadata.jsonl").read_text(encoding="utf-8")):
         try:
             row = json.loads(line)
             found |= {str(row[key]) for key in ("first_file_name", "second_file_name", "latents")}

@@ -78,7 +78,7 @@ def hub(found: PairSet, output: Path) -> Exported:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise DataError("--format hub writes parquet, which needs pyarrow: pip install pyarrow") from error
+        raise DataError("--format hub writes parquet, which needs pyarrow: pip install 'vpo-kit[parquet]'") from error
     made = table(found, found.path)
     with files.beside(output) as partial:
         for name in dict.fromkeys(row[who] for row in made.rows for who in ("first", "second")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from vpo_kit import files
-from vpo_kit.clips import Known, look_through
+from vpo_kit.clips import Known, look_through, overall_of
 from vpo_kit.clips.index import Progress
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
@@ -24,8 +25,6 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Hashes, Pair, PairSet
 from vpo_kit.video import Extent
 
-OVERALL = ("overall", "all", "overall_preference")
-"""Dimensions, in small letters, that become the label where there are several."""
 PEOPLE = "people"
 
 
@@ -74,6 +73,7 @@ def write(
     broken = {i: one for i, one in enumerate(seen) if isinstance(one, str)}
     rated = found.rated and least is None
     if rated:
+        readable = _apart(readable)
         used = [(i, found.clips[i]) for i in readable]
         lines = [f"row {found.clips[i].row}: {why}" for i, why in broken.items()]
         kept: list[JudgedPair] = []
@@ -89,7 +89,7 @@ def write(
         )
     dimensions = found.dimensions
     about = {**facts, "dimensions": dimensions}
-    label = None if rated else _label(dimensions)
+    label = None if rated else overall_of(dimensions)
     rows = [_pair(number, pair, found, readable, dimensions, label) for number, pair in enumerate(kept)]
     with files.beside(output) as partial:
         for i, clip in used:
@@ -123,7 +123,7 @@ def relabelled(found: PairSet, dimension: str | None) -> PairSet:
 def weight(pair: Pair, dimension: str | None) -> float:
     """How far a pair's votes are from a draw, 0 to 1; 1 where they were not counted."""
     shares = pair.shares or {}
-    name = dimension or _label(list(pair.judged or ()))
+    name = dimension or overall_of(list(pair.judged or ()))
     share = shares.get(name) if name else None
     return 1.0 if share is None else abs(2 * share - 1)
 
@@ -131,13 +131,6 @@ def weight(pair: Pair, dimension: str | None) -> float:
 def _relabelled(pair: Pair, dimension: str) -> Pair:
     verdict = (pair.judged or {}).get(dimension)
     return pair.model_copy(update={"label": verdict, "labels": None if verdict is None else [verdict]})
-
-
-def _label(dimensions: Sequence[str]) -> str | None:
-    """The dimension that stands for all: the only one, or the overall one."""
-    if len(dimensions) == 1:
-        return dimensions[0]
-    return next((name for wanted in OVERALL for name in dimensions if name.lower() == wanted), None)
 
 
 def _look(clips: Sequence[JudgedClip], progress: Progress) -> list[_Seen | str]:
@@ -154,6 +147,17 @@ def _seen(name: str, clip: JudgedClip, known: Known | None) -> _Seen | str:
     if isinstance(known.found, str):
         return f"{name} {known.found}"
     return _Seen(known.found, known.sha256, f"videos/{known.sha256[:20]}{clip.path.suffix.lower()}")
+
+
+def _apart(seen: Mapping[int, _Seen]) -> dict[int, _Seen]:
+    """The clips of a rated set, which has a row for each: one video under several prompts has several names."""
+    count: Counter[str] = Counter()
+    found = {}
+    for i, one in seen.items():
+        path, number = Path(one.file_name), count[one.file_name]
+        count[one.file_name] += 1
+        found[i] = replace(one, file_name=f"videos/{path.stem}-{number}{path.suffix}") if number else one
+    return found
 
 
 def _broken_rows(found: JudgedSet, pairs: Sequence[JudgedPair], broken: Mapping[int, str]) -> list[str]:

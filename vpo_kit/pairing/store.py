@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vpo_kit import files
+from vpo_kit import files, plain
 from vpo_kit.config import parse_yaml
 from vpo_kit.errors import DataError
 from vpo_kit.pairing.segments import Range
@@ -178,7 +178,7 @@ class PairSet:
 
 def read(path: Path) -> PairSet:
     """Read a set; a line that is no pair is named in `broken`, the rest stays usable. Raises `DataError`."""
-    lines = _text(path / "metadata.jsonl", path).splitlines()
+    lines = plain.lines(_text(path / "metadata.jsonl", path))
     facts = _facts(path)
     if facts.get("kind") == "rated":
         raise DataError(f"{path} holds ratings: vpo pair import {path} --least-difference X --output SET forms pairs")

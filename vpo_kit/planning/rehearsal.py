@@ -209,7 +209,7 @@ class _Rehearsal:
             tensors = {name: torch.zeros(size, *shape) for name in ("first", "second", "clip")}
             tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size), "motion": torch.ones(size, 2)}
         if self.subject.data == "videos" and self.subject.method.needs.ratings:
-            tensors["rating"] = torch.ones(size)
+            tensors |= {name: torch.ones(size) for name in ("rating", "standing", "middle")}
         return Batch(0, prompts, conditions, numbers, numbers, [0] * size, tensors)
 
     def _begin(self, optimiser: torch.optim.Optimizer) -> None:

@@ -20,6 +20,7 @@ from vpo_kit.models.cache import DiskCache, latent_facts
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.training import ratings as rated
 
 
 class Source(Protocol):
@@ -146,13 +147,13 @@ class Encoder:
 
 class Clips:
     """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``. With `ratings`, one
-    for each clip, also ``rating`` ``[B]``.
+    for each clip, also what `ratings.tensors` makes of them.
     """
 
     def __init__(self, clips: Sequence[Clip], encode: Encoder, ratings: Sequence[float] | None = None) -> None:
         self._clips = clips
         self._encode = encode
-        self._ratings = None if ratings is None else torch.tensor(ratings)
+        self._rated = {} if ratings is None else rated.tensors(ratings, [clip.prompt for clip in clips])
         self._known: dict[int, Tensor] = {}
         self.prompts = [clip.prompt for clip in clips]
         self.names = [clip.name for clip in clips]
@@ -161,8 +162,8 @@ class Clips:
         for i in indices:
             if i not in self._known:
                 self._known[i] = self._encode(self._clips[i])
-        found = {"clip": torch.stack([self._known[i] for i in indices])}
-        return found if self._ratings is None else {**found, "rating": self._ratings[list(indices)]}
+        own = {name: values[list(indices)] for name, values in self._rated.items()}
+        return {"clip": torch.stack([self._known[i] for i in indices]), **own}
 
 
 def usable(

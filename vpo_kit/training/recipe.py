@@ -61,7 +61,10 @@ def check(run: Run) -> Recipe:
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise ConfigError(f"{run.method_name} is not a method: it must be a subclass of vpo_kit.methods.base.Method")
     method_config = config.validate(method.Config, _rest(run.method), "method.")
-    reward = rewards.plan(run.reward_name, _rest(run.reward)) if method.needs.reward != "none" else []
+    data = _data(run, method)
+    rated = data == "videos" and method.needs.ratings  # people's ratings are the reward
+    judged = method.needs.reward != "none" and not rated
+    reward = rewards.plan(run.reward_name, _rest(run.reward)) if judged else []
     for part in reward:
         _check_reward(part, method, run.method_name)
     health.validate(run.health)
@@ -75,7 +78,6 @@ def check(run: Run) -> Recipe:
     check_attention(run.attention, run.dtype)
     check_quantise(run.quantise)
     optimisers.check(run.optimiser.name)
-    data = _data(run, method)
     all_held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
     held_out = spread(all_held_out, run.evaluation.num_prompts)
     validation = _validation(run, held_out)

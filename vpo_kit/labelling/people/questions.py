@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from vpo_kit import plain
 from vpo_kit.config import Section
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.by_reward import recut
@@ -89,7 +90,7 @@ class Survey:
 def read_gold(path: Path, survey: Survey) -> dict[Question, int]:
     """Known answers from JSON lines (`Known`). Raises `DataError` that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = plain.lines(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--gold {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     gold: dict[Question, int] = {}
