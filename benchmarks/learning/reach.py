@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -30,7 +31,7 @@ def trials() -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     found, rows = list(trials()), []
-    for low, high in zip(BOUNDS, BOUNDS[1:], strict=False):
+    for low, high in pairwise(BOUNDS):
         inside = [one for one in found if low <= one["reach"] < high]
         gains = [one["gold"][0] for one in inside]
         rows.append({
