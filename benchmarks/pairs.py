@@ -20,9 +20,9 @@ from vpo_kit import models
 from vpo_kit.labelling import by_reward
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.pairing import make
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
+from vpo_kit.pairing.job import Task
 from vpo_kit.pairing.segments import cut, default_seconds, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import Pair
@@ -122,8 +122,8 @@ def _flaw(rng: np.random.Generator) -> world.Flaw:
     return world.Flaw(str(rng.choice(world.FLAWS)), start, start + length, float(rng.random()))
 
 
-def _task(model: VideoModel, settings: PairSettings) -> make.Task:
-    return make.Task(model, model.settings, PromptCache(model), settings, seed=0)
+def _task(model: VideoModel, settings: PairSettings) -> Task:
+    return Task(model, model.settings, PromptCache(model), settings, seed=0)
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

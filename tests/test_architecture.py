@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 LAYERS = [
     {"errors", "catalogue"},
     {"fields"},
-    {"registry", "config", "plain", "prompts", "files", "links", "folders"},
+    {"registry", "config", "content", "plain", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
     {"times", "stochastic"},

@@ -156,6 +156,15 @@ def test_again_is_nothing_new(killed: Path, tiny_wan: Path, pairs: Path, capsys:
     ):
         code, line = fails(capsys, *command, *change)
         assert (code, message in line, line.count("\n")) == (2, True, 1), line
+    # so is the same path with something else in it
+    listing = pairs / "metadata.jsonl"
+    rows = listing.read_bytes()
+    listing.write_bytes(b"\n".join(reversed(rows.splitlines())) + b"\n")
+    try:
+        code, line = fails(capsys, *command)
+    finally:
+        listing.write_bytes(rows)
+    assert (code, "the pairs of sft are not what they were" in line, line.count("\n")) == (2, True, 1), line
     assert [(killed / name).read_bytes() for name in names] == before
 
 

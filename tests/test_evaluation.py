@@ -359,16 +359,16 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
 
     monkeypatch.setattr(evaluation_module, "write_video", stopping)
     made = []
-    for videos in (2, 3, 2):  # in the first batch, of three; in the second, of one; in the other model's first
+    for videos in (2, 3, 2):  # in the first batch, of three; in the other model's first; in its second, of one
         left[0] = videos
         with pytest.raises(KeyboardInterrupt):
             command.run(parts)
         made.append(sum(path.suffix == ".json" and path.parent.name == ".parts" for path in tmp_path.rglob("*")))
         assert not (tmp_path / "parts" / "results.json").exists()
-    assert made == [0, 1, 0]  # batches of a model that is not whole
+    assert made == [2, 1, 3]  # videos of a model that is not whole
     left[0] = 99
     command.run(parts)
-    assert left[0] == 99 - 4  # the base's four videos were not made again
+    assert left[0] == 99 - 1  # what was there was not made again
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
     def never(*_: object, **__: object) -> None:
@@ -378,6 +378,47 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
     monkeypatch.setattr(rewards, "load", never)
     command.run(parts)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_prompts_that_are_put_in_after_a_stop(
+    lora: Path, tiny_wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sampled stays with its prompt, each prompt is measured once, and the end is that of a whole one."""
+    prompts = tmp_path / "prompts.txt"
+    settings = {"sampling": {"batch_size": 1, "steps": 1}}  # one at a time: no batch changes with its neighbours
+    more: dict[str, Any] = {"prompts": prompts, "num_prompts": 9, "best_of": 0, "settings": settings}
+    whole, stopped = (request_of(lora, tiny_wan, tmp_path / name, **more) for name in ("whole", "stopped"))
+    real, made = evaluation_module.write_video, list[Path]()
+
+    def noting(path: Path, video: torch.Tensor, fps: float) -> None:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(path)
+        real(path, video, fps)
+
+    monkeypatch.setattr(evaluation_module, "write_video", noting)
+    prompts.write_text("one\ntwo\n")
+    with pytest.raises(KeyboardInterrupt):
+        command.run(stopped)
+    prompts.write_text("none before\ntwo\none\n")
+    made.clear()
+    with pytest.raises(KeyboardInterrupt):
+        command.run(stopped)  # the first of the base that was missing, and two of the new prompt
+    monkeypatch.undo()
+    command.run(stopped)
+    command.run(whole)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+    prompts.write_text("one\ntwo\n")
+    with pytest.raises(ConfigError, match="prompts that are left out now, 'none before' for one: more may be added"):
+        command.run(stopped)
+    # what was whole is sampled for the new prompt alone
+    prompts.write_text("none before\nfour\ntwo\none\n")
+    monkeypatch.setattr(evaluation_module, "write_video", lambda *given: made.append(given[0]) or real(*given))
+    made.clear()
+    command.run(stopped)
+    assert len(made) == 2 * 2  # of the base and of the LoRA
+    found = Evaluation.load(tmp_path / "stopped/videos/base")
+    assert found.prompts == ["none before", "four", "two", "one"]
 
 
 @pytest.mark.slow
@@ -419,10 +460,10 @@ def test_an_evaluation_with_other_settings_is_refused(
     before = contents(tmp_path)
     others: Sequence[tuple[dict[str, Any], str]] = (
         ({"seed": 1}, "another seed"),
-        ({"num_prompts": 1}, "another prompts"),
+        ({"num_prompts": 1}, "prompts that are left out now"),
         ({"rewards": ["technical"]}, "another rewards"),
         ({"settings": {"sampling": {"steps": 3}}}, "another sampling"),
-        ({"seed": 1, "videos_per_prompt": 2}, "another videos_per_prompt and seed"),
+        ({"seed": 1, "videos_per_prompt": 2}, "another seed"),
     )
     for values, message in others:
         with pytest.raises(ConfigError, match=message):
@@ -446,7 +487,7 @@ def test_an_evaluation_with_other_settings_is_refused(
     real = evaluation_module.write_video
 
     def noting(path: Path, video: torch.Tensor, fps: float) -> None:
-        written.append(path.parent.name)
+        written.append(path.parent.parent.name)
         real(path, video, fps)
 
     monkeypatch.setattr(evaluation_module, "write_video", noting)

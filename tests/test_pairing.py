@@ -21,9 +21,10 @@ from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.labelling import by_reward
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.pairing import make, store
+from vpo_kit.pairing import store
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
+from vpo_kit.pairing.job import Made, Task
 from vpo_kit.pairing.segments import cut, default_seconds, latent_labels, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import Motion, Pair, Scores
@@ -79,9 +80,9 @@ class TestSegments:
         assert [vote(labels) for labels in ([1, 1, -1], [0, -1], [1, -1], [0, 0])] == [1, -1, 0, 0]
 
 
-def task(model: VideoModel, **changes: object) -> make.Task:
+def task(model: VideoModel, **changes: object) -> Task:
     settings = PairSettings.model_validate({"sampling": {"batch_size": 4}, **changes})
-    return make.Task(model, model.settings, PromptCache(model), settings, seed=0)
+    return Task(model, model.settings, PromptCache(model), settings, seed=0)
 
 
 class TestGuided:
@@ -103,7 +104,7 @@ class TestGuided:
             prompts = [clip.prompt for clip in found]
             other = Independent(task(model), prompts, None)
             loose = [pair for batch in other.job().batches for _, made in other.make(batch) for pair in made]
-        assert len({pair.eta for pair in guided if isinstance(pair, make.Made)}) >= 1
+        assert len({pair.eta for pair in guided if isinstance(pair, Made)}) >= 1
         near, far = (sum(path_distance(pair.first, pair.second) for pair in pairs) for pairs in (guided, loose))
         assert near < 0.4 * far
 
@@ -241,7 +242,7 @@ def test_kill_9_and_go_on(tiny_wan: Path, clips: Path, undisturbed: Path, tmp_pa
     with pytest.raises(DataError, match="not finished"):
         store.read(folder)
     # and as if the power had gone too: what finished items speak of is not all on the disk
-    for i, name in enumerate(sorted(folder.glob("latents/*"))[:1] + sorted(folder.glob("videos/*"))[3:4]):
+    for i, name in enumerate(sorted(folder.glob(".parts/latents/*"))[:1] + sorted(folder.glob(".parts/videos/*"))[3:4]):
         name.write_bytes(name.read_bytes()[: 10 * i])
     done = run(command(tiny_wan, clips, folder))
     assert done.returncode == 0, done.stderr

@@ -16,10 +16,9 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import check, store
 from vpo_kit.pairing.guided import Guided
-from vpo_kit.pairing.make import Task
+from vpo_kit.pairing.job import Task
 from vpo_kit.pairing.real import Real, box_mask
 from vpo_kit.pairing.settings import PairSettings
-from vpo_kit.sampler import derive_seed
 from vpo_kit.video import write_video
 
 
@@ -73,7 +72,7 @@ def test_a_full_mask_makes_what_a_guided_pair_makes(model: VideoModel, clips: Pa
     guided = Guided(task(model, guided=level), found)
     local = Real(task(model, local={"level": 0.7, "least": 1.0, "most": 1.0}), found, local=True)
     source = model.encode(torch.stack([clip.read(model.settings) for clip in found]))
-    guided._seeds = lambda item: (derive_seed(0, "local", item), 1)  # type: ignore[method-assign]
+    guided._seeds = lambda item: (local._seed(item), 1)  # type: ignore[method-assign]
     with torch.no_grad():
         made, masks = local._made([0, 1], source)
         expected = guided.members([0, 1], source)[:2]

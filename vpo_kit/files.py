@@ -47,7 +47,7 @@ def beside(path: Path, *, shared: bool = False) -> Iterator[Path]:
         if absolute.is_dir():
             _remove(absolute)  # only a file takes the place of another in one move
         partial.replace(absolute)
-        _sync_folder(absolute.parent)
+        sync_folder(absolute.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise OutputError(f"cannot write {path}: {reason}") from error
@@ -124,6 +124,16 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, partial)
 
 
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk, as after `link`."""
+    with suppress(OSError):  # not every system opens folders, nor every disk syncs them
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextmanager
 def held(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
     """The folder, made where it is not there, as this process's own, for as long as the process lives at most.
@@ -164,7 +174,7 @@ def _sync_all(path: Path) -> None:
     for folder, _, names in os.walk(path):
         for name in names:
             _sync(Path(folder) / name)
-        _sync_folder(Path(folder))
+        sync_folder(Path(folder))
     if path.is_file():
         _sync(path)
 
@@ -172,12 +182,3 @@ def _sync_all(path: Path) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    with suppress(OSError):  # not every system opens folders, nor every disk syncs them
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -8,6 +8,9 @@ Format 2 came with vpo 0.2.0. What changed since format 1, which has no number i
 - `method.per: sum` became `mean`, which does not make the logit grow with the number of frames;
 - `method.low_memory` became `micro_batch_size: 1`;
 - the embedded model samples with Wan's scheduler, and brings its own settings along.
+
+Format 3, of pair sets alone, came with vpo 0.3.0: the seeds of a set's items follow from what is in them, where they
+followed from their places. What is in a finished set means the same.
 """
 
 from __future__ import annotations
@@ -23,6 +26,14 @@ from vpo_kit.errors import ConfigError
 DRAWS_TIMES = ("online", "dense", "structural", "dpo", "sft")
 """Methods of format 1 that draw training times."""
 
+
+SETS = 3
+"""Of pair sets that `vpo pair` makes."""
+EARLIER = {
+    1: ("0.1.0", "drew training times and sampled the embedded model in another way"),
+    2: ("0.2.0", "knew clips and prompts by their places and drew their seeds from these"),
+}
+"""Of formats before: the version that wrote them, and what it did."""
 
 SINCE_2: dict[str, Any] = {"optimiser": {"schedule": "constant", "ema": 0.0}, "selection": {"strengths": []}}
 """What format 1 did where it had no setting: a model's own defaults may be others now."""
@@ -52,21 +63,22 @@ def recipe(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {**found, **old, "method": method, "format": FORMAT}
 
 
-def unchanged(values: Mapping[str, Any], path: Path, what: str) -> None:
+def unchanged(values: Mapping[str, Any], path: Path, what: str, present: int = FORMAT) -> None:
     """Raises `ConfigError` for something half done by an older version: what is left would be done in another way."""
     number = values.get("format", 1)
-    if number == FORMAT:
+    if number == present:
         return
-    if number != 1:
-        raise _newer(path, number)
+    if number not in range(1, present):
+        raise _newer(path, number, present)
+    version, did = EARLIER[number]
     raise ConfigError(
-        f"{path}: this {what} was begun by vpo 0.1.0, which drew training times and sampled the embedded model in "
-        "another way, so going on would mix two: finish it with 0.1.0, or begin anew"
+        f"{path}: this {what} was begun by vpo {version}, which {did}, so going on would mix two: finish it with "
+        f"{version}, or begin anew"
     )
 
 
-def _newer(path: Path, number: Any) -> ConfigError:
-    return ConfigError(f"{path} is of format {number!r}, and this vpo reads up to {FORMAT}: install a newer one")
+def _newer(path: Path, number: Any, present: int = FORMAT) -> ConfigError:
+    return ConfigError(f"{path} is of format {number!r}, and this vpo reads up to {present}: install a newer one")
 
 
 def _written_by_vpo(values: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vpo_kit import files
+from vpo_kit import content, files
 from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import Known, Progress, look_through
 from vpo_kit.errors import DataError
@@ -31,6 +31,11 @@ class Clip:
     """The file relative to its folder, and where the window starts in seconds: ``a/b.mp4@5.06``."""
     sha256: str
     """Of the file, hexadecimal."""
+
+    @property
+    def key(self) -> str:
+        """What it is known by, whatever its file is called and wherever that lies."""
+        return content.key(self.sha256, self.prompt, self.window.start, self.window.frames, self.window.fps)
 
     def read(self, settings: Settings) -> Tensor:
         """``[F, 3, H, W]`` in [0, 1] at the size of `settings`. Raises `DataError`."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from vpo_kit import files
+from vpo_kit import content, files
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.metrics import CATALOGUE, ordered
+from vpo_kit.evaluation.parts import PARTS, Parts
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.evaluation.truth import Truth, truth_of
 from vpo_kit.models.base import Settings, VideoModel
@@ -30,7 +32,7 @@ Measure = Callable[[Tensor, float], Mapping[str, list[float]]]
 """Video ``[B, F, 3, H, W]`` in [0, 1] and its fps to metrics, one number for each video."""
 
 
-PARTS = ".parts"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class Plan:
     def items(self) -> list[tuple[int, int]]:
         """``(prompt's index, video's number)`` of every video, in order."""
         return [(i, k) for i in range(len(self.prompts)) for k in range(self.videos_per_prompt)]
+
+    @property
+    def keys(self) -> list[str]:
+        """What the videos are known by, in order: a prompt and a number, wherever the prompt stands."""
+        return [content.key(self.prompts[i], k) for i, k in self.items]
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What all videos have in common, as plain values."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {key: value for key, value in found.items() if key not in ("prompts", "videos_per_prompt")}
 
     @property
     def files(self) -> list[str]:
@@ -69,6 +82,8 @@ class Evaluation:
     groups: list[int]
     files: list[str]
     metrics: dict[str, list[float]]
+    made_with: dict[str, Any] = field(default_factory=dict)
+    """`Plan.made_with`; vpo 0.2.0 did not write it."""
 
     def table(self) -> dict[str, float]:
         """Each metric's mean."""
@@ -76,13 +91,13 @@ class Evaluation:
 
     def save(self, folder: Path) -> None:
         """Raises `OutputError`."""
-        files.write(folder / "metrics.json", json.dumps(asdict(self)))
+        files.write(folder / METRICS, json.dumps(asdict(self)))
 
     @staticmethod
     def load(folder: Path) -> Evaluation:
         """Raises `DataError`."""
         try:
-            found = TypeAdapter(Evaluation).validate_json((folder / "metrics.json").read_bytes())
+            found = TypeAdapter(Evaluation).validate_json((folder / METRICS).read_bytes())
             counts = {len(found.groups), len(found.files), *(len(values) for values in found.metrics.values())}
             if len(counts) > 1 or not all(0 <= group < len(found.prompts) for group in found.groups):
                 raise ValueError("its lists do not fit together")
@@ -91,7 +106,7 @@ class Evaluation:
             return found
         except (OSError, ValueError) as error:
             what = " ".join(str(error).split())[:300]
-            raise DataError(f"{folder / 'metrics.json'} cannot be read: {what}") from error
+            raise DataError(f"{folder / METRICS} cannot be read: {what}") from error
 
 
 def videos(
@@ -129,9 +144,10 @@ def evaluate(
 ) -> Evaluation:
     """Sample, write the videos and ``metrics.json`` into `folder`, and measure; `tick` gets the number just done.
 
-    A finished batch leaves its videos and then a small file with its metrics. When the same is asked for again, it is
-    not made again, and the result is that of an undisturbed run, file by file. Of several processes, which must see the
-    same disk, each makes its share of the batches; the files are those that one process makes.
+    A finished video leaves a small file with its metrics, under what it is known by. When the same is asked for again
+    it is not made again, and the result is that of an undisturbed run, file by file; where prompts were added, taken
+    away or put in another order meanwhile, what is there of those that are asked for stays. Of several processes,
+    which must see the same disk, each makes its share of the batches; the files are those that one process makes.
 
     Where the model declares the truth of a made world and all prompts speak of it, its metrics are there too.
 
@@ -139,9 +155,11 @@ def evaluate(
     """
     check_names(judges)
     truth = truth_of(model, plan.prompts)
-    parts = _Parts(folder, plan)
-    processes = processes or Processes()
-    missing = processes.agree([batch for batch in plan.batches if not parts.done(batch)])
+    parts, processes = Parts(folder, plan.made_with), processes or Processes()
+    if processes.is_main:
+        _take_up(folder, plan, parts)
+    known = processes.agree({key for key in plan.keys if parts.done(key)})
+    missing = [batch for batch in plan.batches if not known.issuperset(plan.keys[batch])]
     tick(sum(batch.stop - batch.start for batch in plan.batches if batch not in missing))
     own = processes.share(missing)
     batches = own + missing[:1] * (processes.lockstep(len(own)) - len(own))  # whose results are not kept
@@ -150,65 +168,57 @@ def evaluate(
         if i < len(own):
             texts = [plan.prompts[prompt] for prompt, _ in items]
             found = measure(video, texts, judges, plan.settings.fps, extra, truth)
-            for file, clip in zip(plan.files[own[i]], video, strict=True):
-                write_video(folder / file, clip, plan.settings.fps)
-            parts.put(own[i], found)
+            for row, key in enumerate(plan.keys[own[i]]):
+                if key not in known:
+                    write_video(parts.video(key), video[row], plan.settings.fps)
+                    parts.put(key, {name: values[row] for name, values in found.items()})
         tick(sum(batch.stop - batch.start for batch in missing[i * processes.count : (i + 1) * processes.count]))
     processes.wait()
-    result = Evaluation(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, parts.joined())
+    metrics = parts.joined(plan.keys)
+    result = Evaluation(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, metrics, plan.made_with)
     processes.wait()  # all have read the parts
     if processes.is_main:
+        _number(folder, plan, parts)
         result.save(folder)
         parts.drop()
     return result
 
 
-def finished(folder: Path) -> Evaluation | None:
-    """What `evaluate` has left in `folder`, where it came to its end there. Raises `DataError`."""
-    if not (folder / "metrics.json").is_file():
+def finished(folder: Path, plan: Plan | None = None) -> Evaluation | None:
+    """What `evaluate` has left in `folder`, where it came to its end there, and with these prompts where a plan is
+    given. Raises `DataError`.
+    """
+    if not (folder / METRICS).is_file():
+        return None
+    found = Evaluation.load(folder)
+    if plan is not None and (found.prompts != list(plan.prompts) or found.files != plan.files):
         return None
     shutil.rmtree(folder / PARTS, ignore_errors=True)  # of one that was killed just before it did so
-    return Evaluation.load(folder)
+    return found
 
 
-class _Parts:
-    """The metrics of finished batches, in `PARTS` of a folder of videos, until all are there."""
+def _take_up(folder: Path, plan: Plan, parts: Parts) -> None:
+    """Where the folder holds a whole evaluation of other prompts, what it has of this plan's becomes parts again."""
+    if not (folder / METRICS).is_file():
+        return
+    old, wanted = Evaluation.load(folder), set(plan.keys)
+    seen: Counter[int] = Counter()
+    for row, (group, file) in enumerate(zip(old.groups, old.files, strict=True)):
+        key = content.key(old.prompts[group], seen[group])
+        seen[group] += 1
+        if key in wanted and old.made_with == plan.made_with and (folder / file).is_file():
+            files.link(folder / file, parts.video(key))
+            parts.put(key, {name: values[row] for name, values in old.metrics.items()})
+    (folder / METRICS).unlink()
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self._folder, self._plan = folder, plan
 
-    def done(self, batch: slice) -> bool:
-        """Whether a batch of this plan has been measured and its videos are those that were."""
-        try:
-            found = json.loads(self._path(batch).read_text(encoding="utf-8"))
-            return bool(found["plan"] == self._about() and found["sha256"] == self._hashes(batch))
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-    def put(self, batch: slice, metrics: Mapping[str, list[float]]) -> None:
-        about = {"plan": self._about(), "sha256": self._hashes(batch), "metrics": metrics}
-        files.write(self._path(batch), json.dumps(about))
-
-    def joined(self) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {}
-        for batch in self._plan.batches:
-            for key, values in json.loads(self._path(batch).read_text(encoding="utf-8"))["metrics"].items():
-                found.setdefault(key, []).extend(values)
-        short = [key for key, values in found.items() if len(values) < len(self._plan.items)]
-        return {key: values for key, values in found.items() if key not in short}
-
-    def drop(self) -> None:
-        shutil.rmtree(self._folder / PARTS, ignore_errors=True)
-
-    def _path(self, batch: slice) -> Path:
-        return self._folder / PARTS / f"{batch.start:06d}.json"
-
-    def _hashes(self, batch: slice) -> list[str]:
-        return [files.sha256(self._folder / name) for name in self._plan.files[batch]]
-
-    def _about(self) -> dict[str, Any]:
-        plan: dict[str, Any] = json.loads(json.dumps(asdict(self._plan)))
-        return plan
+def _number(folder: Path, plan: Plan, parts: Parts) -> None:
+    """Give all videos the names of their places."""
+    for path in folder.glob("*.mp4"):  # of other places
+        path.unlink()
+    for file, key in zip(plan.files, plan.keys, strict=True):
+        files.link(parts.video(key), folder / file)
+    files.sync_folder(folder)
 
 
 def check_names(judges: Sequence[Reward]) -> None:

@@ -7,7 +7,6 @@ OUTPUT/  settings.json  results.json  results.md  report.html
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from vpo_kit.evaluation.evaluate import Evaluation, Plan, finished
 
 FREE = {"versions"}
 """Settings that may differ when an evaluation is taken up."""
+GROWING = ("prompts", "videos_per_prompt")
+"""Settings of which there may be more then: videos that are there stay."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,17 @@ class EvalFolder:
                 raise OutputError(f"{self.path} is not empty and holds no evaluation: give another --output")
             return None
         old = _read(listing)
-        changed = [key for key in settings if key not in FREE and old.get(key) != _plain(settings[key])]
+        free = FREE | set(GROWING)
+        changed = [key for key in settings if key not in free and old.get(key) != _plain(settings[key])]
         if changed:
             raise ConfigError(
                 f"{self.path} was begun with another {' and '.join(changed)}: give another --output, or the same"
             )
+        gone = [prompt for prompt in old.get("prompts", ()) if prompt not in settings["prompts"]]
+        if gone or old.get("videos_per_prompt", 0) > settings["videos_per_prompt"]:
+            what = f"prompts that are left out now, {gone[0]!r} for one" if gone else "more videos_per_prompt"
+            raise ConfigError(f"{self.path} was begun with {what}: more may be added, none taken away: give another "
+                              "--output")  # fmt: skip
         return old
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -64,24 +71,12 @@ class EvalFolder:
     def finished(self, name: str, plan: Plan) -> Evaluation | None:
         """The evaluation under this name, where it is of this plan and whole."""
         folder = self.videos(name)
-        found = finished(folder)
-        if found is None:
-            return None
-        whole = found.prompts == list(plan.prompts) and found.files == plan.files
-        return found if whole and all((folder / file).is_file() for file in found.files) else None
+        found = finished(folder, plan)
+        return found if found is not None and all((folder / file).is_file() for file in found.files) else None
 
     @staticmethod
     def _source(lora: Sequence[Path]) -> dict[str, str | None]:
         return {"lora_sha256": " ".join(map(files.sha256, lora)) or None}
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 of the names and sizes of all files below `folder`."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\n".encode())
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

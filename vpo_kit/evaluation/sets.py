@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpo_kit import clips
+from vpo_kit import clips, content
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation import distances
 from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.evaluation.features import ClipFeatures, diversity, kept
-from vpo_kit.evaluation.folder import fingerprint
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.models.base import Settings
 from vpo_kit.video import SUFFIXES, Extent, Window, read_video, read_window
@@ -42,16 +41,17 @@ class FeatureFolder:
             found = (read_video(videos / file) for file in evaluation.files)
             return torch.cat([self._of(video.frames, video.fps, tick) for video in found])
 
-        return kept(self._folder / f"{evaluation.name}.safetensors", make)
+        return kept(self._folder / f"{evaluation.name}.{_of_what(evaluation)}.safetensors", make)
 
     def of_reference(self, folder: Path, settings: Settings, tick: Tick) -> Tensor:
         """``[M, D]`` of the first window of each clip below `folder`, at the size, length and fps of the samples;
         shorter clips are left out. Raises `DataError` where fewer than two are long enough.
         """
 
+        names = [path.relative_to(folder).as_posix() for path in reference_files(folder)]
+        known = clips.look_through(folder, names)
+
         def make() -> Tensor:
-            names = [path.relative_to(folder).as_posix() for path in reference_files(folder)]
-            known = clips.look_through(folder, names)
             extents = ((folder / name, known[name].found) for name in names if name in known)
             windows = (self._window(path, extent, settings, tick) for path, extent in extents)
             found = [clip for clip in windows if clip is not None]
@@ -61,7 +61,8 @@ class FeatureFolder:
                 )
             return torch.cat(found)
 
-        return kept(self._folder.with_name(f"{self._folder.name}.{fingerprint(folder)[:16]}.safetensors"), make)
+        held = content.key(*(known[name].sha256 for name in names if name in known))
+        return kept(self._folder.with_name(f"{self._folder.name}.{held[:16]}.safetensors"), make)
 
     def _window(self, path: Path, extent: Extent | str, settings: Settings, tick: Tick) -> Tensor | None:
         count, fps = (0, 0.0) if isinstance(extent, str) else extent.windows(settings.frames, settings.fps)
@@ -84,6 +85,11 @@ class FeatureFolder:
     @property
     def _folder(self) -> Path:
         return self.path / self.kind.replace(":", ".")
+
+
+def _of_what(evaluation: Evaluation) -> str:
+    """What tells the videos of one name apart from those of more prompts."""
+    return content.key(evaluation.prompts, evaluation.files)[:16]
 
 
 def reference_files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import features, report, sets
 from vpo_kit.evaluation.consistency import Consistency, Dino
 from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, evaluate
-from vpo_kit.evaluation.folder import EvalFolder
+from vpo_kit.evaluation.folder import GROWING, EvalFolder
 from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
@@ -114,7 +114,7 @@ class Bench:
         """With the sampling settings that the folder was begun with; a new folder is begun here."""
         old = self._begun["settings"] if self._begun else None
         settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
-        if not old:
+        if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return Plan(self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed)
 

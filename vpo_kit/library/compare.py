@@ -22,7 +22,7 @@ from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import finished
-from vpo_kit.library import leaderboard
+from vpo_kit.library import contents, leaderboard
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.registry import METHODS
@@ -58,12 +58,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row that has been checked, without seed and output: its recipe, and the labels in its data. `part` is what is
-    to be written where the budget allows only a part of a pair set.
+    """A row that has been checked, without seed and output: its recipe, what its data is known by (`contents.of`), and
+    the labels in it. `part` is what is to be written where the budget allows only a part of a pair set.
     """
 
     row: Row
     recipe: Recipe
+    contents: Mapping[str, str]
     labels: int = 0
     part: tuple[PairSet, list[Pair]] | None = None
 
@@ -97,7 +98,7 @@ def run(request: Request) -> Board:
     """Check everything, train what is not finished, and write the board. Raises `VpoError`."""
     console = Console(quiet=request.quiet)
     rows, budget, seeds = _rows(request)
-    entries = [_entry(row, budget, request.output) for row in rows]
+    entries = [_entry(row, budget, request.output, console) for row in rows]
     _begin(request.output, entries, seeds)
     planned = [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
     with _ended_by_sigterm():
@@ -147,7 +148,7 @@ def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
     )
 
 
-def _entry(row: Row, budget: Budget, output: Path) -> Entry:
+def _entry(row: Row, budget: Budget, output: Path, console: Console) -> Entry:
     """Raises `VpoError` that names the row."""
     try:
         recipe = initial.resolve(recipes.complete(row.values))
@@ -156,17 +157,18 @@ def _entry(row: Row, budget: Budget, output: Path) -> Entry:
         if recipe.data == "videos" and recipe.run.videos is not None and not recipe.run.videos.is_dir():
             raise DataError(f"there is no folder {recipe.run.videos}: --videos takes a folder of clips")
         if recipe.data != "pairs":
-            return Entry(row, recipe)
+            return Entry(row, recipe, contents.of(recipe, console))
         assert recipe.run.pairs is not None
         found = store.read(recipe.run.pairs)
+        held = contents.of(recipe, console)
         if budget.labels is None:
-            return Entry(row, recipe, labels.used(recipe.method, found.pairs))
+            return Entry(row, recipe, held, labels.used(recipe.method, found.pairs))
         chosen = labels.first(found, budget.labels)
     except VpoError as error:
         raise type(error)(f"{row.name}: {error}") from error
     name = f"{found.path.resolve().name}-{_digest(str(found.path.resolve()))}-{budget.labels}"
     limited = recipe.run.model_copy(update={"pairs": output / "pairs" / name})
-    return Entry(row, replace(recipe, run=limited), labels.used(recipe.method, chosen), (found, chosen))
+    return Entry(row, replace(recipe, run=limited), held, labels.used(recipe.method, chosen), (found, chosen))
 
 
 def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None:
@@ -175,7 +177,10 @@ def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None
     Raises `OutputError` for a folder of other things, `ConfigError` for a comparison with other settings.
     """
     listing = output / LISTING
-    new = {"format": config.FORMAT, "seeds": list(seeds), "rows": {entry.row.name: entry.settings for entry in entries}}
+    new = {
+        "format": config.FORMAT, "seeds": list(seeds), "rows": {entry.row.name: entry.settings for entry in entries},
+        "contents": {entry.row.name: dict(entry.contents) for entry in entries},
+    }  # fmt: skip
     if listing.is_file():
         old = config.read_file(listing)
         formats.unchanged(old, listing, "comparison")
@@ -198,6 +203,9 @@ def _check_same(listing: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
         changed = [key for key in now if before[key] != now[key]]
         if changed:
             raise ConfigError(f"{listing.parent} was begun with another {' and '.join(changed)} of {name}: {hint}")
+        held = old.get("contents", {}).get(name, {})  # vpo 0.2.0 did not write it
+        if other := [kind for kind, key in held.items() if new["contents"][name].get(kind) != key]:
+            raise ConfigError(f"{listing.parent}: the {' and '.join(other)} of {name} are not what they were: {hint}")
     if missing := set(old.get("seeds", [])) - set(new["seeds"]):
         raise ConfigError(f"{listing.parent} was begun with seed {min(missing)}, which this command leaves out: {hint}")
 

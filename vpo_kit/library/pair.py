@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from vpo_kit import files
-from vpo_kit.config import FORMAT, Model, validate
+from vpo_kit import files, formats
+from vpo_kit.config import Model, validate
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
@@ -23,7 +23,8 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import make, store
 from vpo_kit.pairing.guided import Guided
 from vpo_kit.pairing.independent import Independent
-from vpo_kit.pairing.make import Folder, Job, Task
+from vpo_kit.pairing.job import Job, Task
+from vpo_kit.pairing.make import Folder
 from vpo_kit.pairing.real import Real
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import PairSet
@@ -73,7 +74,7 @@ def make_pairs(
     resolve(found.model)
     processes, folder = Processes(), Folder(Path(output))
     facts: dict[str, Any] = {
-        "format": FORMAT, "strategy": strategy, "model": found.model, "lora": _hashes(weights), "data": str(data),
+        "format": formats.SETS, "strategy": strategy, "model": found.model, "lora": _hashes(weights), "data": str(data),
         "seed": seed, "label": label, "settings": _plain(found), "versions": versions(), "skipped": [],
     }  # fmt: skip
     console = Console(quiet=quiet or not processes.is_main)
@@ -81,6 +82,8 @@ def make_pairs(
     processes.wait()  # all have looked before the first one writes
     if not folder.finished:
         _make(folder, strategy, data, facts, found, weights, plans, processes, console)
+    elif processes.is_main:
+        folder.tidy()
     made = store.read(Path(output))
     if reward_name and not any(pair.labels for pair in made.pairs):
         made = _label(made, reward_name, found.labelling, processes, console)

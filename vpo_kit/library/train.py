@@ -218,7 +218,7 @@ class Measurer:
         if not plan.prompts:
             return None
         where = self.run / "samples" / place
-        if found := self.processes.agree(finished(where)):
+        if found := self.processes.agree(finished(where, plan)):
             return found
         with count_bar(self.console, name, len(plan.items), "videos") as tick:
             return evaluate(self.model, plan, judges, where, name, tick, extra, self.processes, self.encode)

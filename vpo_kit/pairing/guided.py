@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vpo_kit.clips import Clip
-from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
+from vpo_kit.pairing.job import Job, Made, Outcome, Task, batches, items_of
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 
 
@@ -23,7 +23,9 @@ class Guided:
     def __init__(self, task: Task, clips: Sequence[Clip]) -> None:
         settings = task.sampling
         self.task = task
-        self.clips = [clip for clip in clips for _ in range(task.settings.guided.pairs_per_clip)]
+        each = task.settings.guided.pairs_per_clip
+        self.clips = [clip for clip in clips for _ in range(each)]
+        self.items = items_of(clips, each)
         self.shape = task.model.latent_shape(settings.frames, settings.height, settings.width)
         self.levels = chain_levels(task.model, settings.steps, self.shape)
         self.first = [self._first(item) for item in range(len(self.clips))]
@@ -31,10 +33,10 @@ class Guided:
     def job(self) -> Job:
         """Batches hold items that start at the same step: they go through the network together."""
         size = self.task.settings.sampling.batch_size // 2
-        batches: list[Sequence[int]] = []
+        found: list[Sequence[int]] = []
         for step in sorted(set(self.first)):
-            batches += chunks([item for item, first in enumerate(self.first) if first == step], size)
-        return Job("guided", batches, self.make)
+            found += batches(self.items, size, (item for item, first in enumerate(self.first) if first == step))
+        return Job("guided", self.items, found, self.make)
 
     def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
         items, source, failed = self.task.sources(self.clips, batch)
@@ -47,8 +49,8 @@ class Guided:
             a, b = row, row + len(items)
             parts = {"first": latents[a], "second": latents[b], "source": source[row]}
             made = Made(
-                f"{item:06d}", self.clips[item].prompt, decoded[a], decoded[b], parts, self._seeds(item),
-                eta=round(float(self.levels[self.first[item]]), 6), source=self.clips[item].name,
+                self.clips[item].prompt, decoded[a], decoded[b], parts, self._seeds(item),
+                eta=round(float(self.levels[self.first[item]]), 6),
             )  # fmt: skip
             yield item, [made]
 
@@ -67,12 +69,13 @@ class Guided:
         )
 
     def _seeds(self, item: int) -> tuple[int, int]:
-        return derive_seed(self.task.seed, "guided", item, 0), derive_seed(self.task.seed, "guided", item, 1)
+        key, seed = self.items[item].key, self.task.seed
+        return derive_seed(seed, "guided", key, 0), derive_seed(seed, "guided", key, 1)
 
     def _first(self, item: int) -> int:
         """The chain's step whose noise level is nearest to ``eta ~ U(eta_min, eta_max)``."""
         settings = self.task.settings.guided
-        generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "eta", item))
+        generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "eta", self.items[item].key))
         share = float(torch.rand((), generator=generator))
         eta = settings.eta_min + share * (settings.eta_max - settings.eta_min)
         return nearest_step(self.levels, eta)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from vpo_kit import content
 from vpo_kit.pairing.choose import choose
-from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
+from vpo_kit.pairing.job import Item, Job, Made, Outcome, Task, batches
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import derive_seed, draw_noise, sample
 
@@ -22,18 +23,19 @@ class Independent:
         settings = task.sampling
         self.task = task
         self.prompts = prompts
+        self.items = [Item(key) for key in content.distinct(content.key(prompt) for prompt in prompts)]
         self.reward = reward
         self.shape = task.model.latent_shape(settings.frames, settings.height, settings.width)
 
     def job(self) -> Job:
         options = self.task.settings
         size = options.sampling.batch_size // options.independent.num_candidates
-        return Job("independent", list(chunks(range(len(self.prompts)), size)), self.make)
+        return Job("independent", self.items, list(batches(self.items, size)), self.make)
 
     def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
         task, n = self.task, self.task.settings.independent.num_candidates
         prompts = [self.prompts[item] for item in batch for _ in range(n)]
-        seeds = [derive_seed(task.seed, "independent", item, k) for item in batch for k in range(n)]
+        seeds = [derive_seed(task.seed, "independent", self.items[item].key, k) for item in batch for k in range(n)]
         latents = sample(
             task.model,
             task.encode(prompts),
@@ -49,8 +51,9 @@ class Independent:
             pairs = self._pairs(None if scores is None else scores[rows.start : rows.stop])
             made = [
                 Made(
-                    f"{item:06d}-{i}-{j}", self.prompts[item], video[rows[i]], video[rows[j]],
+                    self.prompts[item], video[rows[i]], video[rows[j]],
                     {"first": latents[rows[i]], "second": latents[rows[j]]}, (seeds[rows[i]], seeds[rows[j]]),
+                    mark=f"-{i}-{j}",
                 )
                 for i, j in pairs
             ]  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vpo_kit.clips import Clip
-from vpo_kit.pairing.make import Job, Made, Outcome, Task, chunks
+from vpo_kit.pairing.job import Job, Made, Outcome, Task, batches, items_of
 from vpo_kit.sampler import Constrain, PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.schedule import Schedule
 
@@ -24,7 +24,7 @@ class Real:
 
     def __init__(self, task: Task, clips: Sequence[Clip], *, local: bool = False) -> None:
         settings = task.sampling
-        self.task, self.clips = task, clips
+        self.task, self.clips, self.items = task, clips, items_of(clips)
         self.strategy = "local" if local else "real"
         self.shape = task.model.latent_shape(settings.frames, settings.height, settings.width)
         levels = chain_levels(task.model, settings.steps, self.shape)
@@ -33,7 +33,7 @@ class Real:
 
     def job(self) -> Job:
         size = self.task.settings.sampling.batch_size
-        return Job(self.strategy, list(chunks(range(len(self.clips)), size)), self.make)
+        return Job(self.strategy, self.items, list(batches(self.items, size)), self.make)
 
     def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
         items, source, failed = self.task.sources(self.clips, batch)
@@ -46,26 +46,24 @@ class Real:
             parts = {"first": source[row], "second": made[row]}
             if masks is not None:
                 parts["mask"] = masks[row]
-            seed = derive_seed(self.task.seed, self.strategy, item)
+            seed = self._seed(item)
             yield item, [
                 Made(
-                    f"{item:06d}", self.clips[item].prompt, decoded[row], decoded[row + len(items)], parts,
-                    (seed, seed),
-                    eta=round(self.level, 6) if masks is not None else None, source=self.clips[item].name, label=1,
+                    self.clips[item].prompt, decoded[row], decoded[row + len(items)], parts, (seed, seed),
+                    eta=round(self.level, 6) if masks is not None else None, label=1,
                 )
             ]  # fmt: skip
 
     def _made(self, items: Sequence[int], source: Tensor) -> tuple[Tensor, Tensor | None]:
         """The losers, and where they differ from the clips."""
         task = self.task
-        noise = draw_noise(self.shape, [derive_seed(task.seed, self.strategy, i) for i in items], source.device)
+        noise = draw_noise(self.shape, [self._seed(item) for item in items], source.device)
         guidance = task.model.guidance(task.sampling, task.encode([task.sampling.negative_prompt]))
         masks, start, constrain = None, None, None
         if self.strategy == "local":
             local = task.settings.local
-            drawn = [
-                box_mask(self.shape[1:], local.least, local.most, derive_seed(task.seed, "mask", i)) for i in items
-            ]
+            seeds = [derive_seed(task.seed, "mask", self.items[item].key) for item in items]
+            drawn = [box_mask(self.shape[1:], local.least, local.most, seed) for seed in seeds]
             masks = torch.stack(drawn).to(source.device)
             start, constrain = PartialStart(source, self.first), outside(task.model.schedule, source, noise, masks)
         made = sample(
@@ -78,6 +76,9 @@ class Real:
             constrain=constrain,
         )
         return made, masks
+
+    def _seed(self, item: int) -> int:
+        return derive_seed(self.task.seed, self.strategy, self.items[item].key)
 
 
 def box_mask(shape: Sequence[int], least: float, most: float, seed: int) -> Tensor:

@@ -1,0 +1,33 @@
+"""What a run learns from and is measured on, known by what is in it: the same path may hold something else by now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from vpo_kit import clips, content, files
+from vpo_kit.library.display import look_through_bar
+from vpo_kit.training.recipe import Recipe
+
+
+def of(recipe: Recipe, console: Console) -> dict[str, str]:
+    """A key for each kind of data, by its name in a sentence. Clips that are new to the index are hashed here."""
+    found = {"held-out prompts": content.key(*recipe.held_out)}
+    if recipe.data == "prompts":
+        found["prompts"] = content.key(*recipe.prompts)
+    elif recipe.data == "pairs":
+        assert recipe.run.pairs is not None
+        found["pairs"] = files.sha256(recipe.run.pairs / "metadata.jsonl")  # it holds the hash of every file
+    else:
+        assert recipe.run.videos is not None
+        found["videos"] = _clips(recipe.run.videos, console)
+    return found
+
+
+def _clips(folder: Path, console: Console) -> str:
+    """Of what a folder of clips holds and says, in its order, whatever the files are called."""
+    said, rated = dict(clips.captions(folder)), clips.ratings(folder)
+    with look_through_bar(console) as progress:
+        known = clips.look_through(folder, list(said), progress)
+    return content.key(*([known[name].sha256, str(said[name]), rated.get(name)] for name in said if name in known))
