@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 LAYERS = [
     {"errors", "catalogue"},
     {"fields"},
-    {"registry", "config", "content", "plain", "prompts", "files", "links", "folders"},
+    {"registry", "config", "content", "measures", "plain", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
     {"times", "stochastic"},
@@ -85,8 +85,8 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
 
 
 COMMANDS = [
-    "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "config",
-    "export", "compare",
+    "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
+    "config", "export", "compare",
     "pair", "pair import", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip

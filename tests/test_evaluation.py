@@ -27,8 +27,9 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import evaluate as evaluation_module
 from vpo_kit.evaluation import plots, report, tables
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate, measure
-from vpo_kit.evaluation.metrics import CATALOGUE, verdict
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate
+from vpo_kit.evaluation.measuring import check_names, measure
+from vpo_kit.evaluation.metrics import known, verdict
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.library import evaluate as command
@@ -232,7 +233,7 @@ def test_scores_must_be_finite_and_names_free() -> None:
     with pytest.raises(DataError, match="'broken' is not finite for the prompt 'a cat'"):
         measure(clip("slowly")[None], ["a cat"], [Broken()], fps=8)
     with pytest.raises(ConfigError, match="'motion' cannot be a judge"):
-        evaluation_module.check_names([Motion()])
+        check_names([Motion()])
 
 
 def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
@@ -274,7 +275,7 @@ def test_held_out_plots_need_what_they_show() -> None:
 
 def all_metrics() -> dict[str, Paired]:
     """A change for every metric there is, with numbers as wide as they come."""
-    found = {name: change(-0.1234, 0.0004) for name in ["vqa", "videoreward", *CATALOGUE, "vbench_imaging_quality"]}
+    found = {name: change(-0.1234, 0.0004) for name in ["vqa", "videoreward", *known(), "vbench_imaging_quality"]}
     found["frechet"] = replace(change(-123.4, 0.2), low=-223.4, high=-23.4, win_rate=None)
     found["pickscore"] = replace(change(0.04, 1.0), before=-21.43, after=-21.47, low=-0.02, high=0.1)
     return found

@@ -19,7 +19,7 @@ from vpo_kit.evaluation import distances, features, temporal, vbench
 from vpo_kit.evaluation.consistency import MEAN, STD, Consistency, Dino, consistency, embed
 from vpo_kit.evaluation.evaluate import Evaluation
 from vpo_kit.evaluation.features import diversity
-from vpo_kit.evaluation.metrics import CATALOGUE, about, ordered
+from vpo_kit.evaluation.metrics import about, known, ordered
 from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.flow import gaussian
@@ -192,7 +192,7 @@ def test_dino_is_the_stock_network_on_normalised_pictures(kind: str, tmp_path: P
     with torch.no_grad():
         wanted = plain(pictures, **more).last_hidden_state[:, 0].view(2, 3, 32)
     torch.testing.assert_close(embed(video, dino), wanted, atol=1e-5, rtol=1e-4)
-    found = Consistency(dino, [])(video, 8)
+    found = Consistency(dino, [])(video, [], 8)
     assert set(found) == {"subject_consistency"}
     first, last = (functional.cosine_similarity(wanted[0, 2], wanted[0, i], dim=0).clamp_min(0) for i in (0, 1))
     second = functional.cosine_similarity(wanted[0, 0], wanted[0, 1], dim=0).clamp_min(0)
@@ -235,9 +235,9 @@ def test_background_consistency_needs_clip_as_a_judge() -> None:
     video = torch.zeros(1, 3, 3, 8, 8)
     video[0, :2, 0] = 1  # red, red, blue
     video[0, 2, 2] = 1
-    assert Consistency(None, [ClipJudge()])(video, 8) == {"background_consistency": [pytest.approx(0.5)]}
-    assert Consistency(None, [GoldVQA()])(video, 8) == {}
-    assert Consistency(None, [ClipJudge()])(video[:, :1], 8) == {}
+    assert Consistency(None, [ClipJudge()])(video, [], 8) == {"background_consistency": [pytest.approx(0.5)]}
+    assert Consistency(None, [GoldVQA()])(video, [], 8) == {}
+    assert Consistency(None, [ClipJudge()])(video[:, :1], [], 8) == {}
 
 
 def test_judge_features_are_what_its_last_layer_sees() -> None:
@@ -354,10 +354,10 @@ def test_changes_of_distances() -> None:
 
 
 def test_motion_stands_right_below_the_judges() -> None:
-    names = ordered([*reversed(CATALOGUE), "hpsv2", "vbench_imaging_quality"])
+    names = ordered([*reversed(known()), "hpsv2", "vbench_imaging_quality"])
     assert names[:2] == ["hpsv2", "motion"]
     assert names[-1] == "vbench_imaging_quality"
-    assert set(names) == {*CATALOGUE, "hpsv2", "vbench_imaging_quality"}
+    assert set(names) == {*known(), "hpsv2", "vbench_imaging_quality"}
     assert {about(name).direction for name in ("motion", "speed", "flow_speed", "vbench_dynamic_degree")} == {"neutral"}
     assert about("hpsv2").direction == "higher"
 

@@ -48,6 +48,17 @@ class RewardFacts:
     settings: tuple[Setting, ...] = field(repr=False, default=())
 
 
+@dataclass(frozen=True)
+class MetricFacts:
+    """A metric's part of a table, which way is better, its unit, what it is, and what it needs beside the pixels."""
+
+    group: str
+    direction: str
+    unit: str
+    about: str
+    needs: tuple[str, ...]
+
+
 def methods() -> dict[str, MethodFacts]:
     """The built-in methods by name."""
     return {name: MethodFacts(**_plain(facts)) for name, facts in _read()["methods"].items()}
@@ -56,6 +67,13 @@ def methods() -> dict[str, MethodFacts]:
 def rewards() -> dict[str, RewardFacts]:
     """The built-in rewards by name."""
     return {name: RewardFacts(**_plain(facts)) for name, facts in _read()["rewards"].items()}
+
+
+def metrics() -> dict[str, MetricFacts]:
+    """The built-in metrics by name, in the order of a table."""
+    return {
+        name: MetricFacts(**{**facts, "needs": tuple(facts["needs"])}) for name, facts in _read()["metrics"].items()
+    }
 
 
 def learning_from(kind: str, *, only: str | None = None, apart: str | None = None) -> str:

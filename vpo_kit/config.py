@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from vpo_kit import catalogue, fields
 from vpo_kit.errors import ConfigError
-from vpo_kit.registry import METHODS, nearest
+from vpo_kit.registry import METHODS, METRICS, nearest
 
 T = TypeVar("T", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -129,6 +129,21 @@ class Evaluation(Section):
         8, ge=0, description="of comparisons: the base's best of so many samples, and of 2, 4, ..., as rows; 0 is off"
     )
     temporal: bool = Field(False, description="also flicker, warp error, smoothness and the rest of vpo eval's forms")
+    metrics: list[str] = Field(
+        [], description="what else is measured beside judges and motion: names of vpo metrics, or package.module:Class"
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            METRICS.check(name)
+        return value
+
+    @property
+    def measured(self) -> list[str]:
+        """Names of all measures beside the judges; motion always is one."""
+        return list(dict.fromkeys([*(["temporal"] if self.temporal else []), *self.metrics]))
 
 
 class Selection(Section):

@@ -128,6 +128,15 @@ MODELS = Registry(
         "WanPipeline": "vpo_kit.models.wan:WanModel",
     },
 )
+METRICS = Registry(
+    "metric",
+    "vpo_kit.metrics",
+    {
+        "motion": "vpo_kit.evaluation.temporal:Motion",
+        "temporal": "vpo_kit.evaluation.temporal:Temporal",
+        "consistency": "vpo_kit.evaluation.consistency:Consistency",
+    },
+)
 TRUTHS = Registry(
     "truth",
     "vpo_kit.truths",

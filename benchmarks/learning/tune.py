@@ -24,7 +24,8 @@ from rich.console import Console
 from vpo_kit import config, files, models
 from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
-from vpo_kit.evaluation.evaluate import Plan, measure, videos
+from vpo_kit.evaluation.evaluate import Plan, videos
+from vpo_kit.evaluation.measuring import measure
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
 from vpo_kit.library import sources

@@ -1,4 +1,4 @@
-"""`vpo methods`, `vpo rewards`, `vpo models` and `vpo config`."""
+"""`vpo methods`, `vpo rewards`, `vpo metrics`, `vpo models` and `vpo config`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def rewards(name: Annotated[str | None, typer.Argument(help="one reward: weights
         from vpo_kit.commands import parts
 
         parts.reward(name)
+
+
+@app.command()
+def metrics() -> None:
+    """List what can be measured beside rewards, and what each metric needs."""
+    from vpo_kit.commands import lists
+
+    lists.metrics()
 
 
 @app.command()

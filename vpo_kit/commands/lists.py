@@ -1,4 +1,4 @@
-"""`vpo methods`, `vpo rewards`, `vpo models`, `vpo config`: what there is, built in or from plug-ins, a line each.
+"""`vpo methods`, `vpo rewards`, `vpo metrics`, `vpo models`, `vpo config`: what there is, built in or from plug-ins, a line each.
 
 No torch here: the built-in parts are read from the catalogue, of a plug-in its name and package are known.
 """
@@ -13,7 +13,7 @@ from vpo_kit.catalogue import MethodFacts, Setting
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import EMBEDDED
-from vpo_kit.registry import METHODS, MODELS, REWARDS, Registry, nearest
+from vpo_kit.registry import METHODS, METRICS, MODELS, REWARDS, TRUTHS, Registry, nearest
 
 WIDTH = 80
 REWARDS_OF = {"none": "", "any": "a reward", "differentiable": "a differentiable reward"}
@@ -40,6 +40,16 @@ def rewards() -> None:
     _plugins(REWARDS)
     print("\ngrad: passes a gradient; seg: scores segments; ships: needs no download",
           "vpo rewards NAME: scale, weights (here or missing), licence, settings", sep="\n")  # fmt: skip
+
+
+def metrics() -> None:
+    """The metrics of the built-in measures, of sets and of made worlds, by their part of a table."""
+    print(f"{'metric':22} {'better':7} {'unit':10} {'needs':12} what it is")
+    for name, facts in catalogue.metrics().items():
+        line = f"{name:22} {facts.direction:7} {facts.unit:10} {', '.join(facts.needs):12} {facts.about}"
+        print(_cut(line))
+    for registry in (METRICS, TRUTHS):
+        _plugins(registry)
 
 
 def models() -> None:

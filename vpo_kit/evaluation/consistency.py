@@ -8,7 +8,7 @@ against the one before and against the first. Without weights there is no number
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vpo_kit.errors import ModelError
+from vpo_kit.measures import Metric
 from vpo_kit.rewards.base import Reward
 from vpo_kit.rewards.images import TextImageReward
 from vpo_kit.rewards.parts.weights import first_line
@@ -105,6 +106,18 @@ def consistency(features: Tensor) -> Tensor:
 class Consistency:
     """Measures subject consistency where DINO is given, and background consistency where ``clip`` is a judge."""
 
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric(
+            "subject_consistency",
+            "over time",
+            "higher",
+            "cosine",
+            "DINO features against first and last frame",
+            ("dino",),
+        ),
+        Metric("background_consistency", "over time", "higher", "cosine", "the same with CLIP features", ("clip",)),
+    )
+
     def __init__(self, dino: Dino | None, judges: Sequence[Reward]) -> None:
         self._networks: dict[str, Embed] = {"subject_consistency": dino} if dino is not None else {}
         for judge in judges:
@@ -112,7 +125,7 @@ class Consistency:
                 self._networks["background_consistency"] = judge.network.embed_frames
 
     @torch.no_grad()
-    def __call__(self, video: Tensor, fps: float) -> dict[str, list[float]]:
+    def __call__(self, video: Tensor, prompts: Sequence[str], fps: float) -> dict[str, list[float]]:
         """The metrics of ``[B, F, 3, H, W]`` by name; none of a clip of one frame."""
         if video.shape[1] < 2:
             return {}

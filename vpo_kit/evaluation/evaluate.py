@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,19 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from vpo_kit import content, files
-from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.evaluation.metrics import CATALOGUE, ordered
+from vpo_kit.errors import DataError
+from vpo_kit.evaluation.measuring import ALWAYS, check_names, measure
+from vpo_kit.evaluation.metrics import ordered
 from vpo_kit.evaluation.parts import PARTS, Parts
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
-from vpo_kit.evaluation.truth import Truth, truth_of
+from vpo_kit.evaluation.truth import truth_of
+from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample
-from vpo_kit.video import motion, write_video
-
-Measure = Callable[[Tensor, float], Mapping[str, list[float]]]
-"""Video ``[B, F, 3, H, W]`` in [0, 1] and its fps to metrics, one number for each video."""
-
+from vpo_kit.video import write_video
 
 METRICS = "metrics.json"
 
@@ -138,7 +135,7 @@ def evaluate(
     folder: Path,
     name: str,
     tick: Callable[[int], None],
-    extra: Sequence[Measure] = (),
+    measures: Sequence[Measure] = ALWAYS,
     processes: Processes | None = None,
     encode: PromptCache | None = None,
 ) -> Evaluation:
@@ -167,7 +164,7 @@ def evaluate(
     for i, (items, video) in enumerate(made):
         if i < len(own):
             texts = [plan.prompts[prompt] for prompt, _ in items]
-            found = measure(video, texts, judges, plan.settings.fps, extra, truth)
+            found = measure(video, texts, judges, plan.settings.fps, measures, truth)
             for row, key in enumerate(plan.keys[own[i]]):
                 if key not in known:
                     write_video(parts.video(key), video[row], plan.settings.fps)
@@ -219,36 +216,6 @@ def _number(folder: Path, plan: Plan, parts: Parts) -> None:
     for file, key in zip(plan.files, plan.keys, strict=True):
         files.link(parts.video(key), folder / file)
     files.sync_folder(folder)
-
-
-def check_names(judges: Sequence[Reward]) -> None:
-    """Raises `ConfigError` where a judge has the name of another metric, which it would hide."""
-    clash = [judge.spec.name for judge in judges if judge.spec.name in CATALOGUE]
-    if clash:
-        raise ConfigError(f"a reward called {clash[0]!r} cannot be a judge: a metric has that name")
-
-
-@torch.no_grad()
-def measure(
-    video: Tensor,
-    prompts: Sequence[str],
-    judges: Sequence[Reward],
-    fps: float,
-    extra: Sequence[Measure] = (),
-    truth: Truth | None = None,
-) -> dict[str, list[float]]:
-    """Metrics of `video` ``[B, F, 3, H, W]``: every judge, motion, what `extra` measures, and the truth of a made
-    world. Raises `DataError` for a score that is not finite.
-    """
-    found = {judge.spec.name: judge(video, prompts, fps=fps).score.float().tolist() for judge in judges}
-    for name, scores in found.items():
-        bad = [prompt for prompt, score in zip(prompts, scores, strict=True) if not math.isfinite(score)]
-        if bad:
-            raise DataError(f"reward {name!r} is not finite for the prompt {bad[0]!r}: it cannot be used")
-    found["motion"] = motion(video).tolist()
-    for more in extra:
-        found |= more(video, fps)
-    return found | truth(video, prompts) if truth else found
 
 
 def compare(before: Evaluation, after: Evaluation) -> dict[str, Paired]:

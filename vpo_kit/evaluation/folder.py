@@ -17,8 +17,8 @@ from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, finished
 
-FREE = {"versions"}
-"""Settings that may differ when an evaluation is taken up."""
+FREE = {"versions", "metrics"}
+"""Settings that may differ when an evaluation is taken up; its metrics stay those that it was begun with."""
 GROWING = ("prompts", "videos_per_prompt")
 """Settings of which there may be more then: videos that are there stay."""
 

@@ -11,12 +11,17 @@ A frozen clip is the best of all by flicker, warp error and smoothness. They say
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vpo_kit.measures import Metric
 from vpo_kit.rewards.flow import lucas_kanade, warp
 from vpo_kit.rewards.technical import detail_of, softness
+from vpo_kit.video import motion
 
 WORKING_SIZE = 256
 """Also the side on which VBench states its limit."""
@@ -24,6 +29,33 @@ RATE, LIMIT, FASTEST = 8.0, 6.0, 0.05
 """VBench's dynamic degree: frames a second that are looked at, pixels a pair on a side of 256, share of the picture."""
 CHUNK = 16
 """Pairs whose flow is found at once."""
+
+
+class Motion:
+    """How much a clip moves, in one number that is always measured."""
+
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("motion", "motion", "neutral", "0 to 1", "mean change between frames, median over time"),
+    )
+
+    def __call__(self, video: Tensor, prompts: Sequence[str], fps: float) -> dict[str, list[float]]:
+        return {"motion": motion(video).tolist()}
+
+
+class Temporal:
+    """The closed forms of this file."""
+
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("flow_speed", "motion", "neutral", "px", "fastest 5% of the picture, 1/8 s, side 256 px", ("fps",)),
+        Metric("dynamic_degree", "motion", "neutral", "share", "clips that move, by VBench's rule", ("fps",)),
+        Metric("flicker", "over time", "higher", "0 to 1", "1 less the mean change between frames (VBench)"),
+        Metric("warp_error", "over time", "lower", "of 255", "mean change between frames that motion leaves"),
+        Metric("smoothness", "over time", "higher", "0 to 1", "1 less the error of frames guessed from neighbours"),
+        Metric("sharpness", "pictures", "higher", "0 to 1", "share of the gradient that a small blur takes away"),
+    )
+
+    def __call__(self, video: Tensor, prompts: Sequence[str], fps: float) -> dict[str, list[float]]:
+        return closed_forms(video, fps)
 
 
 @torch.no_grad()

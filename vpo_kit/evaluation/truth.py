@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
+from vpo_kit.measures import Metric
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import TRUTHS
 
 
 class Truth(Protocol):
     """What can be said of a made world's clips without a judge."""
+
+    metrics: ClassVar[Sequence[Metric]]
 
     def knows(self, prompt: str) -> bool:
         """Whether the world has what the prompt speaks of."""

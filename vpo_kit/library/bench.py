@@ -14,15 +14,15 @@ from rich.console import Console
 
 from vpo_kit.config import Model
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation import features, report, sets
-from vpo_kit.evaluation.consistency import Consistency, Dino
-from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, evaluate
+from vpo_kit.evaluation import features, measuring, report, sets
+from vpo_kit.evaluation.consistency import Dino
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, evaluate
 from vpo_kit.evaluation.folder import GROWING, EvalFolder
-from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.prompts import read_prompts
+from vpo_kit.registry import METRICS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
 from vpo_kit.training import loras, sections
@@ -30,6 +30,8 @@ from vpo_kit.training import recipe as recipes
 from vpo_kit.training.run import load_model, settings_of
 
 BASE, GOLD, CANDIDATES = "base", "gold", "base-candidates"
+IN_0_2 = ("motion", "temporal", "consistency")
+"""Metrics of vpo 0.2.0, which did not write them down."""
 OF_THE_WEIGHTS = set(Model.model_fields) - {"model", "sampling"}
 
 
@@ -81,16 +83,28 @@ class Bench:
         if request.reference is not None:
             sets.reference_files(request.reference)
         self.folder = EvalFolder(request.output)
-        self.facts = {
+        self.facts: dict[str, Any] = {
             "model": self.name, "prompts": self.texts, "videos_per_prompt": request.videos_per_prompt,
             "seed": request.seed, "sampling": self.sampling.model_dump(), "dino": request.dino,
             "weights": self.wanted.model_dump(mode="json", include=OF_THE_WEIGHTS, exclude_defaults=True) or None,
             "rewards": [[p.kind.__name__, p.config.model_dump(mode="json")] for p in self.plans],
-            "versions": report.versions(),
+            "metrics": list(METRICS.targets()), "versions": report.versions(),
         }  # fmt: skip
         self._begun = self.folder.begun(self.facts)
+        if self._begun:
+            self._keep_metrics(self._begun.get("metrics", IN_0_2))
         for label, files in self._files.items():
             self.folder.check_source(label, files)
+
+    def _keep_metrics(self, names: Sequence[str]) -> None:
+        """The metrics are those that the folder was begun with: each model of a table is measured alike."""
+        newer = [name for name in self.facts["metrics"] if name not in names]
+        if newer:
+            line = f"not measured, as {self.folder.path} was begun without: {', '.join(newer)}"
+            self.console.print(line, soft_wrap=True, markup=False)
+        for name in names:
+            METRICS.check(name)
+        self.facts["metrics"] = list(names)
 
     @property
     def labels(self) -> list[str]:
@@ -143,13 +157,13 @@ class Bench:
             raise ConfigError(f"the sampling settings of {self.name} have changed: give another --output")
         self.model.use(self.plan.settings)
         judges, where = self.judges, self.folder.videos(label)
-        extra: list[Measure] = [closed_forms, Consistency(self.dino, judges)]
+        measures = measuring.load(self.facts["metrics"], self.dino, judges)
         self.folder.claim(label, self._files.get(label, []))
         with count_bar(self.console, label, len(plan.items), "videos") as tick:
             if lora is None:
-                return evaluate(self.model, plan, judges, where, label, tick, extra)
+                return evaluate(self.model, plan, judges, where, label, tick, measures)
             with loras.loaded(self.model, lora):
-                return evaluate(self.model, plan, judges, where, label, tick, extra)
+                return evaluate(self.model, plan, judges, where, label, tick, measures)
 
     def store(self, kind: str) -> sets.FeatureFolder:
         def get() -> features.ClipFeatures:

@@ -17,8 +17,9 @@ from pydantic import BaseModel
 from vpo_kit import catalogue, fields, files
 from vpo_kit.catalogue import MethodFacts, RewardFacts, Setting
 from vpo_kit.config import Run
+from vpo_kit.evaluation import metrics
 from vpo_kit.methods.base import Method, MethodConfig
-from vpo_kit.registry import METHODS, REWARDS
+from vpo_kit.registry import METHODS, METRICS, REWARDS, TRUTHS
 from vpo_kit.rewards.base import Reward
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
@@ -47,11 +48,19 @@ def reward_facts(kind: type[Reward]) -> RewardFacts:
     )  # fmt: skip
 
 
+def metric_facts() -> dict[str, dict[str, Any]]:
+    """The metrics that come with this package, in the order of a table."""
+    kinds = [metrics.kind_of(registry, name) for registry in (METRICS, TRUTHS) for name in registry.builtins]
+    found = {metric.name: metric for metric in (*(one for kind in kinds for one in kind.metrics), *metrics.OF_SETS)}
+    plain = {name: asdict(found[name]) for name in metrics.ordered(found)}
+    return {name: {key: value for key, value in one.items() if key != "name"} for name, one in plain.items()}
+
+
 def facts() -> dict[str, dict[str, Any]]:
     """The catalogue of the built-in parts, plain."""
     methods = {name: asdict(method_facts(METHODS.load(name))) for name in METHODS.builtins}
     rewards = {name: asdict(reward_facts(REWARDS.load(name))) for name in REWARDS.builtins}
-    return {"methods": methods, "rewards": rewards}
+    return {"methods": methods, "rewards": rewards, "metrics": metric_facts()}
 
 
 def text() -> str:

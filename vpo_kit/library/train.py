@@ -17,13 +17,13 @@ from rich.console import Console
 from vpo_kit import formats
 from vpo_kit.config import FORMAT, merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
-from vpo_kit.evaluation import report
-from vpo_kit.evaluation.evaluate import Evaluation, Measure, Plan, compare, evaluate, finished
+from vpo_kit.evaluation import measuring, report
+from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.library import card, sources
 from vpo_kit.library.display import TrainingBar, count_bar, print_changes
 from vpo_kit.library.selection import Choice, choose
+from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
@@ -148,13 +148,13 @@ def _train(
         processes.shard(network, whole=added_weights(network))
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
     plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
-    extra = [closed_forms] if run.evaluation.temporal else []
+    measures = measuring.load(run.evaluation.measured)
     encode = PromptCache(model, disk)
     measurer = Measurer(model, folder.path, console, processes, encode)
     parts = Assembly(run=run, policy=policy, settings=settings, encode=encode, processes=processes)
     method = recipe.method(recipe.method_config, parts.context(reward, judges=judges, source=source))
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
-        before = measurer.measure(plan, judges, extra, "step-000000", "before")
+        before = measurer.measure(plan, judges, measures, "step-000000", "before")
     bar = TrainingBar(console, run.steps)
     job = parts.job(method, source, folder, on_step=bar.step, on_notice=bar.notice)
     notice(reach.line(run))
@@ -173,7 +173,7 @@ def _train(
     choice = None if stopped else _select(recipe, settings, policy, measurer, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")
-    after = measurer.measure(plan, judges, extra, f"step-{done:06d}", "after")
+    after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
     if processes.is_main:
         ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1))
         changes = _finish(recipe, folder, ended, before, after, console)
@@ -212,7 +212,7 @@ class Measurer:
     encode: PromptCache
 
     def measure(
-        self, plan: Plan, judges: Sequence[Reward], extra: Sequence[Measure], place: str, name: str
+        self, plan: Plan, judges: Sequence[Reward], measures: Sequence[Measure], place: str, name: str
     ) -> Evaluation | None:
         """The evaluation in ``samples/PLACE``; None where nothing is to be measured."""
         if not plan.prompts:
@@ -221,7 +221,7 @@ class Measurer:
         if found := self.processes.agree(finished(where, plan)):
             return found
         with count_bar(self.console, name, len(plan.items), "videos") as tick:
-            return evaluate(self.model, plan, judges, where, name, tick, extra, self.processes, self.encode)
+            return evaluate(self.model, plan, judges, where, name, tick, measures, self.processes, self.encode)
 
 
 def _select(
@@ -239,7 +239,7 @@ def _select(
 
     def measure(strength: float) -> Evaluation:
         policy.keep(strength)
-        found = measurer.measure(plan, reward.parts, [], f"strength-{strength:g}", f"x{strength:g}")
+        found = measurer.measure(plan, reward.parts, measuring.ALWAYS, f"strength-{strength:g}", f"x{strength:g}")
         assert found is not None
         return found
 

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
+from vpo_kit.measures import Metric, Need
 from vpo_kit.sprites import tracker, world
+
+NEEDS: tuple[Need, ...] = ("prompt", "truth")
 
 
 class SpriteTruth:
     """The trackers, for a model whose folder says that it was made on this world."""
+
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("text_accuracy", "truth", "higher", "share", "right words of colour, shape, direction and speed", NEEDS),
+        Metric("flawed", "truth", "lower", "share", "clips with a flaw", NEEDS),
+        Metric("speed", "truth", "neutral", "px a frame", "the shape's speed", NEEDS),
+        Metric("colour", "truth", "higher", "share", "clips with the right colour", NEEDS),
+        Metric("shape", "truth", "higher", "share", "clips with the right shape", NEEDS),
+        Metric("direction", "truth", "higher", "share", "clips with the right direction", NEEDS),
+        Metric("speed_class", "truth", "higher", "share", "clips with the right word for the speed", NEEDS),
+        Metric("background", "truth", "higher", "share", "clips with the right background", NEEDS),
+    )
 
     def knows(self, prompt: str) -> bool:
         """Whether the prompt is a caption of the world."""
