@@ -40,7 +40,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # the command line's siblings inside one layer or folder: a part and its base
 SHARED = {
-    "registry": {"config", "prompts"},
+    "registry": {"config", "prompts", "links"},
     "plain": {"prompts"},
     "base": {"rewards", "methods", "models"},
 }

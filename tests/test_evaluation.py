@@ -35,6 +35,7 @@ from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.library import evaluate as command
 from vpo_kit.library.bench import Request
 from vpo_kit.library.display import print_changes
+from vpo_kit.registry import METRICS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.sprites import world
 from vpo_kit.testing.rewards import stub
@@ -377,7 +378,11 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
 
     monkeypatch.setattr(models, "load", never)
     monkeypatch.setattr(rewards, "load", never)
+    # nor is what came after it was begun measured in it
+    monkeypatch.setitem(METRICS._builtins, "newer", "vpo_kit.evaluation.temporal:Motion")
+    capsys.readouterr()
     command.run(parts)
+    assert "was begun without: newer" in " ".join(capsys.readouterr().out.split())
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 

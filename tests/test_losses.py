@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from vpo_kit import losses
-from vpo_kit.links import LINKS
+from vpo_kit.links import named
 from vpo_kit.losses import PairErrors, PreferenceConfig, preference_loss, weighted_mean
+from vpo_kit.registry import LINKS
 
 CONFIG = PreferenceConfig(beta=10.0)
 
@@ -120,7 +121,7 @@ def test_margin_cap_stops_the_gradient() -> None:
     assert float(first.grad.abs().max()) == 0
 
 
-@pytest.mark.parametrize("link", list(LINKS))
+@pytest.mark.parametrize("link", list(LINKS.targets()))
 def test_links_prefer_a_larger_margin(link: str) -> None:
     e = errors()
     better = replace(e, first=e.first - 0.01)
@@ -128,12 +129,12 @@ def test_links_prefer_a_larger_margin(link: str) -> None:
     assert reduced(better, torch.ones(4), config) < reduced(e, torch.ones(4), config)
 
 
-@pytest.mark.parametrize("link", list(LINKS))
+@pytest.mark.parametrize("link", list(LINKS.targets()))
 def test_a_links_slope_is_how_fast_its_loss_falls(link: str) -> None:
     config = PreferenceConfig(link=link)
     z, h = torch.linspace(-3, 3, 13, dtype=torch.float64) + 0.01, 1e-6  # off the corner of the hinge
-    value = LINKS[link].value
-    torch.testing.assert_close(LINKS[link].slope(z, config), (value(z - h, config) - value(z + h, config)) / (2 * h))
+    value = named(link).value
+    torch.testing.assert_close(named(link).slope(z, config), (value(z - h, config) - value(z + h, config)) / (2 * h))
 
 
 def test_where_links_start() -> None:
@@ -254,13 +255,13 @@ def test_links_of_label_noise_and_of_a_target() -> None:
     z = torch.linspace(-3, 3, 7, dtype=torch.float64)
     config = PreferenceConfig(link="robust", noise_rate=0.2)
     # unbiased: its mean over labels of which a fifth is swapped is the sigmoid loss of the right ones
-    right, swapped = (LINKS["robust"].value(value, config) for value in (z, -z))
+    right, swapped = (named("robust").value(value, config) for value in (z, -z))
     torch.testing.assert_close(0.8 * right + 0.2 * swapped, torch.nn.functional.softplus(-z))
     matched = PreferenceConfig(link="dmpo", target=0.8)
     least = torch.logit(torch.tensor([0.8], dtype=torch.float64))
-    assert LINKS["dmpo"].value(least, matched).item() == pytest.approx(0, abs=1e-12)
-    assert LINKS["dmpo"].slope(least, matched).item() == pytest.approx(0, abs=1e-12)
-    assert (LINKS["dmpo"].slope(z[:4], matched) > 0).all()
-    assert LINKS["linear"].start(CONFIG) == (0.0, 1.0)
+    assert named("dmpo").value(least, matched).item() == pytest.approx(0, abs=1e-12)
+    assert named("dmpo").slope(least, matched).item() == pytest.approx(0, abs=1e-12)
+    assert (named("dmpo").slope(z[:4], matched) > 0).all()
+    assert named("linear").start(CONFIG) == (0.0, 1.0)
     with pytest.raises(ValueError, match="link sigmoid does not use noise_rate"):
         PreferenceConfig(noise_rate=0.3)

@@ -1,7 +1,8 @@
 """Links: from the logit of a pair to its loss.
 
 A link is one function; its slope, and its value where policy and reference are the same, follow from it, so that what
-is logged as left of the gradient and what the health checks look at is the link's own, whichever it is.
+is logged as left of the gradient and what the health checks look at is the link's own, whichever it is. A new one is an
+entry point of ``vpo_kit.links`` that names a `Link`.
 
 Legend: ``z`` is the logit of a pair, ``beta / 2`` times how much further the policy has brought the winner's error down
 than the loser's; 0 where policy and reference are the same.
@@ -15,11 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vpo_kit.errors import ConfigError
+from vpo_kit.registry import LINKS
 
 
 class LinkOptions(Protocol):
@@ -72,13 +77,20 @@ def _matched(z: Tensor, options: LinkOptions) -> Tensor:
     return p * (F.logsigmoid(z) - math.log(target)) + (1 - p) * (F.logsigmoid(-z) - math.log1p(-target))
 
 
-LINKS = {
-    "sigmoid": Link(_sigmoid, reads=["label_smoothing"]),
-    # IPO regresses the implicit reward difference z / beta on 1 / (2 beta); scaled by beta^2 the target is 1/2 on the
-    # logit, so that the gradient's size compares with the other links
-    "ipo": Link(lambda z, _: (z - 0.5).pow(2)),
-    "hinge": Link(lambda z, _: F.relu(1 - z)),
-    "robust": Link(_robust, reads=["noise_rate"]),
-    "dmpo": Link(_matched, reads=["target"]),
-    "linear": Link(lambda z, _: -z),
-}
+SIGMOID = Link(_sigmoid, reads=["label_smoothing"])
+# IPO regresses the implicit reward difference z / beta on 1 / (2 beta); scaled by beta^2 the target is 1/2 on the
+# logit, so that the gradient's size compares with the other links
+IPO = Link(lambda z, _: (z - 0.5).pow(2))
+HINGE = Link(lambda z, _: F.relu(1 - z))
+ROBUST = Link(_robust, reads=["noise_rate"])
+DMPO = Link(_matched, reads=["target"])
+LINEAR = Link(lambda z, _: -z)
+
+
+@cache
+def named(name: str) -> Link:
+    """The link of a name, registered or ``package.module:NAME``. Raises `ConfigError`."""
+    found = LINKS.load(name)
+    if not isinstance(found, Link):
+        raise ConfigError(f"link {name!r} must be a vpo_kit.links.Link, not {type(found).__name__}")
+    return found

@@ -17,8 +17,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
-from vpo_kit.links import LINKS
-from vpo_kit.registry import nearest
+from vpo_kit import links
+from vpo_kit.errors import ConfigError
+from vpo_kit.registry import LINKS
 
 Granularity = Literal["clip", "frame", "mean"]
 
@@ -29,7 +30,7 @@ class PreferenceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     beta: float = Field(500.0, gt=0, description="strength of the tie to the reference (mean reduction)")
-    link: str = Field("sigmoid", description=f"from a pair's logit to its loss: {', '.join(LINKS)}")
+    link: str = Field("sigmoid", description=f"from a pair's logit to its loss: {', '.join(LINKS.targets())}")
     beta_schedule: Literal["constant", "squared"] = Field(
         "constant",
         description="squared is beta (1 - level)^2, level the share of noise: invites reward hacking (VideoAlign)",
@@ -44,14 +45,17 @@ class PreferenceConfig(BaseModel):
     @field_validator("link")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in LINKS:
-            raise ValueError(f"unknown link {value!r}{nearest(value, LINKS)}")
+        try:
+            links.named(value)
+        except ConfigError as error:  # pydantic says of which setting
+            raise ValueError(str(error)) from error
         return value
 
     @model_validator(mode="after")
     def _read(self) -> PreferenceConfig:
         """An option that the link does not look at would be believed to act."""
-        options = {name for link in LINKS.values() for name in link.reads} - set(LINKS[self.link].reads)
+        known = {name for link in LINKS.targets() for name in links.named(link).reads}
+        options = known - set(links.named(self.link).reads)
         given = sorted(name for name in options if getattr(self, name) != type(self).model_fields[name].default)
         if given:
             raise ValueError(f"link {self.link} does not use {given[0]}: leave it out")
@@ -62,7 +66,7 @@ class PreferenceConfig(BaseModel):
         """The loss and its slope where policy and reference are the same; None where the winner's own error is part of
         it, which is not known beforehand.
         """
-        return None if self.sft_weight else LINKS[self.link].start(self)
+        return None if self.sft_weight else links.named(self.link).start(self)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def preference_loss(
             raise ValueError("beta_schedule 'squared' needs the noise level of each pair")
         beta = beta * (1 - level.to(beta)).pow(2).view(-1, *[1] * (beta.ndim - 1))
     logit = -0.5 * beta * delta
-    cap, link = config.margin_cap, LINKS[config.link]
+    cap, link = config.margin_cap, links.named(config.link)
     capped = logit if cap is None else logit.clamp(max=cap)
     value = link.value(capped, config)
     slope = link.slope(capped, config)

@@ -142,6 +142,18 @@ TRUTHS = Registry(
     "vpo_kit.truths",
     {"sprites": "vpo_kit.sprites.truth:SpriteTruth"},
 )
+LINKS = Registry(
+    "link",
+    "vpo_kit.links",
+    {
+        "sigmoid": "vpo_kit.links:SIGMOID",
+        "ipo": "vpo_kit.links:IPO",
+        "hinge": "vpo_kit.links:HINGE",
+        "robust": "vpo_kit.links:ROBUST",
+        "dmpo": "vpo_kit.links:DMPO",
+        "linear": "vpo_kit.links:LINEAR",
+    },
+)
 CHOICES = Registry(
     "choice of pairs",
     "vpo_kit.choices",
