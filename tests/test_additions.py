@@ -16,7 +16,7 @@ import torch
 from vpo_kit import links
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation.metrics import about, catalogue, ordered
+from vpo_kit.evaluation.metrics import about, known, ordered
 from vpo_kit.registry import CHOICES, LINKS, METHODS, METRICS, MODELS, REWARDS
 
 
@@ -108,9 +108,9 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, lis
     touched = {name: add(site, part) for name, part in PARTS.items()}
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(site))
-        catalogue.cache_clear()
+        known.cache_clear()
         yield touched
-    catalogue.cache_clear()
+    known.cache_clear()
     links.named.cache_clear()
 
 
@@ -175,8 +175,8 @@ def test_a_metric_is_listed_in_its_place(run: Path, capsys: pytest.CaptureFixtur
     assert ordered(["text_accuracy", "redness", "motion", "warmth"]) == ["warmth", "motion", "redness", "text_accuracy"]
     ok(["metrics"])
     shown = capsys.readouterr().out
-    assert "redness" in shown
-    assert "mean of" in shown
+    assert "redness  metric of the package additions 1.0" in shown
+    assert "warp_error" in shown
 
 
 def test_what_is_no_metric_is_refused(added: Mapping[str, list[str]]) -> None:

@@ -16,7 +16,7 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.library import lists
 from vpo_kit.registry import METHODS, REWARDS
 
-LISTS = (["methods"], ["rewards"], ["models"], ["config"])
+LISTS = (["methods"], ["rewards"], ["metrics"], ["models"], ["config"])
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
@@ -51,7 +51,9 @@ def test_lists_import_nothing_heavy_and_cost_little(arguments: list[str]) -> Non
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3  # torch alone is more
 
 
-@pytest.mark.parametrize("arguments", [["methods"], ["rewards"], ["models"], ["rewards", "hpsv3"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["methods"], ["rewards"], ["metrics"], ["models"], ["rewards", "hpsv3"]], ids=" ".join
+)
 def test_they_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert max(map(len, shown(capsys, *arguments))) <= 80
 

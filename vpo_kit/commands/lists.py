@@ -1,11 +1,11 @@
-"""`vpo methods`, `vpo rewards`, `vpo metrics`, `vpo models`, `vpo config`: what there is, built in or from plug-ins, a line each.
+"""`vpo methods`, `rewards`, `metrics`, `models` and `config`: what there is, built in or from plug-ins, a line each.
 
 No torch here: the built-in parts are read from the catalogue, of a plug-in its name and package are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 from vpo_kit import catalogue, fields
@@ -43,13 +43,16 @@ def rewards() -> None:
 
 
 def metrics() -> None:
-    """The metrics of the built-in measures, of sets and of made worlds, by their part of a table."""
-    print(f"{'metric':22} {'better':7} {'unit':10} {'needs':12} what it is")
+    """The metrics of the built-in measures, of sets and of made worlds, in the order of a table."""
+    better = {"higher": "more is better", "lower": "less is better", "neutral": "no better and no worse"}
     for name, facts in catalogue.metrics().items():
-        line = f"{name:22} {facts.direction:7} {facts.unit:10} {', '.join(facts.needs):12} {facts.about}"
-        print(_cut(line))
+        print(f"{name}  ({'; '.join([facts.unit, better[facts.direction], *_needed(facts.needs)])})\n    {facts.about}")
     for registry in (METRICS, TRUTHS):
         _plugins(registry)
+
+
+def _needed(needs: Sequence[str]) -> list[str]:
+    return [f"needs {', '.join(needs)}"] if needs else []
 
 
 def models() -> None:
