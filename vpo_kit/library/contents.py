@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -21,13 +22,14 @@ def of(recipe: Recipe, console: Console) -> dict[str, str]:
         found["pairs"] = files.sha256(recipe.run.pairs / "metadata.jsonl")  # it holds the hash of every file
     else:
         assert recipe.run.videos is not None
-        found["videos"] = _clips(recipe.run.videos, console)
+        rated = clips.ratings(recipe.run.videos, recipe.run.data.dimension) if recipe.method.needs.ratings else {}
+        found["videos"] = _clips(recipe.run.videos, rated, console)
     return found
 
 
-def _clips(folder: Path, console: Console) -> str:
+def _clips(folder: Path, rated: Mapping[str, float], console: Console) -> str:
     """Of what a folder of clips holds and says, in its order, whatever the files are called."""
-    said, rated = dict(clips.captions(folder)), clips.ratings(folder)
+    said = dict(clips.captions(folder))
     with look_through_bar(console) as progress:
         known = clips.look_through(folder, list(said), progress)
     return content.key(*([known[name].sha256, str(said[name]), rated.get(name)] for name in said if name in known))
