@@ -107,6 +107,25 @@ def wan(**config: Any) -> Any:
     )
 
 
+def skyreels() -> Any:
+    tokenizer = parts.tokenizer()
+    return diffusers.SkyReelsV2Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=parts.text_encoder(len(tokenizer)),
+        vae=diffusers.AutoencoderKLWan(  # of Wan 2.1, which has no patches: this pipeline counts its halvings
+            base_dim=8, z_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+            latents_mean=[0.1] * 8, latents_std=[0.5] * 8,
+        ),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0
+        ),
+        transformer=diffusers.SkyReelsV2Transformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=8, out_channels=8,
+            text_dim=64, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32,
+        ),
+    )  # fmt: skip
+
+
 def ltx(timed: bool = False) -> Any:
     vae = diffusers.AutoencoderKLLTXVideo(
         latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
@@ -270,6 +289,7 @@ FAMILIES = {
     "wan2.1": Family(wan, more=TEXT),
     "wan2.2-5b": Family(lambda: wan(expand_timesteps=True), more=TEXT),
     "wan2.2-a14b": Family(lambda: wan(boundary_ratio=0.875), more=TEXT),
+    "skyreels2": Family(skyreels, more=TEXT),
     "ltx": Family(ltx, 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)),
     "ltx0.9.1": Family(
         lambda: ltx(timed=True), 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)

@@ -1,10 +1,10 @@
 """LoRA files for ComfyUI: its names for the layers of the families where diffusers can read them back.
 
 ComfyUI calls a layer ``diffusion_model.`` and its name in the weights that the model was first published with; factors
-are ``lora_A`` and ``lora_B``, and a file without alphas is applied at scale 1. In Wan 2.1 and 2.2 the names differ from
-diffusers', in LTX-Video those of the blocks are the same. The other families are left out: HunyuanVideo and Mochi fuse
-query, key and value into one layer there, and for them, for CogVideoX and for the UNets diffusers has no converter that
-could check the file.
+are ``lora_A`` and ``lora_B``, and a file without alphas is applied at scale 1. In Wan 2.1 and 2.2, and in SkyReels-V2,
+which has Wan's weights there, the names differ from diffusers', in LTX-Video those of the blocks are the same. The
+other families are left out: HunyuanVideo and Mochi fuse query, key and value into one layer there, and for them, for
+CogVideoX and for the UNets diffusers has no converter that could check the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAN = {
     r"(blocks\.\d+)\.ffn\.net\.2": r"\1.ffn.2",
 }
 LTX = {r"(transformer_blocks\.\d+\..*)": r"\1"}
-NAMES: dict[str, dict[str, str]] = {"WanPipeline": WAN, "LTXPipeline": LTX}
+NAMES: dict[str, dict[str, str]] = {"WanPipeline": WAN, "SkyReelsV2Pipeline": WAN, "LTXPipeline": LTX}
 """For each pipeline class: patterns of whole layer names in diffusers, and what ComfyUI calls them."""
 
 
