@@ -124,7 +124,7 @@ MODELS = Registry(
         "HunyuanVideoPipeline": "vpo_kit.models.hunyuan:HunyuanModel",
         "LTXPipeline": "vpo_kit.models.ltx:LTXModel",
         "MochiPipeline": "vpo_kit.models.mochi:MochiModel",
-        "SkyReelsV2Pipeline": "vpo_kit.models.skyreels:SkyReelsModel",
+        "SkyReelsV2Pipeline": "vpo_kit.models.wan:SkyReelsModel",
         "TextToVideoSDPipeline": "vpo_kit.models.modelscope:ModelScopeModel",
         "WanPipeline": "vpo_kit.models.wan:WanModel",
     },

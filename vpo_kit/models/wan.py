@@ -1,4 +1,4 @@
-"""Wan: `WanPipeline`, text to video. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B and Wan 2.2 A14B.
+"""Wan: `WanPipeline`, text to video. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B and A14B; SkyReels-V2.
 
 Wan 2.2 A14B has two experts: `transformer` for times of at least `boundary_ratio` (of all training steps),
 `transformer_2` for the times below; its authors call them the high-noise and the low-noise expert. TI2V-5B takes one
@@ -116,3 +116,13 @@ class WanModel(VideoModel):
             return_dict=False,
         )[0]
         return output.float()
+
+
+class SkyReelsModel(WanModel):
+    """SkyReels-V2 T2V: Wan's architecture in classes of its own; its diffusion-forcing pipelines are others."""
+
+    defaults: ClassVar[Settings] = Settings(frames=97, height=544, width=960, fps=24, steps=50, guidance=6.0)
+    times_source: ClassVar[str] = "as Wan 2.1, which it goes on from; nothing was found of its own"
+
+    def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
+        super().__init__(pipeline, settings or self.defaults, source)
