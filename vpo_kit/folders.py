@@ -35,6 +35,11 @@ def is_embedded(name_or_path: str) -> bool:
     return place(name_or_path).resolve() in {path.resolve() for path in EMBEDDED.values()}
 
 
+def same(one: str, other: str) -> bool:
+    """Whether two names stand for one model: the same hub id, or one folder by name, link or path."""
+    return one == other or place(one).resolve() == place(other).resolve()
+
+
 def prompts_of(name_or_path: str, split: str) -> Path | None:
     """The prompt file (`split` is ``train``, ``validation`` or ``heldout``) that ships with a model folder, where it
     has one.

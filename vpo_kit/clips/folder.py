@@ -65,14 +65,12 @@ def read_folder(
     else from a ``.txt`` beside each video. `progress` is called while files that are not in the index are looked
     through. Raises `DataError` when there is no usable clip.
     """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: --videos takes a folder of clips")
-    named = [(name, _usable(folder, name, caption)) for name, caption in captions(folder)]
-    known = look_through(folder, [name for name, usable in named if isinstance(usable, str)], progress)
+    listed = named(folder)
+    known = look_through(folder, [name for name, usable in listed if isinstance(usable, str)], progress)
     clips: list[Clip] = []
     skipped: list[str] = []
     notices: dict[str, str] = {}
-    for name, usable in named:
+    for name, usable in listed:
         try:
             if isinstance(usable, DataError):
                 raise usable
@@ -86,6 +84,16 @@ def read_folder(
         reasons = f": {skipped[0]}" if skipped else f": {', '.join(sorted(SUFFIXES))} are read"
         raise DataError(f"{folder} holds no usable clip{reasons}")
     return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)])
+
+
+def named(folder: Path) -> list[tuple[str, str | DataError]]:
+    """The files that a folder names, each with its caption in one line or why there is nothing to be looked through.
+
+    Raises `DataError` where there is no folder, or its listing is damaged.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: --videos takes a folder of clips")
+    return [(name, _usable(folder, name, caption)) for name, caption in captions(folder)]
 
 
 def _usable(folder: Path, name: str, caption: Caption) -> str | DataError:

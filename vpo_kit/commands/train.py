@@ -9,6 +9,7 @@ from typing import Any
 from vpo_kit import defaults
 from vpo_kit.config import dump
 from vpo_kit.errors import ConfigError
+from vpo_kit.library import checks
 from vpo_kit.library import train as trainings
 from vpo_kit.training import initial, recipe
 from vpo_kit.training.recipe import Recipe
@@ -39,6 +40,9 @@ def _show(checked: Recipe, *, plan: bool) -> None:
     print(dump(checked.run), end="")
     for line in defaults.provenance(checked.run, checked.given):
         print(f"# {line}")
+    checks.check(checked)
+    for line in checks.unchecked(checked):
+        print(f"# not checked: {line}")
     if plan:
         from vpo_kit.library import plan as plans  # torch's private parts that it needs are no training's business
 

@@ -82,6 +82,7 @@ class Bench:
             features.check(kind, has_dino=request.dino is not None)
         if request.reference is not None:
             sets.reference_files(request.reference)
+        rewards.locate(self.plans)
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
             "model": self.name, "prompts": self.texts, "videos_per_prompt": request.videos_per_prompt,

@@ -72,6 +72,7 @@ def make_pairs(
             "--label none makes one pair of two candidates: choosing among more needs --label reward:NAME"
         )
     resolve(found.model)
+    rewards.locate(plans)
     processes, folder = Processes(), Folder(Path(output))
     facts: dict[str, Any] = {
         "format": formats.SETS, "strategy": strategy, "model": found.model, "lora": _hashes(weights), "data": str(data),

@@ -11,6 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 from torch import Tensor
 
+from vpo_kit import folders
 from vpo_kit.clips import Clip, ClipFolder, cut_windows, look_through, ratings, read_folder
 from vpo_kit.clips.index import Progress
 from vpo_kit.errors import DataError
@@ -43,11 +44,11 @@ def build(
     """
     notice = partial(console.print, soft_wrap=True, markup=False)
     if recipe.data == "prompts":
-        return Prompts(_apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", notice))
+        return Prompts(apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", notice))
     if recipe.data == "videos":
         assert recipe.run.videos is not None
         found = find_clips(recipe.run.videos, settings, processes, console)
-        clips = _apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
+        clips = apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
         encoder = Encoder(model, settings, disk)
         if not recipe.method.needs.ratings:
             return Clips(clips, encoder)
@@ -56,14 +57,7 @@ def build(
     return _pairs(recipe, model, settings, console, processes)
 
 
-def check(recipe: Recipe) -> None:
-    """What can be said of a pair set before a model is loaded. Raises `VpoError`."""
-    if recipe.data == "pairs":
-        assert recipe.run.pairs is not None
-        _read(recipe)
-
-
-def _read(recipe: Recipe) -> PairSet:
+def read_pairs(recipe: Recipe) -> PairSet:
     """The set with the labels that the recipe asks for. Raises `DataError`."""
     assert recipe.run.pairs is not None
     data = recipe.run.data
@@ -92,18 +86,23 @@ def _rated(
     known = ratings(folder, dimension)
     found = {clip: known[name] for clip in clips if (name := clip.name.rpartition("@")[0]) in known}
     if not found:
-        raise DataError(f"{folder} has no verdicts: metadata.jsonl or metadata.csv gives each file a rating or verdict")
+        raise unrated(folder)
     if len(found) < len(clips):
         on_notice(f"left out: {len(clips) - len(found)} of {len(clips)} clips have neither rating nor verdict")
     return found
 
 
+def unrated(folder: Path) -> DataError:
+    """Nobody has rated a clip of `folder`."""
+    return DataError(f"{folder} has no verdicts: metadata.jsonl or metadata.csv gives each file a rating or verdict")
+
+
 def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Console, processes: Processes) -> Pairs:
     run, on_notice = recipe.run, partial(console.print, soft_wrap=True, markup=False)
     assert run.pairs is not None
-    found = _read(recipe)
+    found = read_pairs(recipe)
     strategies = {pair.strategy for pair in found.pairs}
-    if found.model != run.model and strategies != {"imported"}:
+    if not folders.same(found.model, run.model) and strategies != {"imported"}:
         on_notice(f"warning: {run.pairs} was made by {found.model}, and {run.model} is trained on it")
     wanted = recipe.method.needs.strategy
     others = sorted(strategies - {wanted, "local", "real", "imported"}) if wanted else []
@@ -113,7 +112,7 @@ def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Conso
     pairs = usable(found, shape, lambda pair: recipe.method.keeps(recipe.method_config, pair), on_notice)
     said = f"{run.pairs}: {len(pairs)} of {len(found.pairs)} pairs have something to teach"
     on_notice(f"{said}; labelled {whose}" if (whose := origins.by_labeller(pairs)) else said)
-    kept = _apart(recipe, pairs, lambda pair: pair.prompt, "pairs", on_notice)
+    kept = apart(recipe, pairs, lambda pair: pair.prompt, "pairs", on_notice)
     encoded = None
     if "imported" in strategies:
         kept, encoded = encode_pairs(replace(found, pairs=kept), model, settings, console, processes)
@@ -196,7 +195,7 @@ def _named(lines: Sequence[str], on_notice: Callable[[str], None]) -> None:
         on_notice(f"left out: {len(lines) - NAMED} more pairs for such reasons")
 
 
-def _apart(
+def apart(
     recipe: Recipe, items: Sequence[T], prompt: Callable[[T], str], what: str, on_notice: Callable[[str], None]
 ) -> list[T]:
     """The items whose prompts are not kept out of training. Raises `DataError` when none is left."""

@@ -20,7 +20,7 @@ from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import measuring, report
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.library import card, sources
+from vpo_kit.library import card, checks, sources
 from vpo_kit.library.display import TrainingBar, count_bar, print_changes
 from vpo_kit.library.selection import Choice, choose
 from vpo_kit.measures import Measure
@@ -129,7 +129,7 @@ def _train(
     notice = partial(console.print, soft_wrap=True, markup=False)
     for line in recipes.foreign_rewards(recipe):
         notice(line)
-    sources.check(recipe)
+    checks.check(recipe)
     model = assembly.load_model(run)
     settings = assembly.use(model, run.sampling)
     disk = DiskCache(run.cache, notice) if run.cache else None

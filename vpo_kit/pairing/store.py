@@ -23,6 +23,9 @@ from vpo_kit.config import parse_yaml
 from vpo_kit.errors import DataError
 from vpo_kit.pairing.segments import Range
 
+SIZE = ("frames", "height", "width", "fps")
+"""What the latents of a set depend on."""
+
 
 class Scores(BaseModel):
     """What a labeller gave: one score for each segment and one for the clip; higher is better."""
@@ -174,6 +177,15 @@ class PairSet:
     @property
     def model(self) -> str:
         return str(self.facts.get("model", "an unknown model"))
+
+
+def sampling(path: Path) -> dict[str, Any]:
+    """Size and rate of a set's videos, as its ``dataset.yaml`` has them; nothing for imported and older sets.
+
+    Raises `DataError` for a set that cannot be read.
+    """
+    found = _facts(path).get("sampling")
+    return {name: found[name] for name in SIZE if name in found} if isinstance(found, dict) else {}
 
 
 def read(path: Path) -> PairSet:

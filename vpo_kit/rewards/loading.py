@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,6 +49,12 @@ def plan(text: str, settings: Mapping[str, Any]) -> list[Plan]:
     if unknown:
         raise ConfigError(f"reward.{unknown.pop()}: with several rewards, write reward.NAME.setting")
     return plans
+
+
+def locate(plans: Sequence[Plan]) -> None:
+    """That no file of weights is missing, as far as that is known before it is read. Raises `ModelError`."""
+    for one in plans:
+        one.kind.locate(one.config)
 
 
 def load(plans: list[Plan], device: torch.device, *, offload: bool = False) -> Mixture:

@@ -184,7 +184,7 @@ def usable(
     for line in wrong[:5]:
         on_notice(f"left out: {line}")
     if len(wrong) > 5:
-        on_notice(f"left out: {len(wrong) - 5} more (vpo pair check {found.path} names them all)")
+        on_notice(f"left out: {len(wrong) - 5} more pairs for such reasons")
     kept = [pair for pair in pairs if keeps(pair)]
     if not kept:
         reason = (
@@ -205,5 +205,12 @@ def _latents_problem(found: PairSet, pair: Pair, latents: str, shape: Sequence[i
         if name not in tensors:
             return f"{pair.id}: {latents} holds no {name!r}"
         if tuple(tensors[name].shape) != tuple(shape):
-            return f"{pair.id}: latents are {tuple(tensors[name].shape)}, this model's are {tuple(shape)}"
+            made = store.sampling(found.path)
+            size = (
+                f": {found.path} was made at {made['frames']} frames of {made['width']} x {made['height']}, which "
+                "the run takes where sampling sets none"
+                if len(made) == len(store.SIZE)
+                else ""
+            )
+            return f"{pair.id}: latents are {tuple(tensors[name].shape)}, this model's are {tuple(shape)}{size}"
     return None

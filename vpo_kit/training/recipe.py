@@ -14,6 +14,7 @@ from vpo_kit.folders import is_embedded, prompts_of, resolve
 from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
 from vpo_kit.models.quantising import check_quantise
+from vpo_kit.pairing import store
 from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
@@ -51,8 +52,18 @@ def read(options: Mapping[str, Any], file: Path | None, assignments: Sequence[st
 
 
 def complete(given: Mapping[str, Any]) -> Recipe:
-    """What the user gives, over the defaults of the method and of the model. Raises as `read` does."""
-    return replace(check(defaults.build(given)), given=given)
+    """What the user gives, over the defaults of the method and of the model, and size and rate of the pair set that is
+    learnt from. Raises as `read` does.
+    """
+    return replace(check(defaults.build(config.merge(of_pairs(given), given))), given=given)
+
+
+def of_pairs(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and rate of the pair set, where one is there: its latents fit no other."""
+    pairs = given.get("pairs")
+    if not pairs or not (Path(pairs) / "dataset.yaml").is_file():
+        return {}
+    return {"sampling": store.sampling(Path(pairs))}
 
 
 def check(run: Run) -> Recipe:

@@ -1,0 +1,84 @@
+"""What can be said of a run before any weights are read: its data, the files of its judges, the size of its videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vpo_kit import folders
+from vpo_kit.clips import named, ratings
+from vpo_kit.errors import DataError
+from vpo_kit.library import sources
+from vpo_kit.planning import skeleton
+from vpo_kit.rewards import loading
+from vpo_kit.training.recipe import Recipe
+from vpo_kit.training.run import settings_of
+
+
+def check(recipe: Recipe) -> None:
+    """Everything that needs no weights, the cheapest first. Raises `VpoError` for what training would stumble over."""
+    loading.locate([*recipe.reward, *recipe.judges, *recipe.selection])
+    DATA[recipe.data](recipe)
+    _size(recipe)
+
+
+def unchecked(recipe: Recipe) -> list[str]:
+    """A line for each thing that only the run itself can show."""
+    local = Path(folders.resolve(recipe.run.model)).is_dir()
+    lines = [f"the weights of {recipe.run.model}" + ("" if local else ", the size of its videos")]
+    lines += {
+        "prompts": [],
+        "pairs": ["the pairs' files, by their hashes (vpo pair check)"],
+        "videos": ["whether the clips can be decoded and are long enough"],
+    }[recipe.data]
+    judges = [*recipe.reward, *recipe.judges, *recipe.selection]
+    away = [part.spec.name for part in judges if not part.spec.self_contained and not part.kind.locate(part.config)]
+    lines += [f"the weights of {', '.join(dict.fromkeys(away))}"] if away else []
+    return [*lines, "memory and time (vpo plan)"]
+
+
+def _prompts(recipe: Recipe) -> None:
+    sources.apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", _quiet)
+
+
+def _pairs(recipe: Recipe) -> None:
+    found = sources.read_pairs(recipe)
+    kept = [pair for pair in found.pairs if recipe.method.keeps(recipe.method_config, pair)]
+    if not kept:
+        why = found.broken[0] if found.broken else "all of its pairs are ties or have no label: vpo label SET labels it"
+        raise DataError(f"{found.path} has nothing to learn from: {why}")
+    sources.apart(recipe, kept, lambda pair: pair.prompt, "pairs", _quiet)
+
+
+def _videos(recipe: Recipe) -> None:
+    folder = recipe.run.videos
+    assert folder is not None
+    listed = named(folder)
+    usable = [(name, caption) for name, caption in listed if isinstance(caption, str)]
+    wrong = [caption for _, caption in listed if isinstance(caption, DataError)]
+    if not usable:
+        raise DataError(f"{folder} holds no usable clip{f': {wrong[0]}' if wrong else ''}")
+    kept = sources.apart(recipe, usable, lambda one: one[1], "clips", _quiet)
+    if recipe.method.needs.ratings:
+        known = ratings(folder, recipe.run.data.dimension)
+        if not any(name in known for name, _ in kept):
+            raise sources.unrated(folder)
+
+
+DATA: dict[str, Callable[[Recipe], None]] = {"prompts": _prompts, "pairs": _pairs, "videos": _videos}
+
+
+def _size(recipe: Recipe) -> None:
+    """Whether the videos fit the autoencoder: of a folder on this machine its configurations say so."""
+    run = recipe.run
+    if not Path(folders.resolve(run.model)).is_dir():
+        return
+    model = skeleton.build(run.model, FakeTensorMode(allow_non_fake_inputs=True), dtype=run.dtype)
+    wanted = settings_of(model.settings, run.sampling)
+    model.latent_shape(wanted.frames, wanted.height, wanted.width)
+
+
+def _quiet(line: str) -> None:
+    """What is left out is said when the run begins."""
