@@ -5,15 +5,17 @@ A LoRA is one file; for a model with two experts it is one for each, and the fil
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from vpo_kit.config import EXPERTS
 from vpo_kit.errors import ModelError, VpoError
 from vpo_kit.models.base import VideoModel
+from vpo_kit.training import forms
 from vpo_kit.training.lora import WEIGHTS_NAME
 
 
@@ -22,7 +24,7 @@ def weights_of(path: Path) -> dict[str, Path]:
 
     Raises `ModelError` where there is none, or more than one of an expert.
     """
-    for candidate in (path, path / WEIGHTS_NAME, path / "lora" / WEIGHTS_NAME):
+    for candidate in (path, path / WEIGHTS_NAME, path / "lora" / WEIGHTS_NAME, path / "adapter_model.safetensors"):
         if candidate.is_file():
             return {"": candidate}
     for folder in (path, path / "lora"):
@@ -32,6 +34,11 @@ def weights_of(path: Path) -> dict[str, Path]:
                 raise ModelError(f"{folder} holds several LoRAs of {expert}: {', '.join(file.name for file in files)}")
         if any(found.values()):
             return {expert: files[0] for expert, files in found.items() if files}
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) > 1:
+        raise ModelError(f"{path} holds {len(files)} files, {files[0].name} and {files[1].name} among them: name one")
+    if files:
+        return {"": files[0]}
     raise ModelError(f"{path} holds no LoRA: give a run folder, or a folder with {WEIGHTS_NAME}")
 
 
@@ -72,9 +79,12 @@ def loaded(model: VideoModel, path: Path) -> Iterator[None]:
 
 def _load(model: VideoModel, name: str, weights: Path) -> None:
     try:
-        _check_fit(model, name, weights)
+        state = forms.read(model, name, weights)
+        _check_fit(model, name, weights, given(state, weights))
         options = model.lora_options(name)
-        model.pipeline.load_lora_weights(str(weights.parent), weight_name=weights.name, **options)
+        where = given(state, weights)
+        model.pipeline.load_lora_weights(where.pop("what"), **where, **options)
+        forms.all_loaded(model, forms.count(weights), weights)
         lacking = [key for key, value in model.networks[name].named_parameters() if ".lora_" in key and value.is_meta]
         if lacking:
             raise ModelError(f"{weights} lacks {len(lacking)} weights of its LoRA, {lacking[0]} for one")
@@ -85,18 +95,26 @@ def _load(model: VideoModel, name: str, weights: Path) -> None:
         raise ModelError(f"{weights} does not load into {model.source}: {what}") from error
 
 
-def _check_fit(model: VideoModel, name: str, weights: Path) -> None:
+def given(state: Mapping[str, Tensor] | None, weights: Path) -> dict[str, Any]:
+    """What diffusers' loaders take: the tensors that were read, or the file; they empty the mapping that they get."""
+    if state is not None:
+        return {"what": dict(state)}
+    return {"what": str(weights.parent), "weight_name": weights.name}
+
+
+def _check_fit(model: VideoModel, name: str, weights: Path, where: dict[str, Any]) -> None:
     """Raises `ModelError` for a LoRA of another network: diffusers leaves out what has no place, and only logs it."""
     network = model.networks[name]
-    found = model.pipeline.lora_state_dict(str(weights.parent), weight_name=weights.name)
+    found = model.pipeline.lora_state_dict(where.pop("what"), **where)
     state: dict[str, Tensor] = found[0] if isinstance(found, tuple) else found
     prefix, layers = f"{model.network_name}.", dict(network.named_modules())
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     fitting = [key for key, value in own.items() if _fits(layers, key, value)]
-    if not own or len(fitting) < len(own):
+    if not own or len(fitting) < len(state):
+        rest = next(key for key in state if key.removeprefix(prefix) not in fitting)
         raise ModelError(
             f"{weights} is the LoRA of another model: {len(fitting)} of its {len(state)} weights have a place in "
-            f"{type(network).__name__} of {model.source}"
+            f"{type(network).__name__} of {model.source}, {rest} {list(state[rest].shape)} for one has none"
         )
 
 
