@@ -78,6 +78,12 @@ def read(model: VideoModel, network: str, path: Path) -> dict[str, Tensor] | Non
             for name, place in places.items() if place
             for letter, value in zip(("lora_A", "lora_B"), _shaped(found[name], layers[place], name, path), strict=True)
         }  # fmt: skip
+    if any(places.values()):
+        lost = [name for name, place in places.items() if place is None]
+        raise ModelError(
+            f"{path} is the LoRA of another model: {len(lost)} of its {len(places)} layers have no place in "
+            f"{model.source}, {lost[0]} for one"
+        )
     original = {_original(name): one for name, one in found.items()}
     return {f"{name}.lora_A.weight": one.down for name, one in original.items()} | {
         f"{name}.lora_B.weight": one.scaled_up for name, one in original.items()
