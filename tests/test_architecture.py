@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 LAYERS = [
     {"errors", "catalogue"},
     {"fields"},
-    {"registry", "config", "content", "measures", "plain", "prompts", "files", "links", "folders"},
+    {"registry", "run_sections", "config", "content", "measures", "plain", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
     {"sampler"},
     {"times", "stochastic"},
@@ -40,7 +40,8 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # the command line's siblings inside one layer or folder: a part and its base
 SHARED = {
-    "registry": {"config", "prompts", "links"},
+    "run_sections": {"config"},
+    "registry": {"config", "run_sections", "prompts", "links"},
     "plain": {"prompts"},
     "base": {"rewards", "methods", "models"},
 }

@@ -78,17 +78,7 @@ def check(run: Run) -> Recipe:
     reward = rewards.plan(run.reward_name, _rest(run.reward)) if judged else []
     for part in reward:
         _check_reward(part, method, run.method_name)
-    health.validate(run.health)
-    resolve(run.model)
-    if run.dtype == "float16":
-        raise ConfigError(
-            "dtype: float16 would lose most of the gradient, which is too small for it: train in bfloat16 or float32"
-        )
-    if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
-        raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
-    check_attention(run.attention, run.dtype)
-    check_quantise(run.quantise)
-    optimisers.check(run.optimiser.name)
+    _fits_together(run)
     all_held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
     held_out = spread(all_held_out, run.evaluation.num_prompts)
     validation = _validation(run, held_out)
@@ -106,6 +96,23 @@ def check(run: Run) -> Recipe:
         validation=spread(validation, run.selection.num_prompts),
         kept_out=frozenset([*held_out, *validation]),
     )
+
+
+def _fits_together(run: Run) -> None:
+    """What no section can know of itself: the model's place, and settings that exclude each other or need more than
+    is installed. Raises `ConfigError` or `ModelError`.
+    """
+    health.validate(run.health)
+    resolve(run.model)
+    if run.dtype == "float16":
+        raise ConfigError(
+            "dtype: float16 would lose most of the gradient, which is too small for it: train in bfloat16 or float32"
+        )
+    if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
+        raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
+    check_attention(run.attention, run.dtype)
+    check_quantise(run.quantise)
+    optimisers.check(run.optimiser.name)
 
 
 def _selection(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:
