@@ -26,7 +26,8 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ope
 PLACES = {
     "checkpoints.save", "checkpoints.prune", "checkpoints.latest", "from_rollouts._roll_out", "editing._denoise",
     "preference.see_reference", "folder.append", "folder.rewind", "folder.start", "lora.export",
-    "evaluate.evaluate", "train._finish", "offline.validate", "editing.validate", "sft.validate", "loop._update",
+    "evaluate.evaluate", "parts.drop",
+    "train._finish", "offline.validate", "editing.validate", "sft.validate", "loop._update",
 }  # fmt: skip
 
 
