@@ -81,6 +81,7 @@ def test_training_asks_for_a_dimension(tmp_path: Path) -> None:
         imported.relabelled(found, "VQ")
     assert [pair.label for pair in imported.relabelled(found, "Preference").pairs] == [1, 0]
     assert [pair.labels for pair in imported.relabelled(found, "Coherence").pairs] == [[-1], [-1]]
+    assert {pair.labeller for pair in imported.relabelled(found, "Coherence").pairs} == {"people"}
 
 
 @pytest.mark.parametrize("name", foreign.RATED | foreign.UNPROMPTED)

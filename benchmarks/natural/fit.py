@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.natural import collect, sources
+from benchmarks.natural import calibrate, collect, sources
 from benchmarks.natural.clips import draw
-from vpo_kit.rewards.natural import PICTURE_SIDE, PICTURES, Judge, no_larger, pool, soft_minimum
+from vpo_kit.rewards.natural import PICTURE_SIDE, PICTURES, Judge, no_larger, over_pairs, pool, soft_minimum
 from vpo_kit.rewards.parts import motionstats, naturalness
 
 HEADS, TIME_WIDTH, FRAME_WIDTH = 4, 32, 24
@@ -176,7 +176,8 @@ def score(judge: Judge, video: Tensor) -> Tensor:
     """The judge's score of one clip ``[F, 3, H, W]``."""
     used = [(2 * i + 1) * len(video) // (2 * PICTURES) for i in range(PICTURES)]
     pictures = judge.static_frames(video, used).mean(0)
-    return soft_minimum(torch.cat([pool(judge.temporal_frames(video))[None], pictures]))
+    changes = over_pairs(judge.pairs(video, range(len(video) - 1)))
+    return soft_minimum(torch.cat([pictures, pool(judge.temporal_frames(video))[None], changes]))
 
 
 def attacked(judge: Judge, video: Tensor, steps: int) -> Tensor:
@@ -235,8 +236,8 @@ def read_attacks(folder: Path) -> tuple[dict[str, Any], Tensor]:
 
 
 @torch.no_grad()
-def calibrate(judge: Judge, motion: Motion, pictures: dict[str, Pictures]) -> None:
-    """Clean contents get mean 0 and deviation 1 in every term."""
+def set_units(judge: Judge, motion: Motion, pictures: dict[str, Pictures], pairs: Tensor) -> None:
+    """Clean contents get mean 0 and deviation 1 in every term; what counts late, `VETO` more."""
     frames, unit = judge.temporal(motion.found[:, 0]), torch.ones(())
     for _ in range(30):  # the pool leans more to the worst frame the larger the scores
         unit = unit * _pooled(frames / unit).std().clamp(0.1, 10.0)
@@ -244,6 +245,8 @@ def calibrate(judge: Judge, motion: Motion, pictures: dict[str, Pictures]) -> No
     for place, (term, part) in enumerate(pictures.items(), start=1):
         found = judge.get_submodule(term)(part.found[:, 0]).flatten()
         judge.units[place] = torch.stack([found.mean(), found.std()])
+    judge.units[2] = calibrate.with_veto(judge.units[2])
+    judge.units[3:] = pairs
 
 
 @torch.no_grad()
@@ -293,11 +296,12 @@ def main() -> None:
     checked = Motion(*(torch.cat(both) for both in zip(vars(one).values(), vars(other).values(), strict=True)))
     still, kinds = read_pictures(given.work / "picture-check")
     judge, material, log = new_judge(given.packages), None, []
+    pairs = calibrate.pair_units(sources.load("check", given.packages, given.debian))
     sets: dict[str, list[Any]] = {"temporal": motions, **{term: [part] for term, part in pictures.items()}}
     names += more
     for number in range(given.rounds + 1):
         fit(judge, sets, seed=100 * number)
-        calibrate(judge, checked, still)
+        set_units(judge, checked, still, pairs)
         log.append({"round": number, **shares(judge, checked, names, still, kinds)})
         print(json.dumps(log[-1]), flush=True)
         if number == given.rounds:

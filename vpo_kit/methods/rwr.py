@@ -35,7 +35,7 @@ class RWRConfig(TimesConfig, RolloutConfig):
 class RWR(FromRollouts):
     """Supervised fine-tuning on the model's own videos or on rated ones, the better ones with more weight."""
 
-    summary: ClassVar[str] = "reward-weighted regression: fine-tuning on n fresh videos, or rated ones"
+    summary: ClassVar[str] = "reward-weighted regression: fine-tuning on n fresh or rated videos"
     needs: ClassVar[Needs] = Needs(data=("prompts", "videos"), reward="any", validation=False, ratings=True)
     Config: ClassVar[type[MethodConfig]] = RWRConfig
     config: RWRConfig

@@ -130,7 +130,8 @@ def weight(pair: Pair, dimension: str | None) -> float:
 
 def _relabelled(pair: Pair, dimension: str) -> Pair:
     verdict = (pair.judged or {}).get(dimension)
-    return pair.model_copy(update={"label": verdict, "labels": None if verdict is None else [verdict]})
+    own = {"labels": None, "labeller": None} if verdict is None else {"labels": [verdict], "labeller": PEOPLE}
+    return pair.model_copy(update={"label": verdict, **own})
 
 
 def _look(clips: Sequence[JudgedClip], progress: Progress) -> list[_Seen | str]:

@@ -24,7 +24,12 @@ RIDGE = 1e-4
 
 @torch.no_grad()
 def lucas_kanade(first: Tensor, second: Tensor) -> Tensor:
-    """Flow from `first` to `second`, ``[P, C, H, W]`` each in [0, 1], H and W >= 16; it carries no gradient.
+    """`flow_of`, without a gradient."""
+    return flow_of(first, second)
+
+
+def flow_of(first: Tensor, second: Tensor) -> Tensor:
+    """Flow from `first` to `second`, ``[P, C, H, W]`` each in [0, 1], H and W >= 16.
 
     A change of brightness that is even over a window does not count as motion: window means are taken off.
     """

