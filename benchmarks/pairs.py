@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import facts
 from vpo_kit import models
-from vpo_kit.labelling import by_reward
+from vpo_kit.labelling import by_reward, by_scores
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing.guided import Guided
@@ -76,11 +76,11 @@ def labeller(count: int = 160) -> dict[str, Any]:
             pair, videos, truth, clip = _known(i, model)
             scores = scorer(videos[0], videos[1], pair)
             still = {"first": [1.0] * len(truth), "second": [1.0] * len(truth)}
-            pairs.append(pair.model_copy(update=by_reward._parse({"scores": scores.model_dump(), "motion": still})))
+            pairs.append(pair.model_copy(update=by_scores._parse({"scores": scores.model_dump(), "motion": still})))
             truths.append(truth)
             clips.append(clip)
-        by_vote, margins = by_reward.decide(pairs, Labelling())
-        as_whole, _ = by_reward.decide(pairs, Labelling(clip_label="score"))
+        by_vote, margins = by_scores.decide(pairs, Labelling())
+        as_whole, _ = by_scores.decide(pairs, Labelling(clip_label="score"))
         segments = [
             (a, t) for p, truth in zip(by_vote, truths, strict=True) for a, t in zip(p.labels, truth, strict=True)
         ]

@@ -8,8 +8,6 @@ from typing import Any, get_args
 
 import pytest
 
-pytest.importorskip("openai", reason="the extra vlm")
-
 from tests.test_pair_tools import fails, works
 from tests.test_vlm import TRUTH, Asked, Handler, Stub, command, facts, labels
 from tests.test_vlm import few as few

@@ -18,7 +18,7 @@ from vpo_kit import models
 from vpo_kit.clips import read_folder
 from vpo_kit.commands import clips as clips_command
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.labelling import by_reward
+from vpo_kit.labelling import by_reward, by_scores
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
@@ -135,27 +135,27 @@ class TestLabels:
         )  # fmt: skip
 
     def test_margin_makes_ties_and_the_vote_is_over_the_rest(self) -> None:
-        (found,), margins = by_reward.decide([self.pair([1, 0, 2, 0], [0, 0.1, 0, 0])], Labelling(tie_margin=0.2))
+        (found,), margins = by_scores.decide([self.pair([1, 0, 2, 0], [0, 0.1, 0, 0])], Labelling(tie_margin=0.2))
         assert (found.labels, found.label, margins.segment) == ([1, 0, 1, 0], 1, 0.2)
 
     def test_a_calibrated_margin_calls_the_wanted_share_ties(self) -> None:
         generator = torch.Generator().manual_seed(0)
         pairs = [self.pair(torch.randn(4, generator=generator).tolist(), [0.0] * 4) for _ in range(100)]
-        found, _ = by_reward.decide(pairs, Labelling(tie_share=0.3))
+        found, _ = by_scores.decide(pairs, Labelling(tie_share=0.3))
         ties = [label == 0 for pair in found for label in pair.labels or []]
         assert abs(sum(ties) / len(ties) - 0.3) < 0.01
 
     def test_a_still_winner_is_a_tie_where_the_veto_is_on(self) -> None:
         for strategy, expected in (("independent", [0, -1]), ("guided", [1, -1])):
-            (found,), _ = by_reward.decide([self.pair([1, 0], [0, 1], strategy, moved=0.3)], Labelling(tie_margin=0))
+            (found,), _ = by_scores.decide([self.pair([1, 0], [0, 1], strategy, moved=0.3)], Labelling(tie_margin=0))
             assert found.labels == expected
-        (found,), _ = by_reward.decide([self.pair([1, 0], [0, 1], moved=0.3)], Labelling(tie_margin=0, motion_veto=0.5))
+        (found,), _ = by_scores.decide([self.pair([1, 0], [0, 1], moved=0.3)], Labelling(tie_margin=0, motion_veto=0.5))
         assert found.labels == [0, -1]
 
     def test_the_clip_may_be_judged_as_a_whole(self) -> None:
         pair = self.pair([1, 1, -9], [0, 0, 0])
-        assert by_reward.decide([pair], Labelling(tie_margin=0))[0][0].label == 1
-        assert by_reward.decide([pair], Labelling(tie_margin=0, clip_label="score"))[0][0].label == -1
+        assert by_scores.decide([pair], Labelling(tie_margin=0))[0][0].label == 1
+        assert by_scores.decide([pair], Labelling(tie_margin=0, clip_label="score"))[0][0].label == -1
 
     def test_a_reward_of_whole_clips_judges_each_segment_as_a_clip(self) -> None:
         video = torch.zeros(8, 3, 8, 8)
@@ -265,7 +265,7 @@ def test_relabelling_keeps_the_videos(undisturbed: Path, tmp_path: Path) -> None
     settings = Labelling(segment_seconds=0.125, tie_margin=0.0)
     scorer = by_reward.RewardScorer("late", Mixture([(Late(), 1.0)]))
     files = {name: data for name, data in contents(undisturbed).items() if name.startswith(("videos", "latents"))}
-    after = by_reward.label(before, scorer, settings, Processes(), lambda: None, {})
+    after = by_scores.label(before, scorer, settings, Processes(), lambda: None, {})
     try:
         assert len(after.pairs[0].segments) > len(before.pairs[0].segments)
         assert {pair.labeller for pair in after.pairs} == {"reward:late"}
@@ -284,7 +284,7 @@ def test_a_score_that_is_not_finite_changes_no_label(undisturbed: Path) -> None:
     before = (undisturbed / "metadata.jsonl").read_bytes()
     scorer = by_reward.RewardScorer("sick", Mixture([(Sick(), 1.0)]))
     with pytest.raises(DataError, match=r"pair 000000 a score that is not finite: no label was changed"):
-        by_reward.label(store.read(undisturbed), scorer, Labelling(), Processes(), lambda: None, {})
+        by_scores.label(store.read(undisturbed), scorer, Labelling(), Processes(), lambda: None, {})
     assert (undisturbed / "metadata.jsonl").read_bytes() == before
 
 

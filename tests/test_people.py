@@ -662,8 +662,8 @@ def test_a_wrong_gold_file(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--finish"], "--gold, --seed and --finish go with --with people"),
-        (["--with", "vlm", "--seed", "1"], "--gold, --seed and --finish go with --with people"),
+        (["--finish"], "--gold, --seed, --host, --port and --finish go with --with people"),
+        (["--with", "vlm", "--seed", "1"], "--gold, --seed, --host, --port and --finish go with --with people"),
         (["--with", "people", "--set", "tie_margin=1"], "tie_margin"),
         (["--with", "people", "--set", "unanswered=perhaps"], "unanswered"),
         (["--with", "people", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1:8001"),

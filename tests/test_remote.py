@@ -351,13 +351,14 @@ def test_a_server_that_stays_down_is_an_error_in_bounded_time(caplog: pytest.Log
     with pytest.raises(ModelError) as caught:
         remote(url, retries=3, backoff_s=0.1)
     spent = time.monotonic() - started
-    assert 0.7 <= spent < 5  # 0.1 + 0.2 + 0.4 s of waiting
+    assert 0.5 <= spent < 5  # 0.1 + 0.2 + 0.4 s of waiting, a quarter more or less
     line = str(caught.value)
     assert "\n" not in line
     assert url in line
     assert "also after 3 retries" in line
     assert "start it again; a run then goes on with --resume" in line
-    assert [record.message.rpartition(" in ")[2] for record in caplog.records] == ["0.1 s", "0.2 s", "0.4 s"]
+    waits = [float(record.message.rpartition(" in ")[2].removesuffix(" s")) for record in caplog.records]
+    assert waits == pytest.approx([0.1, 0.2, 0.4], rel=0.26)
 
 
 def test_a_server_that_comes_back_is_waited_for() -> None:

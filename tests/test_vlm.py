@@ -40,8 +40,6 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import vote
 from vpo_kit.video import write_video
 
-pytest.importorskip("openai", reason="the extra vlm")
-
 TRUTH = [[1, 1, 0, -1], [0, 0, 0, 0], [-1, -1, -1, 0], [1, 0, 0, 0], [1, -1, 0, 0], [1, 1, 1, 1]]
 QUESTIONS = 2 * sum(map(len, TRUTH))
 VERDICTS = {1: "first", -1: "second", 0: "tie"}
@@ -547,9 +545,6 @@ def test_mistakes_of_the_user_are_one_line(
     monkeypatch.setenv("OPENAI_API_KEY", "")
     code, _, error = fails(capsys, *with_vlm, "--base-url", "https://api.openai.com/v1", "--model", "m")
     assert (code, "set OPENAI_API_KEY" in error) == (2, True)
-    monkeypatch.setitem(sys.modules, "openai", None)
-    code, _, error = fails(capsys, *given)
-    assert (code, "pip install 'vpo-kit[vlm]'" in error) == (2, True)
     edit(found, 2, lambda row: row["labels"].pop())
     monkeypatch.undo()
     code, _, error = fails(capsys, *given)

@@ -164,3 +164,12 @@ CHOICES = Registry(
         "all": "vpo_kit.pairing.choose:every",
     },
 )
+LABELLERS = Registry(
+    "labeller",
+    "vpo_kit.labellers",
+    {
+        "reward": "vpo_kit.labelling.by_reward:ByReward",
+        "vlm": "vpo_kit.labelling.vlm.by_vlm:ByVlm",
+        "people": "vpo_kit.labelling.people.by_people:ByPeople",
+    },
+)

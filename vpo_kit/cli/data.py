@@ -15,7 +15,10 @@ from vpo_kit.errors import ConfigError
 def label_set(
     path: Annotated[Path, typer.Argument(help="a pair set", metavar="SET")],
     with_: Annotated[
-        str | None, typer.Option("--with", help="reward:NAME, people or vlm", show_default="reward:vqa")
+        str | None,
+        typer.Option(
+            "--with", help="reward:NAME, vlm:MODEL, people, or a labeller of one's own", show_default="reward:vqa"
+        ),
     ] = None,
     set_: Set = None,
     base_url: Annotated[str | None, typer.Option(help="vlm: chat endpoint, http://HOST:PORT/v1")] = None,
@@ -23,8 +26,12 @@ def label_set(
     judge_against: Annotated[Path | None, typer.Option(help="a set to compare labels with; labels stay")] = None,
     gold: Annotated[Path | None, typer.Option(help="people: JSON lines of id, segment, label: known answers")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="people: of order and sides", show_default="0")] = None,
-    host: Annotated[str, typer.Option(help="people: address of the page; traffic is not encrypted")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="people: 0 takes a free one")] = 8001,
+    host: Annotated[
+        str | None, typer.Option(help="people: address of the page, not encrypted", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="people: 0 takes a free one", show_default="8001")
+    ] = None,
     finish: Annotated[bool, typer.Option("--finish", help="people: write the labels, ask nobody")] = False,
     agreement: Annotated[bool, typer.Option("--agreement", help="how well people agree; labels stay")] = False,
 ) -> None:
@@ -36,24 +43,23 @@ def label_set(
 
         judge.run(path, judge_against)
         return
-    if with_ != "people" and (finish or gold or seed is not None):
-        raise ConfigError("vpo label: --gold, --seed and --finish go with --with people")
-    if with_ == "vlm":
-        from vpo_kit.commands import label_vlm
-
-        label_vlm.run(path, base_url, model, set_ or [])
-        return
-    if base_url or model:
+    kind = (with_ or "reward:vqa").partition(":")[0]
+    of_people = {"gold": gold, "seed": seed, "host": host, "port": port, "finish": finish or None}
+    of_vlm = {"base_url": base_url, "model": model}
+    if kind != "people" and any(value is not None for value in of_people.values()):
+        raise ConfigError("vpo label: --gold, --seed, --host, --port and --finish go with --with people")
+    if kind != "vlm" and any(value is not None for value in of_vlm.values()):
         raise ConfigError("vpo label: --base-url and --model go with --with vlm")
-    if agreement or with_ == "people":
+    if finish or not (agreement and kind in ("people", "reward")):
+        from vpo_kit.config import read_assignments
+        from vpo_kit.library.pair import label
+
+        given = {name: value for name, value in {**of_people, **of_vlm}.items() if value is not None}
+        label(path, with_ or "reward:vqa", **{**read_assignments(set_ or []), **given})
+    if agreement:
         from vpo_kit.commands import label_people
 
-        label_people.run(path, set_ or [], seed, gold, host, port, finish=finish, agreement=agreement)
-        return
-    from vpo_kit.config import read_assignments
-    from vpo_kit.library.pair import label
-
-    label(path, with_ or "reward:vqa", **read_assignments(set_ or []))
+        label_people.agreement(path)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def pair(
     ] = None,
     model: Model = None,
     label: Annotated[
-        str, typer.Option(help="reward:NAME, segment by segment, or none; local and real pairs need none")
+        str, typer.Option(help="reward:NAME, vlm:MODEL, people, one's own, or none; local and real pairs need none")
     ] = "reward:vqa",
     lora: Annotated[Path | None, typer.Option(help="run, LoRA folder or file: pairs of the trained model")] = None,
     seed: Seed = None,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 
 from vpo_kit import files, formats
@@ -16,7 +14,9 @@ from vpo_kit.config import Model, validate
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
-from vpo_kit.labelling import by_reward
+from vpo_kit.labelling import base as labellers
+from vpo_kit.labelling.base import Labeller, Surroundings
+from vpo_kit.labelling.by_scores import summary
 from vpo_kit.library.display import count_bar
 from vpo_kit.library.sources import find_clips
 from vpo_kit.models.encoding import PromptCache
@@ -30,7 +30,6 @@ from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import PairSet
 from vpo_kit.processes import Processes
 from vpo_kit.prompts import read_prompts
-from vpo_kit.rewards import loading as rewards
 from vpo_kit.training import loras, sections
 from vpo_kit.training.run import load_model, use
 
@@ -51,7 +50,7 @@ def make_pairs(
     quiet: bool = False,
     **settings: Any,
 ) -> PairSet:
-    """Make the pairs that are missing in the folder `output`, then their labels, by ``reward:NAME`` or ``none``.
+    """Make the pairs that are missing in the folder `output`, then their labels, by any labeller or ``none``.
 
     Independent pairs come from the file `prompts` (default: the model's own), all others from the clips of the folder
     `videos`. With `lora`, a run, LoRA folder or file, they are videos of the trained model, and the run's own model,
@@ -61,15 +60,16 @@ def make_pairs(
     given = settings if model is None else {**settings, "model": model}
     found = sections.read(PairSettings, given, file, weights)
     label = "none" if strategy in ("local", "real") else label  # a real clip wins over what stands in its place
-    reward_name = _reward_of(label)
-    plans = rewards.plan(reward_name, {}) if reward_name else []
+    labeller = None if label == "none" else labellers.plan(label, found.labelling, "labelling.")
+    own = labeller.config if labeller else validate(Labelling, found.labelling, "labelling.")
+    found = found.model_copy(update={"labelling": own.model_dump(mode="json")})
     texts, clips = (Path(path) if path is not None else None for path in (prompts, videos))
     data = _data(strategy, texts, clips, found.model)
-    if strategy == "independent" and not plans and (
+    if strategy == "independent" and not (labeller and labeller.chooses) and (
         found.independent.num_candidates > 2 or found.independent.pairs != "best"
     ):  # fmt: skip
         raise ConfigError(
-            "--label none makes one pair of two candidates: choosing among more needs --label reward:NAME"
+            f"--label {label} makes one pair of two candidates: choosing among more needs --label reward:NAME"
         )
     resolve(found.model)
     rewards.locate(plans)
@@ -82,13 +82,14 @@ def make_pairs(
     folder.check(facts)
     processes.wait()  # all have looked before the first one writes
     if not folder.finished:
-        _make(folder, strategy, data, facts, found, weights, plans, processes, console)
+        _make(folder, strategy, data, facts, found, weights, labeller, processes, console)
     elif processes.is_main:
         folder.tidy()
     made = store.read(Path(output))
-    if reward_name and not any(pair.labels for pair in made.pairs):
-        made = _label(made, reward_name, found.labelling, processes, console)
-    _summary(made, console)
+    if labeller and not any(pair.labels for pair in made.pairs):
+        return labeller.label(made, _around(processes, console))
+    for line in summary(made):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     return made
 
 
@@ -104,16 +105,22 @@ def _plain(settings: PairSettings) -> dict[str, Any]:
 
 
 def label(path: Path | str, by: str = "reward:vqa", *, quiet: bool = False, **settings: Any) -> PairSet:
-    """Label a finished set anew by ``reward:NAME``; `settings` are those of `Labelling`. Raises `VpoError`."""
-    reward_name = _reward_of(by)
-    if reward_name is None:
-        raise ConfigError("--with none: give reward:NAME")
-    checked = validate(Labelling, settings)
+    """Label a finished set anew by a labeller (``reward:NAME``, ``vlm:MODEL``, ``people``, or one of your own), whose
+    own settings `settings` are. With ``people`` this lasts until somebody ends it. Raises `VpoError`.
+    """
+    if by == "none":
+        raise ConfigError("--with none: give reward:NAME, vlm:MODEL or people")
+    labeller = labellers.plan(by, settings)
     processes = Processes()
-    console = Console(quiet=quiet or not processes.is_main)
-    found = _label(store.read(Path(path)), reward_name, checked, processes, console)
-    _summary(found, console)
-    return found
+    found = store.read(Path(path))
+    return labeller.label(found, _around(processes, Console(quiet=quiet or not processes.is_main)))
+
+
+def _around(processes: Processes, console: Console) -> Surroundings:
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    return Surroundings(processes, say, lambda name, total: count_bar(console, name, total))
 
 
 def _make(
@@ -123,7 +130,7 @@ def _make(
     facts: dict[str, Any],
     settings: PairSettings,
     lora: Path | None,
-    plans: list[rewards.Plan],
+    labeller: Labeller | None,
     processes: Processes,
     console: Console,
 ) -> None:
@@ -138,7 +145,7 @@ def _make(
         )
         job: Job = maker.job()
     else:
-        judge = rewards.load(plans, model.device, offload=settings.offload) if plans else None
+        judge = labeller.judge(model.device, offload=settings.offload) if labeller else None
         job = Independent(task, read_prompts(data), judge).job()
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})
@@ -149,25 +156,6 @@ def _make(
         count_bar(console, "pairs", total) as tick,
     ):
         make.run(folder, job, task, {**facts, "sampling": asdict(sampling)}, processes, tick)
-
-
-def _label(found: PairSet, reward_name: str, settings: Labelling, processes: Processes, console: Console) -> PairSet:
-    plans = rewards.plan(reward_name, {})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = by_reward.RewardScorer(reward_name, rewards.load(plans, device))
-    facts = {"licences": {plan.spec.name: plan.spec.licence for plan in plans}}
-    with count_bar(console, "labels", len(processes.share(found.pairs))) as tick:
-        return by_reward.label(found, scorer, settings, processes, lambda: tick(1), facts)
-
-
-def _reward_of(label: str) -> str | None:
-    """The reward's name in ``reward:NAME``; None for ``none``."""
-    if label == "none":
-        return None
-    kind, colon, name = label.partition(":")
-    if kind != "reward" or not colon or not name:
-        raise ConfigError(f"labels come from reward:NAME (vpo rewards lists them) or none, not from {label!r}")
-    return name
 
 
 def _data(strategy: str, prompts: Path | None, videos: Path | None, model_name: str) -> Path:
@@ -181,15 +169,3 @@ def _data(strategy: str, prompts: Path | None, videos: Path | None, model_name: 
     if found is None:
         raise ConfigError(f"model {model_name!r} ships no prompts: give --prompts FILE, one prompt a line")
     return found
-
-
-def _summary(found: PairSet, console: Console) -> None:
-    labels: list[int] = [value for pair in found.pairs for value in pair.labels or ()]
-    skipped: Sequence[str] = found.facts.get("skipped", [])
-    left_out = f", {len(skipped)} left out (dataset.yaml says why)" if skipped else ""
-    console.print(f"{found.path}: {len(found.pairs)} pairs{left_out}", soft_wrap=True)
-    if labels:
-        facts: Mapping[str, Any] = found.facts.get("labels", {})
-        counts = {name: labels.count(value) for name, value in (("first", 1), ("second", -1), ("tie", 0))}
-        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        console.print(f"segments: {shown}   margin {facts.get('tie_margin', 0):.3g}", soft_wrap=True)

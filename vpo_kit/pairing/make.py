@@ -128,7 +128,7 @@ class Folder:
         write_video(self.parts / names[0], made.first, fps)
         write_video(self.parts / names[1], made.second, fps)
         store.write_latents(self.parts / names[2], made.latents)
-        length = task.settings.labelling.segment_seconds or segments.default_seconds(frames, fps)
+        length = task.settings.labelling.get("segment_seconds") or segments.default_seconds(frames, fps)
         cut = segments.cut(frames, fps, length)
         known = {"label": made.label, "labels": [made.label] * len(cut), "labeller": strategy} if made.label else {}
         return Pair.model_validate({

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -70,12 +70,17 @@ class Local(Section):
         return self
 
 
-class Labelling(Section):
-    """From scores of segments to first, second or tie."""
+class Cutting(Section):
+    """Into which segments a clip is cut: what all labellers have in common."""
 
     segment_seconds: float | None = Field(
         None, gt=0, description="default: 1, or a quarter of a clip shorter than 4 seconds"
     )
+
+
+class Labelling(Cutting):
+    """From scores of segments to first, second or tie."""
+
     tie_margin: float | None = Field(None, ge=0, description="closer scores are a tie; default: calibrated")
     tie_share: float = Field(0.25, ge=0, lt=1, description="share of the segments that a calibrated margin calls ties")
     motion_veto: float | None = Field(
@@ -91,4 +96,4 @@ class PairSettings(Model):
     guided: Guided = Guided()
     independent: Independent = Independent()
     local: Local = Local()
-    labelling: Labelling = Labelling()
+    labelling: dict[str, Any] = Field({}, description="the labeller's own, segment_seconds among them")

@@ -16,8 +16,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from vpo_kit import __version__, web
+from vpo_kit import __version__
 from vpo_kit.errors import ModelError, VpoError
+from vpo_kit.net import serve
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.rewards.parts import wire
 
@@ -56,7 +57,7 @@ class _Service:
     def authorise(self, found: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
         """Raises 401 without the token; it runs before a byte of the body is read."""
         given = found.credentials if found else ""
-        if self._token is not None and not web.same(given, self._token):
+        if self._token is not None and not serve.same(given, self._token):
             raise HTTPException(401, "wrong or no token", {"WWW-Authenticate": "Bearer", "Connection": "close"})
 
     def health(self) -> Health:
@@ -79,12 +80,12 @@ class _Service:
     async def _read(self, request: Request) -> tuple[wire.Header, Tensor]:
         """The request's video. A body over the limit is refused as soon as that shows, without reading on."""
         body, header, start = bytearray(), None, 0
-        async for chunk in web.chunks(request, self._limit, LIMIT_OPTION):
+        async for chunk in serve.chunks(request, self._limit, LIMIT_OPTION):
             body += chunk
             if header is None and (start := body.find(b"\n") + 1):
                 header = _header(body[:start])
             if header is not None and start + header.num_bytes > self._limit:
-                raise web.too_large(self._limit, LIMIT_OPTION)
+                raise serve.too_large(self._limit, LIMIT_OPTION)
             if header is None and len(body) > MAX_HEADER_BYTES:
                 raise _refusal("no line of JSON at the start of the body")
         if header is None:

@@ -105,6 +105,7 @@ def vlm_answer(folder: Path) -> Read:
 def completion(folder: Path) -> Read:
     """Bodies of chat completions."""
     from vpo_kit.labelling.vlm import completion as completions
+    from vpo_kit.net.ask import line
 
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
     message = {"role": "assistant", "content": '{"verdict": "tie"}', "refusal": None}
@@ -116,7 +117,7 @@ def completion(folder: Path) -> Read:
         try:
             reply = found.reply("m", 10)
         except ValueError as error:
-            raise VpoError(completions.line(str(error)) or "?") from error
+            raise VpoError(line(str(error)) or "?") from error
         assert reply.model.isprintable()
 
     return read

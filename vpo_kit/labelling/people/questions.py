@@ -18,17 +18,15 @@ from pydantic import Field, ValidationError
 from vpo_kit import plain
 from vpo_kit.config import Section
 from vpo_kit.errors import DataError
-from vpo_kit.labelling.by_reward import recut
+from vpo_kit.labelling.base import all_read, recut
+from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.sampler import derive_seed
 
 
-class People(Section):
+class People(Cutting):
     """How people label a set; fixed once the first of them has answered."""
 
-    segment_seconds: float | None = Field(
-        None, gt=0, description="default: 1, or a quarter of a clip shorter than 4 seconds"
-    )
     seed: int = Field(0, ge=0, description="of the order of pairs, and of the sides")
 
 
@@ -38,6 +36,10 @@ class PeopleLabelling(People):
     unanswered: Literal["keep", "drop"] = Field(
         "keep", description="a pair that is not answered in all segments: keep the labels it has, or have none"
     )
+    gold: Path | None = Field(None, exclude=True, description="JSON lines of id, segment, label: known answers")
+    host: str = Field("127.0.0.1", exclude=True, description="address of the page; traffic is not encrypted")
+    port: int = Field(8001, ge=0, le=65535, exclude=True, description="0 takes a free one")
+    finish: bool = Field(False, exclude=True, description="write the labels, ask nobody")
 
 
 class Known(Section):
@@ -64,10 +66,7 @@ class Survey:
 
     def __init__(self, found: PairSet, settings: People, gold: Iterable[Question] = ()) -> None:
         """`gold` are the questions whose answer is known. Raises `DataError` for a set that cannot be written anew."""
-        if found.broken:
-            raise DataError(
-                f"{found.path}: {found.broken[0]}: mend or delete that line first, labelling writes all anew"
-            )
+        all_read(found)
         twice = [name for name, count in Counter(pair.id for pair in found.pairs).items() if count > 1]
         if twice:
             raise DataError(f"{found.path}: several pairs have the id {twice[0]}: vpo pair check names them all")

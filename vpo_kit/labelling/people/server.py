@@ -19,10 +19,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from vpo_kit import web
 from vpo_kit.errors import VpoError
 from vpo_kit.labelling.people.answers import Answer, Answers
 from vpo_kit.labelling.people.questions import Survey
+from vpo_kit.net import serve
 from vpo_kit.video import SUFFIXES
 
 MAX_BODY_BYTES = 16 * 2**10
@@ -95,16 +95,16 @@ class _Desk:
 
     def authorise(self, request: Request) -> None:
         """Raises 401 without the cookie; it runs before a byte of the body is read."""
-        if not web.same(request.cookies.get(self._cookie, ""), self._token):
+        if not serve.same(request.cookies.get(self._cookie, ""), self._token):
             raise HTTPException(401, "wrong or no token", {"Connection": "close"})
 
     def page(self, request: Request, token: str | None = None) -> Response:
         """The page; with a token in the address, the cookie and the address without it."""
-        if token is not None and web.same(token, self._token):
+        if token is not None and serve.same(token, self._token):
             response = RedirectResponse("/", 303, PRIVATE)
             response.set_cookie(self._cookie, token, httponly=True, samesite="strict", max_age=30 * 86400)
             return response
-        if token is not None or not web.same(request.cookies.get(self._cookie, ""), self._token):
+        if token is not None or not serve.same(request.cookies.get(self._cookie, ""), self._token):
             text = "Wrong or no token: open the address that vpo label printed.\n"
             return PlainTextResponse(text, 401, {"Connection": "close"})
         return HTMLResponse(self._page, headers={**PRIVATE, "Content-Security-Policy": SECURITY})
@@ -210,7 +210,7 @@ async def _body(request: Request, kind: type[T]) -> T:
     """A small JSON body. Another site's form cannot send one: browsers ask before they send this type elsewhere."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "send application/json", {"Connection": "close"})
-    body = b"".join([chunk async for chunk in web.chunks(request, MAX_BODY_BYTES)])
+    body = b"".join([chunk async for chunk in serve.chunks(request, MAX_BODY_BYTES)])
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from vpo_kit.net.ask import line
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -73,8 +75,3 @@ def parse(body: bytes) -> Completion:
         return Completion.model_validate_json(body)
     except ValidationError:
         return Completion(problem=f"no chat completion: {body[:80].decode(errors='replace')!r}")
-
-
-def line(text: str) -> str:
-    """Somebody else's words as one short line that a terminal does not act on."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]

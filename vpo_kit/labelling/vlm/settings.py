@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from vpo_kit.config import Section
+from vpo_kit.net.ask import Patience
+from vpo_kit.pairing.settings import Cutting
 
 CHECKLIST = [
     "shapes that melt, stretch or turn into something else from frame to frame",
@@ -24,7 +25,7 @@ CHECKLIST = [
 Preset = Literal["unifiedreward", "unifiedreward-think", "unifiedreward-flex", "vq-insight"]
 
 
-class Vlm(Section):
+class Vlm(Patience):
     """How a vision-language model is asked, and how much of it (`vpo label --with vlm`)."""
 
     preset: Preset | None = Field(None, description="a form that a model was trained on; default: DenseDPO's, for any")
@@ -44,9 +45,6 @@ class Vlm(Section):
         "auto", description="by JSON schema, by the prompt's words alone, or schema where the server takes it"
     )
     concurrency: int = Field(8, ge=1, le=256, description="questions under way at once")
-    timeout_s: float = Field(300.0, gt=0, description="for one request")
-    retries: int = Field(6, ge=0, description="after 408, 409, 429, 500 and above, a time-out or a cut connection")
-    backoff_s: float = Field(1.0, ge=0, description="wait before the first retry; doubles up to 60 s")
     tries: int = Field(3, ge=1, description="answers to a question before its pair counts as failed")
     max_failed: int = Field(20, ge=1, description="pairs in a row that fail before the labelling stops")
     budget_requests: int | None = Field(None, ge=1, description="of one command, retries included")
@@ -62,10 +60,9 @@ class Vlm(Section):
         return value
 
 
-class VlmLabelling(Section):
+class VlmLabelling(Cutting):
     """The settings of `vpo label --with vlm`."""
 
-    segment_seconds: float | None = Field(
-        None, gt=0, description="default: 1, or a quarter of a clip shorter than 4 seconds"
-    )
+    base_url: str | None = Field(None, exclude=True, description="chat endpoint, http://HOST:PORT/v1")
+    model: str | None = Field(None, exclude=True, description="its name on that server")
     vlm: Vlm = Vlm()

@@ -1,47 +1,52 @@
-"""`vpo label SET --with vlm`: a vision-language model behind a chat endpoint as labeller."""
+"""A vision-language model behind a chat endpoint as labeller: ``vlm:MODEL``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, ClassVar
 
-from rich.console import Console
-
-from vpo_kit import config
 from vpo_kit.errors import ConfigError
+from vpo_kit.labelling.base import Labeller, Surroundings, alone
 from vpo_kit.labelling.vlm.budget import Budget
 from vpo_kit.labelling.vlm.chat import Chat
 from vpo_kit.labelling.vlm.cost import Estimate
-from vpo_kit.labelling.vlm.labeller import Labelled, Labeller
+from vpo_kit.labelling.vlm.endpoint import checked_url, key_for
+from vpo_kit.labelling.vlm.interview import Interview, Labelled
 from vpo_kit.labelling.vlm.settings import Vlm, VlmLabelling
-from vpo_kit.library.display import count_bar
-from vpo_kit.pairing import store
-from vpo_kit.processes import Processes
+from vpo_kit.pairing.settings import Cutting
+from vpo_kit.pairing.store import PairSet
 
 
-def run(path: Path, base_url: str | None, model: str | None, assignments: Sequence[str]) -> None:
-    """Label a finished set anew, or go on with it. Raises `VpoError`."""
-    if not base_url or not model:
-        raise ConfigError("--with vlm: give --base-url URL and --model NAME")
-    settings = config.validate(VlmLabelling, config.read_assignments(assignments))
-    if Processes().count > 1:
-        raise ConfigError("--with vlm is one process: vlm.concurrency says how many questions are under way at once")
-    console = Console()
-    budget = Budget(settings.vlm.budget_requests, settings.vlm.budget_tokens)
-    with Chat(base_url, model, settings.vlm, budget) as chat:
-        labeller = Labeller(store.read(path), model, settings)
-        estimate = labeller.estimate()
-        for text in _expected(estimate, settings.vlm):
-            _say(console, text)
-        try:
-            with count_bar(console, "labels", estimate.pairs) as tick:
-                done = labeller.run(chat, budget, lambda: tick(1))
-        finally:
-            for text, count in sorted(chat.events.items()):
-                _say(console, f"{count} x {text}")
-            _say(console, f"used: {budget.requests} requests, {budget.tokens} tokens")
-    for text in _outcome(done):
-        _say(console, text)
+class ByVlm(Labeller):
+    """DenseDPO's protocol with any model that OpenAI's chat completions reach."""
+
+    Config: ClassVar[type[Cutting]] = VlmLabelling
+    argument: ClassVar[str | None] = "model"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if not config.base_url or not config.model:
+            raise ConfigError("labeller vlm: give --base-url URL and --model NAME")
+        key_for(checked_url(config.base_url))
+
+    def label(self, found: PairSet, around: Surroundings) -> PairSet:
+        alone(around, "vlm", "vlm.concurrency says how many questions are under way at once")
+        settings = self.config.vlm
+        budget = Budget(settings.budget_requests, settings.budget_tokens)
+        with Chat(self.config.base_url, self.config.model, settings, budget) as chat:
+            interview = Interview(found, self.config.model, self.config)
+            estimate = interview.estimate()
+            for text in _expected(estimate, settings):
+                around.say(text)
+            try:
+                with around.bar("labels", estimate.pairs) as tick:
+                    done = interview.run(chat, budget, lambda: tick(1))
+            finally:
+                for text, count in sorted(chat.events.items()):
+                    around.say(f"{count} x {text}")
+                around.say(f"used: {budget.requests} requests, {budget.tokens} tokens")
+        for text in _outcome(done):
+            around.say(text)
+        return done.found
 
 
 def _expected(estimate: Estimate, settings: Vlm) -> list[str]:
@@ -75,7 +80,3 @@ def _outcome(done: Labelled) -> list[str]:
         bias = ": this model judges by position, and the second order made ties of that" if tally.biased else ""
         lines.append(f"position: {tally.first_share:.0%} of {named} verdicts name the clip shown first{bias}")
     return [*lines, *(f"failed: {name}: {reason}" for name, reason in done.failed.items())]
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

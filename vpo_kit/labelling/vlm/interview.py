@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from vpo_kit.errors import DataError
-from vpo_kit.labelling.by_reward import recut
+from vpo_kit.labelling.base import all_read, recut
 from vpo_kit.labelling.vlm import cost, forms, pictures, protocol
 from vpo_kit.labelling.vlm.answers import Answers, Record
 from vpo_kit.labelling.vlm.budget import Budget, Spent
@@ -60,15 +60,12 @@ class Labelled:
     """Why, by pair."""
 
 
-class Labeller:
-    """A model that labels one set. Raises `DataError` for a set without pairs or with a line that is none, and
-    `ConfigError` for a preset without its question."""
+class Interview:
+    """All questions about one set to one model. Raises `DataError` for a set without pairs or with a line that is none,
+    and `ConfigError` for a preset without its question."""
 
     def __init__(self, found: PairSet, model: str, settings: VlmLabelling) -> None:
-        if found.broken:
-            raise DataError(
-                f"{found.path}: {found.broken[0]}: mend or delete that line first, labelling writes all anew"
-            )
+        all_read(found)
         if not found.pairs:
             raise DataError(f"{found.path} holds no pairs")
         self._found = found

@@ -1,0 +1,112 @@
+"""People as labeller: a page that asks them until somebody ends it, then their answers as labels."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vpo_kit.errors import ConfigError, OutputError
+from vpo_kit.labelling.base import Labeller, Surroundings, alone
+from vpo_kit.labelling.people import outcome
+from vpo_kit.labelling.people.answers import Answers
+from vpo_kit.labelling.people.questions import People, PeopleLabelling, Survey, read_gold
+from vpo_kit.pairing import store
+from vpo_kit.pairing.settings import Cutting
+from vpo_kit.pairing.store import PairSet
+
+FOLDER = ".people"
+CONNECTIONS = 128  # a browser may keep six open
+
+
+class ByPeople(Labeller):
+    """Whoever opens the page; with ``finish`` nobody is asked, and the answers so far become the labels."""
+
+    Config: ClassVar[type[Cutting]] = PeopleLabelling
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        for name in () if config.finish else ("uvicorn", "fastapi"):
+            if not _installed(name):
+                raise ConfigError(f"vpo label --with people needs {name}: pip install 'vpo-kit[server]'")
+
+    def label(self, found: PairSet, around: Surroundings) -> PairSet:
+        alone(around, "people", "start it without accelerate or torchrun")
+        # nothing but what was given: the file of answers knows the rest
+        fixed = self.config.model_dump(include=self.config.model_fields_set & set(People.model_fields))
+        with closing(Answers(found.path / FOLDER / "answers.sqlite", create=not self.config.finish)) as answers:
+            answers.settle(fixed)
+            if not self.config.finish:
+                self._serve(found, answers, around.say)
+            around.say(self._finish(found.path, answers))
+        return store.read(found.path)
+
+    def _serve(self, found: PairSet, answers: Answers, say: Callable[[str], None]) -> None:
+        """Until Ctrl-C or the page's own finish key."""
+        import uvicorn
+
+        from vpo_kit.labelling.people import server
+        from vpo_kit.net import serve
+
+        path, settings = found.path, answers.settle({})
+        if self.config.gold is not None:
+            answers.set_gold(read_gold(self.config.gold, Survey(found, settings)))
+        survey = Survey(found, settings, answers.gold())
+        token = _token(path / FOLDER / "token")
+        with serve.listen(self.config.host, self.config.port) as listener:
+
+            def end() -> str:
+                said = self._finish(path, answers)
+                running.should_exit = True
+                return said
+
+            app = server.create_app(survey, answers, token=token, finish=end)
+            running = uvicorn.Server(serve.settings(app, CONNECTIONS))
+            questions = sum(len(parts) for parts in survey.questions.values())
+            say(f"{path}: {len(survey.pairs)} pairs, {questions} segments; answers are kept in {path / FOLDER}")
+            say("Ctrl-C here, or F on the page, ends labelling: the answers become the set's labels")
+            say(f"{serve.address(self.config.host, listener)}/?token={token}")
+            with suppress(KeyboardInterrupt):
+                running.run(sockets=[listener])
+
+    def _finish(self, path: Path, answers: Answers) -> str:
+        drop = self.config.unanswered == "drop"
+        return describe(path, outcome.finish(path, answers, drop=drop), drop=drop)
+
+
+def describe(path: Path, done: outcome.Outcome, *, drop: bool = False) -> str:
+    """One line on what a finish did."""
+    stale = f"; {done.stale} answers are about videos or segments that the set no longer has" if done.stale else ""
+    if not done.labelled:
+        return f"{path}: no pair is answered in all of its segments, the labels stay as they are{stale}"
+    people = f"{done.annotators} annotator{'s' if done.annotators != 1 else ''}"
+    rest = done.pairs - done.labelled
+    left = "have no labels now" if drop else "keep the labels they had"
+    kept = f"; the other {rest}, {done.partly} of them answered in part, {left}" if rest else ""
+    return f"{path}: {done.labelled} of {done.pairs} pairs labelled by {people}{kept}{stale}"
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # there, but without saying from where
+        return False
+
+
+def _token(path: Path) -> str:
+    """The set's own token, the same at each start: pages that are open go on with a server that was started again."""
+    try:
+        known = path.read_text(encoding="ascii").strip() if path.is_file() else ""
+        if re.fullmatch(r"[\w-]{32}", known, re.ASCII):
+            return known
+        token = secrets.token_urlsafe(24)
+        path.touch(0o600)
+        path.chmod(0o600)
+        path.write_text(f"{token}\n", encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"cannot keep {path}: {getattr(error, 'strerror', None) or error}") from error
+    return token
