@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.test_pair_tools import fails
+from tests.test_pair_tools import fails, works
 from vpo_kit import make_pairs
 from vpo_kit.errors import ConfigError
 from vpo_kit.labelling import base
@@ -27,7 +22,6 @@ from vpo_kit.registry import LABELLERS
 from vpo_kit.testing.pairs import pair_row
 from vpo_kit.video import write_video
 
-ROOT = Path(__file__).parent.parent
 OWN = '''
 import torch
 
@@ -89,28 +83,16 @@ def a_set(folder: Path) -> Path:
     return folder
 
 
-SEVERAL = """
-import json, sys
-from vpo_kit.cli import main
-for arguments in json.loads(sys.argv[1]):
-    try: main(arguments)
-    except SystemExit as end: print("exit code", end.code, flush=True)
-"""
-
-
-def test_a_labeller_of_ones_own_by_one_file_and_one_line(site: Path, tmp_path: Path) -> None:
-    """Through the command in a process that sees it installed: labels, settings, its argument, and the set's facts."""
+def test_a_labeller_of_ones_own_by_one_file_and_one_line(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the command, where Python sees it installed: labels, settings, its argument, and the set's facts."""
+    monkeypatch.syspath_prepend(site)
     folder = a_set(tmp_path / "set")
-    label = ["label", str(folder), "--with"]
-    commands = [[*label, "brighter:0", "--set", "segment_seconds=0.25"], [*label, "brighter", "--set", "chanel=1"]]
-    path = os.pathsep.join([str(site), str(ROOT)])
-    done = subprocess.run(  # one process: most of its time is imports
-        [sys.executable, "-c", SEVERAL, json.dumps(commands)], env={**os.environ, "PYTHONPATH": path},
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert re.findall(r"exit code (\d)", done.stdout) == ["0", "2"], done.stderr
-    assert f"{folder}: 2 pairs" in done.stdout
-    assert "unknown setting chanel (did you mean 'channel'?)" in done.stderr
+    shown = works(capsys, "label", folder, "--with", "brighter:0", "--set", "segment_seconds=0.25")
+    assert f"{folder}: 2 pairs" in shown
+    code, _, error = fails(capsys, "label", folder, "--with", "brighter", "--set", "chanel=1")
+    assert (code, "unknown setting chanel (did you mean 'channel'?)" in error) == (2, True)
     found = store.read(folder)
     assert [pair.labels for pair in found.pairs] == [[1, 1, -1, -1]] * 2
     assert {pair.labeller for pair in found.pairs} == {"brighter"}
