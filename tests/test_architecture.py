@@ -18,13 +18,8 @@ PACKAGE = Path(__file__).parent.parent / "vpo_kit"
 LAYERS = [
     {"errors", "catalogue"},
     {"fields"},
-<<<<<<< HEAD
     {"registry", "run_sections", "config", "content", "measures", "plain", "prompts", "files", "links", "folders"},
-    {"formats", "defaults", "video", "schedule", "losses", "processes", "web"},
-=======
-    {"registry", "config", "content", "measures", "plain", "prompts", "files", "links", "folders"},
     {"formats", "defaults", "video", "schedule", "losses", "processes", "net"},
->>>>>>> 08bb42b (A registry of labellers and one patient client for all servers: pair --label and label --with take reward, vlm, people and one's own)
     {"sampler"},
     {"times", "stochastic"},
     {"models"},

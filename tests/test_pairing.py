@@ -19,6 +19,7 @@ from vpo_kit.clips import read_folder
 from vpo_kit.commands import clips as clips_command
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.labelling import by_reward, by_scores
+from vpo_kit.labelling.answers import FOLDER
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
@@ -216,7 +217,9 @@ def run(arguments: list[str], **changes: str) -> subprocess.CompletedProcess[str
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """All but the store of answers, in which the time of each one stands."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and FOLDER not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 @pytest.fixture(scope="module")

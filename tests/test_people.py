@@ -217,7 +217,7 @@ def test_the_address_with_the_token_becomes_a_cookie(desk: Served) -> None:
 
 
 def test_only_this_user_of_this_machine_is_let_in(desk: Served) -> None:
-    file = desk.folder / ".people/token"
+    file = desk.folder / ".answers/token"
     assert file.read_text().strip() == desk.token
     assert file.stat().st_mode & 0o777 == 0o600
     assert desk.url.startswith("http://127.0.0.1:")
@@ -245,7 +245,7 @@ def test_videos_are_given_by_pair_and_side(desk: Served, original: Path) -> None
 @pytest.mark.parametrize(
     "path",
     [
-        "/metadata.jsonl", "/dataset.yaml", "/.people/token", "/.people/answers.sqlite", "/../outside.mp4",
+        "/metadata.jsonl", "/dataset.yaml", "/.answers/token", "/.answers/answers.sqlite", "/../outside.mp4",
         "/videos/000000-first.mp4", "/videos/000000/first?annotator=a", "/videos/000000/a/?annotator=a",
         "/videos/../metadata.jsonl?annotator=a", "/videos/../../etc/passwd/a?annotator=a",
         "/videos/..%2f..%2f..%2f..%2fetc%2fpasswd/a?annotator=a", "/videos/%2e%2e%2fmetadata.jsonl/a?annotator=a",
@@ -359,7 +359,7 @@ def test_no_answer_is_lost_when_the_server_is_killed(folder: Path) -> None:
         kept, turn = answer_until_it_dies(served)
         assert served.process.wait(10) == -signal.SIGKILL
     assert turn > 8
-    with closing(sqlite3.connect(folder / ".people/answers.sqlite")) as rows:
+    with closing(sqlite3.connect(folder / ".answers/answers.sqlite")) as rows:
         assert rows.execute("SELECT count(*) FROM answers").fetchone()[0] in (turn, turn + 1)
         assert rows.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert labels(folder) == labels_before(folder)
@@ -398,7 +398,7 @@ def labels_before(folder: Path) -> dict[str, tuple[Any, Any, Any]]:
 
 
 def test_an_answer_that_cannot_be_written_is_not_acknowledged(desk: Served) -> None:
-    with closing(sqlite3.connect(desk.folder / ".people/answers.sqlite", isolation_level=None)) as other:
+    with closing(sqlite3.connect(desk.folder / ".answers/answers.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         status, answer = desk.answer("lou", "000000", 0, "a", key="b" * 32)
         assert status == 503
@@ -475,7 +475,7 @@ def test_what_is_shown_is_what_is_meant(label: int, swapped: bool) -> None:
 
 @contextmanager
 def answers_of(folder: Path, given: Mapping[str, Mapping[Question, int]], seconds: float = 2.0) -> Iterator[Answers]:
-    with closing(Answers(folder / ".people/answers.sqlite", create=True)) as answers:
+    with closing(Answers(folder, create=True)) as answers:
         answers.settle({"segment_seconds": 0.5})
         for name, rows in given.items():
             for question, choice in rows.items():
@@ -524,7 +524,7 @@ def test_finish_from_the_command_line_keeps_or_drops(folder: Path, capsys: pytes
     assert "answers.sqlite is missing: nobody has answered" in main_fails(
         capsys, "label", folder, "--with", "people", "--finish"
     )
-    assert not (folder / ".people").exists()
+    assert not (folder / ".answers").exists()
     survey = survey_of(folder)
     with answers_of(folder, {"ann": {survey.questions["000001"][0]: 1}}) as answers:
         main_ok("label", folder, "--with", "people", "--finish", "--set", "unanswered=drop")
@@ -570,7 +570,7 @@ def test_answers_about_other_videos_do_not_count(folder: Path, capsys: pytest.Ca
 
 def test_segments_and_seed_are_fixed_by_the_first_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     survey = survey_of(folder)
-    with closing(Answers(folder / ".people/answers.sqlite", create=True)) as answers:
+    with closing(Answers(folder, create=True)) as answers:
         assert answers.settle({"segment_seconds": 0.25}).segment_seconds == 0.25
         assert answers.settle({"segment_seconds": 0.5}).segment_seconds == 0.5
         answers.add(Answer("k", "ann", survey.questions["000000"][0], 1, False, 1.0))
@@ -584,7 +584,7 @@ def test_segments_and_seed_are_fixed_by_the_first_answer(folder: Path, capsys: p
 
 
 def test_a_file_that_holds_something_else_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = folder / ".people/answers.sqlite"
+    file = folder / ".answers/answers.sqlite"
     file.parent.mkdir()
     file.write_bytes(b"a text, and not a short one" * 100)
     assert "is damaged or no file of answers" in main_fails(capsys, "label", folder, "--agreement")
@@ -600,7 +600,7 @@ def test_several_processes_may_add_answers_at_once(folder: Path) -> None:
     failed: list[OutputError] = []
 
     def work(name: str) -> None:
-        with closing(Answers(folder / ".people/answers.sqlite", create=True)) as answers:
+        with closing(Answers(folder, create=True)) as answers:
             for i in range(24):
                 try:
                     answers.add(Answer(f"{name}{i}", name, questions[i % 8], i % 3 - 1, False, 1.0))
@@ -612,7 +612,7 @@ def test_several_processes_may_add_answers_at_once(folder: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with closing(Answers(folder / ".people/answers.sqlite", create=False)) as answers:
+    with closing(Answers(folder, create=False)) as answers:
         assert not failed
         assert len(answers.all()) == 4 * 24
         assert len(answers.current()) == 4 * 8
@@ -679,7 +679,7 @@ def test_no_set_and_no_extra(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "is no pair set" in main_fails(capsys, "label", tmp_path, "--with", "people")
-    assert not (tmp_path / ".people").exists()
+    assert not (tmp_path / ".answers").exists()
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert "vpo label --with people needs uvicorn: pip install 'vpo-kit[server]'" in main_fails(
         capsys, "label", folder, "--with", "people"

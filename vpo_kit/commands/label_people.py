@@ -14,7 +14,6 @@ from vpo_kit.errors import DataError
 from vpo_kit.labelling.agreement import Agreement
 from vpo_kit.labelling.people import outcome
 from vpo_kit.labelling.people.answers import Answers
-from vpo_kit.labelling.people.by_people import FOLDER
 from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.pairing import store
 from vpo_kit.pairing.tables import part
@@ -23,7 +22,7 @@ from vpo_kit.pairing.tables import part
 def agreement(path: Path) -> None:
     """Print the report on the answers of the set at `path`. Raises `VpoError`."""
     found = store.read(path)
-    with closing(Answers(path / FOLDER / "answers.sqlite", create=False)) as answers:
+    with closing(Answers(path, create=False, say=Console().print)) as answers:
         report(Survey(found, answers.settle({})), answers)
 
 

@@ -53,6 +53,10 @@ class Labeller(ABC):
         The old labels are in force until the new ones are whole. Raises `VpoError`.
         """
 
+    def locate(self) -> None:
+        """See that what must be loaded is there, before pairs are made. Raises `ModelError`."""
+        return
+
     def judge(self, device: torch.device, *, offload: bool = False) -> Mixture | None:
         """What chooses among more than two candidates of a prompt while pairs are made; None where nothing can."""
         return None

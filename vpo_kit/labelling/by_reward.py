@@ -58,6 +58,9 @@ class ByReward(ByScores):
             raise ConfigError("labels of a reward come from reward:NAME (vpo rewards lists them)")
         self._plans = loading.plan(config.reward, {})
 
+    def locate(self) -> None:
+        loading.locate(self._plans)
+
     def judge(self, device: torch.device, *, offload: bool = False) -> Mixture:
         return loading.load(self._plans, device, offload=offload)
 

@@ -6,11 +6,10 @@ Legend: ``S`` segments; video ``[F, 3, H, W]``.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -18,9 +17,11 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from vpo_kit import files
 from vpo_kit.errors import DataError
+from vpo_kit.labelling.answers import SCORES, Store, labelling
 from vpo_kit.labelling.base import Labeller, Surroundings, all_read, recut
+from vpo_kit.labelling.keys import score_key
+from vpo_kit.labelling.older import LONG_S, opened
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import Range, vote
 from vpo_kit.pairing.settings import Cutting, Labelling
@@ -64,7 +65,7 @@ class ByScores(Labeller):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         scorer, processes = Named(self.name, self.scorer(device)), around.processes
         with around.bar("labels", len(processes.share(found.pairs))) as tick:
-            done = label(found, scorer, self.config, processes, lambda: tick(1), self.facts())
+            done = label(found, scorer, self.config, processes, lambda: tick(1), self.facts(), around.say)
         for line in summary(done):
             around.say(line)
         return done
@@ -110,31 +111,37 @@ def label(
     processes: Processes,
     tick: Callable[[], None],
     facts: Mapping[str, Any],
+    say: Callable[[str], None] = lambda line: None,
 ) -> PairSet:
     """Score what is not scored yet, then write the labels of the whole set; its videos are not touched.
 
-    Raises `DataError` when a video does not decode or a score is not finite: nothing of the old labels is lost then.
+    Raises `DataError` when a video does not decode or a score is not finite: nothing of the old labels is lost then;
+    `OutputError` where another process labels the set.
     """
     all_read(found)
-    work = found.path / ".labels"
-    stamp = {"labeller": scorer.name, "settings": settings.model_dump(mode="json")}
-    if processes.is_main:
-        _start(work, stamp)
-    processes.wait()
     pairs = [recut(pair, settings.segment_seconds) for pair in found.pairs]
-    for pair in processes.share(pairs):
-        if not (work / f"{pair.id}.json").is_file():
-            files.write(work / f"{pair.id}.json", json.dumps(_score(found.path, pair, scorer)))
-        tick()
-    processes.wait()
-    if processes.is_main:
-        parts = [json.loads((work / f"{pair.id}.json").read_text(encoding="utf-8")) for pair in pairs]
-        scored = [pair.model_copy(update=_parse(part)) for pair, part in zip(pairs, parts, strict=True)]
-        labelled, margins = decide(scored, settings)
-        named = [pair.model_copy(update={"labeller": scorer.name}) for pair in labelled]
-        settled = {**settings.model_dump(mode="json"), "tie_margin": margins.segment, "clip_margin": margins.clip}
-        store.write(found.path, {**found.facts, "labels": {"labeller": scorer.name, **facts, **settled}}, named)
-        shutil.rmtree(work)
+    with labelling(found.path) if processes.is_main else nullcontext():
+        if processes.is_main:
+            with closing(opened(found.path, wait_s=LONG_S, say=say)) as answers:
+                _start(answers, {"labeller": scorer.name, "settings": settings.model_dump(mode="json")})
+        processes.wait()
+        with closing(opened(found.path, wait_s=LONG_S)) as answers:
+            known = {row.key for row in answers.rows(SCORES)}
+            for pair in processes.share(pairs):
+                if (key := score_key(pair)) not in known:
+                    answers.add(SCORES, key, _score(found.path, pair, scorer))
+                    known.add(key)
+                tick()
+            processes.wait()
+            if processes.is_main:
+                parts = {row.key: row.content for row in answers.rows(SCORES)}
+                scored = [pair.model_copy(update=_parse(parts[score_key(pair)])) for pair in pairs]
+                labelled, margins = decide(scored, settings)
+                named = [pair.model_copy(update={"labeller": scorer.name}) for pair in labelled]
+                settled = {"tie_margin": margins.segment, "clip_margin": margins.clip}
+                about = {"labeller": scorer.name, **facts, **settings.model_dump(mode="json"), **settled}
+                store.write(found.path, {**found.facts, "labels": about}, named)
+                answers.forget(SCORES)  # asked for anew they are made anew: a reward may be another one by then
     processes.wait()
     return store.read(found.path)
 
@@ -181,13 +188,12 @@ def _sign(value: float, margin: float) -> int:
     return 0 if abs(value) <= margin else 1 if value > 0 else -1
 
 
-def _start(work: Path, stamp: dict[str, Any]) -> None:
+def _start(answers: Store, stamp: dict[str, Any]) -> None:
     """Take up what a killed run of the same labeller has scored, and drop anyone else's."""
-    settings = work / "settings.json"
-    text = json.dumps(stamp, sort_keys=True)
-    if not settings.is_file() or settings.read_text(encoding="utf-8") != text:
-        shutil.rmtree(work, ignore_errors=True)
-        files.write(settings, text)
+    with answers.writing():
+        if answers.noted(SCORES, "stamp") != stamp:
+            answers.forget(SCORES)
+            answers.note(SCORES, "stamp", stamp)
 
 
 def _score(folder: Path, pair: Pair, scorer: Scorer) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def make_pairs(
             f"--label {label} makes one pair of two candidates: choosing among more needs --label reward:NAME"
         )
     resolve(found.model)
-    rewards.locate(plans)
+    if labeller:
+        labeller.locate()
     processes, folder = Processes(), Folder(Path(output))
     facts: dict[str, Any] = {
         "format": formats.SETS, "strategy": strategy, "model": found.model, "lora": _hashes(weights), "data": str(data),
@@ -118,7 +119,7 @@ def label(path: Path | str, by: str = "reward:vqa", *, quiet: bool = False, **se
 
 def _around(processes: Processes, console: Console) -> Surroundings:
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
     return Surroundings(processes, say, lambda name, total: count_bar(console, name, total))
 

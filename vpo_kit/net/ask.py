@@ -35,7 +35,7 @@ class Patience(Section):
 
     timeout_s: float = Field(300.0, gt=0, description="for one request: sending, working, answering")
     retries: int = Field(6, ge=0, description="after 408, 409, 429, 500 and above, a time-out or a cut connection")
-    backoff_s: float = Field(1.0, ge=0, description="wait before the first retry; doubles up to 60 s")
+    backoff_s: float = Field(1.0, ge=0, description="wait in seconds before the first retry; doubles up to a minute")
 
 
 @dataclass(frozen=True)

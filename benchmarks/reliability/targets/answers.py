@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +126,8 @@ def completion(folder: Path) -> Read:
 
 
 def model_answers(folder: Path) -> Read:
-    """The cache of a model's answers, as a kill or a disk may leave it: damaged lines are passed over."""
+    """A model's answers in an older version's file, as a kill or a disk leaves it: damaged lines are passed over."""
+    from vpo_kit.labelling.older import MODELS, opened
     from vpo_kit.labelling.vlm.answers import Answers, Record
 
     records = [
@@ -135,33 +138,40 @@ def model_answers(folder: Path) -> Read:
 
     def read(stage: Stage) -> None:
         path = stage.file("vlm.jsonl", stage.damage(seed, json_too=True))
-        found = Answers(path)
-        found.get("new", lambda: records[0].model_copy(update={"key": "new"}))
-        assert "new" in Answers(path)
+        folder = path.with_name("set")
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / MODELS).parent.mkdir(parents=True)
+        shutil.copy(path, folder / MODELS)
+        with closing(opened(folder)) as store:
+            found = Answers(store)
+            found.get("new", lambda: records[0].model_copy(update={"key": "new"}))
+            assert "new" in Answers(store)
 
     return read
 
 
 def peoples_answers(folder: Path) -> Read:
-    """The file of people's answers (SQLite)."""
+    """The store of a set's answers (SQLite), with people's in it."""
+    from vpo_kit.labelling.answers import FILE, FOLDER
     from vpo_kit.labelling.people.answers import Answer, Answers
     from vpo_kit.labelling.people.questions import Question
 
-    answers = Answers(folder / "people.sqlite", create=True)
-    answers.settle({})
-    for i in range(3):
-        answers.add(Answer(f"k{i}", "ann", Question("p", i, i + 1, "v"), 1, False, 1.0))
-    answers.close()
-    seed = (folder / "people.sqlite").read_bytes()
+    with closing(Answers(folder / "people", create=True)) as answers:
+        answers.settle({})
+        for i in range(3):
+            answers.add(Answer(f"k{i}", "ann", Question("p", i, i + 1, "v"), 1, False, 1.0))
+    seed = (folder / "people" / FOLDER / FILE).read_bytes()
 
     def read(stage: Stage) -> None:
-        found = Answers(stage.file("people.sqlite", stage.damage(seed)), create=False)
-        try:
+        path = stage.file("people.sqlite", stage.damage(seed))
+        whole = path.with_name("set") / FOLDER / FILE
+        shutil.rmtree(whole.parent, ignore_errors=True)
+        whole.parent.mkdir(parents=True)
+        shutil.copy(path, whole)
+        with closing(Answers(path.with_name("set"), create=False)) as found:
             found.settle({})
             found.current()
             found.add(Answer("new", "ann", Question("p", 1, 2, "v"), 1, False, 1.0))
             found.undo("undo", "ann", [Question("p", 1, 2, "v")])
-        finally:
-            found.close()
 
     return read

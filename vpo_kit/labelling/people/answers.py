@@ -1,4 +1,4 @@
-"""What people answered, in one SQLite file: each answer is on disk before the call that adds it returns.
+"""What people answered, in the set's store: each answer is on disk before the call that adds it returns.
 
 Rows are only ever added. An undo is a row of its own that names the answer it takes back; the answer before that one
 holds again. An answer sent twice with one key is kept once.
@@ -6,43 +6,17 @@ holds again. An answer sent twice with one key is kept once.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from vpo_kit.errors import ConfigError, DataError, OutputError
+from vpo_kit.errors import ConfigError
+from vpo_kit.labelling.answers import PEOPLE, Row, Store
+from vpo_kit.labelling.older import opened
 from vpo_kit.labelling.people.questions import People, Question
-
-APPLICATION = 0x76706F31  # "vpo1": the file's kind and version
-LOCK_SECONDS = 3.0
-SCHEMA = """
-CREATE TABLE settings (json TEXT NOT NULL);
-CREATE TABLE gold (
-    pair TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, videos TEXT NOT NULL,
-    label INTEGER NOT NULL CHECK (label IN (-1, 0, 1)), UNIQUE (pair, start, stop, videos)
-);
-CREATE TABLE answers (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
-    annotator TEXT NOT NULL,
-    pair TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, videos TEXT NOT NULL,
-    choice INTEGER CHECK (choice IN (-1, 0, 1)),
-    swapped INTEGER NOT NULL CHECK (swapped IN (0, 1)),
-    seconds REAL NOT NULL,
-    given TEXT NOT NULL,
-    undoes INTEGER UNIQUE REFERENCES answers (number),
-    CHECK ((choice IS NULL) = (undoes IS NOT NULL))
-);
-"""
-COLUMNS = "key, annotator, pair, start, stop, videos, choice, swapped, seconds"
-HOLDS = "undoes IS NULL AND number NOT IN (SELECT undoes FROM answers WHERE undoes IS NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -58,145 +32,125 @@ class Answer:
     """From when the segment was shown, without the time in which its page was hidden."""
 
 
+class Content(BaseModel):
+    """A row's content: an answer, or with `undoes` an undo of the answer with that key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    annotator: str
+    pair: str
+    start: int
+    end: int
+    videos: str
+    choice: Literal[-1, 0, 1] | None
+    swapped: bool
+    seconds: float
+    undoes: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Content:
+        if (self.choice is None) != (self.undoes is not None):
+            raise ValueError("an answer has a choice, an undo has none")
+        return self
+
+    @property
+    def question(self) -> Question:
+        return Question(self.pair, self.start, self.end, self.videos)
+
+
 class Answers:
-    """The file of one set. Several threads and several processes may use it at once."""
+    """People's answers of one set. Several threads and several processes may use them at once."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        """Open it, with `create` also make it. Raises `DataError` when it is missing or something else."""
-        if not create and not path.is_file():
-            raise DataError(f"{path} is missing: nobody has answered, vpo label SET --with people asks")
-        self._path = path
-        self._turn = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, LOCK_SECONDS, check_same_thread=False, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise OutputError(f"cannot open {path}: {getattr(error, 'strerror', None) or error}") from error
-        try:
-            with self._explained():  # the plain journal leaves one file to copy; EXTRA also syncs its folder
-                self._file.execute("PRAGMA synchronous = EXTRA")
-            with self._writing():
-                self._prepare()
-        except BaseException:
-            self._file.close()
-            raise
+    def __init__(self, folder: Path, *, create: bool, say: Callable[[str], None] = lambda line: None) -> None:
+        """Open the store of the set in `folder`, with `create` also make it.
 
-    def _prepare(self) -> None:
-        (kind,) = self._file.execute("PRAGMA application_id").fetchone()
-        (tables,) = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and kind != APPLICATION:
-            raise DataError(f"{self._path} holds something else than answers of this version")
-        if not tables:
-            for statement in SCHEMA.split(";\n"):
-                self._file.execute(statement)
-            self._file.execute(f"PRAGMA application_id = {APPLICATION}")
+        Raises `DataError` when it is missing or something else.
+        """
+        self._store: Store = opened(folder, create=create, say=say)
 
     def close(self) -> None:
-        self._file.close()
+        self._store.close()
 
     def settle(self, wanted: Mapping[str, object]) -> People:
-        """The settings of this file: `wanted` where nobody has answered yet, later those of the first answer.
+        """The settings of these answers: `wanted` where nobody has answered yet, later those of the first answer.
 
         Raises `ConfigError` when `wanted` then says something else.
         """
-        with self._writing() as run:
-            row = run("SELECT json FROM settings").fetchone()
-            (count,) = run(f"SELECT count(*) FROM answers WHERE {HOLDS}").fetchone()
+        with self._store.writing():
+            count = len(self.all())
             try:
-                held = People.model_validate_json(row[0]) if row else People()
+                held = People.model_validate(self._store.noted(PEOPLE, "settings") or {})
             except ValidationError as error:
-                raise DataError(f"{self._path}: its settings cannot be read") from error
+                raise self._store.damaged("its settings cannot be read") from error
             if not count:
                 held = People.model_validate({**held.model_dump(), **wanted})
-                run("DELETE FROM settings")
-                run("INSERT INTO settings VALUES (?)", (held.model_dump_json(),))
+                self._store.note(PEOPLE, "settings", held.model_dump(mode="json"))
         for name, value in wanted.items():
             if getattr(held, name) != value:
                 raise ConfigError(
-                    f"{self._path} holds {count} answers given with {name}={getattr(held, name)}: leave {name} out, "
-                    "or move that file away to begin anew"
+                    f"{self._store.path} holds {count} answers given with {name}={getattr(held, name)}: leave {name} "
+                    "out, or move that file away to begin anew"
                 )
         return held
 
     def set_gold(self, gold: Mapping[Question, int]) -> None:
         """Replace the known answers."""
-        with self._writing() as run:
-            run("DELETE FROM gold")
-            for q, label in gold.items():
-                run("INSERT INTO gold VALUES (?, ?, ?, ?, ?)", (q.pair, q.start, q.end, q.videos, label))
+        rows = [[q.pair, q.start, q.end, q.videos, label] for q, label in gold.items()]
+        self._store.note(PEOPLE, "gold", {"answers": rows})
 
     def gold(self) -> dict[Question, int]:
-        rows = self._rows("SELECT pair, start, stop, videos, label FROM gold")
-        return {Question(*row[:4]): row[4] for row in rows}
+        held = self._store.noted(PEOPLE, "gold") or {"answers": []}
+        try:
+            return {Question(str(p), int(a), int(b), str(v)): int(label) for p, a, b, v, label in held["answers"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._store.damaged("its known answers cannot be read") from error
 
     def add(self, answer: Answer) -> None:
         """Commit an answer. Raises `OutputError` when it is not on disk."""
-        q = answer.question
-        values = (answer.key, answer.annotator, q.pair, q.start, q.end, q.videos, answer.choice, answer.swapped)
-        with self._writing() as run:
-            run(
-                f"INSERT INTO answers ({COLUMNS}, given) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (key) DO NOTHING",
-                (*values, answer.seconds, _now()),
-            )
+        self._store.add(PEOPLE, answer.key, _content(answer.annotator, answer, choice=answer.choice))
 
     def undo(self, key: str, annotator: str, known: Collection[Question]) -> Answer | None:
         """Take back the annotator's newest answer to one of the questions `known`; None when there is none left."""
-        with self._writing() as run:
-            done = run("SELECT undoes FROM answers WHERE key = ?", (key,)).fetchone()
-            if done is not None:
-                row = run(f"SELECT {COLUMNS} FROM answers WHERE number = ?", (done[0],)).fetchone()
-                return _answer(row) if row else None
-            wanted = f"SELECT number, {COLUMNS} FROM answers WHERE annotator = ? AND {HOLDS} ORDER BY number DESC"
-            for number, *row in run(wanted, (annotator,)):
-                last = _answer(row)
-                if last.question in known:
-                    run(
-                        f"INSERT INTO answers ({COLUMNS}, given, undoes) VALUES (?, ?, ?, ?, ?, ?, NULL, ?, 0, ?, ?)",
-                        (key, annotator, *row[2:6], last.swapped, _now(), number),
-                    )
-                    return last
-            return None
+        with self._store.writing():
+            rows = self._read()
+            if key in rows:
+                undone = rows[key].undoes
+                return _answer(undone, rows[undone]) if undone in rows else None
+            mine = [answer for answer in self._holding(rows) if answer.annotator == annotator]
+            last = next((answer for answer in reversed(mine) if answer.question in known), None)
+            if last is not None:
+                self._store.add(PEOPLE, key, _content(annotator, last, seconds=0.0, undoes=last.key))
+            return last
 
     def all(self) -> list[Answer]:
         """Every answer that was not taken back, oldest first; a later one to the same question replaces an earlier."""
-        return [_answer(row) for row in self._rows(f"SELECT {COLUMNS} FROM answers WHERE {HOLDS} ORDER BY number")]
+        return self._holding(self._read())
 
     def current(self) -> list[Answer]:
         """The answer that holds for each annotator and question."""
         return list({(answer.annotator, answer.question): answer for answer in self.all()}.values())
 
-    def _rows(self, statement: str) -> list[tuple[Any, ...]]:
-        with self._turn, self._explained():
-            return self._file.execute(statement).fetchall()
+    def _holding(self, rows: Mapping[str, Content]) -> list[Answer]:
+        taken = {row.undoes for row in rows.values()}
+        return [_answer(key, row) for key, row in rows.items() if row.undoes is None and key not in taken]
 
-    @contextmanager
-    def _writing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """One transaction, all of it on disk when the block ends, nothing of it after an error."""
-        with self._turn, self._explained():
-            self._file.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._file.execute
-                self._file.execute("COMMIT")
-            except BaseException:
-                if self._file.in_transaction:
-                    self._file.execute("ROLLBACK")
-                raise
+    def _read(self) -> dict[str, Content]:
+        return {row.key: self._content_of(row) for row in self._store.rows(PEOPLE)}
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _content_of(self, row: Row) -> Content:
         try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot write {self._path}: {error}") from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second of damaged names
-            raise DataError(f"{self._path} is damaged or no file of answers: {error}") from error
+            return Content.model_validate(row.content)
+        except ValidationError as error:
+            raise self._store.damaged("an answer has other fields") from error
 
 
-def _answer(row: Sequence[Any]) -> Answer:
-    key, annotator, pair, start, stop, videos, choice, swapped, seconds = row
-    return Answer(key, annotator, Question(pair, start, stop, videos), choice, bool(swapped), seconds)
+def _content(annotator: str, of: Answer, **changes: Any) -> dict[str, Any]:
+    q = of.question
+    values = {"swapped": of.swapped, "seconds": of.seconds, "choice": None, **changes}
+    place = {"annotator": annotator, "pair": q.pair, "start": q.start, "end": q.end, "videos": q.videos}
+    return Content.model_validate({**place, **values}).model_dump(mode="json")
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _answer(key: str, row: Content) -> Answer:
+    assert row.choice is not None
+    return Answer(key, row.annotator, row.question, row.choice, row.swapped, row.seconds)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vpo_kit.errors import ConfigError, OutputError
+from vpo_kit.labelling.answers import FOLDER
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
 from vpo_kit.labelling.people import outcome
 from vpo_kit.labelling.people.answers import Answers
@@ -19,7 +20,6 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import PairSet
 
-FOLDER = ".people"
 CONNECTIONS = 128  # a browser may keep six open
 
 
@@ -38,7 +38,7 @@ class ByPeople(Labeller):
         alone(around, "people", "start it without accelerate or torchrun")
         # nothing but what was given: the file of answers knows the rest
         fixed = self.config.model_dump(include=self.config.model_fields_set & set(People.model_fields))
-        with closing(Answers(found.path / FOLDER / "answers.sqlite", create=not self.config.finish)) as answers:
+        with closing(Answers(found.path, create=not self.config.finish, say=around.say)) as answers:
             answers.settle(fixed)
             if not self.config.finish:
                 self._serve(found, answers, around.say)

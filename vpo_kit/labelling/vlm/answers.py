@@ -1,15 +1,13 @@
-"""A model's answers on disk, one line each: what was answered once is never asked again, also after a kill."""
+"""A model's answers in the set's store: what was answered once is never asked again, also after a kill."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from threading import Condition
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vpo_kit import files
-from vpo_kit.errors import OutputError
+from vpo_kit.labelling.answers import VLM, Store
 from vpo_kit.labelling.vlm.protocol import Verdict
 
 
@@ -33,28 +31,18 @@ class Record(BaseModel):
 
 
 class Answers:
-    """The answers of one set, in ``SET/.cache/vlm.jsonl``; shared by threads.
+    """What models have said of one set; shared by threads. Raises `DataError` for a damaged store."""
 
-    A line that a kill cut short is passed over, and its question asked again. Raises `OutputError` when the file can
-    be neither read nor made.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._found: dict[str, Record] = {}
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._asked: set[str] = set()
         self._change = Condition()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_bytes() if path.is_file() else b""
-        except OSError as error:
-            raise OutputError(f"cannot use {path}: {error.strerror or error}") from error
-        for line in lines.splitlines():
+        self._found: dict[str, Record] = {}
+        for row in store.rows(VLM):
             try:
-                record = Record.model_validate_json(line)
-            except ValidationError:
-                continue
-            self._found[record.key] = record
+                self._found[row.key] = Record.model_validate({**row.content, "key": row.key})
+            except ValidationError as error:
+                raise store.damaged("a model's answer has other fields") from error
 
     def __contains__(self, key: str) -> bool:
         return key in self._found
@@ -72,7 +60,7 @@ class Answers:
         try:
             record = ask()
             with self._change:
-                files.append(self._path, record.model_dump_json())
+                self._store.add(VLM, key, record.model_dump(mode="json", exclude={"key"}))
                 self._found[key] = record
             return record
         finally:

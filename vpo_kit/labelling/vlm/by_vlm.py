@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, ClassVar
 
 from vpo_kit.errors import ConfigError
+from vpo_kit.labelling.answers import labelling
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
+from vpo_kit.labelling.older import LONG_S, opened
 from vpo_kit.labelling.vlm.budget import Budget
 from vpo_kit.labelling.vlm.chat import Chat
 from vpo_kit.labelling.vlm.cost import Estimate
@@ -32,8 +35,12 @@ class ByVlm(Labeller):
         alone(around, "vlm", "vlm.concurrency says how many questions are under way at once")
         settings = self.config.vlm
         budget = Budget(settings.budget_requests, settings.budget_tokens)
-        with Chat(self.config.base_url, self.config.model, settings, budget) as chat:
-            interview = Interview(found, self.config.model, self.config)
+        with (
+            labelling(found.path),
+            closing(opened(found.path, wait_s=LONG_S, say=around.say)) as kept,
+            Chat(self.config.base_url, self.config.model, settings, budget) as chat,
+        ):
+            interview = Interview(found, self.config.model, self.config, kept)
             estimate = interview.estimate()
             for text in _expected(estimate, settings):
                 around.say(text)

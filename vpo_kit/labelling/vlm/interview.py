@@ -1,7 +1,7 @@
 """From a set and a vision-language model to labels: every question once, in both orders, then fold and vote.
 
-What is finished lies in ``SET/.cache/vlm.jsonl``, so a labelling that was stopped goes on where it was; the set's own
-labels change at the end, all at once.
+What is finished lies in the set's store, so a labelling that was stopped goes on where it was; the set's own labels
+change at the end, all at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from vpo_kit.errors import DataError
+from vpo_kit.labelling.answers import Store
 from vpo_kit.labelling.base import all_read, recut
 from vpo_kit.labelling.vlm import cost, forms, pictures, protocol
 from vpo_kit.labelling.vlm.answers import Answers, Record
@@ -61,10 +62,13 @@ class Labelled:
 
 
 class Interview:
-    """All questions about one set to one model. Raises `DataError` for a set without pairs or with a line that is none,
-    and `ConfigError` for a preset without its question."""
+    """All questions about one set to one model, whose answers are `kept`.
 
-    def __init__(self, found: PairSet, model: str, settings: VlmLabelling) -> None:
+    Raises `DataError` for a set without pairs or with a line that is none, and `ConfigError` for a preset without its
+    question.
+    """
+
+    def __init__(self, found: PairSet, model: str, settings: VlmLabelling, kept: Store) -> None:
         all_read(found)
         if not found.pairs:
             raise DataError(f"{found.path} holds no pairs")
@@ -74,7 +78,7 @@ class Interview:
         self._settings = settings.vlm
         self._form = forms.of(settings.vlm)
         self._pairs = [_recut(pair, settings.segment_seconds) for pair in found.pairs]
-        self._answers = Answers(found.path / ".cache" / "vlm.jsonl")
+        self._answers = Answers(kept)
         self._decoding = Lock()
         self._frame_tokens = cost.frame_tokens(found.path, self._pairs, settings.vlm)
 
