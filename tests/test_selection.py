@@ -63,6 +63,29 @@ def test_where_nothing_keeps_motion_or_beats_the_base_it_is_said() -> None:
     assert reason.startswith("no strength beats the model before training (reward -0.100")
 
 
+@pytest.mark.parametrize(
+    ("full", "kept", "reason"),
+    [
+        ([0.15] * 15 + [-1.0], 1.0, "reward +0.078 against the model before, motion +0.0%, as good as 0.5 within one "
+         "standard error"),  # .022 less in the mean, give or take .072
+        ([0.2] * 16, 1.0, "reward +0.200 against the model before, motion +0.0%"),
+        ([0.05] * 16, 0.5, "reward +0.100 against the model before, motion +0.0%"),  # less, and surely so
+    ],
+)  # fmt: skip
+def test_of_strengths_that_cannot_be_told_apart_the_largest_is_kept(
+    full: list[float], kept: float, reason: str
+) -> None:
+    gains = {0.0: [0.0] * 16, 0.5: [0.1] * 16, 1.0: full}
+
+    def measure(strength: float) -> Evaluation:
+        metrics = {"judge": gains[strength], "motion": [0.1] * 16}
+        names = [f"{number:03d}-0.mp4" for number in range(16)]
+        return Evaluation("x", names, list(range(16)), names, metrics)
+
+    found = choose(Selection(strengths=[0.5, 1.0]), Mixture([(Judge(), 1.0)]), measure)
+    assert (found.strength, found.reason) == (kept, reason)
+
+
 def test_a_mixture_is_added_on_its_fixed_scales() -> None:
     def measure(strength: float) -> Evaluation:
         metrics = {"judge": [strength], "other": [-strength], "motion": [0.1]}

@@ -1,14 +1,16 @@
 """How much of a trained LoRA is kept: a few strengths, measured on prompts neither trained on nor reported.
 
 A step too far destroys some clips while it improves others, and a smaller strength undoes that (docs/methods.md).
-The run's own reward decides, with motion kept; a held-out judge never does, or it would not be one any longer.
+The run's own reward decides, with motion kept; a held-out judge never does, or it would not be one any longer. A few
+dozen prompts cannot tell strengths apart that are nearly as good, and the smaller one gains less wherever the larger
+one does no harm: within one standard error of the best the largest is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from vpo_kit.config import Selection
@@ -43,12 +45,13 @@ def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Eval
     """Measure the model before training and every strength, and choose; `measure` evaluates at a strength."""
     before = measure(0.0)
     still = fmean(before.metrics["motion"])
-    base = Strength(0.0, _reward(reward, before.metrics), still, 0.0)
-    found = []
+    base = Strength(0.0, fmean(_rewards(reward, before.metrics)), still, 0.0)
+    found, rewards = list[Strength](), dict[float, Sequence[float]]()
     for strength in sorted(settings.strengths):
         metrics = measure(strength).metrics
-        motion = fmean(metrics["motion"])
-        found.append(Strength(strength, _reward(reward, metrics), motion, motion / still - 1 if still else 0.0))
+        motion, rewards[strength] = fmean(metrics["motion"]), _rewards(reward, metrics)
+        change = motion / still - 1 if still else 0.0
+        found.append(Strength(strength, fmean(rewards[strength]), motion, change))
     limit = settings.max_motion_change
     fitting = [one for one in found if abs(one.motion_change) <= limit]
     if not fitting:
@@ -56,16 +59,29 @@ def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Eval
         change = f"{best.motion_change:+.1%}"
         reason = f"no strength keeps motion within {limit:.0%}: the one that changes it least ({change})"
     else:
-        best = max(fitting, key=lambda one: one.reward)
+        top = max(fitting, key=lambda one: one.reward)
+        best = max((one for one in fitting if _alike(rewards[top.strength], rewards[one.strength])), key=_strength)
         gain, change = best.reward - base.reward, f"{best.motion_change:+.1%}"
         left = len(found) - len(fitting)
         others = f", {left} others change motion by more than {limit:.0%}" if left else ""
         reason = f"reward {gain:+.3f} against the model before, motion {change}{others}"
+        if best != top:
+            reason += f", as good as {top.strength:g} within one standard error"
         if best.reward <= base.reward:
             reason = f"no strength beats the model before training ({reason})"
     return Choice(best.strength, [base, *found], reason)
 
 
-def _reward(reward: Mixture, metrics: Mapping[str, Sequence[float]]) -> float:
-    """The mixture's mean on its fixed scales."""
-    return fmean(add_fixed([(part.spec, w) for part, w in zip(reward.parts, reward.weights, strict=True)], metrics))
+def _rewards(reward: Mixture, metrics: Mapping[str, Sequence[float]]) -> list[float]:
+    """The mixture on its fixed scales, of each video."""
+    return add_fixed([(part.spec, w) for part, w in zip(reward.parts, reward.weights, strict=True)], metrics)
+
+
+def _alike(best: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the mean of `other` is within one standard error below that of `best`, video by video."""
+    apart = [a - b for a, b in zip(best, other, strict=True)]
+    return fmean(apart) <= (stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else 0.0)
+
+
+def _strength(one: Strength) -> float:
+    return one.strength
