@@ -16,6 +16,12 @@ from benchmarks import facts
 from vpo_kit import config
 from vpo_kit.training.reach import LITTLE, MUCH, reach
 
+PUBLISHED = {
+    "DenseDPO": {"steps": 1000, "lora": {"rank": 128}, "optimiser": {"lr": 1e-5, "warmup_steps": 250}},
+    "a public report of a run that changed nothing to be seen": {
+        "steps": 8000 // 48, "lora": {"rank": 64}, "optimiser": {"lr": 5e-6, "warmup_steps": 0},
+    },
+}  # fmt: skip
 BOUNDS = (0.0, 0.25, MUCH, float("inf"))
 
 
@@ -43,6 +49,7 @@ def main() -> None:
     smallest = min(found, key=lambda one: one["reach"])
     facts.write("learning/reach", {
         "command": "python -m benchmarks.learning.reach", "thresholds": [LITTLE, MUCH], "rows": rows,
+        "published": {name: reach(config.build(values)).reach for name, values in PUBLISHED.items()},
         "smallest": {"reach": smallest["reach"], "gain": smallest["gold"]},
     })  # fmt: skip
 
