@@ -87,7 +87,7 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
 
 COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
-    "config", "export", "compare",
+    "config", "export", "compare", "runs", "watch",
     "pair", "pair import", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip

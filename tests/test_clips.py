@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.test_reader import same_greys
 from vpo_kit import clips
 from vpo_kit.clips import index, read_folder
 from vpo_kit.errors import DataError
-from vpo_kit.library import display, sources
+from vpo_kit.library import display, heartbeat, sources
 from vpo_kit.models.base import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.video import SUFFIXES, Extent, scan
@@ -170,12 +171,17 @@ class TestProgress:
 
     def test_a_log_speaks_now_and_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.shown(lambda progress: progress(32, 64)) == ""
-        monkeypatch.setattr(display, "QUIET_S", 0)
-        assert self.shown(lambda progress: progress(32, 64)).strip() == "32 of 64 clips looked through"
+        monkeypatch.setattr(heartbeat, "QUIET_S", 0.05)
+
+        def slowly(progress: Callable[[int, int], None]) -> None:
+            progress(32, 64)
+            time.sleep(0.3)
+
+        assert self.shown(slowly).startswith("looked through: 32/64 clips (")
 
     def test_nothing_is_said_where_nothing_is_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(display, "QUIET_S", 0)
-        assert self.shown(lambda _: None) == ""
+        monkeypatch.setattr(heartbeat, "QUIET_S", 0.05)
+        assert self.shown(lambda _: time.sleep(0.3)) == ""
 
     def test_files_are_named_once_up_to_a_number(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for i in range(3):

@@ -29,6 +29,7 @@ from vpo_kit.run_sections import (
     Lora,
     Model,
     Optimiser,
+    Samples,
     Sampling,
     Section,
     Selection,
@@ -37,7 +38,7 @@ from vpo_kit.run_sections import (
 
 __all__ = [
     "EXPERTS", "FORMAT", "Checkpoints", "Data", "EarlyStopping", "Evaluation", "Expert", "Health", "Lora", "Model",
-    "Optimiser", "Run", "Sampling", "Section", "Selection", "Validation", "build", "dump", "merge", "parse_yaml",
+    "Optimiser", "Run", "Samples", "Sampling", "Section", "Selection", "Validation", "build", "dump", "merge", "parse_yaml",
     "read_assignments", "read_file", "validate",
 ]  # fmt: skip
 
@@ -81,6 +82,10 @@ class Run(Model):
     early_stopping: EarlyStopping = EarlyStopping()
     evaluation: Evaluation = Evaluation()
     selection: Selection = Selection()
+    samples: Samples = Samples()
+    tracking: list[str] = Field(
+        [], description="where the run can also be followed: tensorboard, wandb (offline); each is an extra"
+    )
     checkpoints: Checkpoints = Checkpoints()
     health: Health = Health()
 

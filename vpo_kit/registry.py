@@ -155,6 +155,14 @@ LINKS = Registry(
         "linear": "vpo_kit.links:LINEAR",
     },
 )
+TRACKERS = Registry(
+    "tracker",
+    "vpo_kit.trackers",
+    {
+        "tensorboard": "vpo_kit.training.trackers.tensorboard:TensorBoard",
+        "wandb": "vpo_kit.training.trackers.wandb:WandB",
+    },
+)
 CHOICES = Registry(
     "choice of pairs",
     "vpo_kit.choices",

@@ -149,6 +149,13 @@ class Selection(Section):
     max_motion_change: float = Field(0.05, gt=0, description="share by which motion may change")
 
 
+class Samples(Section):
+    """Videos to look at while a run goes on."""
+
+    every: int = Field(0, ge=0, description="optimiser steps between samples of the policy as it then stands; 0 is off")
+    num_prompts: int = Field(4, ge=1, description="the first so many of the evaluation's prompts")
+
+
 class Checkpoints(Section):
     every: int = Field(10, ge=1, description="optimiser steps")
     keep: int = Field(2, ge=1, description="so many of the newest stay")

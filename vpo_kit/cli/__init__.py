@@ -11,7 +11,7 @@ from vpo_kit.errors import VpoError
 
 # isort: off
 # in the order of `vpo --help`
-from vpo_kit.cli import training, pairs, data, loras, evaluation, lists, rewards  # noqa: F401
+from vpo_kit.cli import training, runs, pairs, data, loras, evaluation, lists, rewards  # noqa: F401
 # isort: on
 
 

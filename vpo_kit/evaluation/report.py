@@ -42,6 +42,8 @@ class Page:
     health: str = ""
     changes: Mapping[str, Mapping[str, Paired]] | None = None
     """Each model's changes against the base; by default those of its metrics."""
+    live: bool = False
+    """Of a run that goes on: the page loads itself again."""
     runs: Mapping[str, RunFacts] = field(default_factory=dict)
     """Facts about the evaluated runs, by the model's name."""
 

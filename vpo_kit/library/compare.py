@@ -23,6 +23,7 @@ from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.evaluate import finished
 from vpo_kit.library import contents, leaderboard
+from vpo_kit.library.display import working
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.registry import METHODS
@@ -231,7 +232,7 @@ def _measure_bases(planned: Sequence[Sequence[Planned]], console: Console) -> No
     for base in dict.fromkeys(one.base for runs in planned for one in runs):
         rows = [runs for runs in planned if runs[0].base == base]
         if not all(one.finished() for runs in rows for one in runs):
-            with console.status("measuring the base"):
+            with working(console, "measuring the base"):
                 any(runner.measure_base(runs[0], lambda line: leaderboard.notice(console, line)) for runs in rows)
 
 
@@ -248,7 +249,7 @@ def _candidates(first: Planned) -> Planned | None:
 def _measure_candidates(first: Planned, console: Console) -> None:
     wanted = _candidates(first)
     if wanted is not None:
-        with console.status("measuring the base's best of n"):
+        with working(console, "measuring the base's best of n"):
             runner.measure_base(wanted, lambda line: leaderboard.notice(console, line))
 
 

@@ -2,92 +2,142 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.metrics import about, verdict
 from vpo_kit.evaluation.statistics import LEVEL, Paired
+from vpo_kit.library.heartbeat import Heartbeat, Pace, clock
 
 SHOWN = {"reward_mean": "reward", "implicit_accuracy": "accuracy", "motion": "motion", "loss": "loss"}
-QUIET_S = 10
-"""Seconds after which a log file gets another line."""
+
+
+class _Left(ProgressColumn):
+    """The time left, by a pace."""
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__()
+        self._pace = pace
+
+    def render(self, task: Task) -> Text:
+        left = self._pace.left
+        return Text("-:--" if left is None else clock(left), style="progress.remaining")
 
 
 class TrainingBar:
-    """Step, reward, accuracy, motion and time left; without a terminal, one plain line for every tenth of the run."""
+    """Step, reward, accuracy, motion and time left; without a terminal a plain line for every tenth of the run, and at
+    least every half minute.
+    """
 
     def __init__(self, console: Console, total: int) -> None:
-        self.done = 0
-        self._console = console
-        self._total = total
+        self._console, self._total, self._state = console, total, ""
+        self._pace = Pace(total)
         self._progress = Progress(
             TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True), console=console, disable=not console.is_terminal,
+            _Left(self._pace), console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._progress.add_task("train", total=total, state="")
+        self._beat = Heartbeat(self._say, self._line)
+
+    @property
+    def done(self) -> int:
+        """The newest step."""
+        return self._pace.done
 
     def __enter__(self) -> TrainingBar:
         self._progress.__enter__()
+        if not self._console.is_terminal:
+            self._beat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._console.is_terminal:
+            self._beat.__exit__(kind, error, trace)
         self._progress.__exit__(kind, error, trace)
 
     def step(self, row: Mapping[str, float]) -> None:
-        self.done = int(row["step"])
-        state = "  ".join(f"{label} {row[key]:.3g}" for key, label in SHOWN.items() if key in row)
-        self._progress.update(self._task, completed=self.done, state=state)
+        number = int(row["step"])
+        if not self.done:
+            self._pace.start_at(number - 1)
+        self._pace.reach(number)
+        self._state = "  ".join(f"{label} {row[key]:.3g}" for key, label in SHOWN.items() if key in row)
+        self._progress.update(self._task, completed=self.done, state=self._state)
         if not self._console.is_terminal and self.done % max(1, self._total // 10) == 0:
-            self._console.print(f"step {self.done}/{self._total}  {state}", soft_wrap=True)
+            self._beat.spoke()
+            self._say(self._line())
 
     def notice(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
+    def _line(self) -> str:
+        return f"step {self.done}/{self._total}  {self._state}  ({self._pace.words()})".replace("    ", "  ")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
 
 @contextmanager
 def count_bar(console: Console, name: str, total: int | None, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """A bar that counts to `total`, or without an end, shown on a terminal only."""
-    columns = (
-        TextColumn(f"{name:6}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda count: progress.advance(task, count)
+    """A bar that counts to `total`, or without an end; without a terminal a plain line every half minute."""
+    pace = Pace(total)
+    if console.is_terminal:
+        columns = (TextColumn(f"{name:6}"), BarColumn(20), MofNCompleteColumn(), TextColumn(unit), _Left(pace))
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task(name, total=total)
+
+            def advance(count: int) -> None:
+                pace.reach(pace.done + count)
+                progress.advance(task, count)
+
+            yield advance
+        return
+
+    def line() -> str:
+        counted = f"{pace.done}/{total}" if total is not None else f"{pace.done}"
+        return f"{name}: {counted} {unit}".rstrip() + f" ({pace.words()})"
+
+    with Heartbeat(lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False), line):
+        yield lambda count: pace.reach(pace.done + count)
+
+
+@contextmanager
+def working(console: Console, what: str) -> Iterator[None]:
+    """Something that has no count: a sign on a terminal, elsewhere a plain line every half minute."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+        return
+    pace = Pace(None)
+    with Heartbeat(
+        lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False),
+        lambda: f"{what} ({pace.words()})",
+    ):
+        yield
 
 
 @contextmanager
 def look_through_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """For what takes long the first time only: nothing, until it is called; then a bar, or without a terminal a line
-    every ten seconds.
-    """
+    """For what takes long the first time only: nothing, until it is called; then a bar, or without a terminal lines."""
     with ExitStack() as held:
         ticks: list[Callable[[int], None]] = []
-        before, spoke = 0, time.monotonic()
+        before = 0
 
         def show(done: int, total: int) -> None:
-            nonlocal before, spoke
+            nonlocal before
             if not ticks:
                 ticks.append(held.enter_context(count_bar(console, "looked through", total, "clips")))
             ticks[0](done - before)
             before = done
-            if not console.is_terminal and time.monotonic() - spoke > QUIET_S:
-                spoke = time.monotonic()
-                console.print(f"{done} of {total} clips looked through", soft_wrap=True)
 
         yield show
 

@@ -38,8 +38,8 @@ def train(console: Console, one: Planned) -> None:
 
         def watch() -> None:
             nonlocal done
-            if console.is_terminal:
-                now = _progress(one.path / "metrics.jsonl", passes is not None)
+            now = _progress(one.path / "metrics.jsonl", passes is not None)
+            if now > done:
                 tick(now - done)
                 done = now
 

@@ -50,8 +50,8 @@ def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Eval
     for strength in sorted(settings.strengths):
         metrics = measure(strength).metrics
         motion, rewards[strength] = fmean(metrics["motion"]), _rewards(reward, metrics)
-        change = motion / still - 1 if still else 0.0
-        found.append(Strength(strength, fmean(rewards[strength]), motion, change))
+        moved = motion / still - 1 if still else 0.0
+        found.append(Strength(strength, fmean(rewards[strength]), motion, moved))
     limit = settings.max_motion_change
     fitting = [one for one in found if abs(one.motion_change) <= limit]
     if not fitting:

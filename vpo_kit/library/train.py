@@ -21,7 +21,8 @@ from vpo_kit.evaluation import measuring, report
 from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.library import card, checks, sources
-from vpo_kit.library.display import TrainingBar, count_bar, print_changes
+from vpo_kit.library.display import TrainingBar, count_bar, print_changes, working
+from vpo_kit.library.following import followed
 from vpo_kit.library.selection import Choice, choose
 from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
@@ -34,6 +35,7 @@ from vpo_kit.training import idle, initial, reach
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
 from vpo_kit.training.folder import RunFolder
+from vpo_kit.training.loop import Report
 from vpo_kit.training.loop import train as train_loop
 from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.recipe import Recipe
@@ -117,30 +119,38 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
             folder.check(recipe.run, resume=resume, overwrite=overwrite)
             folder.start(recipe.run, resume=resume)
 
-        _train(recipe, folder, Console(quiet=quiet or not processes.is_main), processes, claim)
+        _train(recipe, folder, Console(quiet=quiet or not processes.is_main), processes, claim, held)
         processes.wait()  # the main process has written the summary
         return Trained(folder.path, json.loads((folder.path / "summary.json").read_text(encoding="utf-8")))
 
 
 def _train(
-    recipe: Recipe, folder: RunFolder, console: Console, processes: Processes, claim: Callable[[], None]
+    recipe: Recipe,
+    folder: RunFolder,
+    console: Console,
+    processes: Processes,
+    claim: Callable[[], None],
+    held: ExitStack,
 ) -> None:
     run, started = recipe.run, time.monotonic()
     notice = partial(console.print, soft_wrap=True, markup=False)
     for line in recipes.foreign_rewards(recipe):
         notice(line)
     checks.check(recipe)
-    model = assembly.load_model(run)
+    notice(f"run: {folder.path}")
+    with working(console, f"loading {run.model}"):
+        model = assembly.load_model(run)
     settings = assembly.use(model, run.sampling)
     disk = DiskCache(run.cache, notice) if run.cache else None
     source = sources.build(recipe, model, settings, console, processes, disk)
     start = initial.start(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed, start)
-    reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
-    judges = [
-        *(reward.parts if reward else []),
-        *rewards.load(recipe.judges, model.device, offload=run.offload).parts,
-    ]
+    with working(console, "loading the rewards"):
+        reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
+        judges = [
+            *(reward.parts if reward else []),
+            *rewards.load(recipe.judges, model.device, offload=run.offload).parts,
+        ]
     if processes.is_main:
         claim()  # only now: a model that does not load must leave nothing behind
     processes.wait()  # nobody looks for checkpoints before an old run's are gone
@@ -155,8 +165,20 @@ def _train(
     method = recipe.method(recipe.method_config, parts.context(reward, judges=judges, source=source))
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
         before = measurer.measure(plan, judges, measures, "step-000000", "before")
+
+    def small(plan: Plan, place: str) -> Evaluation | None:
+        return measurer.measure(plan, judges, measures, place, "samples")
+
+    following = held.enter_context(followed(recipe, folder, small, is_main=processes.is_main))
+    following.began(before)
     bar = TrainingBar(console, run.steps)
-    job = parts.job(method, source, folder, on_step=bar.step, on_notice=bar.notice)
+
+    def step(row: Report) -> None:
+        bar.step(row)
+        following.step(row)
+
+    sampled = partial(following.sampled, plan)
+    job = parts.job(method, source, folder, on_step=step, on_notice=bar.notice, on_sample=sampled)
     notice(reach.line(run))
     idle_lines = idle.settings(run, recipe.method, recipe.method_config, validates=job.held_out is not None)
     for line in [*job.method.notes, *idle_lines]:
@@ -177,6 +199,7 @@ def _train(
     if processes.is_main:
         ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1))
         changes = _finish(recipe, folder, ended, before, after, console)
+        following.ended(done, after, changes)
         outcome = card.Outcome(done, changes, ended.health, choice.strength if choice else 1.0)
         folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:

@@ -14,7 +14,7 @@ from vpo_kit import files, formats
 from vpo_kit.config import Run, build, dump, read_file
 from vpo_kit.errors import ConfigError, DataError, OutputError
 
-MAY_CHANGE = {"steps", "checkpoints", "health", "output", "cache"}
+MAY_CHANGE = {"steps", "checkpoints", "health", "output", "cache", "samples", "tracking"}
 """Settings that a resumed run may change: none of them changes a step's result."""
 
 
@@ -100,7 +100,7 @@ class RunFolder:
 
         The settings go last: until then the folder of a run that is killed here still holds a run.
         """
-        for name in ("checkpoints", "samples", "lora"):
+        for name in ("checkpoints", "samples", "lora", "tracking"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("metrics.jsonl", "summary.json", "report.html", "config.yaml"):
             (self.path / name).unlink(missing_ok=True)

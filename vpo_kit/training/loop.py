@@ -40,6 +40,8 @@ class Job:
     processes: Processes
     on_step: Callable[[Report], None]
     on_notice: Callable[[str], None]
+    on_sample: Callable[[int], None] = lambda _: None
+    """Called by all processes every ``samples.every`` steps, with the policy that would be kept."""
 
     @property
     def facts(self) -> health.Facts:
@@ -117,6 +119,10 @@ def train(job: Job) -> Trained:
                     best.update(row, policy.state())
                 passes.take()  # looking is not training
             _log(job, row, history, state)
+            if run.samples.every and (step + 1) % run.samples.every == 0 and not last:
+                with policy.holding(average.state):
+                    job.on_sample(step + 1)
+                passes.take()
             # of all processes, as a signal reaches each at a moment of its own, and they save together
             asked = int(job.processes.total(torch.tensor(end.asked)))
             if (step + 1) % run.checkpoints.every == 0 or last or best.stop or asked:

@@ -19,6 +19,7 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.training import health, optimisers
+from vpo_kit.training.trackers import base as trackers
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _fits_together(run: Run) -> None:
     check_attention(run.attention, run.dtype)
     check_quantise(run.quantise)
     optimisers.check(run.optimiser.name)
+    trackers.check(run.tracking)
 
 
 def _selection(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:

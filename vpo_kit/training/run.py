@@ -95,6 +95,7 @@ class Assembly:
         *,
         on_step: Callable[[Report], None] = lambda _: None,
         on_notice: Callable[[str], None] = lambda _: None,
+        on_sample: Callable[[int], None] = lambda _: None,
     ) -> Job:
         """The loop's job: `method` on the items of `source`, a share of them held out where the method has a use for
         them.
@@ -113,6 +114,7 @@ class Assembly:
             processes=self.processes,
             on_step=on_step,
             on_notice=on_notice,
+            on_sample=on_sample,
         )
 
     def _stream(self, source: Source, items: Sequence[int]) -> Stream:
