@@ -38,8 +38,8 @@ from vpo_kit.run_sections import (
 
 __all__ = [
     "EXPERTS", "FORMAT", "Checkpoints", "Data", "EarlyStopping", "Evaluation", "Expert", "Health", "Lora", "Model",
-    "Optimiser", "Run", "Samples", "Sampling", "Section", "Selection", "Validation", "build", "dump", "merge", "parse_yaml",
-    "read_assignments", "read_file", "validate",
+    "Optimiser", "Run", "Samples", "Sampling", "Section", "Selection", "Validation", "build", "dump", "merge",
+    "parse_yaml", "read_assignments", "read_file", "validate",
 ]  # fmt: skip
 
 T = TypeVar("T", bound=BaseModel)
