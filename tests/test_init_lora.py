@@ -220,7 +220,7 @@ def test_mistakes_are_one_line(
         (lora, ["--set", "lora.rank=8"], 2, f"lora.rank is 8, and {lora / WEIGHTS_NAME} has 3: leave it out"),
         (lora, ["--set", "lora.alpha=8"], 2, "lora.alpha is 8, and"),
         (lora, ["--set", "lora.targets=[to_q]"], 2, "leave them out, and they are taken from it"),
-        (tmp_path, [], 1, "holds no LoRA"),
+        (tmp_path, [], 1, "holds 4 files, broken.safetensors and none.safetensors among them: name one"),
         (tmp_path / "ranks.safetensors", [], 1, "has layers of ranks 3, 9"),
         (tmp_path / "none.safetensors", [], 1, "has no LoRA factors"),
         (tmp_path / "broken.safetensors", [], 1, "cannot be read"),

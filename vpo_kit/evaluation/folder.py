@@ -45,7 +45,7 @@ class EvalFolder:
                 f"{self.path} was begun with another {' and '.join(changed)}: give another --output, or the same"
             )
         gone = [prompt for prompt in old.get("prompts", ()) if prompt not in settings["prompts"]]
-        if gone or old.get("videos_per_prompt", 0) > settings["videos_per_prompt"]:
+        if gone or old.get("videos_per_prompt", 0) > settings.get("videos_per_prompt", 0):
             what = f"prompts that are left out now, {gone[0]!r} for one" if gone else "more videos_per_prompt"
             raise ConfigError(f"{self.path} was begun with {what}: more may be added, none taken away: give another "
                               "--output")  # fmt: skip

@@ -82,6 +82,10 @@ class Settings:
     shift: float | None = None
     """Of the sampler's chain; None is the scheduler's own."""
 
+    def __post_init__(self) -> None:
+        low, high = self.guidance_interval
+        object.__setattr__(self, "guidance_interval", (low, high))  # what was read from JSON is a list
+
     def changed(self, **values: Any) -> Settings:
         """A copy with the values that are not None."""
         return replace(self, **{k: v for k, v in values.items() if v is not None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -42,7 +43,9 @@ def build(
     for part in components.values():
         if isinstance(part, nn.Module):
             cast(part, getattr(torch, dtype))
-    pipeline = getattr(diffusers, family)(**components, **more)
+    kind = getattr(diffusers, family)
+    taken = inspect.signature(kind.__init__).parameters  # as from_pretrained leaves out what the class does not take
+    pipeline = kind(**{key: value for key, value in {**components, **more}.items() if key in taken})
     adapter = MODELS.load(family)
     model: VideoModel = adapter(pipeline, settings, name_or_path)
     if shape is not None:

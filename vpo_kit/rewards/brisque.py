@@ -71,8 +71,8 @@ class Brisque(ImageReward):
     @classmethod
     def locate(cls, config: Any) -> list[Path]:
         own = cast(BrisqueConfig, config)
-        ranges = own.ranges or _found(None, "normalize.pickle", "ranges")
-        return [_found(own.weights, "svm.txt", "weights"), ranges]
+        weights = _found(own.weights, "svm.txt", "weights")  # first: what was given is looked at before what was not
+        return [weights, own.ranges or _found(None, "normalize.pickle", "ranges")]
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
