@@ -224,7 +224,7 @@ def test_mistakes_are_one_line(
         (tmp_path / "ranks.safetensors", [], 1, "has layers of ranks 3, 9"),
         (tmp_path / "none.safetensors", [], 1, "has no LoRA factors"),
         (tmp_path / "broken.safetensors", [], 1, "cannot be read"),
-        (tmp_path / "text.safetensors", [], 1, "also changes text_encoder"),
+        (tmp_path / "text.safetensors", [], 1, "also changes the text encoder (1 of its 17 layers)"),
         (tmp_path / "other", [], 1, "is the LoRA of another model"),
     ):
         found, shown = fails(capsys, *small(tiny_wan, tmp_path / "run", "--init-lora", path, *more))
