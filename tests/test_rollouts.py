@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from tests.rollout_member import member
 from tests.test_training import PROMPTS, Brightness, run_once
 from vpo_kit import models
-from vpo_kit.config import Lora
+from vpo_kit.config import Lora, Sampling
 from vpo_kit.methods.base import Batch
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
@@ -63,6 +64,13 @@ def test_guidance_costs_what_its_interval_holds(model: VideoModel) -> None:
         assert counted == passes
         assert torch.equal(found, spread(model, rollout_guidance=3.0)[0]) == (passes == 6)
     assert torch.equal(found, spread(model)[0])
+
+
+@pytest.mark.parametrize("levels", [(0.9, 0.1), (0.5, 0.5), (-0.1, 0.5), (0.5, 1.5)])
+def test_an_interval_that_holds_no_level_is_refused(levels: tuple[float, float]) -> None:
+    for kind, name in ((OnlineConfig, "rollout_guidance_interval"), (Sampling, "guidance_interval")):
+        with pytest.raises(ValidationError, match="a lower and a higher noise level"):
+            kind.model_validate({name: levels})
 
 
 def test_a_branched_run_resumes_exactly(model: VideoModel, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
 from vpo_kit.registry import METRICS
 
@@ -27,6 +27,16 @@ EXPERTS = ("high_noise", "low_noise")
 Expert = Literal["high_noise", "low_noise"]
 
 
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= value[0] < value[1] <= 1:
+        raise ValueError("give a lower and a higher noise level, from 0 to 1")
+    return value
+
+
+Levels = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""A range of noise levels."""
+
+
 class Sampling(Section):
     """How videos are sampled; what is not given is the model's own default."""
 
@@ -37,7 +47,7 @@ class Sampling(Section):
     guidance: float | dict[Expert, float] | None = Field(
         None, description="classifier-free guidance scale, 1 is off; of a model with two experts also one for each"
     )
-    guidance_interval: tuple[float, float] | None = Field(
+    guidance_interval: Levels | None = Field(
         None,
         description="noise levels (0 clean, 1 noise) of the steps that are guided, the others cost one pass; "
         "default: all",
@@ -49,13 +59,6 @@ class Sampling(Section):
         None, ge=0, description="the scale that a training pass sees where the network takes it as an input; default: 1"
     )
     batch_size: int = Field(24, ge=1, description="videos sampled at once")
-
-    @field_validator("guidance_interval")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0 <= value[0] < value[1] <= 1:
-            raise ValueError("give a lower and a higher noise level, from 0 to 1")
-        return value
 
     @field_validator("guidance")
     @classmethod

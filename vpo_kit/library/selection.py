@@ -60,7 +60,10 @@ def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Eval
         reason = f"no strength keeps motion within {limit:.0%}: the one that changes it least ({change})"
     else:
         top = max(fitting, key=lambda one: one.reward)
-        best = max((one for one in fitting if _alike(rewards[top.strength], rewards[one.strength])), key=_strength)
+        best = max(
+            (one for one in fitting if _alike(rewards[top.strength], rewards[one.strength])),
+            key=lambda one: one.strength,
+        )
         gain, change = best.reward - base.reward, f"{best.motion_change:+.1%}"
         left = len(found) - len(fitting)
         others = f", {left} others change motion by more than {limit:.0%}" if left else ""
@@ -81,7 +84,3 @@ def _alike(best: Sequence[float], other: Sequence[float]) -> bool:
     """Whether the mean of `other` is within one standard error below that of `best`, video by video."""
     apart = [a - b for a, b in zip(best, other, strict=True)]
     return fmean(apart) <= (stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else 0.0)
-
-
-def _strength(one: Strength) -> float:
-    return one.strength

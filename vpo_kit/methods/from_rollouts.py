@@ -19,6 +19,7 @@ from torch import Tensor
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
 from vpo_kit.models.base import Conditions
+from vpo_kit.run_sections import Levels
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
 
@@ -33,7 +34,7 @@ class RolloutConfig(MethodConfig):
     rollout_guidance: float | None = Field(
         None, ge=1, description="guidance scale of a rollout, 1 is off; default: that of sampling"
     )
-    rollout_guidance_interval: tuple[float, float] | None = Field(
+    rollout_guidance_interval: Levels | None = Field(
         None, description="noise levels of a rollout's guided steps; default: those of sampling"
     )
     rollout_decoder: Literal["autoencoder", "preview"] = Field(
