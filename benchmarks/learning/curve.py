@@ -1,4 +1,4 @@
-"""Gain against steps: ``python -m benchmarks.learning.curve NAME --work FOLDER -- [arguments of vpo train]``.
+"""Gain against steps: ``python -m benchmarks.learning.curve --work FOLDER NAME -- [arguments of vpo train]``.
 
 One long run by `vpo train` that keeps its checkpoints, each then measured by the held-out judge on all held-out prompts
 beside the base's videos from the same noise. It goes on where it was stopped, in the run as in the measurements, and
