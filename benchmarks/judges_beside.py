@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks import facts
 from vpo_kit import models
-from vpo_kit.evaluation.evaluate import Plan, videos
+from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.folders import prompts_of
 from vpo_kit.judged.agreement import spearman
 from vpo_kit.prompts import read_prompts
@@ -59,7 +59,7 @@ def sampled(judges: list[FramesReward]) -> Scores:
     file = prompts_of("sprites", "heldout")
     assert file is not None
     rows: dict[str, list[float]] = {judge.spec.name: [] for judge in judges}
-    for _, video in videos(model, Plan(read_prompts(file)[:PROMPTS], SAMPLES, model.settings, 16, SEED)):
+    for _, video in videos(model, SamplePlan(read_prompts(file)[:PROMPTS], SAMPLES, model.settings, 16, SEED)):
         for judge in judges:
             rows[judge.spec.name].extend(judge(video, fps=model.settings.fps).score.tolist())
     return {name: np.array(found).reshape(PROMPTS, SAMPLES) for name, found in rows.items()}

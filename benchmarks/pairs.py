@@ -20,8 +20,8 @@ from vpo_kit import models
 from vpo_kit.labelling import by_reward, by_scores
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.pairing.guided import Guided
-from vpo_kit.pairing.independent import Independent
+from vpo_kit.pairing.guided import GuidedMaker
+from vpo_kit.pairing.independent import IndependentMaker
 from vpo_kit.pairing.job import Task
 from vpo_kit.pairing.segments import cut, default_seconds, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
@@ -34,9 +34,9 @@ from vpo_kit.testing.pairs import pair_row
 
 
 class Rendered:
-    """A clip of the world that stands for a file: `Guided` reads it as it would a video."""
+    """A clip of the world that stands for a file: `GuidedMaker` reads it as it would a video."""
 
-    def __init__(self, clip: world.Clip, name: str) -> None:
+    def __init__(self, clip: world.WorldClip, name: str) -> None:
         self.prompt = clip.scene.caption
         self.name = name
         self._video = torch.from_numpy(clip.video)
@@ -52,14 +52,14 @@ def alignment(count: int = 48) -> dict[str, Any]:
     found: dict[str, Any] = {"count": count, "clips_seed": 11}
     for low, high in ((0.65, 0.8), (0.004, 0.004), (0.95, 1.0)):
         settings = PairSettings.model_validate({"guided": {"eta_min": low, "eta_max": high}})
-        maker = Guided(_task(model, settings), clips)  # type: ignore[arg-type]
+        maker = GuidedMaker(_task(model, settings), clips)  # type: ignore[arg-type]
         pairs = [m for batch in maker.job().batches for _, outcome in maker.make(batch) for m in outcome]
         sources = {clip.name: clip.read(None) for clip in clips}
         found[f"guided {low} to {high}"] = {
             "members apart, px": _mean([_apart(m.first, m.second) for m in pairs]),
             "first from its source, px": _mean([_apart(m.first, sources[m.source]) for m in pairs]),
         }
-    loose = Independent(_task(model, PairSettings()), [clip.prompt for clip in clips], None)
+    loose = IndependentMaker(_task(model, PairSettings()), [clip.prompt for clip in clips], None)
     pairs = [m for batch in loose.job().batches for _, outcome in loose.make(batch) for m in outcome]
     found["independent"] = {"members apart, px": _mean([_apart(m.first, m.second) for m in pairs])}
     return found

@@ -14,7 +14,7 @@ from matplotlib.image import imsave
 from torch import Tensor
 
 from vpo_kit import models
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, videos
+from vpo_kit.evaluation.evaluate import Results, SamplePlan, videos
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.video import read_video
@@ -36,7 +36,9 @@ def sheet(count: int = 12) -> None:
     assert file is not None
     prompts = read_prompts(file)
     chosen = [prompts[37 * i % len(prompts)] for i in range(count)]  # an even step would keep to one background
-    rows = [strip(clip) for _, batch in videos(model, Plan(chosen, 1, model.settings, count, 0)) for clip in batch]
+    rows = [
+        strip(clip) for _, batch in videos(model, SamplePlan(chosen, 1, model.settings, count, 0)) for clip in batch
+    ]
     imsave(DOCS / "sprites.png", np.concatenate(rows).clip(0, 1))
     (DOCS / "sprites.txt").write_text("\n".join(chosen) + "\n")
 
@@ -44,7 +46,7 @@ def sheet(count: int = 12) -> None:
 def change(run: Path = Path("runs/demo"), count: int = 6) -> None:
     """The prompts with the biggest rise of the reward: before above, after below."""
     folders = sorted((run / "samples").glob("step-*"))
-    before, after = Evaluation.load(folders[0]), Evaluation.load(folders[-1])
+    before, after = Results.load(folders[0]), Results.load(folders[-1])
     rise = np.subtract(after.metrics["vqa"], before.metrics["vqa"])
     rows = []
     for i in np.argsort(-rise)[:count]:

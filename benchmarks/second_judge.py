@@ -22,11 +22,11 @@ from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import pool
 from vpo_kit.rewards.gold2 import FilterJudge, energies
 from vpo_kit.sprites.judges import corpus
-from vpo_kit.sprites.judges.train_vqa import Batch, Recipe, attacked, finish, losses, variants
+from vpo_kit.sprites.judges.train_vqa import JudgeBatch, JudgeRecipe, attacked, finish, losses, variants
 
 BASICS = ("blur", "noise", "fade", "freeze", "drop", "collapse", "slow", "slow", "static", "static")
 """What it is taught of the others' flaws: without them it would not be a judge of quality, or like still clips."""
-RECIPE = Recipe(
+RECIPE = JudgeRecipe(
     FilterJudge,
     corpus_seed=53,
     rate=4e-3,
@@ -42,8 +42,8 @@ FIRST_ATTACKED = 1_000_000
 """Numbers of the contents that are attacked: none of them is in a shard."""
 
 
-def collect(folder: Path) -> list[Batch]:
-    """The shards; `video` of each `Batch` are the `energies` ``[G, 4, F, K]``."""
+def collect(folder: Path) -> list[JudgeBatch]:
+    """The shards; `video` of each `JudgeBatch` are the `energies` ``[G, 4, F, K]``."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for shard in range(SHARDS):
@@ -54,7 +54,7 @@ def collect(folder: Path) -> list[Batch]:
             parts = [torch.stack(part) for part in zip(*drawn, strict=True)]
             _write([torch.stack([energies(content) for content in parts[0]]).half(), *parts[1:]], path)
             print("contents", (shard + 1) * CONTENTS, flush=True)
-        found.append(Batch(*(part.float() for part in torch.load(path, weights_only=True))))
+        found.append(JudgeBatch(*(part.float() for part in torch.load(path, weights_only=True))))
     return found
 
 
@@ -78,7 +78,7 @@ def attack(judge: FilterJudge, folder: Path, number: int) -> tuple[Tensor, Tenso
     return before, after
 
 
-def fit(judge: FilterJudge, shards: list[Batch], attacks: list[tuple[Tensor, Tensor]], seed: int) -> float:
+def fit(judge: FilterJudge, shards: list[JudgeBatch], attacks: list[tuple[Tensor, Tensor]], seed: int) -> float:
     """Train from new weights; returns the share of right pairs over the last hundred steps."""
     torch.manual_seed(seed)
     for layer in judge.modules():
@@ -92,7 +92,7 @@ def fit(judge: FilterJudge, shards: list[Batch], attacks: list[tuple[Tensor, Ten
             group["lr"] = RECIPE.rate * min(1.0, (step + 1) / WARMUP, 3 * (STEPS - step) / STEPS)
         shard = shards[int(rng.integers(len(shards)))]
         rows = torch.from_numpy(rng.permutation(len(shard.video))[:ROWS])
-        batch = Batch(shard.video[rows], shard.inside[rows], shard.outside[rows], shard.slow[rows])
+        batch = JudgeBatch(shard.video[rows], shard.inside[rows], shard.outside[rows], shard.slow[rows])
         frames = judge.judged(batch.video.flatten(0, 1)).unflatten(0, batch.video.shape[:2])
         total = torch.stack(list(losses(frames, batch).values())).sum()
         for before, after in attacks:

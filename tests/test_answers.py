@@ -21,9 +21,9 @@ from vpo_kit.labelling.answers import FILE, FOLDER, PEOPLE, SCORES, VLM, Store, 
 from vpo_kit.labelling.by_scores import label
 from vpo_kit.labelling.keys import score_key
 from vpo_kit.labelling.older import opened
-from vpo_kit.labelling.people.answers import Answers
+from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey
-from vpo_kit.labelling.vlm.answers import Answers as ModelAnswers
+from vpo_kit.labelling.vlm.answers import ModelAnswers
 from vpo_kit.pairing import store as sets
 from vpo_kit.pairing.settings import Labelling
 from vpo_kit.pairing.store import Pair, Scores
@@ -77,7 +77,7 @@ def test_files_of_the_version_before_are_taken_over_whole(old: Path) -> None:
     assert not any((old / name).exists() for name in (".people", ".cache", ".labels"))
     places = ["before/people-answers.sqlite", "token", "before/cache-vlm.jsonl", "before/labels/settings.json"]
     assert [(old / FOLDER / place).read_bytes() for place in places] == list(contents.values())
-    with closing(Answers(old, create=False)) as answers:
+    with closing(PeopleAnswers(old, create=False)) as answers:
         settings = answers.settle({"segment_seconds": 0.25, "seed": 3})
         survey = Survey(sets.read(old), settings)
         asked = survey.questions
@@ -251,7 +251,7 @@ def test_a_damaged_row_is_one_line(tmp_path: Path, content: str) -> None:
         file.execute("UPDATE answers SET content = ?", (content,))
     with closing(opened(tmp_path)) as store, pytest.raises(DataError, match="is damaged or no file of answers"):
         ModelAnswers(store)
-    with closing(Answers(tmp_path, create=False)) as answers, pytest.raises(DataError, match="damaged"):
+    with closing(PeopleAnswers(tmp_path, create=False)) as answers, pytest.raises(DataError, match="damaged"):
         answers.all()
 
 

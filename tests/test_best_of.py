@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from vpo_kit.evaluation import best_of
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 
-def candidates(values: list[list[float]], **more: list[list[float]]) -> Evaluation:
+def candidates(values: list[list[float]], **more: list[list[float]]) -> Results:
     """``G`` prompts with ``N`` candidates each."""
     groups = [i for i, row in enumerate(values) for _ in row]
     metrics = {name: [float(v) for row in rows for v in row] for name, rows in {"gold": values, **more}.items()}
     files = [f"{i:03d}-{k}.mp4" for i, row in enumerate(values) for k in range(len(row))]
-    return Evaluation("base", [f"prompt {i}" for i in range(len(values))], groups, files, metrics)
+    return Results("base", [f"prompt {i}" for i in range(len(values))], groups, files, metrics)
 
 
 def test_the_expectation_is_that_over_all_choices() -> None:

@@ -20,7 +20,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, text_facts, weights_hash
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.testing.families import FAMILIES
-from vpo_kit.training.data import Clips, Encoder
+from vpo_kit.training.data import ClipSource, Encoder
 from vpo_kit.video import write_video
 
 PROMPTS = ["a red circle moving right slowly", "a blue square circling quickly", ""]
@@ -161,9 +161,9 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def clips(model: VideoModel, folder: Path, disk: DiskCache | None, **sizes: int) -> Clips:
+def clips(model: VideoModel, folder: Path, disk: DiskCache | None, **sizes: int) -> ClipSource:
     settings = model.settings.changed(**sizes)
-    return Clips(read_folder(folder, settings).clips, Encoder(model, settings, disk))
+    return ClipSource(read_folder(folder, settings).clips, Encoder(model, settings, disk))
 
 
 def test_latents_from_disk_are_those_that_are_computed(tiny_wan: Path, videos: Path, tmp_path: Path) -> None:

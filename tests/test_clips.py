@@ -53,7 +53,7 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 NAMES = ["0.mp4", "1.mp4", "2.mp4"]
 
 
-def frames(known: dict[str, index.Known]) -> dict[str, int]:
+def frames(known: dict[str, index.IndexedFile]) -> dict[str, int]:
     return {name: one.found.frames for name, one in known.items() if isinstance(one.found, Extent)}
 
 

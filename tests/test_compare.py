@@ -26,10 +26,10 @@ from vpo_kit import config
 from vpo_kit.comparison import board, labels, outcome, page, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
-from vpo_kit.comparison.plan import Budget, Given, Row, Settings
+from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.library import leaderboard
 from vpo_kit.methods.dense import Dense
@@ -267,14 +267,14 @@ def test_a_folder_of_other_things_is_left_alone(
 
 
 def test_rows_of_a_plan(pairs: Path) -> None:
-    settings = Settings(
+    settings = RowSettings(
         {"method": {"name": "dense", "beta": 7}, "batch_size": 4, "pairs": "a"},
         {"optimiser": {"lr": 1e-4}},
         {"dense": {"optimiser": {"lr": 1e-5}}},
     )
     varied = plan.read_vary(["batch_size=1,2", "dense:method.num_draws=3"], ["dense", "dpo", "online"])
     given = Given(independent=Path("b"))
-    rows = plan.rows(["dense", "dpo", "online"], settings, varied, given, Budget(passes=9))
+    rows = plan.rows(["dense", "dpo", "online"], settings, varied, given, Allowance(passes=9))
     assert [row.name for row in rows][:3] == [
         "dense batch_size=1 method.num_draws=3", "dense batch_size=2 method.num_draws=3", "dpo batch_size=1",
     ]  # fmt: skip
@@ -290,8 +290,8 @@ def test_rows_of_a_plan(pairs: Path) -> None:
 
 
 def test_every_row_is_judged_by_the_rewards_that_others_are_trained_on() -> None:
-    settings = Settings({"reward": "technical:0.5+vqa:0.5"}, {}, {})
-    rows = plan.rows(["draft", "sft"], settings, [], Given(videos=Path("v")), Budget())
+    settings = RowSettings({"reward": "technical:0.5+vqa:0.5"}, {}, {})
+    rows = plan.rows(["draft", "sft"], settings, [], Given(videos=Path("v")), Allowance())
     assert [row.values["evaluation"]["judges"] for row in rows] == [["technical", "vqa", "gold"]] * 2
 
 
@@ -345,9 +345,9 @@ def test_intervals_hold_what_they_say(spread: float) -> None:
     assert out <= 20  # 5% of 200 are 10; more than 20 has a chance of one in a thousand
 
 
-def evaluation(name: str, **metrics: list[float]) -> Evaluation:
+def evaluation(name: str, **metrics: list[float]) -> Results:
     files = [f"{i:03d}-0.mp4" for i in range(3)]
-    return Evaluation(name, ["<script>alert(1)</script>", "b", "c"], [0, 1, 2], files, dict(metrics))
+    return Results(name, ["<script>alert(1)</script>", "b", "c"], [0, 1, 2], files, dict(metrics))
 
 
 def line(name: str, gold: float, folder: Path, reason: str = "") -> Line:
@@ -404,7 +404,7 @@ def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:
 
 def test_runs_on_other_prompts_are_not_compared() -> None:
     before = evaluation("before", vqa=[0.0, 1.0, 2.0])
-    other = Evaluation("after", ["a", "b", "c"], before.groups, before.files, before.metrics)
+    other = Results("after", ["a", "b", "c"], before.groups, before.files, before.metrics)
     with pytest.raises(DataError, match="same prompts"):
         changes(before, [before, other])
 

@@ -27,13 +27,13 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import evaluate as evaluation_module
 from vpo_kit.evaluation import plots, report, tables
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate
+from vpo_kit.evaluation.evaluate import Results, SamplePlan, compare, evaluate
 from vpo_kit.evaluation.measuring import check_names, measure
 from vpo_kit.evaluation.metrics import known, verdict
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.library import evaluate as command
-from vpo_kit.library.bench import Request
+from vpo_kit.library.bench import EvaluateRequest
 from vpo_kit.library.display import print_changes
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards import loading as rewards
@@ -181,7 +181,7 @@ class TestTruth:
 
     def test_evaluate_asks_the_model(self, tiny_wan: Path, tmp_path: Path) -> None:
         model = models.load(str(tiny_wan))
-        plan = Plan([self.CAPTION], 1, model.settings, 1, 0)
+        plan = SamplePlan([self.CAPTION], 1, model.settings, 1, 0)
         assert set(evaluate(model, plan, [], tmp_path / "a", "a", lambda _: None).metrics) == {"motion"}
         model.truth = "sprites"
         assert "flawed" in evaluate(model, plan, [], tmp_path / "b", "b", lambda _: None).metrics
@@ -204,8 +204,8 @@ def test_video_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def evaluation(name: str, values: list[float]) -> Evaluation:
-    return Evaluation(name, ["<script>alert(1)</script>", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": values})
+def evaluation(name: str, values: list[float]) -> Results:
+    return Results(name, ["<script>alert(1)</script>", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": values})
 
 
 def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
@@ -220,7 +220,7 @@ def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
     assert 'src="a/0.mp4"' in text
     assert 'src="b/1.mp4"' in text
     assert "<svg" in text
-    other = Evaluation("after", ["c", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": [1.0, 2.0]})
+    other = Results("after", ["c", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": [1.0, 2.0]})
     with pytest.raises(DataError, match="same prompts"):
         compare(before, other)
 
@@ -259,7 +259,7 @@ def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
 
 def test_judges_stay_in_the_order_in_which_they_were_asked_for() -> None:
     judges = ["technical", "vqa", "hpsv2", "clip", "aesthetic", "gold"]
-    one = Evaluation("base", ["a"], [0], ["0.mp4"], {name: [0.0] for name in [*judges, "motion"]})
+    one = Results("base", ["a"], [0], ["0.mp4"], {name: [0.0] for name in [*judges, "motion"]})
     page = report.Page("t", [one, replace(one, name="run")], ["a", "b"], {}, {})
     data = json.loads(report.render(page).split('id="numbers">')[1].split("</script>")[0])
     assert data["metrics"] == [*judges, "motion"]
@@ -327,10 +327,10 @@ def lora(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> Request:
+def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> EvaluateRequest:
     settings = {"sampling": {"batch_size": 3, "steps": 2}}
     wanted = {"num_prompts": 2, "videos_per_prompt": 2, "settings": settings, **more}
-    return Request(runs=[lora], output=output, model=str(tiny_wan), **wanted)
+    return EvaluateRequest(runs=[lora], output=output, model=str(tiny_wan), **wanted)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -379,7 +379,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
     monkeypatch.setattr(models, "load", never)
     monkeypatch.setattr(rewards, "load", never)
     # nor is what came after it was begun measured in it
-    monkeypatch.setitem(METRICS._builtins, "newer", "vpo_kit.evaluation.temporal:Motion")
+    monkeypatch.setitem(METRICS._builtins, "newer", "vpo_kit.evaluation.temporal:MotionAmount")
     capsys.readouterr()
     command.run(parts)
     assert "was begun without: newer" in " ".join(capsys.readouterr().out.split())
@@ -423,7 +423,7 @@ def test_prompts_that_are_put_in_after_a_stop(
     made.clear()
     command.run(stopped)
     assert len(made) == 2 * 2  # of the base and of the LoRA
-    found = Evaluation.load(tmp_path / "stopped/videos/base")
+    found = Results.load(tmp_path / "stopped/videos/base")
     assert found.prompts == ["none before", "four", "two", "one"]
 
 
@@ -531,7 +531,7 @@ def test_reference_and_reward_settings(
 
 def test_sampling_leaves_the_gradient_on(tiny_wan: Path) -> None:
     model = models.load(str(tiny_wan))
-    made = evaluation_module.videos(model, Plan(["a", "b"], 1, model.settings.changed(steps=1), 1, 0))
+    made = evaluation_module.videos(model, SamplePlan(["a", "b"], 1, model.settings.changed(steps=1), 1, 0))
     _, video = next(made)  # and no further, as where a judge raises
     assert torch.is_grad_enabled()
     assert not video.requires_grad
@@ -539,6 +539,6 @@ def test_sampling_leaves_the_gradient_on(tiny_wan: Path) -> None:
 
 def test_batches_cover_all_items() -> None:
     settings = models.loading.Settings(9, 32, 32, 8, 1, 1)
-    plan = Plan(["a", "b", "c"], 3, settings, 4, 0)
+    plan = SamplePlan(["a", "b", "c"], 3, settings, 4, 0)
     assert [plan.files[batch] for batch in plan.batches] == [plan.files[:4], plan.files[4:8], plan.files[8:]]
     assert plan.files[:4] == ["000-0.mp4", "000-1.mp4", "000-2.mp4", "001-0.mp4"]

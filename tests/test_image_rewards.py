@@ -28,7 +28,7 @@ from vpo_kit.errors import ConfigError, ModelError, VpoError
 from vpo_kit.registry import REWARDS
 from vpo_kit.rewards.aesthetic import Aesthetic, AestheticConfig
 from vpo_kit.rewards.base import Reward, RewardSpec
-from vpo_kit.rewards.clip import Clip, ClipConfig, HPSConfig, HPSv2, HPSv21
+from vpo_kit.rewards.clip import ClipConfig, ClipScore, HPSConfig, HPSv2, HPSv21
 from vpo_kit.rewards.images import CLIP_MEAN, CLIP_STD, ImageReward, ImageRewardConfig, fit, spread
 from vpo_kit.rewards.pickscore import PickScore, PickScoreConfig
 
@@ -315,7 +315,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (HPSv2, ["'hpsv2'", "HPS_v2_compressed.pt", "xswu/HPSv2", "2 GB", "Apache-2.0", "reward.weights=PATH"]),
         (HPSv21, ["'hpsv2.1'", "HPS_v2.1_compressed.pt", "xswu/HPSv2", "2 GB", "Apache-2.0", "reward.weights=PATH"]),
-        (Clip, ["'clip'", "open_clip_model.safetensors", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "0.6 GB", "MIT"]),
+        (
+            ClipScore,
+            ["'clip'", "open_clip_model.safetensors", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "0.6 GB", "MIT"],
+        ),
         (Aesthetic, ["'aesthetic'", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth", "4 MB", "Apache-2.0"]),
         (PickScore, ["'pickscore'", "model.safetensors", "yuvalkirstain/PickScore_v1", "3.9 GB", "MIT", "folder"]),
     ],
@@ -342,7 +345,7 @@ def test_weights_are_found_in_the_cache_of_the_hub(tiny: Path, hub: Path) -> Non
 
 
 def test_clip_of_any_open_clip_model(tiny: Path) -> None:
-    reward = Clip(ClipConfig(weights=tiny, model=TINY, resize="squash"))
+    reward = ClipScore(ClipConfig(weights=tiny, model=TINY, resize="squash"))
     found = reward(VIDEO, PROMPTS, fps=8).score
     pairs = zip(VIDEO, PROMPTS, strict=True)
     expected = torch.stack([cosine(plain(tiny), normalised(v), p).mean() for v, p in pairs])
@@ -352,15 +355,15 @@ def test_clip_of_any_open_clip_model(tiny: Path) -> None:
 def test_clip_prepares_its_input_as_the_tag_says(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "interpolation": "bilinear"}
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: cfg if tag == "half" else {})
-    reward = Clip(ClipConfig(weights=tiny, model=TINY, pretrained="half"))
+    reward = ClipScore(ClipConfig(weights=tiny, model=TINY, pretrained="half"))
     found = reward(VIDEO[:1], PROMPTS[:1], fps=8).score
     torch.testing.assert_close(found, cosine(plain(tiny), (VIDEO[0] - 0.5) / 0.25, PROMPTS[0]).mean()[None])
 
 
 def test_unknown_names_of_open_clip(tiny: Path) -> None:
-    assert "did you mean 'ViT-B-32'" in refused(Clip, ClipConfig(model="ViT-B32"))
-    assert "did you mean 'laion2b_s34b_b79k'" in refused(Clip, ClipConfig(pretrained="laion2b_s34b_b79"))
-    assert f"{TINY} has no weights" in refused(Clip, ClipConfig(model=TINY))
+    assert "did you mean 'ViT-B-32'" in refused(ClipScore, ClipConfig(model="ViT-B32"))
+    assert "did you mean 'laion2b_s34b_b79k'" in refused(ClipScore, ClipConfig(pretrained="laion2b_s34b_b79"))
+    assert f"{TINY} has no weights" in refused(ClipScore, ClipConfig(model=TINY))
     with pytest.raises(ConfigError, match="did you mean 'pretrained'"):
         validate(ClipConfig, {"pretraind": "x"}, "reward.")
 
@@ -542,4 +545,4 @@ def test_the_check_command_without_a_name_takes_all_that_ship(
 
 def test_hub_errors_are_ours(hub: Path) -> None:
     with pytest.raises(ModelError):
-        Clip(ClipConfig(model="ViT-B-16-SigLIP", pretrained="webli"))
+        ClipScore(ClipConfig(model="ViT-B-16-SigLIP", pretrained="webli"))

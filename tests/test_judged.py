@@ -16,7 +16,7 @@ from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.judged import agreement, reading, scores
 from vpo_kit.judged.agreement import accuracy, accuracy_with_ties, reciprocal_rank, spearman
-from vpo_kit.judged.disagreement import Section, page, strongest
+from vpo_kit.judged.disagreement import DisagreementSection, page, strongest
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
@@ -325,7 +325,7 @@ def test_the_most_disagreed_pairs() -> None:
     assert [one.pair.row for one in wrong] == [2, 1]
     assert wrong[0].margin == pytest.approx(7 / np.std([-1, 7, 4]))
     assert len(strongest(found, scores, "q", 1)) == 1
-    shown = page([Section(found, "loud", "q", scores)], Path("/sets/out/bench.html"))
+    shown = page([DisagreementSection(found, "loud", "q", scores)], Path("/sets/out/bench.html"))
     assert shown.index('src="../2.mp4"') < shown.index('src="../0.mp4"')
     assert "p1 &amp; &lt;b&gt;" in shown
     assert "99" not in shown

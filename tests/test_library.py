@@ -15,7 +15,7 @@ import vpo_kit
 from tests.test_cli import fails, main_ok
 from vpo_kit.config import Model
 from vpo_kit.errors import ConfigError
-from vpo_kit.library.bench import Bench, Request
+from vpo_kit.library.bench import Bench, EvaluateRequest
 from vpo_kit.library.train import Trained
 from vpo_kit.pairing import store
 from vpo_kit.training import sections
@@ -132,10 +132,10 @@ def test_pairs_of_a_trained_model(run: Trained, tmp_path: Path) -> None:
 
 
 def test_a_run_is_evaluated_at_its_own_sizes(run: Trained, tmp_path: Path) -> None:
-    bench = Bench(Request(runs=[run.folder], output=tmp_path / "eval", settings={"offload": False}))
+    bench = Bench(EvaluateRequest(runs=[run.folder], output=tmp_path / "eval", settings={"offload": False}))
     assert (bench.wanted.dtype, bench.sampling.frames, bench.plan.settings.steps) == ("bfloat16", 5, 2)
     with pytest.raises(ConfigError, match="was begun with another weights"):
-        Bench(Request(runs=[run.folder], output=tmp_path / "eval", settings={"dtype": "float32"}))
+        Bench(EvaluateRequest(runs=[run.folder], output=tmp_path / "eval", settings={"dtype": "float32"}))
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 from vpo_kit.errors import ConfigError, DataError, ModelError, OutputError
 from vpo_kit.evaluation import distances, features, temporal, vbench
 from vpo_kit.evaluation.consistency import MEAN, STD, Consistency, Dino, consistency, embed
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.features import diversity
 from vpo_kit.evaluation.metrics import about, known, ordered
 from vpo_kit.evaluation.temporal import closed_forms
@@ -368,10 +368,10 @@ def test_motion_stands_right_below_the_judges() -> None:
 PROMPTS = ['A cat, 9/16: "go"?', "a cat", "A Cat", "日" * 100, "日" * 100 + "x", "the end-2", "..."]
 
 
-def evaluation(name: str) -> Evaluation:
+def evaluation(name: str) -> Results:
     groups = [i for i in range(len(PROMPTS)) for _ in range(2)]
     files = [f"{i:03d}-{k}.mp4" for i in range(len(PROMPTS)) for k in range(2)]
-    return Evaluation(name, PROMPTS, groups, files, {"vqa": [0.0] * len(files)})
+    return Results(name, PROMPTS, groups, files, {"vqa": [0.0] * len(files)})
 
 
 def test_vbench_names_are_prompts_and_never_clash() -> None:

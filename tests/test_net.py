@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from vpo_kit.labelling.vlm.settings import Vlm
-from vpo_kit.net.ask import Answer, Failure, Patience, Server, Unanswered, backoff, patiently
+from vpo_kit.net.ask import Failure, HttpAnswer, Patience, Server, Unanswered, backoff, patiently
 from vpo_kit.rewards.remote import RemoteConfig
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -85,7 +85,9 @@ def answering(*replies: Reply) -> Iterator[tuple[str, list[tuple[str, str, bytes
             thread.join()
 
 
-def ask(url: str, *, waits: list[float] | None = None, seen: list[Failure] | None = None, **settings: float) -> Answer:
+def ask(
+    url: str, *, waits: list[float] | None = None, seen: list[Failure] | None = None, **settings: float
+) -> HttpAnswer:
     patience = Patience.model_validate({"timeout_s": 2.0, "retries": 3, "backoff_s": 4.0, **settings})
     server = Server(url, {"X-From": "test"}, patience, max_bytes=1000)
     pause = (waits if waits is not None else []).append
@@ -100,7 +102,7 @@ def test_passing_troubles_are_waited_out_and_the_question_stays_the_same() -> No
     waits: list[float] = []
     seen: list[Failure] = []
     with answering(*TROUBLES, says(200, b"yes")) as (url, asked):
-        assert ask(url, waits=waits, seen=seen, retries=8) == Answer(200, b"yes")
+        assert ask(url, waits=waits, seen=seen, retries=8) == HttpAnswer(200, b"yes")
     assert asked == [("POST", "/x", b"body")] * 9
     assert [failure.number for failure in seen] == list(range(1, 9))
     assert [failure.problem for failure in seen[:6]] == [f"answers {n}" for n in (408, 409, 429, 500, 503, 599)]

@@ -23,8 +23,8 @@ from vpo_kit.labelling.answers import FOLDER
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
-from vpo_kit.pairing.guided import Guided
-from vpo_kit.pairing.independent import Independent
+from vpo_kit.pairing.guided import GuidedMaker
+from vpo_kit.pairing.independent import IndependentMaker
 from vpo_kit.pairing.job import Made, Task
 from vpo_kit.pairing.segments import cut, default_seconds, latent_labels, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
@@ -91,7 +91,7 @@ class TestGuided:
         model = models.load("sprites")
         model.settings = model.settings.changed(steps=400)  # whose last level is .005
         found = read_folder(clips, model.settings).clips[:2]
-        maker = Guided(task(model, guided={"eta_min": 1e-3, "eta_max": 1e-3}), found)
+        maker = GuidedMaker(task(model, guided={"eta_min": 1e-3, "eta_max": 1e-3}), found)
         source = model.encode(torch.stack([clip.read(model.settings) for clip in found]))
         members = maker.members([0, 1], source)
         assert float((members - torch.cat([source, source])).abs().mean()) < 0.02 * float(source.std())
@@ -99,11 +99,11 @@ class TestGuided:
     def test_members_share_their_path_and_independent_ones_do_not(self, clips: Path) -> None:
         model = models.load("sprites")
         found = read_folder(clips, model.settings).clips[:4]
-        job = Guided(task(model), found)
+        job = GuidedMaker(task(model), found)
         with torch.no_grad():
             guided = [pair for batch in job.job().batches for _, made in job.make(batch) for pair in made]
             prompts = [clip.prompt for clip in found]
-            other = Independent(task(model), prompts, None)
+            other = IndependentMaker(task(model), prompts, None)
             loose = [pair for batch in other.job().batches for _, made in other.make(batch) for pair in made]
         assert len({pair.eta for pair in guided if isinstance(pair, Made)}) >= 1
         near, far = (sum(path_distance(pair.first, pair.second) for pair in pairs) for pairs in (guided, loose))
@@ -111,7 +111,7 @@ class TestGuided:
 
     def test_levels_are_the_schedules_and_inside_the_range(self, model: VideoModel, clips: Path) -> None:
         found = read_folder(clips, model.settings).clips
-        maker = Guided(task(model, guided={"eta_min": 0.5, "eta_max": 0.9, "pairs_per_clip": 4}), found)
+        maker = GuidedMaker(task(model, guided={"eta_min": 0.5, "eta_max": 0.9, "pairs_per_clip": 4}), found)
         assert len(maker.first) == 24
         levels = {float(maker.levels[first]) for first in maker.first}
         assert levels <= {float(level) for level in maker.levels}
@@ -293,13 +293,13 @@ def test_a_score_that_is_not_finite_changes_no_label(undisturbed: Path) -> None:
 
 class TestIndependent:
     def test_best_against_worst_in_their_own_order(self, model: VideoModel) -> None:
-        maker = Independent(task(model, independent={"num_candidates": 4}), ["a red circle"], None)
+        maker = IndependentMaker(task(model, independent={"num_candidates": 4}), ["a red circle"], None)
         assert maker._pairs(torch.tensor([0.3, 0.9, 0.1, 0.2])) == [(1, 2)]
         assert maker._pairs(torch.tensor([0.5, 0.5, 0.5, 0.5])) == []
 
     def test_all_pairs_above_the_margin(self, model: VideoModel) -> None:
         options = {"num_candidates": 3, "pairs": "all", "min_margin": 0.25}
-        maker = Independent(task(model, independent=options), ["a red circle"], None)
+        maker = IndependentMaker(task(model, independent=options), ["a red circle"], None)
         assert maker._pairs(torch.tensor([0.0, 0.2, 0.5])) == [(0, 2), (1, 2)]
 
     def test_a_set_from_prompts(self, tiny_wan: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.test_remote import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import OutputError
 from vpo_kit.labelling.people import outcome
-from vpo_kit.labelling.people.answers import Answer, Answers
+from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import People, Question, Survey, read_gold
 from vpo_kit.labelling.people.server import meant, plain_name, shown
 from vpo_kit.pairing import store
@@ -474,8 +474,10 @@ def test_what_is_shown_is_what_is_meant(label: int, swapped: bool) -> None:
 
 
 @contextmanager
-def answers_of(folder: Path, given: Mapping[str, Mapping[Question, int]], seconds: float = 2.0) -> Iterator[Answers]:
-    with closing(Answers(folder, create=True)) as answers:
+def answers_of(
+    folder: Path, given: Mapping[str, Mapping[Question, int]], seconds: float = 2.0
+) -> Iterator[PeopleAnswers]:
+    with closing(PeopleAnswers(folder, create=True)) as answers:
         answers.settle({"segment_seconds": 0.5})
         for name, rows in given.items():
             for question, choice in rows.items():
@@ -570,7 +572,7 @@ def test_answers_about_other_videos_do_not_count(folder: Path, capsys: pytest.Ca
 
 def test_segments_and_seed_are_fixed_by_the_first_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     survey = survey_of(folder)
-    with closing(Answers(folder, create=True)) as answers:
+    with closing(PeopleAnswers(folder, create=True)) as answers:
         assert answers.settle({"segment_seconds": 0.25}).segment_seconds == 0.25
         assert answers.settle({"segment_seconds": 0.5}).segment_seconds == 0.5
         answers.add(Answer("k", "ann", survey.questions["000000"][0], 1, False, 1.0))
@@ -600,7 +602,7 @@ def test_several_processes_may_add_answers_at_once(folder: Path) -> None:
     failed: list[OutputError] = []
 
     def work(name: str) -> None:
-        with closing(Answers(folder, create=True)) as answers:
+        with closing(PeopleAnswers(folder, create=True)) as answers:
             for i in range(24):
                 try:
                     answers.add(Answer(f"{name}{i}", name, questions[i % 8], i % 3 - 1, False, 1.0))
@@ -612,7 +614,7 @@ def test_several_processes_may_add_answers_at_once(folder: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with closing(Answers(folder, create=False)) as answers:
+    with closing(PeopleAnswers(folder, create=False)) as answers:
         assert not failed
         assert len(answers.all()) == 4 * 24
         assert len(answers.current()) == 4 * 8

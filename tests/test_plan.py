@@ -32,7 +32,7 @@ from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import DRAWS, STAND_IN, rehearse
 from vpo_kit.planning.skeleton import build
-from vpo_kit.planning.tracker import Op, Tracker
+from vpo_kit.planning.tracker import MemoryTracker, Op
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import RewardOutput, Segments
 from vpo_kit.rewards.vqa import VQA
@@ -165,7 +165,7 @@ def test_attention_is_not_a_matrix_of_scores() -> None:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         query = torch.empty(1, 8, 4096, 64)
-    with Tracker(fake) as tracker, torch.no_grad():
+    with MemoryTracker(fake) as tracker, torch.no_grad():
         nn.functional.scaled_dot_product_attention(query, query, query)
     assert sum(tracker.peak.values()) < 2 * query.nbytes < 8 * 4096**2 * 4
     assert sum(op.flops for op in tracker.ops) == 2 * 2 * 8 * 4096**2 * 64
@@ -176,7 +176,7 @@ def test_masks_choose_what_they_say_and_everything_without_data() -> None:
     with fake:
         x = torch.empty(2, 5, 7)
     mask = torch.tensor([[True, False, True, False, False], [True] * 5])
-    with Tracker(fake):
+    with MemoryTracker(fake):
         assert x[mask].shape == (7, 7)
         assert x[~mask].shape == (3, 7)
         assert x[x > 0].shape == (70,)
@@ -190,7 +190,7 @@ def test_storages_are_followed_until_they_die() -> None:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         weight = torch.empty(1000, 1000)
-    tracker = Tracker(fake)
+    tracker = MemoryTracker(fake)
     tracker.adopt([weight], "weights")
     with tracker, tracker.scope("reward"):
         one = weight * 2

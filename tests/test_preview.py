@@ -16,7 +16,7 @@ from vpo_kit.folders import EMBEDDED, prompts_of
 from vpo_kit.methods.base import Batch
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.preview import FOLDER, WEIGHTS, PreviewDecoder, Shape, load_preview, save_preview
+from vpo_kit.models.preview import FOLDER, WEIGHTS, PreviewDecoder, PreviewShape, load_preview, save_preview
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards.vqa import VQA
 from vpo_kit.sampler import draw_noise, sample
@@ -32,12 +32,14 @@ def model() -> VideoModel:
 
 @pytest.mark.parametrize(("stride", "causal", "frames"), [(4, True, 9), (4, False, 12), (8, True, 17), (1, True, 3)])
 def test_frames_and_sides_are_the_autoencoders(stride: int, causal: bool, frames: int) -> None:
-    decoder = PreviewDecoder(Shape(channels=5, temporal_stride=stride, causal=causal, widths=(16, 8, 8), blocks=1))
+    decoder = PreviewDecoder(
+        PreviewShape(channels=5, temporal_stride=stride, causal=causal, widths=(16, 8, 8), blocks=1)
+    )
     assert decoder(torch.randn(2, 5, 3, 4, 6)).shape == (2, frames, 3, 32, 48)
 
 
 def test_clips_of_a_batch_do_not_meet() -> None:
-    decoder = PreviewDecoder(Shape(channels=4, widths=(16, 8, 8), blocks=2)).eval()
+    decoder = PreviewDecoder(PreviewShape(channels=4, widths=(16, 8, 8), blocks=2)).eval()
     latents = torch.randn(3, 4, 3, 4, 4)
     with torch.no_grad():
         together, alone = decoder(latents), torch.cat([decoder(part) for part in latents.split(1)])
@@ -94,7 +96,7 @@ def test_a_model_without_one_says_so(tiny_wan: Path) -> None:
 
 
 def test_a_damaged_one_is_named(tmp_path: Path) -> None:
-    save_preview(PreviewDecoder(Shape(channels=4, widths=(16, 8, 8), blocks=1)), tmp_path)
+    save_preview(PreviewDecoder(PreviewShape(channels=4, widths=(16, 8, 8), blocks=1)), tmp_path)
     assert load_preview(tmp_path, torch.device("cpu")) is not None
     weights = tmp_path / FOLDER / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:100])

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from tests import train_runs
 from tests.offline_run import make_set
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.processes import Processes
 from vpo_kit.testing.families import FAMILIES
 
@@ -188,7 +188,7 @@ def test_evaluation_is_shared_file_for_file(bench: Bench, launch: str) -> None:
     for name in METHODS:
         first, second = (bench.folder(at, name) / "samples/step-000000" for at in ("one", launch))
         assert sorted(p.name for p in first.iterdir()) == sorted(p.name for p in second.iterdir())
-        one, other = (Evaluation.load(folder) for folder in (first, second))
+        one, other = (Results.load(folder) for folder in (first, second))
         assert (other.prompts, other.files) == (one.prompts, one.files)
         for key, values in one.metrics.items():
             assert other.metrics[key] == pytest.approx(values, rel=1e-5), key

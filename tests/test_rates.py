@@ -17,7 +17,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.processes import Processes
 from vpo_kit.training import optimisers
 from vpo_kit.training.average import Average
-from vpo_kit.training.budget import Budget
+from vpo_kit.training.budget import Spending
 from vpo_kit.training.rates import factor, set_rates
 from vpo_kit.training.reach import line, reach
 
@@ -55,11 +55,11 @@ class TestFactor:
 
     def test_the_budget_that_is_nearest_its_end_counts(self) -> None:
         run = config.build({"steps": 100, "max_passes": 40})
-        budget = Budget(run, Processes())
+        budget = Spending(run, Processes())
         assert budget.progress(10, [{"passes": 20.0}]) == pytest.approx(0.5)
         assert budget.progress(60, [{"passes": 20.0}]) == pytest.approx(0.6)
         assert budget.progress(10, [{"passes": 80.0}]) == 1.0
-        timed = Budget(config.build({"steps": 100, "max_seconds": 10}), Processes())
+        timed = Spending(config.build({"steps": 100, "max_seconds": 10}), Processes())
         timed.resume(5.0)
         assert timed.progress(1, []) == pytest.approx(0.5, abs=0.05)
 

@@ -15,9 +15,9 @@ from vpo_kit.library import pair as command
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import check, store
-from vpo_kit.pairing.guided import Guided
+from vpo_kit.pairing.guided import GuidedMaker
 from vpo_kit.pairing.job import Task
-from vpo_kit.pairing.real import Real, box_mask
+from vpo_kit.pairing.real import RealMaker, box_mask
 from vpo_kit.pairing.settings import PairSettings
 from vpo_kit.video import write_video
 
@@ -69,8 +69,8 @@ def test_a_full_mask_makes_what_a_guided_pair_makes(model: VideoModel, clips: Pa
 
     found = read_folder(clips, model.settings).clips[:2]
     level = {"eta_min": 0.7, "eta_max": 0.7}
-    guided = Guided(task(model, guided=level), found)
-    local = Real(task(model, local={"level": 0.7, "least": 1.0, "most": 1.0}), found, local=True)
+    guided = GuidedMaker(task(model, guided=level), found)
+    local = RealMaker(task(model, local={"level": 0.7, "least": 1.0, "most": 1.0}), found, local=True)
     source = model.encode(torch.stack([clip.read(model.settings) for clip in found]))
     guided._seeds = lambda item: (local._seed(item), 1)  # type: ignore[method-assign]
     with torch.no_grad():

@@ -213,7 +213,7 @@ def test_text_files(marker: Path, tmp_path: Path) -> None:
 
 
 def test_results(marker: Path, tmp_path: Path) -> None:
-    from vpo_kit.evaluation.evaluate import Evaluation
+    from vpo_kit.evaluation.evaluate import Results
     from vpo_kit.evaluation.features import kept
     from vpo_kit.evaluation.folder import EvalFolder
 
@@ -221,7 +221,7 @@ def test_results(marker: Path, tmp_path: Path) -> None:
         for name in ("metrics.json", "settings.json", "features.safetensors"):
             (tmp_path / name).write_bytes(charge)
         reads: list[Callable[[], object]] = [
-            lambda: Evaluation.load(tmp_path),
+            lambda: Results.load(tmp_path),
             lambda: EvalFolder(tmp_path).begun({}),
             lambda: kept(tmp_path / "features.safetensors", lambda: torch.ones(1)),
         ]
@@ -255,11 +255,11 @@ def test_a_listing_of_clips_cannot_leave_its_folder(tmp_path: Path, name: str) -
 def test_videos_of_an_evaluation_are_in_its_folder(tmp_path: Path, name: str) -> None:
     """What a foreign ``metrics.json`` names would be linked from a page, and copied for VBench."""
     from vpo_kit.errors import DataError
-    from vpo_kit.evaluation.evaluate import Evaluation
+    from vpo_kit.evaluation.evaluate import Results
 
-    Evaluation("base", ["a"], [0], [name], {"vqa": [1.0]}).save(tmp_path)
+    Results("base", ["a"], [0], [name], {"vqa": [1.0]}).save(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
-        Evaluation.load(tmp_path)
+        Results.load(tmp_path)
 
 
 # -- pages

@@ -15,7 +15,7 @@ from tests.test_cli import fails, main_ok
 from vpo_kit import models
 from vpo_kit.config import Lora, Selection
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.library.selection import choose
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import Mixture
@@ -32,11 +32,11 @@ def chosen(values: dict[float, tuple[float, float]], **settings: object) -> tupl
     """The strength for mean reward and motion by strength."""
     asked: list[float] = []
 
-    def measure(strength: float) -> Evaluation:
+    def measure(strength: float) -> Results:
         asked.append(strength)
         reward, motion = values[strength]
         metrics = {"judge": [reward - 1, reward + 1], "motion": [motion, motion]}
-        return Evaluation("x", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], metrics)
+        return Results("x", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], metrics)
 
     asking = Selection.model_validate({"strengths": sorted(set(values) - {0.0}), **settings})
     found = choose(asking, Mixture([(Judge(), 1.0)]), measure)
@@ -77,19 +77,19 @@ def test_of_strengths_that_cannot_be_told_apart_the_largest_is_kept(
 ) -> None:
     gains = {0.0: [0.0] * 16, 0.5: [0.1] * 16, 1.0: full}
 
-    def measure(strength: float) -> Evaluation:
+    def measure(strength: float) -> Results:
         metrics = {"judge": gains[strength], "motion": [0.1] * 16}
         names = [f"{number:03d}-0.mp4" for number in range(16)]
-        return Evaluation("x", names, list(range(16)), names, metrics)
+        return Results("x", names, list(range(16)), names, metrics)
 
     found = choose(Selection(strengths=[0.5, 1.0]), Mixture([(Judge(), 1.0)]), measure)
     assert (found.strength, found.reason) == (kept, reason)
 
 
 def test_a_mixture_is_added_on_its_fixed_scales() -> None:
-    def measure(strength: float) -> Evaluation:
+    def measure(strength: float) -> Results:
         metrics = {"judge": [strength], "other": [-strength], "motion": [0.1]}
-        return Evaluation("x", ["a"], [0], ["000-0.mp4"], metrics)
+        return Results("x", ["a"], [0], ["000-0.mp4"], metrics)
 
     found = choose(Selection(strengths=[1.0]), Mixture([(Judge(), 3.0), (Other(), 1.0)]), measure)
     assert found.measured[1].reward == pytest.approx(3 * (1.0 - 0.5) / 2 - 1.0)

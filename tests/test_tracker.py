@@ -44,7 +44,7 @@ def _flaws(scene: world.Scene, rng: np.random.Generator) -> tuple[world.Flaw, ..
     return flaws
 
 
-def _judged(soft: bool, flawed: bool, patch: pytest.MonkeyPatch) -> list[tuple[world.Clip, dict[str, float]]]:
+def _judged(soft: bool, flawed: bool, patch: pytest.MonkeyPatch) -> list[tuple[world.WorldClip, dict[str, float]]]:
     rng = np.random.default_rng([7, soft, flawed])
     if soft:
         _wobble(patch, np.random.default_rng(8))
@@ -56,7 +56,7 @@ def _judged(soft: bool, flawed: bool, patch: pytest.MonkeyPatch) -> list[tuple[w
     return rows
 
 
-def _mean(rows: list[tuple[world.Clip, dict[str, float]]], key: str) -> float:
+def _mean(rows: list[tuple[world.WorldClip, dict[str, float]]], key: str) -> float:
     return float(np.mean([scores[key] for _, scores in rows]))
 
 

@@ -30,7 +30,7 @@ from vpo_kit.processes import Processes
 from vpo_kit.testing.rewards import Brightness, stub
 from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import checkpoints, ending, health
-from vpo_kit.training.budget import Budget
+from vpo_kit.training.budget import Spending
 from vpo_kit.training.lora import LoraPolicy
 
 PROMPTS = [
@@ -108,13 +108,13 @@ def test_a_spent_budget_ends_the_run(model: VideoModel, tmp_path: Path) -> None:
 
 
 def test_seconds_go_on_from_the_checkpoint() -> None:
-    limited = Budget(config.build({"steps": 9, "max_seconds": 100}), Processes())
+    limited = Spending(config.build({"steps": 9, "max_seconds": 100}), Processes())
     assert not limited.spent(1, [])
     limited.resume(99)
     assert (limited.seconds >= 99, limited.spent(1, [])) == (True, False)
     limited.resume(100)
     assert limited.spent(1, [])
-    free = Budget(config.build({"steps": 9}), Processes())
+    free = Spending(config.build({"steps": 9}), Processes())
     free.resume(100)
     assert (free.seconds, free.spent(8, []), free.spent(9, [])) == (0, False, True)
 

@@ -17,7 +17,7 @@ from vpo_kit.errors import ModelError
 from vpo_kit.rewards import loading
 from vpo_kit.rewards.dover import Dover
 from vpo_kit.rewards.fastvqa import VARIANTS, FastVQA
-from vpo_kit.rewards.parts.fragments import Sampling, cut_fragments, judged, widened
+from vpo_kit.rewards.parts.fragments import FragmentSampling, cut_fragments, judged, widened
 
 State = dict[str, Tensor]
 SHIFTED = {"fastervqa": 0.14759505, "fastvqa": -0.110198185, "fastvqa-m": 0.023889644}  # so that no sigmoid saturates
@@ -353,7 +353,7 @@ def test_a_segment_reads_its_own_part_of_the_map() -> None:
         return video[frames].view(-1, 2, 3).mean((1, 2))
 
     ramp = torch.arange(80.0).view(80, 1, 1, 1).expand(80, 3, 1, 1)
-    for sampling in (Sampling(4, 16, 2, 16), Sampling(8, 4, 2, 32), Sampling(32, 1, 2, 32)):
+    for sampling in (FragmentSampling(4, 16, 2, 16), FragmentSampling(8, 4, 2, 32), FragmentSampling(32, 1, 2, 32)):
         found = judged(ramp, [(a, a + 8) for a in range(0, 80, 8)], sampling, brightness, 0)
         assert ((found - torch.arange(3.5, 80, 8)).abs() < 3).all()
 
@@ -370,13 +370,13 @@ def test_the_seed_alone_decides_the_fragments(small: FastVQA, tmp_path: Path) ->
 def test_frames_are_spread_over_the_clip() -> None:
     draw = torch.Generator()
     # a stretch of 8 frames and a run of 4, every second frame: no room to move
-    assert Sampling(8, 4, 2, 32).frames(64, draw).tolist() == list(range(0, 64, 2))
+    assert FragmentSampling(8, 4, 2, 32).frames(64, draw).tolist() == list(range(0, 64, 2))
     # 16 frames asked of 10: counted on from the first
-    assert Sampling(2, 8, 2, 8).frames(10, draw).tolist() == [0, 2, 4, 6, 8, 0, 2, 4, 5, 7, 9, 1, 3, 5, 7, 9]
+    assert FragmentSampling(2, 8, 2, 8).frames(10, draw).tolist() == [0, 2, 4, 6, 8, 0, 2, 4, 5, 7, 9, 1, 3, 5, 7, 9]
     # fewer frames than stretches: still to the end
-    assert Sampling(32, 1, 2, 32).frames(16, draw).tolist() == sorted([*range(16)] * 2)
+    assert FragmentSampling(32, 1, 2, 32).frames(16, draw).tolist() == sorted([*range(16)] * 2)
     for _ in range(20):
-        found = Sampling(4, 32, 2, 32).frames(300, draw).view(4, 32)
+        found = FragmentSampling(4, 32, 2, 32).frames(300, draw).view(4, 32)
         assert ((found[:, 0] >= torch.arange(0, 300, 75)) & (found[:, -1] < torch.arange(75, 301, 75))).all()
 
 

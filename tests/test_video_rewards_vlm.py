@@ -29,7 +29,7 @@ from transformers import (
 
 from vpo_kit.errors import ConfigError, DataError, ModelError
 from vpo_kit.rewards import loading
-from vpo_kit.rewards.parts.videoalign import Data
+from vpo_kit.rewards.parts.videoalign import DataLayout
 from vpo_kit.rewards.videoreward import ASPECTS, TOKENS, VideoReward, picked
 from vpo_kit.rewards.videoscore import VideoScore, spread
 
@@ -401,7 +401,7 @@ def test_videoreward_without_a_norm_is_raw(tmp_path: Path, base: Path) -> None:
     ],
 )
 def test_videoreward_takes_these_frames(count: int, fps: float, expected: list[int]) -> None:
-    settings = Data(max_frame_pixels=100352, prompt_template_type="detailed_special")
+    settings = DataLayout(max_frame_pixels=100352, prompt_template_type="detailed_special")
     assert picked(count, fps, settings).tolist() == expected
 
 

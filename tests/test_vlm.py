@@ -644,7 +644,7 @@ def test_a_question_is_known_by_all_that_its_answer_depends_on() -> None:
 
 def test_two_threads_with_one_question_ask_once(tmp_path: Path) -> None:
     store, asked = Store(tmp_path), []
-    cache = answers.Answers(store)
+    cache = answers.ModelAnswers(store)
 
     def ask() -> answers.Record:
         asked.append(1)
@@ -666,13 +666,13 @@ def test_two_threads_with_one_question_ask_once(tmp_path: Path) -> None:
         results = [future.result() for future in [pool.submit(get) for _ in range(6)]]
     assert len(asked) == 2
     assert results.count(None) == 1
-    assert answers.Answers(store).get("k", ask) == next(r for r in results if r)
+    assert answers.ModelAnswers(store).get("k", ask) == next(r for r in results if r)
     store.close()
 
 
 def test_a_budget_waits_for_what_requests_under_way_give_back() -> None:
     """Two of 60 fit into 100 only one after the other, because each turns out to cost 40."""
-    purse, order = budget.Budget(None, 100), []
+    purse, order = budget.CostLimit(None, 100), []
     aside = purse.put_aside(50, 10)
 
     def second() -> None:

@@ -103,7 +103,7 @@ REWARDS = Registry(
         "hpsv2": "vpo_kit.rewards.clip:HPSv2",
         "hpsv2.1": "vpo_kit.rewards.clip:HPSv21",
         "pickscore": "vpo_kit.rewards.pickscore:PickScore",
-        "clip": "vpo_kit.rewards.clip:Clip",
+        "clip": "vpo_kit.rewards.clip:ClipScore",
         "aesthetic": "vpo_kit.rewards.aesthetic:Aesthetic",
         "fastvqa": "vpo_kit.rewards.fastvqa:FastVQA",
         "dover": "vpo_kit.rewards.dover:Dover",
@@ -133,7 +133,7 @@ METRICS = Registry(
     "metric",
     "vpo_kit.metrics",
     {
-        "motion": "vpo_kit.evaluation.temporal:Motion",
+        "motion": "vpo_kit.evaluation.temporal:MotionAmount",
         "temporal": "vpo_kit.evaluation.temporal:Temporal",
         "consistency": "vpo_kit.evaluation.consistency:Consistency",
     },

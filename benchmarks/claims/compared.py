@@ -21,7 +21,7 @@ from benchmarks.claims import page, plots
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling
 from vpo_kit.comparison.plan import Row
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
 """The metrics that the contrasts are taken in."""
@@ -63,7 +63,7 @@ def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics
     return {"one": one, "other": other, **changes(second, first, metrics)}
 
 
-def changes(before: Sequence[Evaluation], after: Sequence[Evaluation], metrics: Sequence[str]) -> dict[str, Any]:
+def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequence[str]) -> dict[str, Any]:
     """How the metrics change between evaluations of the same noises, one on each side for each seed of training."""
     assert len({tuple(one.prompts) for one in [*before, *after]}) == 1
     found = {}
@@ -77,7 +77,7 @@ def changes(before: Sequence[Evaluation], after: Sequence[Evaluation], metrics: 
     return found
 
 
-def _after(output: Path, name: str, seed: int) -> Evaluation:
+def _after(output: Path, name: str, seed: int) -> Results:
     claim, _, row = name.rpartition("/")
     folder = (output.parent / claim if claim else output) / "runs" / f"{Row(row, '', {}).folder}-{seed}" / "samples"
-    return Evaluation.load(max(folder.glob("step-*")))
+    return Results.load(max(folder.glob("step-*")))

@@ -16,7 +16,7 @@ from benchmarks import facts
 from benchmarks.claims import page
 from benchmarks.claims.image import Frames
 from vpo_kit import models
-from vpo_kit.evaluation.evaluate import Plan, videos
+from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.evaluation.measuring import measure
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.evaluation.truth import truth_of
@@ -37,7 +37,7 @@ def run(work: Path) -> None:
     both = rewards.load([*rewards.plan("vqa", {}), *rewards.plan("gold", {})], model.device)
     image = Frames()
     rows: dict[str, list[float]] = {}
-    for items, video in videos(model, Plan(texts, COUNT, model.settings, 32, seed=0)):
+    for items, video in videos(model, SamplePlan(texts, COUNT, model.settings, 32, seed=0)):
         prompts = [texts[i] for i, _ in items]
         found = measure(video, prompts, both.parts, model.settings.fps, truth=truth_of(model, texts))
         with torch.no_grad():

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import facts
 from benchmarks.claims import compared, page, plots
 from benchmarks.claims.sets import vpo
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 STEPS, SEEDS = 200, (0, 1, 2)
 METRICS = ("vqa", "gold", "flawed", "text_accuracy", "colour", "direction", "speed", "motion")
@@ -30,7 +30,7 @@ def run(work: Path) -> None:
         rows = [row for row in map(json.loads, lines) if FIELDS[0] in row]
         logs[str(seed)] = {field: [[row["step"], row[field]] for row in rows] for field in FIELDS}
     samples = [work / f"longrun/{seed}" / "samples" for seed in SEEDS]
-    before, after = ([Evaluation.load(pick(folder.glob("step-*"))) for folder in samples] for pick in (min, max))
+    before, after = ([Results.load(pick(folder.glob("step-*"))) for folder in samples] for pick in (min, max))
     found = compared.changes(before, after, METRICS)
     facts.write("claims/longrun", {"steps": STEPS, "seeds": list(SEEDS), "changes": found, "logs": logs})
     head = ["metric", *(f"seed {seed}" for seed in SEEDS), "change"]

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import facts
 from vpo_kit.evaluation import best_of
-from vpo_kit.evaluation.evaluate import Evaluation, finished
+from vpo_kit.evaluation.evaluate import Results, finished
 from vpo_kit.evaluation.statistics import paired
 
 JUDGE = "gold"
@@ -60,12 +60,12 @@ def row(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _paired(before: list[Evaluation], after: list[Evaluation], groups: list[int], key: str) -> Any:
+def _paired(before: list[Results], after: list[Results], groups: list[int], key: str) -> Any:
     old, new = ([value for one in side for value in one.metrics[key]] for side in (before, after))
     return paired(old, new, groups)
 
 
-def best_of_eight(folder: Path, base: Evaluation) -> Evaluation | None:
+def best_of_eight(folder: Path, base: Results) -> Results | None:
     """Of each prompt's candidates the one that `vqa` likes best; None where the board has none."""
     measured = [finished(path / "samples/step-000000") for path in sorted((folder / "base").glob("*-best-of-8"))]
     candidates = measured[0] if measured else None

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from benchmarks import facts
 from vpo_kit import config, files, models
-from vpo_kit.evaluation.evaluate import Plan, videos
+from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.folders import prompts_of
 from vpo_kit.models.encoding import PromptCache
@@ -44,7 +44,7 @@ class Looking:
         self.encode = PromptCache(self.model)
         path = prompts_of("sprites", "heldout")
         assert path is not None
-        self.plan = Plan(read_prompts(path), 1, self.model.settings, 48, 0)
+        self.plan = SamplePlan(read_prompts(path), 1, self.model.settings, 48, 0)
 
     @torch.no_grad()
     def measure(self) -> dict[str, list[float]]:

@@ -24,7 +24,7 @@ from rich.console import Console
 from vpo_kit import config, files, models
 from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
-from vpo_kit.evaluation.evaluate import Plan, videos
+from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.evaluation.measuring import measure
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
@@ -70,7 +70,7 @@ class Laboratory:
         self.encode = PromptCache(self.model)
         path = prompts_of("sprites", "validation")
         assert path is not None
-        self.plan = Plan(read_prompts(path), videos_per_prompt, self.model.settings, 64, 0)
+        self.plan = SamplePlan(read_prompts(path), videos_per_prompt, self.model.settings, 64, 0)
         self.base = self.measured(truth=True)
 
     def measured(self, *, truth: bool) -> dict[str, list[float]]:

@@ -29,7 +29,7 @@ from vpo_kit.sprites import world
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, Prompts, Source
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, Report, backward
+from vpo_kit.training.loop import Report, RunParts, backward
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.stream import Stream
@@ -65,7 +65,7 @@ class Bench:
 
     def job(
         self, method: Method, source: Source, size: int, steps: int, folder: Path, on_step: Callable[[Report], None]
-    ) -> Job:
+    ) -> RunParts:
         """A run of `steps` steps of `size` items, without evaluation and without validation; one checkpoint, at the
         end.
         """

@@ -53,7 +53,7 @@ def evaluate(
     from vpo_kit.library import evaluate as command
 
     command.run(
-        bench.Request(
+        bench.EvaluateRequest(
             runs=runs,
             output=output,
             model=model,
@@ -112,7 +112,7 @@ def compare(
 
     given = Given(prompts, pairs, independent_pairs, videos)
     command.run(
-        command.Request(
+        command.CompareRequest(
             methods=methods,
             output=output,
             budget=budget,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vpo_kit import content, files
 from vpo_kit.clips.captions import Caption, captions
-from vpo_kit.clips.index import Known, Progress, look_through
+from vpo_kit.clips.index import IndexedFile, Progress, look_through
 from vpo_kit.errors import DataError
 from vpo_kit.models.base import Settings
 from vpo_kit.video import SUFFIXES, Extent, Window, read_window
@@ -116,7 +116,7 @@ def _usable(folder: Path, name: str, caption: Caption) -> str | DataError:
 
 
 def cut_windows(
-    path: Path, name: str, caption: str, known: Known | None, settings: Settings, max_windows: int | None
+    path: Path, name: str, caption: str, known: IndexedFile | None, settings: Settings, max_windows: int | None
 ) -> Iterator[Clip]:
     """At most `max_windows` windows of one file. Raises `DataError` for a file that has none."""
     if known is None:

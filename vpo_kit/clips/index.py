@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class IndexedFile:
     """A file as it was when it was looked through; `found` is its video, or why it has none."""
 
     size: int
@@ -40,7 +40,9 @@ class Known:
     found: Extent | str
 
 
-def look_through(folder: Path, names: Sequence[str], progress: Progress = lambda done, total: None) -> dict[str, Known]:
+def look_through(
+    folder: Path, names: Sequence[str], progress: Progress = lambda done, total: None
+) -> dict[str, IndexedFile]:
     """What is known of the files `names` of `folder`; those that are new or have changed are looked through, several
     at once. Files that cannot be opened are left out.
     """
@@ -62,7 +64,9 @@ def look_through(folder: Path, names: Sequence[str], progress: Progress = lambda
     return fresh
 
 
-def _in_parallel(folder: Path, names: Sequence[str], by_hash: Mapping[str, Extent | str]) -> Iterator[dict[str, Known]]:
+def _in_parallel(
+    folder: Path, names: Sequence[str], by_hash: Mapping[str, Extent | str]
+) -> Iterator[dict[str, IndexedFile]]:
     """Batches of files in order, one on each core: the work is done by ffmpeg and by the hash, outside of Python."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = min(BATCH, -(-len(names) // cores))
@@ -74,7 +78,7 @@ def _in_parallel(folder: Path, names: Sequence[str], by_hash: Mapping[str, Exten
         pool.shutdown(cancel_futures=True)
 
 
-def _looked_through(folder: Path, names: Sequence[str], by_hash: Mapping[str, Extent | str]) -> dict[str, Known]:
+def _looked_through(folder: Path, names: Sequence[str], by_hash: Mapping[str, Extent | str]) -> dict[str, IndexedFile]:
     hashed: dict[str, tuple[os.stat_result, str]] = {}
     for name in names:
         with suppress(OSError), (folder / name).open("rb") as file:
@@ -82,7 +86,7 @@ def _looked_through(folder: Path, names: Sequence[str], by_hash: Mapping[str, Ex
     new = [name for name, (_, sha256) in hashed.items() if sha256 not in by_hash]
     found = dict(zip(new, scan([folder / name for name in new]), strict=True))
     return {
-        name: Known(stat.st_size, stat.st_mtime_ns, sha256, found[name] if name in found else by_hash[sha256])
+        name: IndexedFile(stat.st_size, stat.st_mtime_ns, sha256, found[name] if name in found else by_hash[sha256])
         for name, (stat, sha256) in hashed.items()
     }
 
@@ -96,11 +100,11 @@ class _Index:
         self._path = home / "clips" / f"{name}.jsonl" if home is not None else None
         self._about = {"folder": str(folder.resolve()), "reader": version()}
 
-    def read(self) -> dict[str, Known]:
+    def read(self) -> dict[str, IndexedFile]:
         """All that is there, by name; what another reader wrote is deleted."""
         if self._path is None:
             return {}
-        found: dict[str, Known] = {}
+        found: dict[str, IndexedFile] = {}
         count = 0
         try:
             with self._path.open(encoding="utf-8", errors="replace") as lines:
@@ -120,7 +124,7 @@ class _Index:
             self._rewrite(found)
         return found
 
-    def add(self, part: Mapping[str, Known]) -> None:
+    def add(self, part: Mapping[str, IndexedFile]) -> None:
         """More lines, in one piece: other processes may be adding theirs."""
         if self._path is None:
             return
@@ -130,7 +134,7 @@ class _Index:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(begin + _lines(part))
 
-    def _rewrite(self, found: Mapping[str, Known]) -> None:
+    def _rewrite(self, found: Mapping[str, IndexedFile]) -> None:
         assert self._path is not None
         with suppress(OutputError), files.beside(self._path, shared=True) as partial:
             partial.write_text(self._head() + _lines(found), encoding="utf-8")
@@ -155,14 +159,14 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _same(known: Known, stat: os.stat_result) -> bool:
+def _same(known: IndexedFile, stat: os.stat_result) -> bool:
     return (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
 
 
-def _lines(part: Mapping[str, Known]) -> str:
+def _lines(part: Mapping[str, IndexedFile]) -> str:
     return "".join(json.dumps({"name": name, **asdict(known)}) + "\n" for name, known in part.items())
 
 
-def _parse(row: dict[str, Any]) -> tuple[str, Known]:
+def _parse(row: dict[str, Any]) -> tuple[str, IndexedFile]:
     found = row["found"] if isinstance(row["found"], str) else Extent(**row["found"])
-    return str(row["name"]), Known(int(row["size"]), int(row["mtime_ns"]), str(row["sha256"]), found)
+    return str(row["name"]), IndexedFile(int(row["size"]), int(row["mtime_ns"]), str(row["sha256"]), found)

@@ -20,11 +20,11 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.evaluation.tables import latex_text, markdown_text
 from vpo_kit.judged import agreement
-from vpo_kit.judged.agreement import Measure
-from vpo_kit.judged.disagreement import Section, page
+from vpo_kit.judged.agreement import PromptInterval
+from vpo_kit.judged.disagreement import DisagreementSection, page
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.reading import read
-from vpo_kit.judged.scores import Cache, Scored, score
+from vpo_kit.judged.scores import Cache, JudgedScores, score
 from vpo_kit.judged.sets import JudgedSet
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.cache import weights_hash
@@ -67,7 +67,7 @@ def run(
         _show(console, facts[-1])
         for key, judge in keyed.items():
             scores = [seen.scores[key] if seen else float("nan") for seen in scored]
-            sections += [Section(one, judge.spec.name, dimension, scores) for dimension in own]
+            sections += [DisagreementSection(one, judge.spec.name, dimension, scores) for dimension in own]
     licences = {judge.spec.name: judge.spec.licence for judge in judges}
     whole = {"command": "vpo reward bench", "licences": licences, "versions": versions(), "sets": facts}
     files.write(output, json.dumps(whole, indent=1) + "\n")
@@ -92,7 +92,7 @@ def _identity(judge: Reward) -> str:
 
 
 def _facts(
-    found: JudgedSet, scored: Sequence[Scored | None], left_out: Sequence[str], dimensions: Sequence[str],
+    found: JudgedSet, scored: Sequence[JudgedScores | None], left_out: Sequence[str], dimensions: Sequence[str],
     short: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     nan = float("nan")
@@ -131,7 +131,7 @@ def _size(facts: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
-    return str(Measure(**row[key])) if key in row else ""
+    return str(PromptInterval(**row[key])) if key in row else ""
 
 
 def _columns(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

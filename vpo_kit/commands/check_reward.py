@@ -19,9 +19,9 @@ from vpo_kit.registry import REWARDS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, RewardSpec
 from vpo_kit.sprites.judges import check
-from vpo_kit.sprites.judges.check import Finding
+from vpo_kit.sprites.judges.check import JudgeFinding
 
-Checked = tuple[RewardSpec, Sequence[Finding]]
+Checked = tuple[RewardSpec, Sequence[JudgeFinding]]
 
 
 def run(names: Sequence[str], num_clips: int, seed: int, assignments: Sequence[str], output: Path | None) -> None:
@@ -32,7 +32,7 @@ def run(names: Sequence[str], num_clips: int, seed: int, assignments: Sequence[s
     if values and len(names) != 1:
         raise ConfigError("--set: name the one reward that it is for")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clips = check.Clips.draw(num_clips, seed, device)
+    clips = check.FlawedClips.draw(num_clips, seed, device)
     checked: list[Checked] = []
     for name in names or _self_contained():
         reward = _load(name, values.get("reward", {}), device)
@@ -68,7 +68,7 @@ def _print(checked: Sequence[Checked]) -> None:
     Console().print(table)
 
 
-def _cell(finding: Finding | None) -> str:
+def _cell(finding: JudgeFinding | None) -> str:
     if finding is None:
         return "-"
     return finding.figure + {True: " [green]ok[/]", False: " [red]FAILS[/]", None: ""}[finding.passed]

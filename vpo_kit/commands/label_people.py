@@ -13,7 +13,7 @@ from rich.text import Text
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.agreement import Agreement
 from vpo_kit.labelling.people import outcome
-from vpo_kit.labelling.people.answers import Answers
+from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.pairing import store
 from vpo_kit.pairing.tables import part
@@ -22,11 +22,11 @@ from vpo_kit.pairing.tables import part
 def agreement(path: Path) -> None:
     """Print the report on the answers of the set at `path`. Raises `VpoError`."""
     found = store.read(path)
-    with closing(Answers(path, create=False, say=Console().print)) as answers:
+    with closing(PeopleAnswers(path, create=False, say=Console().print)) as answers:
         report(Survey(found, answers.settle({})), answers)
 
 
-def report(survey: Survey, answers: Answers) -> None:
+def report(survey: Survey, answers: PeopleAnswers) -> None:
     """Print how well annotators agree, how they do on gold questions, and how long they take."""
     people = outcome.annotators(answers, survey)
     if not people:

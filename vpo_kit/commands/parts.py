@@ -40,7 +40,7 @@ def reward(name: str) -> None:
         show(one)
 
 
-def _weights(plan: loading.Plan) -> str:
+def _weights(plan: loading.RewardPlan) -> str:
     """Where they are with their size, or what is to be got."""
     try:
         found = plan.kind.locate(plan.config)

@@ -10,11 +10,11 @@ from vpo_kit.comparison import board
 from vpo_kit.comparison.board import Line
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.evaluation import best_of
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 
 def lines(
-    base: Evaluation, candidates: Evaluation, rewards: Mapping[str, Sequence[float]], folder: Path, seed: int
+    base: Results, candidates: Results, rewards: Mapping[str, Sequence[float]], folder: Path, seed: int
 ) -> list[Line]:
     """A row for each reward and n; `rewards` holds each one's score of every candidate."""
     found = []
@@ -28,9 +28,7 @@ def lines(
     return found
 
 
-def with_equals(
-    rows: Sequence[Line], candidates: Evaluation, scores: Sequence[float], metric: str | None
-) -> list[Line]:
+def with_equals(rows: Sequence[Line], candidates: Results, scores: Sequence[float], metric: str | None) -> list[Line]:
     """The rows with the number of the base's samples whose best by `scores` is as good by `metric`."""
     if metric is None or metric not in candidates.metrics:
         return list(rows)

@@ -10,7 +10,7 @@ from vpo_kit.comparison import pooling
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.best_of import Equal
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.metrics import about, ordered
 from vpo_kit.evaluation.statistics import Paired
 
@@ -41,7 +41,7 @@ class Line:
         return [outcome for outcome in self.outcomes if outcome.after is not None]
 
     @property
-    def before(self) -> Evaluation | None:
+    def before(self) -> Results | None:
         """The base of this row's runs."""
         return next((outcome.before for outcome in self.measured), None)
 

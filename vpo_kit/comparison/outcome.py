@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vpo_kit.comparison.runner import BASE_SAMPLES, Planned
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Outcome:
     steps: int
     passes: int
     machine: Machine
-    before: Evaluation | None
-    after: Evaluation | None
+    before: Results | None
+    after: Results | None
     samples: str = ""
     """Folder of the videos after training, relative to the run's."""
 
@@ -59,7 +59,7 @@ def read(planned: Planned) -> Outcome:
     return Outcome(
         seed, path, "done" if health["ok"] else "stopped", health["message"], len(log),
         round(sum(row["passes"] for row in log)), _machine(attempts, summary["seconds"]),
-        Evaluation.load(path / BASE_SAMPLES), Evaluation.load(last), f"samples/{last.name}",
+        Results.load(path / BASE_SAMPLES), Results.load(last), f"samples/{last.name}",
     )  # fmt: skip
 
 

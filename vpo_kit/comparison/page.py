@@ -11,7 +11,7 @@ from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import BASE_SAMPLES
 from vpo_kit.evaluation import players, report
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.players import Player
 
 
@@ -74,7 +74,7 @@ def scatter(board: Board) -> str:
 
 def _players(board: Board, root: Path) -> list[Player]:
     """The base (one for each that the rows have), then every measured row."""
-    known: list[Evaluation] = []
+    known: list[Results] = []
     bases, rows = [], []
     for row in board.lines:
         if row.before is None or not row.trained:

@@ -22,7 +22,7 @@ OPTIONS: dict[Data, str] = {"prompts": "--prompts FILE", "pairs": "--pairs SET",
 
 
 @dataclass(frozen=True)
-class Budget:
+class Allowance:
     """What every run may use; None is no limit of this kind. With several, a run ends at the first that it reaches."""
 
     steps: int | None = None
@@ -49,7 +49,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RowSettings:
     """What is set for all runs, a recipe and over it ``--set`` and options, and what is set for single methods."""
 
     recipe: Mapping[str, Any]
@@ -90,7 +90,7 @@ def read_methods(text: str) -> list[str]:
     return names
 
 
-def read_budget(text: str) -> Budget:
+def read_budget(text: str) -> Allowance:
     """``"optimiser_steps=200"``, or several joined by commas. Raises `ConfigError`."""
     found: dict[str, int] = {}
     for term in filter(None, (part.strip() for part in text.split(","))):
@@ -100,7 +100,7 @@ def read_budget(text: str) -> Budget:
         if BUDGETS[name] in found or not re.fullmatch(r"0*[1-9][0-9]*", value):
             raise ConfigError(f"--budget {term!r}: write it once as {name}=N, with N a whole number above 0")
         found[BUDGETS[name]] = int(value)
-    return Budget(**found)
+    return Allowance(**found)
 
 
 def read_own(assignments: Sequence[str], methods: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -131,7 +131,9 @@ def read_vary(texts: Sequence[str], methods: Sequence[str]) -> list[Vary]:
     return found
 
 
-def rows(methods: Sequence[str], settings: Settings, varied: Sequence[Vary], given: Given, budget: Budget) -> list[Row]:
+def rows(
+    methods: Sequence[str], settings: RowSettings, varied: Sequence[Vary], given: Given, budget: Allowance
+) -> list[Row]:
     """Every method with every combination of its swept values. Raises `ConfigError`."""
     found = []
     for name in methods:
@@ -144,7 +146,7 @@ def rows(methods: Sequence[str], settings: Settings, varied: Sequence[Vary], giv
     return _with_judges(found)
 
 
-def _row(name: str, settings: Settings, chosen: Mapping[str, Any], given: Given, budget: Budget) -> Row:
+def _row(name: str, settings: RowSettings, chosen: Mapping[str, Any], given: Given, budget: Allowance) -> Row:
     own: dict[str, Any] = dict(settings.own.get(name, {}))
     for field, value in chosen.items():
         own = config.merge(own, _nested(field, value))

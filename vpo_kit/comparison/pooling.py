@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.metrics import ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired, wilson
 
 
-def changes(before: Evaluation, after: Sequence[Evaluation]) -> dict[str, Paired]:
+def changes(before: Results, after: Sequence[Results]) -> dict[str, Paired]:
     """The change of every metric that all seeds have, corrected for their number, in the order of a table.
 
     Raises `DataError` when the evaluations did not see the same prompts and seeds of noise.
@@ -73,7 +73,7 @@ def pooled(
     )  # fmt: skip
 
 
-def by_seed(before: Evaluation, after: Mapping[int, Evaluation]) -> dict[str, dict[int, float]]:
+def by_seed(before: Results, after: Mapping[int, Results]) -> dict[str, dict[int, float]]:
     """The mean change of every metric for each seed: how far the seeds agree."""
     means = before.table()
     tables = {seed: evaluation.table() for seed, evaluation in after.items()}

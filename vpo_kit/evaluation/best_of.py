@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ def counts(most: int) -> list[int]:
     return sorted({*(2**k for k in range(1, most.bit_length()) if 2**k <= most), most} - {0, 1})
 
 
-def curve(candidates: Evaluation, scores: Sequence[float], metric: str) -> Floats:
+def curve(candidates: Results, scores: Sequence[float], metric: str) -> Floats:
     """Expected `metric` of the best of n by `scores`, ``[G, N]`` with column ``n - 1``; prompts in their order.
 
     Raises `ValueError` where prompts have different numbers of candidates.
@@ -69,15 +69,15 @@ def curve(candidates: Evaluation, scores: Sequence[float], metric: str) -> Float
     return values @ np.stack([weights(count, n) for n in range(1, count + 1)], 1)
 
 
-def picked(base: Evaluation, candidates: Evaluation, scores: Sequence[float], n: int, name: str) -> Evaluation:
+def picked(base: Results, candidates: Results, scores: Sequence[float], n: int, name: str) -> Results:
     """The best of `n` as a row beside `base`: for each of its videos the expectation for that video's prompt."""
     shared = [key for key in base.metrics if key in candidates.metrics]
     found = {key: curve(candidates, scores, key)[:, n - 1] for key in shared}
     metrics = {key: [float(values[group]) for group in base.groups] for key, values in found.items()}
-    return Evaluation(name, base.prompts, base.groups, base.files, metrics)
+    return Results(name, base.prompts, base.groups, base.files, metrics)
 
 
-def by_prompt(after: Sequence[Evaluation], metric: str) -> Floats:
+def by_prompt(after: Sequence[Results], metric: str) -> Floats:
     """The mean over the videos of each prompt, ``[S, G]``, of evaluations of several seeds of training."""
     rows = [(np.asarray(one.groups), np.asarray(one.metrics[metric], float)) for one in after]
     return np.stack([np.bincount(groups, values) / np.bincount(groups) for groups, values in rows])

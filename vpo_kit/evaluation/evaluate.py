@@ -33,7 +33,7 @@ METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplePlan:
     """What is sampled: every prompt with `videos_per_prompt` seeds. The seeds do not depend on the model."""
 
     prompts: Sequence[str]
@@ -71,7 +71,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Results:
     """One model's results: for each video its prompt's index, file (relative to the folder) and metrics."""
 
     name: str
@@ -91,10 +91,10 @@ class Evaluation:
         files.write(folder / METRICS, json.dumps(asdict(self)))
 
     @staticmethod
-    def load(folder: Path) -> Evaluation:
+    def load(folder: Path) -> Results:
         """Raises `DataError`."""
         try:
-            found = TypeAdapter(Evaluation).validate_json((folder / METRICS).read_bytes())
+            found = TypeAdapter(Results).validate_json((folder / METRICS).read_bytes())
             counts = {len(found.groups), len(found.files), *(len(values) for values in found.metrics.values())}
             if len(counts) > 1 or not all(0 <= group < len(found.prompts) for group in found.groups):
                 raise ValueError("its lists do not fit together")
@@ -107,7 +107,7 @@ class Evaluation:
 
 
 def videos(
-    model: VideoModel, plan: Plan, batches: Sequence[slice] | None = None, encode: PromptCache | None = None
+    model: VideoModel, plan: SamplePlan, batches: Sequence[slice] | None = None, encode: PromptCache | None = None
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """Items with their videos ``[B, F, 3, H, W]``, for all batches of the plan or some; a video's noise depends on its
     own seed alone.
@@ -130,7 +130,7 @@ def videos(
 
 def evaluate(
     model: VideoModel,
-    plan: Plan,
+    plan: SamplePlan,
     judges: Sequence[Reward],
     folder: Path,
     name: str,
@@ -138,7 +138,7 @@ def evaluate(
     measures: Sequence[Measure] = ALWAYS,
     processes: Processes | None = None,
     encode: PromptCache | None = None,
-) -> Evaluation:
+) -> Results:
     """Sample, write the videos and ``metrics.json`` into `folder`, and measure; `tick` gets the number just done.
 
     A finished video leaves a small file with its metrics, under what it is known by. When the same is asked for again
@@ -172,7 +172,7 @@ def evaluate(
         tick(sum(batch.stop - batch.start for batch in missing[i * processes.count : (i + 1) * processes.count]))
     processes.wait()
     metrics = parts.joined(plan.keys)
-    result = Evaluation(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, metrics, plan.made_with)
+    result = Results(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, metrics, plan.made_with)
     processes.wait()  # all have read the parts
     if processes.is_main:
         _number(folder, plan, parts)
@@ -181,24 +181,24 @@ def evaluate(
     return result
 
 
-def finished(folder: Path, plan: Plan | None = None) -> Evaluation | None:
+def finished(folder: Path, plan: SamplePlan | None = None) -> Results | None:
     """What `evaluate` has left in `folder`, where it came to its end there, and with these prompts where a plan is
     given. Raises `DataError`.
     """
     if not (folder / METRICS).is_file():
         return None
-    found = Evaluation.load(folder)
+    found = Results.load(folder)
     if plan is not None and (found.prompts != list(plan.prompts) or found.files != plan.files):
         return None
     shutil.rmtree(folder / PARTS, ignore_errors=True)  # of one that was killed just before it did so
     return found
 
 
-def _take_up(folder: Path, plan: Plan, parts: Parts) -> None:
+def _take_up(folder: Path, plan: SamplePlan, parts: Parts) -> None:
     """Where the folder holds a whole evaluation of other prompts, what it has of this plan's becomes parts again."""
     if not (folder / METRICS).is_file():
         return
-    old, wanted = Evaluation.load(folder), set(plan.keys)
+    old, wanted = Results.load(folder), set(plan.keys)
     seen: Counter[int] = Counter()
     for row, (group, file) in enumerate(zip(old.groups, old.files, strict=True)):
         key = content.key(old.prompts[group], seen[group])
@@ -209,7 +209,7 @@ def _take_up(folder: Path, plan: Plan, parts: Parts) -> None:
     (folder / METRICS).unlink()
 
 
-def _number(folder: Path, plan: Plan, parts: Parts) -> None:
+def _number(folder: Path, plan: SamplePlan, parts: Parts) -> None:
     """Give all videos the names of their places."""
     for path in folder.glob("*.mp4"):  # of other places
         path.unlink()
@@ -218,7 +218,7 @@ def _number(folder: Path, plan: Plan, parts: Parts) -> None:
     files.sync_folder(folder)
 
 
-def compare(before: Evaluation, after: Evaluation) -> dict[str, Paired]:
+def compare(before: Results, after: Results) -> dict[str, Paired]:
     """Paired change of every metric, corrected for their number, in the order of a table.
 
     Raises `DataError` when the two did not see the same prompts and seeds.

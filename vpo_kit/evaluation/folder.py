@@ -15,7 +15,7 @@ from typing import Any
 
 from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError, OutputError
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, finished
+from vpo_kit.evaluation.evaluate import Results, SamplePlan, finished
 
 FREE = {"versions", "metrics"}
 """Settings that may differ when an evaluation is taken up; its metrics stay those that it was begun with."""
@@ -68,7 +68,7 @@ class EvalFolder:
         """Write which LoRA, by its files, the videos under this name come from. Raises `OutputError`."""
         files.write(self.videos(name) / "source.json", json.dumps(self._source(lora)) + "\n")
 
-    def finished(self, name: str, plan: Plan) -> Evaluation | None:
+    def finished(self, name: str, plan: SamplePlan) -> Results | None:
         """The evaluation under this name, where it is of this plan and whole."""
         folder = self.videos(name)
         found = finished(folder, plan)

@@ -11,13 +11,13 @@ from torch import Tensor
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.consistency import Consistency, Dino
 from vpo_kit.evaluation.metrics import kind_of, known
-from vpo_kit.evaluation.temporal import Motion
+from vpo_kit.evaluation.temporal import MotionAmount
 from vpo_kit.evaluation.truth import Truth
 from vpo_kit.measures import Measure
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards.base import Reward
 
-ALWAYS: tuple[Measure, ...] = (Motion(),)
+ALWAYS: tuple[Measure, ...] = (MotionAmount(),)
 
 
 def load(names: Iterable[str], dino: Dino | None = None, judges: Sequence[Reward] = ()) -> list[Measure]:
@@ -26,7 +26,7 @@ def load(names: Iterable[str], dino: Dino | None = None, judges: Sequence[Reward
     Raises `ConfigError` for a name that is not known or stands for something else.
     """
     kinds = dict.fromkeys(kind_of(METRICS, name) for name in names)
-    others = [kind for kind in kinds if kind is not Motion]
+    others = [kind for kind in kinds if kind is not MotionAmount]
     return [*ALWAYS, *(kind(dino, judges) if kind is Consistency else kind() for kind in others)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from vpo_kit.evaluation import tables
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.metrics import about, verdict
 
 
@@ -18,7 +18,7 @@ class Player:
     """One model on the page: for each seed the folder of its videos, relative to the page, and their numbers."""
 
     name: str
-    runs: dict[int, tuple[str, Evaluation]]
+    runs: dict[int, tuple[str, Results]]
     base: int
     """The place of its base among the players; a base's own is its own."""
 
@@ -44,7 +44,7 @@ def shown(players: Sequence[Player], seeds: Sequence[int], metrics: Sequence[str
 def _numbers(players: Sequence[Player], metrics: Sequence[str]) -> dict[str, Any]:
     """For the script: of each player and seed its folder, and by metric one number for each clip."""
 
-    def run(folder: str, found: Evaluation) -> dict[str, Any]:
+    def run(folder: str, found: Results) -> dict[str, Any]:
         values = {key: [float(f"{value:.5g}") for value in numbers] for key, numbers in found.metrics.items()}
         return {"folder": folder, "values": values}
 

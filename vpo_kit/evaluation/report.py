@@ -13,7 +13,7 @@ import yaml
 
 from vpo_kit import __version__
 from vpo_kit.evaluation import players, plots, tables
-from vpo_kit.evaluation.evaluate import Evaluation, compare
+from vpo_kit.evaluation.evaluate import Results, compare
 from vpo_kit.evaluation.metrics import about, ordered, verdict
 from vpo_kit.evaluation.players import Player
 from vpo_kit.evaluation.statistics import Paired
@@ -34,7 +34,7 @@ class Page:
     """What the page shows: the base first, then others; `folders` hold their videos, relative to the page."""
 
     title: str
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[Results]
     folders: Sequence[str]
     settings: Mapping[str, Any]
     licences: Mapping[str, str]

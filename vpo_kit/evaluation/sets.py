@@ -17,7 +17,7 @@ from torch import Tensor
 from vpo_kit import clips, content
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation import distances
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.features import ClipFeatures, diversity, kept
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.models.base import Settings
@@ -34,7 +34,7 @@ class FeatureFolder:
     kind: str
     get: Callable[[], ClipFeatures]
 
-    def of_videos(self, evaluation: Evaluation, videos: Path, tick: Tick) -> Tensor:
+    def of_videos(self, evaluation: Results, videos: Path, tick: Tick) -> Tensor:
         """``[N, D]`` of an evaluation's videos, from their files. Raises `DataError`."""
 
         def make() -> Tensor:
@@ -87,7 +87,7 @@ class FeatureFolder:
         return self.path / self.kind.replace(":", ".")
 
 
-def _of_what(evaluation: Evaluation) -> str:
+def _of_what(evaluation: Results) -> str:
     """What tells the videos of one name apart from those of more prompts."""
     return content.key(evaluation.prompts, evaluation.files)[:16]
 
@@ -102,7 +102,7 @@ def reference_files(folder: Path) -> list[Path]:
     return files
 
 
-def with_diversity(evaluation: Evaluation, features: Tensor) -> Evaluation:
+def with_diversity(evaluation: Results, features: Tensor) -> Results:
     """The evaluation with `diversity` added."""
     return replace(evaluation, metrics={**evaluation.metrics, "diversity": diversity(features, evaluation.groups)})
 

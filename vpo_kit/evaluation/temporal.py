@@ -31,7 +31,7 @@ CHUNK = 16
 """Pairs whose flow is found at once."""
 
 
-class Motion:
+class MotionAmount:
     """How much a clip moves, in one number that is always measured."""
 
     metrics: ClassVar[Sequence[Metric]] = (

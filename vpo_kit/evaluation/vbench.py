@@ -22,7 +22,7 @@ from typing import Any
 
 from vpo_kit import files
 from vpo_kit.errors import DataError, OutputError
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 
 DIMENSIONS = (
     "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
@@ -33,7 +33,7 @@ LONGEST = 150
 PER_CENT = {"imaging_quality"}
 
 
-def names(evaluation: Evaluation) -> list[str]:
+def names(evaluation: Results) -> list[str]:
     """What each video is called for VBench: ``PROMPT-NUMBER.mp4``, less what file systems refuse, and no two alike."""
     stems: dict[str, int] = {}
     found = []
@@ -46,7 +46,7 @@ def names(evaluation: Evaluation) -> list[str]:
     return found
 
 
-def export(folder: Path, evaluations: Sequence[Evaluation], videos: Sequence[Path]) -> list[str]:
+def export(folder: Path, evaluations: Sequence[Results], videos: Sequence[Path]) -> list[str]:
     """Copy the videos of each model into ``FOLDER/NAME``, with ``FOLDER/NAME.json`` for their prompts.
 
     Returns the commands to be run in VBench's environment. Raises `OutputError` for a folder of other things.
@@ -77,7 +77,7 @@ def _command(videos: Path, prompts: Path, output: Path) -> str:
     return shlex.join(parts)
 
 
-def read(paths: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+def read(paths: Sequence[Path], evaluations: Sequence[Results]) -> list[Results]:
     """The evaluations with VBench's results as metrics ``vbench_DIMENSION``, one number for each video.
 
     A video is known by its file name and its folder, which `export` names after the model. Raises `DataError` for what
@@ -96,9 +96,7 @@ def read(paths: Sequence[Path], evaluations: Sequence[Evaluation]) -> list[Evalu
     return [_joined(evaluation, found[evaluation.name], dimensions) for evaluation in evaluations]
 
 
-def _joined(
-    evaluation: Evaluation, results: Mapping[str, Mapping[str, float]], dimensions: Sequence[str]
-) -> Evaluation:
+def _joined(evaluation: Results, results: Mapping[str, Mapping[str, float]], dimensions: Sequence[str]) -> Results:
     metrics = dict(evaluation.metrics)
     for dimension in dimensions:
         values = results.get(dimension, {})

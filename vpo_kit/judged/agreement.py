@@ -22,7 +22,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Measure:
+class PromptInterval:
     """A number with its 95% interval over prompts, from `count` pairs or clips of `prompts` prompts."""
 
     value: float
@@ -71,7 +71,7 @@ def reciprocal_rank(scores: Floats, ratings: Floats) -> float:
     return 1.0 / float(1 + (ratings > ratings[int(np.argmax(scores))]).sum())
 
 
-def measures(found: JudgedSet, scores: Sequence[float], dimension: str) -> dict[str, Measure]:
+def measures(found: JudgedSet, scores: Sequence[float], dimension: str) -> dict[str, PromptInterval]:
     """Everything that can be said of `scores` ``[N]``, NaN where a clip has none, in one dimension."""
     values = np.asarray(scores, float)
     pairs = _usable(found, values, dimension)
@@ -125,13 +125,13 @@ def _over_pairs(
     dimension: str,
     pairs: Sequence[JudgedPair],
     measure: Callable[[Floats, Floats], float],
-) -> Measure | None:
+) -> PromptInterval | None:
     margins = np.array([values[p.first] - values[p.second] for p in pairs], float)
     verdicts = np.array([p.verdicts[dimension] for p in pairs], float)
     return _bootstrap([found.clips[p.first].prompt for p in pairs], lambda rows: measure(margins[rows], verdicts[rows]))
 
 
-def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str, Measure | None]:
+def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str, PromptInterval | None]:
     rows = [i for i, clip in enumerate(found.clips) if dimension in clip.scores and np.isfinite(values[i])]
     ratings = np.array([found.clips[i].scores[dimension] for i in rows], float)
     # clips of no prompt have nothing in common
@@ -145,7 +145,7 @@ def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str,
     }
 
 
-def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: int = 0) -> Measure | None:
+def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: int = 0) -> PromptInterval | None:
     """`measure` of rows, with its interval over prompts drawn anew; None where it has no value."""
     if not prompts:
         return None
@@ -157,7 +157,7 @@ def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: in
     draws = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
     drawn = np.array([measure(np.concatenate([groups[i] for i in draw])) for draw in draws])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Measure(value, float(low), float(high), len(prompts), len(groups))
+    return PromptInterval(value, float(low), float(high), len(prompts), len(groups))
 
 
 def _groups(prompts: Sequence[str]) -> list[NDArray[np.intp]]:

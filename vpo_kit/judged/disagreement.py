@@ -40,7 +40,7 @@ def strongest(found: JudgedSet, scores: Sequence[float], dimension: str, count: 
 
 
 @dataclass(frozen=True)
-class Section:
+class DisagreementSection:
     """What one judge and people disagree on, in one set and dimension."""
 
     found: JudgedSet
@@ -79,7 +79,7 @@ article { border-top: 1px solid #ccc; padding-top: .5em; } .people { font-weight
 """
 
 
-def page(sections: Sequence[Section], place: Path) -> str:
+def page(sections: Sequence[DisagreementSection], place: Path) -> str:
     """The page's text, for a file at `place`: videos are named relative to it."""
     folder = place.parent.resolve()
 

@@ -22,7 +22,7 @@ MOTION = "motion"
 
 
 @dataclass(frozen=True)
-class Scored:
+class JudgedScores:
     """Of one clip: each judge's score, that of its first frame held still, and seconds; and how much the clip moves."""
 
     scores: Mapping[str, float]
@@ -61,11 +61,11 @@ class Cache:
 
 def score(
     clips: Sequence[JudgedClip], judges: Mapping[str, Reward], cache: Cache, on_done: Callable[[int], None]
-) -> tuple[list[Scored | None], list[str]]:
+) -> tuple[list[JudgedScores | None], list[str]]:
     """Every clip by every judge, named with its settings, one clip in memory at a time; None and a line with the reason
     for a clip that cannot be read or judged.
     """
-    found: list[Scored | None] = []
+    found: list[JudgedScores | None] = []
     wrong: list[str] = []
     for clip in clips:
         try:
@@ -87,7 +87,7 @@ def key_of(clip: JudgedClip) -> str:
 
 
 @torch.no_grad()
-def _one(clip: JudgedClip, judges: Mapping[str, Reward], cache: Cache) -> Scored:
+def _one(clip: JudgedClip, judges: Mapping[str, Reward], cache: Cache) -> JudgedScores:
     key = key_of(clip)
     missing = [name for name in judges if cache.get(key, name) is None]
     if missing or cache.get(key, MOTION) is None:
@@ -107,4 +107,4 @@ def _one(clip: JudgedClip, judges: Mapping[str, Reward], cache: Cache) -> Scored
     rows = {name: cache.get(key, name) or {} for name in judges}
     moved = (cache.get(key, MOTION) or {})["score"]
     columns = [{name: row[column] for name, row in rows.items()} for column in ("score", "frozen", "seconds")]
-    return Scored(columns[0], columns[1], columns[2], moved)
+    return JudgedScores(columns[0], columns[1], columns[2], moved)

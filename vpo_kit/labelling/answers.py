@@ -50,7 +50,7 @@ def labelling(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Row:
+class StoredAnswer:
     """One answer as it was given."""
 
     key: str
@@ -126,10 +126,10 @@ class Store:
         statement = "INSERT INTO answers (kind, key, content, given) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
         return bool(self._run(f"{statement} RETURNING number", values))
 
-    def rows(self, kind: str) -> list[Row]:
+    def rows(self, kind: str) -> list[StoredAnswer]:
         """All answers of a kind, oldest first."""
         found = self._run("SELECT key, content FROM answers WHERE kind = ? ORDER BY number", (kind,))
-        return [Row(key, self._object(content)) for key, content in found]
+        return [StoredAnswer(key, self._object(content)) for key, content in found]
 
     def forget(self, kind: str) -> None:
         """Delete the answers of a kind, and what was noted beside them."""

@@ -16,7 +16,7 @@ from vpo_kit.config import Model
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import features, measuring, report, sets
 from vpo_kit.evaluation.consistency import Dino
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, evaluate
+from vpo_kit.evaluation.evaluate import Results, SamplePlan, evaluate
 from vpo_kit.evaluation.folder import GROWING, EvalFolder
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
@@ -35,15 +35,15 @@ IN_0_2 = ("motion", "temporal", "consistency")
 OF_THE_WEIGHTS = set(Model.model_fields) - {"model", "sampling"}
 
 
-class Judged(Model):
+class EvaluateSettings(Model):
     """What `vpo eval` can be set to beside its options: the model section, and the rewards' own settings."""
 
     reward: dict[str, Any] = Field({}, description="name and settings; of several rewards, settings by name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is to be compared, and how; the options of the command line. `settings` are those of `Judged`."""
+class EvaluateRequest:
+    """What is to be compared, and how; the options of the command line. `settings` are those of `EvaluateSettings`."""
 
     runs: Sequence[Path]
     output: Path
@@ -68,7 +68,7 @@ class Request:
 class Bench:
     """What a request asks for, checked; model, judges and networks are loaded when they are first needed."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: EvaluateRequest) -> None:
         self.request, self.console = request, Console(quiet=request.quiet)
         self.loras = dict(zip(_names(request.runs), request.runs, strict=True))
         self._files = {label: list(loras.weights_of(path).values()) for label, path in self.loras.items()}
@@ -125,16 +125,18 @@ class Bench:
         return load_model(self.wanted)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> SamplePlan:
         """With the sampling settings that the folder was begun with; a new folder is begun here."""
         old = self._begun["settings"] if self._begun else None
         settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.folder.begin(self.facts | {"settings": asdict(settings)})
-        return Plan(self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed)
+        return SamplePlan(
+            self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed
+        )
 
     @property
-    def candidates_plan(self) -> Plan | None:
+    def candidates_plan(self) -> SamplePlan | None:
         """The base's candidates, from which the best of n is taken; None where that is off."""
         count = max(self.request.best_of, self.request.videos_per_prompt)
         return replace(self.plan, videos_per_prompt=count) if self.request.best_of > 1 else None
@@ -148,7 +150,7 @@ class Bench:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return None if self.request.dino is None else Dino(self.request.dino).to(device)
 
-    def evaluation(self, label: str, plan: Plan | None = None) -> Evaluation:
+    def evaluation(self, label: str, plan: SamplePlan | None = None) -> Results:
         """Of one model: from its folder, or sampled and measured. Raises `ConfigError` where the model has changed."""
         plan = plan or self.plan
         done, lora = self.folder.finished(label, plan), self.loras.get(label)
@@ -177,12 +179,12 @@ class Bench:
         return sets.FeatureFolder(self.folder.path / "features", kind, get)
 
 
-def _checked(request: Request) -> tuple[Model, list[rewards.Plan]]:
+def _checked(request: EvaluateRequest) -> tuple[Model, list[rewards.RewardPlan]]:
     """The model section over that of the first run, and the rewards (of several, settings by name), the held-out judge
     among them. Raises `ConfigError`.
     """
     given = dict(request.settings) if request.model is None else {**request.settings, "model": request.model}
-    wanted = sections.read(Judged, given, request.config, request.runs[0])
+    wanted = sections.read(EvaluateSettings, given, request.config, request.runs[0])
     own = dict(wanted.reward)
     named = own.pop("name", "vqa")
     text = "+".join(dict.fromkeys(request.rewards or [str(named)]))

@@ -25,7 +25,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What a run came to: its optimiser steps, the paired changes (empty without an evaluation), its health, and how
     much of what was trained is kept.
     """
@@ -36,7 +36,7 @@ class Outcome:
     strength: float = 1.0
 
 
-def render(recipe: Recipe, model: VideoModel, outcome: Outcome) -> str:
+def render(recipe: Recipe, model: VideoModel, outcome: RunOutcome) -> str:
     """The card as Markdown with the header that the Hugging Face hub reads. Paths of this machine stay out of it."""
     parts = [
         _header(recipe, model),
@@ -117,7 +117,7 @@ def _load(model: VideoModel) -> str:
     return "\n".join(f'pipe.load_lora_weights("path/to/this/folder", {text})' for text in texts)
 
 
-def _settings(recipe: Recipe, outcome: Outcome) -> list[tuple[str, str]]:
+def _settings(recipe: Recipe, outcome: RunOutcome) -> list[tuple[str, str]]:
     run = recipe.run
     rows = [("method", run.method_name)]
     rows += [(f"method.{key}", str(value)) for key, value in run.method.items() if key != "name" and value is not None]

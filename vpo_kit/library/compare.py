@@ -17,7 +17,7 @@ from rich.console import Console
 from vpo_kit import config, files, formats
 from vpo_kit.comparison import baseline, board, labels, outcome, page, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
-from vpo_kit.comparison.plan import Budget, Given, Row
+from vpo_kit.comparison.plan import Allowance, Given, Row
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
@@ -41,7 +41,7 @@ LEARNING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class CompareRequest:
     """What is to be compared: the options of the command line."""
 
     methods: str | None
@@ -86,16 +86,16 @@ def compare(
     **options: Any,
 ) -> Board:
     """Train methods on one base, budget and data, several seeds each, into the folder `output`; the board of gains and
-    costs. `options` are the other fields of `Request`. Raises `VpoError`.
+    costs. `options` are the other fields of `CompareRequest`. Raises `VpoError`.
     """
     data = (Path(path) if path is not None else None for path in (prompts, pairs, independent_pairs, videos))
     named = methods if methods is None or isinstance(methods, str) else ",".join(methods)
-    if unknown := sorted(set(options) - {one.name for one in fields(Request)}):
+    if unknown := sorted(set(options) - {one.name for one in fields(CompareRequest)}):
         raise ConfigError(f"compare takes no {unknown[0]!r}: settings are given as assignments=['section.field=value']")
-    return run(Request(methods=named, output=Path(output), given=Given(*data), **options))
+    return run(CompareRequest(methods=named, output=Path(output), given=Given(*data), **options))
 
 
-def run(request: Request) -> Board:
+def run(request: CompareRequest) -> Board:
     """Check everything, train what is not finished, and write the board. Raises `VpoError`."""
     console = Console(quiet=request.quiet)
     rows, budget, seeds = _rows(request)
@@ -118,7 +118,7 @@ def run(request: Request) -> Board:
     return found
 
 
-def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
+def _rows(request: CompareRequest) -> tuple[list[Row], Allowance, list[int]]:
     """Rows, budget and seeds, from options, ``--set`` and the file, whose `methods` holds settings of single ones."""
     recipe = formats.recipe(config.read_file(request.config), request.config) if request.config else {}
     listed = recipe.pop("methods", None) or {}
@@ -136,7 +136,7 @@ def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
     assigned = config.merge(assigned, {key: value for key, value in options.items() if value is not None})
     seed = {"seed": assigned.get("seed", recipe.get("seed", 0))}
     first = config.validate(config.Run, seed).seed
-    settings = plan.Settings(
+    settings = plan.RowSettings(
         config.merge({"evaluation": {"seed": first}}, recipe),
         assigned,
         {name: config.merge(listed.get(name) or {}, own[name]) for name in methods},
@@ -149,7 +149,7 @@ def _rows(request: Request) -> tuple[list[Row], Budget, list[int]]:
     )
 
 
-def _entry(row: Row, budget: Budget, output: Path, console: Console) -> Entry:
+def _entry(row: Row, budget: Allowance, output: Path, console: Console) -> Entry:
     """Raises `VpoError` that names the row."""
     try:
         recipe = initial.resolve(recipes.complete(row.values))
@@ -270,7 +270,7 @@ def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned,
     return [*baseline.with_equals(lines, found, next(iter(scores.values())), rank_by), *own]
 
 
-def _write(request: Request, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
+def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
     """``results.json``, ``results.md`` and ``report.html`` of what there is by now."""
     lines = [
         board.line(e.row.name, e.row.method, e.labels, e.settings, [outcome.read(one) for one in runs])

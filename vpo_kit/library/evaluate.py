@@ -12,9 +12,9 @@ from vpo_kit import files
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation import best_of, report, sets, tables, vbench
 from vpo_kit.evaluation.best_of import Equal
-from vpo_kit.evaluation.evaluate import Evaluation, compare
+from vpo_kit.evaluation.evaluate import Results, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
-from vpo_kit.library.bench import BASE, CANDIDATES, Bench, Request
+from vpo_kit.library.bench import BASE, CANDIDATES, Bench, EvaluateRequest
 from vpo_kit.library.display import count_bar, print_changes
 
 
@@ -24,12 +24,12 @@ def evaluate(
     """The base model against `runs` (run folders, LoRA folders or files of one model): the same held-out prompts and
     seeds, paired intervals. Returns what ``results.json`` in `output` holds.
 
-    `options` are the other fields of `Request`; what is none of them is a setting of the model section or of `reward`.
-    The first run's own model, precision and sampling are the defaults. Raises `VpoError`.
+    `options` are the other fields of `EvaluateRequest`; what is none of them is a setting of the model section or of
+    `reward`. The first run's own model, precision and sampling are the defaults. Raises `VpoError`.
     """
-    known = {one.name for one in fields(Request)} - {"settings"}
+    known = {one.name for one in fields(EvaluateRequest)} - {"settings"}
     return run(
-        Request(
+        EvaluateRequest(
             runs=[Path(one) for one in ([runs] if isinstance(runs, str | Path) else runs)],
             output=Path(output),
             rewards=[reward] if isinstance(reward, str) else list(reward),
@@ -39,7 +39,7 @@ def evaluate(
     )
 
 
-def run(request: Request) -> dict[str, Any]:
+def run(request: EvaluateRequest) -> dict[str, Any]:
     """Write ``results.json``, ``results.md``, ``report.html`` and the videos, and print the changes."""
     bench = Bench(request)
     results = [bench.evaluation(label) for label in bench.labels]
@@ -61,7 +61,7 @@ def run(request: Request) -> dict[str, Any]:
     return facts
 
 
-def _with_diversity(bench: Bench, results: list[Evaluation]) -> list[Evaluation]:
+def _with_diversity(bench: Bench, results: list[Results]) -> list[Results]:
     if bench.request.videos_per_prompt < 2:
         return results
     store, found = bench.store(bench.diversity_kind), []
@@ -72,7 +72,7 @@ def _with_diversity(bench: Bench, results: list[Evaluation]) -> list[Evaluation]
     return found
 
 
-def _changes(bench: Bench, results: Sequence[Evaluation]) -> dict[str, dict[str, Paired]]:
+def _changes(bench: Bench, results: Sequence[Results]) -> dict[str, dict[str, Paired]]:
     """Every model's changes against the base, corrected together; with distances where there is a reference."""
     changes = {result.name: compare(results[0], result) for result in results[1:]}
     if bench.request.reference is None:
@@ -109,7 +109,7 @@ class Baseline:
         return rows + [f"{label} equals the base's best of {n} by {self.reward}" for label, n in self.equals.items()]
 
 
-def _best_of(bench: Bench, results: Sequence[Evaluation]) -> Baseline:
+def _best_of(bench: Bench, results: Sequence[Results]) -> Baseline:
     """By the first reward that is asked for, judged by one that is held out where there is one."""
     plan = bench.candidates_plan
     if plan is None:
@@ -126,7 +126,7 @@ def _best_of(bench: Bench, results: Sequence[Evaluation]) -> Baseline:
 
 
 def _write(
-    bench: Bench, results: Sequence[Evaluation], changes: Mapping[str, Mapping[str, Paired]], baseline: Baseline
+    bench: Bench, results: Sequence[Results], changes: Mapping[str, Mapping[str, Paired]], baseline: Baseline
 ) -> dict[str, Any]:
     request, output = bench.request, bench.request.output
     licences = {plan.spec.name: plan.spec.licence for plan in bench.plans}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vpo_kit.evaluation import report, tables
-from vpo_kit.evaluation.evaluate import Evaluation, Plan
+from vpo_kit.evaluation.evaluate import Results, SamplePlan
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report
@@ -20,7 +20,7 @@ SHOWN = 4
 """Videos that a tracker gets of an evaluation."""
 
 
-Sample = Callable[[Plan, str], Evaluation | None]
+Sample = Callable[[SamplePlan, str], Results | None]
 """Samples and measures a plan into a folder of ``samples/``, all processes together."""
 
 
@@ -38,10 +38,10 @@ class Following:
     def __init__(self, recipe: Recipe, folder: RunFolder, trackers: Trackers, sample: Sample, writes: bool) -> None:
         self._recipe, self._folder, self._trackers, self._sample = recipe, folder, trackers, sample
         self._writes = writes
-        self._before: Evaluation | None = None
-        self._samples: tuple[int, Evaluation] | None = None
+        self._before: Results | None = None
+        self._samples: tuple[int, Results] | None = None
 
-    def began(self, before: Evaluation | None) -> None:
+    def began(self, before: Results | None) -> None:
         """The run begins, or goes on, from this measurement."""
         self._before = before
         self._show(0, "before", "step-000000", before)
@@ -53,7 +53,7 @@ class Following:
         if int(row["step"]) % self._recipe.run.validation.every == 0:
             self._write_page(int(row["step"]))
 
-    def sampled(self, plan: Plan, step: int) -> None:
+    def sampled(self, plan: SamplePlan, step: int) -> None:
         """Sample as the policy now stands. Called by all processes."""
         small = replace(plan, prompts=plan.prompts[: self._recipe.run.samples.num_prompts])
         found = self._sample(small, place(step))
@@ -61,14 +61,14 @@ class Following:
             self._samples = (step, found)
             self._show(step, "samples", place(step), found)
 
-    def ended(self, step: int, after: Evaluation | None, changes: Mapping[str, Paired]) -> None:
+    def ended(self, step: int, after: Results | None, changes: Mapping[str, Paired]) -> None:
         """The measurement after training, and its table."""
         self._show(step, "after", f"step-{step:06d}", after)
         if changes:
             rows = [(name, *tables.values(one), tables.span(one), tables.chance(one)) for name, one in changes.items()]
             self._trackers.table(step, "changes", [("metric", "before", "after", "change [95%]", "p"), *rows])
 
-    def _show(self, step: int, name: str, where: str, found: Evaluation | None) -> None:
+    def _show(self, step: int, name: str, where: str, found: Results | None) -> None:
         if found is not None:
             self._trackers.videos(step, name, clips(self._folder.path / "samples" / where, found))
 
@@ -100,13 +100,13 @@ def place(step: int) -> str:
     return f"during-{step:06d}"
 
 
-def clips(folder: Path, found: Evaluation) -> dict[Path, str]:
+def clips(folder: Path, found: Results) -> dict[Path, str]:
     """The first few videos of an evaluation, each with its prompt."""
     rows = list(zip(found.files, found.groups, strict=True))[:SHOWN]
     return {folder / file: found.prompts[group] for file, group in rows}
 
 
-def _part(whole: Evaluation, small: Evaluation) -> Evaluation:
+def _part(whole: Results, small: Results) -> Results:
     """`whole` on the prompts of `small`, which are its first ones."""
     rows = [i for i, file in enumerate(whole.files) if file in set(small.files)]
     metrics = {name: [whole.metrics[name][i] for i in rows] for name in whole.metrics.keys() & small.metrics.keys()}

@@ -21,11 +21,11 @@ from vpo_kit.library.display import count_bar
 from vpo_kit.library.sources import find_clips
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import make, store
-from vpo_kit.pairing.guided import Guided
-from vpo_kit.pairing.independent import Independent
+from vpo_kit.pairing.guided import GuidedMaker
+from vpo_kit.pairing.independent import IndependentMaker
 from vpo_kit.pairing.job import Job, Task
 from vpo_kit.pairing.make import Folder
-from vpo_kit.pairing.real import Real
+from vpo_kit.pairing.real import RealMaker
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import PairSet
 from vpo_kit.processes import Processes
@@ -142,12 +142,14 @@ def _make(
         clips = find_clips(data, sampling, processes, console, settings.guided.max_windows)
         facts["skipped"] = clips.skipped
         maker = (
-            Guided(task, clips.clips) if strategy == "guided" else Real(task, clips.clips, local=strategy == "local")
+            GuidedMaker(task, clips.clips)
+            if strategy == "guided"
+            else RealMaker(task, clips.clips, local=strategy == "local")
         )
         job: Job = maker.job()
     else:
         judge = labeller.judge(model.device, offload=settings.offload) if labeller else None
-        job = Independent(task, read_prompts(data), judge).job()
+        job = IndependentMaker(task, read_prompts(data), judge).job()
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})
     processes.wait()

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError, OutputError
-from vpo_kit.evaluation.evaluate import Plan, videos
+from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.library.models import ready
 from vpo_kit.models.base import VideoModel
 from vpo_kit.video import write_video
@@ -77,7 +77,7 @@ def each(
         raise OutputError(f"{folder} is not empty: give another --output")
     file, weights = Path(config) if config else None, Path(lora) if lora is not None else None
     with ready(model, weights, file, settings) as (made, sampling):
-        plan = Plan(texts, 1, made.settings, sampling.batch_size, seed)
+        plan = SamplePlan(texts, 1, made.settings, sampling.batch_size, seed)
         for items, batch in videos(made, plan):
             for (i, k), video in zip(items, batch.cpu(), strict=True):
                 path = folder / f"{i:03d}-{k}.mp4" if folder is not None else None

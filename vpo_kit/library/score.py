@@ -53,7 +53,7 @@ def load_reward(
 
 def plans(
     reward: str | None, file: Path | str | None = None, settings: Mapping[str, Any] | None = None
-) -> list[loading.Plan]:
+) -> list[loading.RewardPlan]:
     """The checked rewards of `reward` and `settings` over the reward section of `file`. Raises `ConfigError`."""
     below = formats.recipe(config.read_file(Path(file)), Path(file)).get("reward", {}) if file else {}
     above = {**(settings or {}), **({} if reward is None else {"name": reward})}

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from vpo_kit.config import Selection
-from vpo_kit.evaluation.evaluate import Evaluation
+from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.rewards.base import Mixture, add_fixed
 
 
@@ -29,7 +29,7 @@ class Strength:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selected:
     """The strength that is kept, what all gave (0 is the model before training), and a line that says why."""
 
     strength: float
@@ -41,7 +41,7 @@ class Choice:
         return {"strength": self.strength, "reason": self.reason, "measured": [asdict(one) for one in self.measured]}
 
 
-def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Evaluation]) -> Choice:
+def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Results]) -> Selected:
     """Measure the model before training and every strength, and choose; `measure` evaluates at a strength."""
     before = measure(0.0)
     still = fmean(before.metrics["motion"])
@@ -72,7 +72,7 @@ def choose(settings: Selection, reward: Mixture, measure: Callable[[float], Eval
             reason += f", as good as {top.strength:g} within one standard error"
         if best.reward <= base.reward:
             reason = f"no strength beats the model before training ({reason})"
-    return Choice(best.strength, [base, *found], reason)
+    return Selected(best.strength, [base, *found], reason)
 
 
 def _rewards(reward: Mixture, metrics: Mapping[str, Sequence[float]]) -> list[float]:

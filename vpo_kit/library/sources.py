@@ -21,7 +21,7 @@ from vpo_kit.models.cache import DiskCache
 from vpo_kit.pairing import imported, origins, store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.processes import Processes
-from vpo_kit.training.data import Clips, Encoder, Pairs, Prompts, Source, usable
+from vpo_kit.training.data import ClipSource, Encoder, Pairs, Prompts, Source, usable
 from vpo_kit.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -51,9 +51,9 @@ def build(
         clips = apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
         encoder = Encoder(model, settings, disk)
         if not recipe.method.needs.ratings:
-            return Clips(clips, encoder)
+            return ClipSource(clips, encoder)
         rated = _rated(recipe.run.videos, clips, recipe.run.data.dimension, notice)
-        return Clips(list(rated), encoder, list(rated.values()))
+        return ClipSource(list(rated), encoder, list(rated.values()))
     return _pairs(recipe, model, settings, console, processes)
 
 

@@ -18,12 +18,12 @@ from vpo_kit import formats
 from vpo_kit.config import FORMAT, merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import measuring, report
-from vpo_kit.evaluation.evaluate import Evaluation, Plan, compare, evaluate, finished
+from vpo_kit.evaluation.evaluate import Results, SamplePlan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.library import card, checks, sources
 from vpo_kit.library.display import TrainingBar, count_bar, print_changes, working
 from vpo_kit.library.following import followed
-from vpo_kit.library.selection import Choice, choose
+from vpo_kit.library.selection import Selected, choose
 from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
@@ -157,7 +157,7 @@ def _train(
     for network in model.networks.values():
         processes.shard(network, whole=added_weights(network))
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
-    plan = Plan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
+    plan = SamplePlan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
     measures = measuring.load(run.evaluation.measured)
     encode = PromptCache(model, disk)
     measurer = Measurer(model, folder.path, console, processes, encode)
@@ -166,7 +166,7 @@ def _train(
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
         before = measurer.measure(plan, judges, measures, "step-000000", "before")
 
-    def small(plan: Plan, place: str) -> Evaluation | None:
+    def small(plan: SamplePlan, place: str) -> Results | None:
         return measurer.measure(plan, judges, measures, place, "samples")
 
     following = held.enter_context(followed(recipe, folder, small, is_main=processes.is_main))
@@ -200,7 +200,7 @@ def _train(
         ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1))
         changes = _finish(recipe, folder, ended, before, after, console)
         following.ended(done, after, changes)
-        outcome = card.Outcome(done, changes, ended.health, choice.strength if choice else 1.0)
+        outcome = card.RunOutcome(done, changes, ended.health, choice.strength if choice else 1.0)
         folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
         raise stopped
@@ -213,7 +213,7 @@ class Ended:
     steps: int
     stopped: HealthError | None
     warnings: Mapping[str, str]
-    choice: Choice | None
+    choice: Selected | None
     seconds: float
 
     @property
@@ -235,8 +235,8 @@ class Measurer:
     encode: PromptCache
 
     def measure(
-        self, plan: Plan, judges: Sequence[Reward], measures: Sequence[Measure], place: str, name: str
-    ) -> Evaluation | None:
+        self, plan: SamplePlan, judges: Sequence[Reward], measures: Sequence[Measure], place: str, name: str
+    ) -> Results | None:
         """The evaluation in ``samples/PLACE``; None where nothing is to be measured."""
         if not plan.prompts:
             return None
@@ -249,7 +249,7 @@ class Measurer:
 
 def _select(
     recipe: Recipe, settings: Settings, policy: LoraPolicy, measurer: Measurer, notice: Callable[[str], None]
-) -> Choice | None:
+) -> Selected | None:
     """Leave the policy at the strength that is chosen; None where none is."""
     run = recipe.run
     if not run.selection.strengths:
@@ -257,10 +257,10 @@ def _select(
     if not recipe.selection:
         notice("selection: the method has no reward, so nothing can choose a strength: give selection.reward")
         return None
-    plan = Plan(recipe.validation, 1, settings, run.sampling.batch_size, run.seed)
+    plan = SamplePlan(recipe.validation, 1, settings, run.sampling.batch_size, run.seed)
     reward = rewards.load(recipe.selection, measurer.model.device, offload=run.offload)
 
-    def measure(strength: float) -> Evaluation:
+    def measure(strength: float) -> Results:
         policy.keep(strength)
         found = measurer.measure(plan, reward.parts, measuring.ALWAYS, f"strength-{strength:g}", f"x{strength:g}")
         assert found is not None
@@ -276,8 +276,8 @@ def _finish(
     recipe: Recipe,
     folder: RunFolder,
     ended: Ended,
-    before: Evaluation | None,
-    after: Evaluation | None,
+    before: Results | None,
+    after: Results | None,
     console: Console,
 ) -> Mapping[str, Paired]:
     run, changes, stopped = recipe.run, dict[str, Paired](), ended.stopped

@@ -40,7 +40,7 @@ class SFTConfig(TimesConfig):
 
 
 @dataclass(frozen=True)
-class Noised:
+class NoisedClips:
     """Clips at their times and noises, as rows."""
 
     x_t: Tensor
@@ -86,7 +86,7 @@ class SFT(Method):
         value, count = self.context.processes.total(sums).tolist()
         return {"heldout_loss": value / count} if count else {}
 
-    def _noised(self, batch: Batch, seeds: Sequence[int], strata: Strata | None, dropout: float = 0.0) -> Noised:
+    def _noised(self, batch: Batch, seeds: Sequence[int], strata: Strata | None, dropout: float = 0.0) -> NoisedClips:
         """The batch's clips once for every ``len(seeds) / B`` draws."""
         model, draws = self.context.policy.model, len(seeds) // len(batch.indices)
         x, schedule = torch.cat([batch.tensors["clip"]] * draws), model.schedule
@@ -97,9 +97,11 @@ class SFT(Method):
             generator = torch.Generator().manual_seed(derive_seed(seed, "dropout"))
             if float(torch.rand((), generator=generator)) < dropout:
                 conditions = conditions.replaced(i, self.context.negative)
-        return Noised(schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t), conditions)
+        return NoisedClips(
+            schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t), conditions
+        )
 
-    def _errors(self, clips: Noised, rows: slice) -> Tensor:
+    def _errors(self, clips: NoisedClips, rows: slice) -> Tensor:
         """The mean squared error of some rows, ``[n]``."""
         output = self.context.policy.model.predict(clips.x_t[rows], clips.time[rows], clips.conditions[rows])
         return losses.frame_errors(output, clips.target[rows]).mean(1)

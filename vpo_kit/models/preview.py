@@ -37,7 +37,7 @@ class Mix(nn.Module):
         return x + _clips(self.out(functional.silu(self.space(y))), len(x))
 
 
-class Shape(BaseModel):
+class PreviewShape(BaseModel):
     """`config.json`: for autoencoders that make 8 pixels of a latent pixel, and `temporal_stride` frames of a latent
     frame, but one of the first where they are `causal`.
     """
@@ -54,7 +54,7 @@ class Shape(BaseModel):
 class PreviewDecoder(nn.Module):
     """Normalised latents to video, in one pass over all frames: most of the width is spent on the latent's own grid."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: PreviewShape) -> None:
         super().__init__()
         self.shape = shape
         wide, middle, fine = shape.widths
@@ -96,13 +96,13 @@ def save_preview(decoder: PreviewDecoder, folder: Path) -> None:
     files.write(folder / FOLDER / CONFIG, decoder.shape.model_dump_json(indent=2) + "\n")
 
 
-def read_shape(folder: Path) -> Shape | None:
+def read_shape(folder: Path) -> PreviewShape | None:
     """What the decoder of a model's folder is like, or None where it has none. Raises `ModelError`."""
     path = folder / FOLDER / CONFIG
     if not path.is_file():
         return None
     try:
-        return Shape.model_validate_json(path.read_bytes())
+        return PreviewShape.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ModelError(f"{path}: {error.errors()[0]['msg']}: copy or make it again") from error
 

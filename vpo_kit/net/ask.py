@@ -39,7 +39,7 @@ class Patience(Section):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """A status and a body, of which no more was read than the asker wants."""
 
     status: int
@@ -121,7 +121,7 @@ class Server:
     def close(self) -> None:
         self._client.close()
 
-    def send(self, path: str, content: bytes | None = None, kind: str = "application/octet-stream") -> Answer:
+    def send(self, path: str, content: bytes | None = None, kind: str = "application/octet-stream") -> HttpAnswer:
         """POST `content`, or GET without it, once. Raises `httpx2.RequestError` without a whole answer in time."""
         deadline, body = time.monotonic() + self._limit, bytearray()
         method, headers = ("GET", {}) if content is None else ("POST", {"Content-Type": kind})
@@ -133,16 +133,16 @@ class Server:
                 if time.monotonic() > deadline:
                     raise httpx2.ReadTimeout(f"no whole answer within {self._limit:.3g} s")
             whole = len(body) <= self._max_bytes
-            return Answer(response.status_code, bytes(body), whole, _asked(response.headers.get("retry-after", "")))
+            return HttpAnswer(response.status_code, bytes(body), whole, _asked(response.headers.get("retry-after", "")))
 
 
 def patiently(
-    send: Callable[[], Answer],
+    send: Callable[[], HttpAnswer],
     patience: Patience,
     *,
     pause: Callable[[float], None] = time.sleep,
     on_failure: Callable[[Failure], None] = lambda failure: None,
-) -> Answer:
+) -> HttpAnswer:
     """The first answer of `send` that waiting would not change; `on_failure` is told of each one before it.
 
     `pause` waits, and may raise to end all this. Raises `Unanswered`.

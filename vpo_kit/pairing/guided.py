@@ -17,7 +17,7 @@ from vpo_kit.pairing.job import Job, Made, Outcome, Task, batches, items_of
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 
 
-class Guided:
+class GuidedMaker:
     """One item is one clip, or one of several pairs of a clip."""
 
     def __init__(self, task: Task, clips: Sequence[Clip]) -> None:

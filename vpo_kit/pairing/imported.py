@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from vpo_kit import files
-from vpo_kit.clips import Known, look_through, overall_of
+from vpo_kit.clips import IndexedFile, look_through, overall_of
 from vpo_kit.clips.index import Progress
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
@@ -142,7 +142,7 @@ def _look(clips: Sequence[JudgedClip], progress: Progress) -> list[_Seen | str]:
     return [_seen(name, clip, known.get(name)) for name, clip in zip(names, clips, strict=True)]
 
 
-def _seen(name: str, clip: JudgedClip, known: Known | None) -> _Seen | str:
+def _seen(name: str, clip: JudgedClip, known: IndexedFile | None) -> _Seen | str:
     if known is None:
         return f"{name} cannot be opened"
     if isinstance(known.found, str):

@@ -16,7 +16,7 @@ from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import derive_seed, draw_noise, sample
 
 
-class Independent:
+class IndependentMaker:
     """One item is one prompt."""
 
     def __init__(self, task: Task, prompts: Sequence[str], reward: Mixture | None) -> None:

@@ -31,7 +31,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionSummary:
     """Motion of decided segments: means of winners and of losers, and how often the winner moves less."""
 
     winner: float
@@ -75,7 +75,7 @@ class Summary:
     segment_margins: list[float] | None
     """At `QUANTILES`; None without scores."""
     clip_margins: list[float] | None
-    motion: Motion | None
+    motion: MotionSummary | None
     duplicates: Duplicates
 
 
@@ -140,7 +140,7 @@ def _quantiles(values: Sequence[float]) -> list[float] | None:
     return [float(value) for value in np.quantile(values, QUANTILES)] if values else None
 
 
-def _motion(pairs: Sequence[Pair]) -> Motion | None:
+def _motion(pairs: Sequence[Pair]) -> MotionSummary | None:
     winners, losers = [], []
     for pair in pairs:
         if pair.motion is None or pair.labels is None:
@@ -152,4 +152,4 @@ def _motion(pairs: Sequence[Pair]) -> Motion | None:
     if not winners:
         return None
     less = sum(winner < loser for winner, loser in zip(winners, losers, strict=True))
-    return Motion(float(np.mean(winners)), float(np.mean(losers)), less, len(winners))
+    return MotionSummary(float(np.mean(winners)), float(np.mean(losers)), less, len(winners))

@@ -19,7 +19,7 @@ from vpo_kit.sampler import Constrain, PartialStart, chain_levels, derive_seed, 
 from vpo_kit.schedule import Schedule
 
 
-class Real:
+class RealMaker:
     """One item is one clip; `local` says that only a part of it is made anew."""
 
     def __init__(self, task: Task, clips: Sequence[Clip], *, local: bool = False) -> None:

@@ -19,8 +19,8 @@ class Subject:
     run: Run
     method: type[Method]
     method_config: MethodConfig
-    reward: list[rewards.Plan]
-    judges: list[rewards.Plan]
+    reward: list[rewards.RewardPlan]
+    judges: list[rewards.RewardPlan]
     data: str
     measured: int = 0
     """Videos of one measurement, before or after training."""

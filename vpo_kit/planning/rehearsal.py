@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vpo_kit.errors import VpoError
-from vpo_kit.evaluation.evaluate import Plan as Measurement
+from vpo_kit.evaluation.evaluate import SamplePlan as Measurement
 from vpo_kit.evaluation.evaluate import videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
@@ -24,7 +24,7 @@ from vpo_kit.planning import skeleton
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.fakes import make_fake
 from vpo_kit.planning.repeats import Repeats
-from vpo_kit.planning.tracker import PARTS, Op, Tracker
+from vpo_kit.planning.tracker import PARTS, MemoryTracker, Op
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
@@ -50,10 +50,10 @@ def rehearse(subject: Subject) -> Estimate:
         make_fake(module, fake)
     with warnings.catch_warnings():  # torch looks at the gradient of every tensor that it makes a fake of
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-        return _Rehearsal(subject, model, settings, policy, judges, Tracker(fake)).run(reward)
+        return _Rehearsal(subject, model, settings, policy, judges, MemoryTracker(fake)).run(reward)
 
 
-def _judges(plans: Sequence[rewards.Plan]) -> Mixture:
+def _judges(plans: Sequence[rewards.RewardPlan]) -> Mixture:
     return Mixture([(plan.kind(plan.config), plan.weight) for plan in plans]).requires_grad_(False).eval()
 
 
@@ -67,7 +67,7 @@ class _Rehearsal:
         settings: Settings,
         policy: LoraPolicy,
         judges: Sequence[Reward],
-        tracker: Tracker,
+        tracker: MemoryTracker,
     ) -> None:
         self.subject, self.model, self.settings = subject, model, settings
         self.policy, self.judges, self.tracker = policy, judges, tracker

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vpo_kit.models.base import Conditions
-from vpo_kit.planning.tracker import Op, Tracker
+from vpo_kit.planning.tracker import MemoryTracker, Op
 from vpo_kit.training.lora import LoraPolicy
 
 
 class Repeats:
     """Remembers what each kind of pass costs; `rows` counts the videos that go through the network."""
 
-    def __init__(self, tracker: Tracker, policy: LoraPolicy) -> None:
+    def __init__(self, tracker: MemoryTracker, policy: LoraPolicy) -> None:
         self.rows = 0
         self._tracker = tracker
         self._policy = policy

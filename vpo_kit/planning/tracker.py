@@ -47,7 +47,7 @@ class Op:
     bytes: int
 
 
-class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is open: `live` bytes of each part, their sum's `peak` with its parts, and all operators.
 
     A tensor belongs to the part in whose `scope` it was made; in a backward pass, to that of its forward operator.

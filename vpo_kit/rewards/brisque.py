@@ -39,7 +39,7 @@ class BrisqueConfig(ImageRewardConfig):
 
 
 @dataclass(frozen=True)
-class Machine:
+class VectorRegression:
     """An epsilon-SVR with a radial kernel: ``sum_v coefficient_v exp(-gamma |x - vector_v|^2) - rho``."""
 
     gamma: float
@@ -92,7 +92,7 @@ class Brisque(ImageReward):
         return -(near @ self.coefficients - self.rho)
 
 
-def read_machine(path: Path) -> Machine:
+def read_machine(path: Path) -> VectorRegression:
     """A machine in libsvm's text format. Raises `ModelError` for another kind or a damaged file."""
     try:
         head, _, rows = path.read_text(encoding="utf-8").partition("SV\n")
@@ -108,7 +108,7 @@ def read_machine(path: Path) -> Machine:
                 vectors[row, int(place) - 1] = float(value)
         if len(coefficients) != len(vectors):
             raise ValueError(f"{len(coefficients)} of {len(vectors)} support vectors")
-        return Machine(float(facts["gamma"]), float(facts["rho"]), torch.tensor(coefficients), vectors)
+        return VectorRegression(float(facts["gamma"]), float(facts["rho"]), torch.tensor(coefficients), vectors)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{path} does not hold BRISQUE's support vectors: {error}") from None
 

@@ -23,7 +23,7 @@ class ClipConfig(ImageRewardConfig):
     """open_clip's tag of the weights. It also sets mean and deviation of the input; `weights` overrides the file."""
 
 
-class Clip(TextImageReward):
+class ClipScore(TextImageReward):
     """Cosine of frame and prompt in any open_clip model."""
 
     Config = ClipConfig

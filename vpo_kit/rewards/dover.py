@@ -24,13 +24,13 @@ from torch.nn import functional
 
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
 from vpo_kit.rewards.parts.convnext3d import VideoConvNeXt
-from vpo_kit.rewards.parts.fragments import Sampling, cut_fragments, judged, normalised
+from vpo_kit.rewards.parts.fragments import FragmentSampling, cut_fragments, judged, normalised
 from vpo_kit.rewards.parts.swin3d import QualityHead, VideoSwin
-from vpo_kit.rewards.parts.weights import Source, built, read_state, under
+from vpo_kit.rewards.parts.weights import WeightsSource, built, read_state, under
 from vpo_kit.video import straight_through_clamp
 
-TECHNICAL = Sampling(3, 32, 2, 32)
-AESTHETIC = Sampling(32, 1, 2, 32)
+TECHNICAL = FragmentSampling(3, 32, 2, 32)
+AESTHETIC = FragmentSampling(32, 1, 2, 32)
 LICENCE = "NON-COMMERCIAL (S-Lab License 1.0)"
 
 
@@ -56,7 +56,9 @@ class Dover(Reward):
     @classmethod
     def locate(cls, config: Any) -> list[Path]:
         place = "the GitHub release v0.1.0 of QualityAssessment/DOVER"
-        return [Source("dover", "DOVER.pth", place, "0.2 GB", LICENCE).require(cast(Dover.Config, config).weights)]
+        return [
+            WeightsSource("dover", "DOVER.pth", place, "0.2 GB", LICENCE).require(cast(Dover.Config, config).weights)
+        ]
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

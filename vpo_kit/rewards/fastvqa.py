@@ -24,9 +24,9 @@ from torch import Tensor
 
 from vpo_kit.errors import ModelError
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
-from vpo_kit.rewards.parts.fragments import Sampling, cut_fragments, judged, normalised
+from vpo_kit.rewards.parts.fragments import FragmentSampling, cut_fragments, judged, normalised
 from vpo_kit.rewards.parts.swin3d import QualityHead, Triple, VideoSwin
-from vpo_kit.rewards.parts.weights import Source, built, read_state, under
+from vpo_kit.rewards.parts.weights import WeightsSource, built, read_state, under
 from vpo_kit.video import straight_through_clamp
 
 
@@ -35,7 +35,7 @@ class Variant:
     """What distinguishes the published networks; the score is ``sigmoid((raw - mean) / deviation)``."""
 
     file: str
-    sampling: Sampling
+    sampling: FragmentSampling
     grid: int
     """Fragments along each side of a frame."""
     aligned: int
@@ -46,10 +46,14 @@ class Variant:
 
 
 VARIANTS = {
-    "fastervqa": Variant("FAST_VQA_3D_1_1.pth", Sampling(8, 4, 2, 32), 7, 8, (8, 7, 7), 0.14759505, 0.03613452),
-    "fastvqa": Variant("FAST_VQA_B_1_4.pth", Sampling(4, 32, 2, 32), 7, 32, (8, 7, 7), -0.110198185, 0.04178565),
+    "fastervqa": Variant("FAST_VQA_3D_1_1.pth", FragmentSampling(8, 4, 2, 32), 7, 8, (8, 7, 7), 0.14759505, 0.03613452),
+    "fastvqa": Variant(
+        "FAST_VQA_B_1_4.pth", FragmentSampling(4, 32, 2, 32), 7, 32, (8, 7, 7), -0.110198185, 0.04178565
+    ),
     # Version 3 of the published code also shrinks M's windows to 2 x 2 x 2; the weights were trained with 4 x 4 x 4.
-    "fastvqa-m": Variant("FAST_VQA_M_1_4.pth", Sampling(4, 16, 2, 16), 4, 8, (4, 4, 4), 0.023889644, 0.030781006),
+    "fastvqa-m": Variant(
+        "FAST_VQA_M_1_4.pth", FragmentSampling(4, 16, 2, 16), 4, 8, (4, 4, 4), 0.023889644, 0.030781006
+    ),
 }
 
 
@@ -78,7 +82,7 @@ class FastVQA(Reward):
     def locate(cls, config: Any) -> list[Path]:
         own = cast(FastVQA.Config, config)
         place = "the GitHub release v2.0.0 of TimothyHTimothy/FAST-VQA"
-        return [Source("fastvqa", VARIANTS[own.variant].file, place, "0.1 GB", "MIT").require(own.weights)]
+        return [WeightsSource("fastvqa", VARIANTS[own.variant].file, place, "0.1 GB", "MIT").require(own.weights)]
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

@@ -26,7 +26,7 @@ from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.images import ImageReward, ImageRewardConfig
 from vpo_kit.rewards.parts import vlm
 from vpo_kit.rewards.parts.videoalign import plain
-from vpo_kit.rewards.parts.weights import Source, check_fit, first_line, read_state, under
+from vpo_kit.rewards.parts.weights import WeightsSource, check_fit, first_line, read_state, under
 from vpo_kit.video import straight_through_clamp
 
 TOKEN = "<|Reward|>"
@@ -70,8 +70,8 @@ class HPSv3(ImageReward):
         own = cast(HPSv3Config, config)
         what = "the model folder Qwen/Qwen2-VL-7B-Instruct without its weights"
         return [
-            Source("hpsv3", "HPSv3.safetensors", HUB, "17 GB", "MIT").require(own.weights),
-            Source("hpsv3", what, HUB, "12 MB", "Apache-2.0", True, "base").require(own.base),
+            WeightsSource("hpsv3", "HPSv3.safetensors", HUB, "17 GB", "MIT").require(own.weights),
+            WeightsSource("hpsv3", what, HUB, "12 MB", "Apache-2.0", True, "base").require(own.base),
         ]
 
     def __init__(self, config: Any = None) -> None:

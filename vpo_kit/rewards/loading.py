@@ -17,7 +17,7 @@ from vpo_kit.rewards.base import Mixture, Reward, RewardConfig, RewardSpec, pars
 
 
 @dataclass(frozen=True)
-class Plan:
+class RewardPlan:
     """A reward's class, checked settings and weight; no weights are read yet."""
 
     kind: type[Reward]
@@ -30,7 +30,7 @@ class Plan:
         return self.kind.describe(self.config)
 
 
-def plan(text: str, settings: Mapping[str, Any]) -> list[Plan]:
+def plan(text: str, settings: Mapping[str, Any]) -> list[RewardPlan]:
     """Check names and settings. One reward takes `settings` as they are, each of several its own section by name.
 
     Raises `ConfigError`.
@@ -44,20 +44,20 @@ def plan(text: str, settings: Mapping[str, Any]) -> list[Plan]:
         own = settings if len(parts) == 1 else settings.get(name, {})
         if argument:
             own = _with_argument(kind, name, argument, own)
-        plans.append(Plan(kind, validate(kind.Config, own, "reward."), weight))
+        plans.append(RewardPlan(kind, validate(kind.Config, own, "reward."), weight))
     unknown = set(settings) - {name for name, _, _ in parts} if len(parts) > 1 else set()
     if unknown:
         raise ConfigError(f"reward.{unknown.pop()}: with several rewards, write reward.NAME.setting")
     return plans
 
 
-def locate(plans: Sequence[Plan]) -> None:
+def locate(plans: Sequence[RewardPlan]) -> None:
     """That no file of weights is missing, as far as that is known before it is read. Raises `ModelError`."""
     for one in plans:
         one.kind.locate(one.config)
 
 
-def load(plans: list[Plan], device: torch.device, *, offload: bool = False) -> Mixture:
+def load(plans: list[RewardPlan], device: torch.device, *, offload: bool = False) -> Mixture:
     """Read the weights. With `offload` each reward is on `device` only while it scores, one after the other.
 
     Raises `ModelError` where a file is missing or damaged, `ConfigError` for two of one name.

@@ -75,7 +75,7 @@ class Remote(Reward):
             header = wire.Header.model_validate(
                 {"shape": part.shape, "dtype": self._dtype, "fps": fps, "prompts": lines, "segments": asked}
             )
-            scores = self._client.read(wire.Scores, "/score", wire.encode(header, part))
+            scores = self._client.read(wire.ScoreReply, "/score", wire.encode(header, part))
             found.append(_checked(scores, header, self._client.name))
         return _joined(found, video.device)
 
@@ -98,7 +98,7 @@ def _spec(about: wire.About) -> RewardSpec:
     return RewardSpec(name=f"remote:{about.name}", differentiable=False, **facts)
 
 
-def _checked(found: wire.Scores, header: wire.Header, server: str) -> RewardOutput:
+def _checked(found: wire.ScoreReply, header: wire.Header, server: str) -> RewardOutput:
     """Scores as tensors, after counting them. Raises `ModelError` for a wrong number, `DataError` for NaN."""
     count, parts = header.shape[0], None
     rows = {**found.components, "scores": found.scores}

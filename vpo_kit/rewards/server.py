@@ -39,7 +39,7 @@ BODY = {
 }
 
 
-class Health(BaseModel):
+class Alive(BaseModel):
     status: str = "ok"
 
 
@@ -60,15 +60,15 @@ class _Service:
         if self._token is not None and not serve.same(given, self._token):
             raise HTTPException(401, "wrong or no token", {"WWW-Authenticate": "Bearer", "Connection": "close"})
 
-    def health(self) -> Health:
+    def health(self) -> Alive:
         """Up and ready to score; needs no token."""
-        return Health()
+        return Alive()
 
     def spec(self) -> wire.About:
         """What is served, and in which form it wants its videos."""
         return self._about
 
-    async def score(self, request: Request) -> wire.Scores:
+    async def score(self, request: Request) -> wire.ScoreReply:
         """Scores of a batch: a line of JSON, then the frames as raw bytes (`vpo_kit.rewards.parts.wire`)."""
         header, video = await self._read(request)
         self._check(header)
@@ -108,7 +108,7 @@ class _Service:
             raise _refusal(f"{self._reward.spec.name} does not score segments")
 
     @torch.no_grad()
-    def _judge(self, header: wire.Header, video: Tensor) -> wire.Scores:
+    def _judge(self, header: wire.Header, video: Tensor) -> wire.ScoreReply:
         try:
             found = self._reward(video.to(self._device), header.prompts, fps=header.fps, segments=header.segments)
         except VpoError as error:
@@ -162,7 +162,7 @@ def _refusal(text: str) -> HTTPException:
     return HTTPException(422, " ".join(text.split()))
 
 
-def _finite(found: RewardOutput) -> wire.Scores:
+def _finite(found: RewardOutput) -> wire.ScoreReply:
     """The answer. Raises 422 for a value that JSON cannot hold."""
     tensors = {"score": found.score, **found.components}
     if found.segments is not None:
@@ -170,7 +170,7 @@ def _finite(found: RewardOutput) -> wire.Scores:
     for name, values in tensors.items():
         if not torch.isfinite(values).all():
             raise _refusal(f"the reward's {name} is not finite")
-    return wire.Scores(
+    return wire.ScoreReply(
         scores=found.score.float().tolist(),
         segments=None if found.segments is None else found.segments.float().tolist(),
         components={name: values.float().tolist() for name, values in found.components.items()},

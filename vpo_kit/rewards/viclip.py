@@ -24,7 +24,7 @@ from torch.nn import functional
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
 from vpo_kit.rewards.parts import vlm
 from vpo_kit.rewards.parts.fragments import normalised, widened
-from vpo_kit.rewards.parts.weights import Source, built, read_state, under
+from vpo_kit.rewards.parts.weights import WeightsSource, built, read_state, under
 from vpo_kit.video import straight_through_clamp
 
 FRAMES = 8
@@ -127,7 +127,7 @@ class ViCLIP(Reward):
     @classmethod
     def locate(cls, config: Any) -> list[Path]:
         place = "OpenGVLab/ViCLIP on the Hugging Face hub"
-        source = Source("viclip", "ViClip-InternVid-10M-FLT.pth", place, "1.7 GB", "MIT")
+        source = WeightsSource("viclip", "ViClip-InternVid-10M-FLT.pth", place, "1.7 GB", "MIT")
         return [source.require(cast(ViCLIP.Config, config).weights)]
 
     def __init__(self, config: Any = None) -> None:

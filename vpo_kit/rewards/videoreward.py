@@ -27,8 +27,8 @@ from vpo_kit.errors import DataError, ModelError
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments, enough_frames
 from vpo_kit.rewards.parts import vlm
 from vpo_kit.rewards.parts.fragments import widened
-from vpo_kit.rewards.parts.videoalign import Data, base_folder, read_checkpoint, read_settings
-from vpo_kit.rewards.parts.weights import Source
+from vpo_kit.rewards.parts.videoalign import DataLayout, base_folder, read_checkpoint, read_settings
+from vpo_kit.rewards.parts.weights import WeightsSource
 from vpo_kit.video import straight_through_clamp
 
 ASPECTS = ("VQ", "MQ", "TA")
@@ -74,7 +74,7 @@ class VideoReward(Reward):
     @classmethod
     def locate(cls, config: Any) -> list[Path]:
         what, hub = "the model folder KwaiVGI/VideoReward", "the Hugging Face hub"
-        source = Source("videoreward", what, hub, "5 GB", "Apache-2.0", True)
+        source = WeightsSource("videoreward", what, hub, "5 GB", "Apache-2.0", True)
         return [source.require(cast(VideoReward.Config, config).weights)]
 
     def __init__(self, config: Any = None) -> None:
@@ -177,7 +177,7 @@ def read_question(path: Path, given: bool) -> str:
     return question
 
 
-def picked(count: int, fps: float, settings: Data) -> Tensor:
+def picked(count: int, fps: float, settings: DataLayout) -> Tensor:
     """Indices of the frames that are judged, of `count`: an even number, from the first to the last."""
     if settings.num_frames is None:
         wanted = min(max(count / fps * settings.fps, LEAST), count // 2 * 2)

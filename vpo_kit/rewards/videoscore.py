@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, RewardSpec, Segments
 from vpo_kit.rewards.parts import vlm
 from vpo_kit.rewards.parts.fragments import widened
-from vpo_kit.rewards.parts.weights import Source, check_fit, read_folder, under
+from vpo_kit.rewards.parts.weights import WeightsSource, check_fit, read_folder, under
 from vpo_kit.video import straight_through_clamp
 
 ASPECTS = ("visual_quality", "temporal_consistency", "dynamic_degree", "text_alignment", "factual_consistency")
@@ -59,7 +59,9 @@ class VideoScore(Reward):
     def locate(cls, config: Any) -> list[Path]:
         own = cast(VideoScore.Config, config)
         name = {"v1": "TIGER-Lab/VideoScore", "v1.1": "TIGER-Lab/VideoScore-v1.1"}[own.version]
-        source = Source("videoscore", f"the model folder {name}", "the Hugging Face hub", "16.5 GB", "Apache-2.0", True)
+        source = WeightsSource(
+            "videoscore", f"the model folder {name}", "the Hugging Face hub", "16.5 GB", "Apache-2.0", True
+        )
         return [source.require(own.weights)]
 
     def __init__(self, config: Any = None) -> None:

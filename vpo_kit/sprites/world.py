@@ -91,7 +91,7 @@ class Flaw:
 
 
 @dataclass(frozen=True)
-class Clip:
+class WorldClip:
     video: Array
     scene: Scene
     flaws: tuple[Flaw, ...]
@@ -124,7 +124,7 @@ def draw_flaws(scene: Scene, rng: np.random.Generator) -> tuple[Flaw, ...]:
     return tuple(flaws)
 
 
-def render(scene: Scene, rng: np.random.Generator, flaws: tuple[Flaw, ...] = ()) -> Clip:
+def render(scene: Scene, rng: np.random.Generator, flaws: tuple[Flaw, ...] = ()) -> WorldClip:
     """Draw one clip: ``[NUM_FRAMES, 3, SIZE, SIZE]``, anti-aliased, with the given flaws."""
     radius = rng.uniform(7.0, 9.0)
     path = draw_path(scene, radius, rng)
@@ -138,10 +138,10 @@ def render(scene: Scene, rng: np.random.Generator, flaws: tuple[Flaw, ...] = ())
     video = back + (fore - back) * cover[:, None]
     for flaw in flaws:
         video = _disturb_pixels(video, flaw, rng)
-    return Clip(np.clip(video, 0, 1).astype(np.float32), scene, flaws)
+    return WorldClip(np.clip(video, 0, 1).astype(np.float32), scene, flaws)
 
 
-def training_clips(count: int, seed: int) -> Iterator[Clip]:
+def training_clips(count: int, seed: int) -> Iterator[WorldClip]:
     """`count` training clips; clip ``i`` depends on ``(seed, i)`` alone."""
     pool = scenes(held_out=False)
     for i in range(count):

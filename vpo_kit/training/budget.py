@@ -9,7 +9,7 @@ from vpo_kit.config import Run
 from vpo_kit.processes import Processes
 
 
-class Budget:
+class Spending:
     """Steps and passes are read from the log, so they are the same after every interruption; seconds are counted here
     and kept in the checkpoints: what a killed process did after its last checkpoint is done again and not counted.
     """

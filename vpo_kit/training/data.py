@@ -145,7 +145,7 @@ class Encoder:
         return {**latent_facts(self._model), "reader": video.version()}
 
 
-class Clips:
+class ClipSource:
     """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``. With `ratings`, one
     for each clip, also what `ratings.tensors` makes of them.
     """

@@ -15,7 +15,7 @@ from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, ending, health, optimisers
 from vpo_kit.training.average import Average
-from vpo_kit.training.budget import Budget
+from vpo_kit.training.budget import Spending
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.folder import RunFolder
@@ -28,7 +28,7 @@ Report = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RunParts:
     """The parts of one run, put together; `held_out` is what validation looks at, or None."""
 
     run: Run
@@ -58,20 +58,20 @@ class State:
 
     optimiser: torch.optim.Optimizer
     best: Best
-    budget: Budget
+    budget: Spending
     average: Average
     warned: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoopResult:
     """The rows of a run's log, and the last warning of each health check that gave one."""
 
     history: list[Report]
     warnings: dict[str, str]
 
 
-def train(job: Job) -> Trained:
+def train(job: RunParts) -> LoopResult:
     """Train until the budget is spent, from the newest checkpoint where there is one. The policy is then what the run
     keeps: the average of its last steps where there is one, or the weights that held-out data liked best.
 
@@ -80,7 +80,7 @@ def train(job: Job) -> Trained:
     """
     run, method, policy = job.run, job.method, job.policy
     optimiser = optimisers.build(run.optimiser, policy.groups)
-    best, budget, average = Best(run.early_stopping), Budget(run, job.processes), Average(run.optimiser.ema)
+    best, budget, average = Best(run.early_stopping), Spending(run, job.processes), Average(run.optimiser.ema)
     state = State(optimiser, best, budget, average, {})
     first = _resume(job, state)
     # the same everywhere: a health check that fires in one process alone would leave the others waiting
@@ -132,10 +132,10 @@ def train(job: Job) -> Trained:
     # the average of the last steps, unless held-out data liked an earlier one better
     if kept := best.policy or average.state:
         policy.load_state(kept, None)
-    return Trained(history, _warnings(job, history))
+    return LoopResult(history, _warnings(job, history))
 
 
-def _update(job: Job, output: StepOutput, batch: Batch, optimiser: torch.optim.Optimizer) -> Report:
+def _update(job: RunParts, output: StepOutput, batch: Batch, optimiser: torch.optim.Optimizer) -> Report:
     """One optimiser step, and its row of the log. Raises `HealthError` before a weight is changed by NaN."""
     run, parameters = job.run, job.policy.parameters
     loss = job.processes.total(backward(output))
@@ -165,14 +165,14 @@ def backward(output: StepOutput) -> Tensor:
     return total if output.loss is None else output.loss.detach()
 
 
-def _keep(step: int, first: int, job: Job, state: State) -> None:
+def _keep(step: int, first: int, job: RunParts, state: State) -> None:
     """Save the state before a step that failed. Called by all processes."""
     if step > first:
         _save(step, job, state)
         job.on_notice(f"step {step + 1} failed: the state after step {step} is saved, go on with --resume")
 
 
-def _log(job: Job, row: Report, history: list[Report], state: State) -> None:
+def _log(job: RunParts, row: Report, history: list[Report], state: State) -> None:
     """Write the row, and check the run's health. The row comes before a checkpoint: a kill in between loses neither."""
     if job.processes.is_main:
         job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
@@ -187,7 +187,7 @@ def _log(job: Job, row: Report, history: list[Report], state: State) -> None:
     job.on_step(row)
 
 
-def _warnings(job: Job, history: Sequence[Report]) -> dict[str, str]:
+def _warnings(job: RunParts, history: Sequence[Report]) -> dict[str, str]:
     """Of the whole log, so that a resumed run has those of its first part too."""
     found: dict[str, str] = {}
     for count in range(job.run.health.window, len(history) + 1):
@@ -195,7 +195,7 @@ def _warnings(job: Job, history: Sequence[Report]) -> dict[str, str]:
     return found
 
 
-def _must_be_finite(what: str, value: Tensor, batch: Batch, job: Job) -> None:
+def _must_be_finite(what: str, value: Tensor, batch: Batch, job: RunParts) -> None:
     """Before the optimiser's step: afterwards the weights would be lost, and the next checkpoint with them."""
     if not torch.isfinite(value) and "not_finite" not in job.run.health.disable:
         items = job.stream.names(job.processes.gather(list(batch.indices)))
@@ -207,7 +207,7 @@ def _must_be_finite(what: str, value: Tensor, batch: Batch, job: Job) -> None:
         )
 
 
-def _resume(job: Job, state: State) -> int:
+def _resume(job: RunParts, state: State) -> int:
     read = checkpoints.latest(job.folder.checkpoints)
     if read is None:
         return 0
@@ -225,7 +225,7 @@ def _resume(job: Job, state: State) -> int:
     return found.step
 
 
-def _save(step: int, job: Job, state: State) -> None:
+def _save(step: int, job: RunParts, state: State) -> None:
     method = job.method.state()  # all processes: it may gather
     if job.processes.is_main:
         checkpoint = Checkpoint(

@@ -33,12 +33,12 @@ class Recipe:
     run: Run
     method: type[Method]
     method_config: MethodConfig
-    reward: list[rewards.Plan]
-    judges: list[rewards.Plan]
+    reward: list[rewards.RewardPlan]
+    judges: list[rewards.RewardPlan]
     data: Data
     prompts: list[str]
     held_out: list[str]
-    selection: list[rewards.Plan]
+    selection: list[rewards.RewardPlan]
     validation: list[str]
     kept_out: frozenset[str]
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -117,7 +117,7 @@ def _fits_together(run: Run) -> None:
     trackers.check(run.tracking)
 
 
-def _selection(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:
+def _selection(run: Run, reward: list[rewards.RewardPlan]) -> list[rewards.RewardPlan]:
     """What the strength is chosen by; nothing where it is not chosen. Raises `ConfigError` for a held-out judge."""
     if not run.selection.strengths:
         return []
@@ -188,14 +188,14 @@ def _data(run: Run, method: type[Method]) -> Data:
     return chosen[0]
 
 
-def _judges(run: Run, reward: list[rewards.Plan]) -> list[rewards.Plan]:
+def _judges(run: Run, reward: list[rewards.RewardPlan]) -> list[rewards.RewardPlan]:
     """The judges of the evaluation that are not the run's own reward already."""
     trained = {(part.kind, part.config) for part in reward}
     plans = [plan for name in run.evaluation.judges for plan in rewards.plan(name, {})]
     return [plan for plan in plans if (plan.kind, plan.config) not in trained]
 
 
-def _check_reward(part: rewards.Plan, method: type[Method], name: str) -> None:
+def _check_reward(part: rewards.RewardPlan, method: type[Method], name: str) -> None:
     spec = part.spec
     if not spec.for_training:
         raise ConfigError(f"reward {spec.name!r} is a held-out judge: training on it would leave nothing to check with")

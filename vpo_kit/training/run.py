@@ -17,7 +17,7 @@ from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training.data import Source
 from vpo_kit.training.folder import RunFolder
-from vpo_kit.training.loop import Job, Report
+from vpo_kit.training.loop import Report, RunParts
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stream import Stream, split
 
@@ -96,7 +96,7 @@ class Assembly:
         on_step: Callable[[Report], None] = lambda _: None,
         on_notice: Callable[[str], None] = lambda _: None,
         on_sample: Callable[[int], None] = lambda _: None,
-    ) -> Job:
+    ) -> RunParts:
         """The loop's job: `method` on the items of `source`, a share of them held out where the method has a use for
         them.
         """
@@ -104,7 +104,7 @@ class Assembly:
         share = run.validation.share if method.needs.validation else 0.0
         parts = split(source, share, run.seed)
         on_notice(parts.said)
-        return Job(
+        return RunParts(
             run=run,
             method=method,
             policy=self.policy,

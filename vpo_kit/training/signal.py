@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A number with its 95% interval."""
 
     value: float
@@ -56,8 +56,8 @@ class Direction:
     """
 
     p: float
-    cosine: Estimate
-    pairs: Estimate
+    cosine: Interval
+    pairs: Interval
 
     @property
     def found(self) -> bool:
@@ -189,7 +189,7 @@ def direction(gradients: Floats, seed: int, resamples: int = 1000) -> Direction:
     cosine = _jackknife(lambda rows: _cosine(gram[np.ix_(rows, rows)], seed), count, kept)
     needed = _jackknife(lambda rows: _log_needed(gram[np.ix_(rows, rows)]), count, kept)
     values = (needed.value, needed.low, needed.high)
-    return Direction(p, cosine, Estimate(*(math.exp(v) if v < 50 else math.inf for v in values)))
+    return Direction(p, cosine, Interval(*(math.exp(v) if v < 50 else math.inf for v in values)))
 
 
 def common(gradients: Floats) -> float:
@@ -218,13 +218,13 @@ def _log_needed(gram: Floats) -> float:
     return math.log(max((own - signal) / signal, 1.0)) if signal > 0 else 1e3
 
 
-def _jackknife(statistic: Callable[[Any], float], count: int, kept: Sequence[Any]) -> Estimate:
+def _jackknife(statistic: Callable[[Any], float], count: int, kept: Sequence[Any]) -> Interval:
     """A delete-a-group jackknife over pairs."""
     whole = statistic(np.arange(count))
     values = np.array([statistic(rows) for rows in kept])
     groups = len(values)
     error = math.sqrt((groups - 1) / groups * ((values - values.mean()) ** 2).sum())
-    return Estimate(whole, whole - 1.96 * error, whole + 1.96 * error)
+    return Interval(whole, whole - 1.96 * error, whole + 1.96 * error)
 
 
 def _short(value: float) -> str:

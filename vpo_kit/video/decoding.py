@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vpo_kit.errors import DataError
 from vpo_kit.video import ffmpeg
-from vpo_kit.video.said import Look, Stream
+from vpo_kit.video.said import Look, VideoStream
 from vpo_kit.video.treatment import Treatment, needed
 
 Pixels = NDArray[np.uint8]
@@ -53,7 +53,7 @@ class Decoded:
         path: Path,
         run: ffmpeg.Decoding,
         treatment: Treatment,
-        plan: Callable[[Look, Stream | None], Treatment],
+        plan: Callable[[Look, VideoStream | None], Treatment],
     ) -> None:
         self.path = path
         self.treatment = treatment
@@ -108,7 +108,7 @@ def decode(path: Path, consume: Callable[[Decoded], T], *, seek: Sequence[str] =
     looks: dict[Look, None] = {}  # in the order in which they come
     broken: set[str] = set()
 
-    def plan(look: Look, stream: Stream | None) -> Treatment:
+    def plan(look: Look, stream: VideoStream | None) -> Treatment:
         looks[look] = None
         return needed(looks, stream, lambda part: part not in broken and ffmpeg.has(part))
 

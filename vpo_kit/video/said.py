@@ -48,7 +48,7 @@ class FrameFacts:
 
 
 @dataclass(frozen=True)
-class Stream:
+class VideoStream:
     """The first video of a file by its header, for what stands in no frame."""
 
     codec: str
@@ -65,7 +65,7 @@ class Said:
     frames: list[FrameFacts] = field(default_factory=list)
     tick: Fraction | None = None
     """Seconds of one tick."""
-    streams: dict[int, Stream] = field(default_factory=dict)
+    streams: dict[int, VideoStream] = field(default_factory=dict)
     """By the number of the file among those that were opened."""
     troubles: list[str] = field(default_factory=list)
     _open: int | None = None
@@ -138,7 +138,7 @@ def _frame(time: str, rest: str) -> FrameFacts:
     return FrameFacts(ticks, int(length) if length.isdigit() else 0, look)
 
 
-def _stream(words: str) -> Stream:
+def _stream(words: str) -> VideoStream:
     """From ``h264 (High), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, top first), 64x64 [SAR 2:1 DAR 2:1], ...``."""
     codec = words.split(" ", 1)[0].rstrip(",")
     picture = re.search(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+", words)
@@ -148,4 +148,4 @@ def _stream(words: str) -> Stream:
     colours = re.search(r"(\S+)/(\S+)/([^\s,]+)", about)
     matrix, primaries, transfer = colours.groups() if colours else ("unknown",) * 3
     look = Look(picture[1] if picture else "", sar, bool(re.search(r"\bfirst\b", about)), transfer, primaries, matrix)
-    return Stream(codec, look)
+    return VideoStream(codec, look)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vpo_kit.errors import DataError
 from vpo_kit.video import ffmpeg
-from vpo_kit.video.said import Look, Said, Stream
+from vpo_kit.video.said import Look, Said, VideoStream
 from vpo_kit.video.timing import NEAR, Timing, places, timing
 from vpo_kit.video.treatment import needed
 
@@ -92,7 +92,7 @@ def _packets(paths: Sequence[Path]) -> list[Extent | None] | None:
     ]
 
 
-def _by_packets(packets: list[tuple[int, int]], tick: Fraction, stream: Stream) -> Extent | None:
+def _by_packets(packets: list[tuple[int, int]], tick: Fraction, stream: VideoStream) -> Extent | None:
     """From the times and lengths of a stream's packets, in order; None where two are at once, or there is none."""
     times = [time for time, _ in packets]
     if not times or len(set(times)) < len(times):
@@ -124,7 +124,7 @@ def _heard(lines: bytes) -> Said:
     return said
 
 
-def _extent(times: Timing, origin: float, looks: Collection[Look], stream: Stream, trouble: str | None) -> Extent:
+def _extent(times: Timing, origin: float, looks: Collection[Look], stream: VideoStream, trouble: str | None) -> Extent:
     treatment = needed(looks, stream, ffmpeg.has)
     words = list(treatment.said)
     if treatment.alpha and stream.codec != "gif":  # whose pixels all have alpha, mostly unused

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vpo_kit.video.said import Look, Stream
+from vpo_kit.video.said import Look, VideoStream
 
 HIGH_RANGE = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 WHITE = 203
@@ -61,7 +61,7 @@ class Treatment:
         return [*words, *self.missing]
 
 
-def needed(looks: Collection[Look], stream: Stream | None, has: Callable[[str], bool]) -> Treatment:
+def needed(looks: Collection[Look], stream: VideoStream | None, has: Callable[[str], bool]) -> Treatment:
     """What frames that look so need, done with the filters and decoders that ffmpeg `has`."""
     missing = []
     deinterlaced = any(look.interlaced for look in looks)

@@ -52,7 +52,7 @@ def reward_request(folder: Path) -> Read:
             assert "\n" not in str(json.loads(answer)["detail"])
             raise VpoError(f"{status}")
         if path == "/score":
-            wire.Scores.model_validate_json(answer)
+            wire.ScoreReply.model_validate_json(answer)
 
     return read
 
@@ -128,7 +128,7 @@ def completion(folder: Path) -> Read:
 def model_answers(folder: Path) -> Read:
     """A model's answers in an older version's file, as a kill or a disk leaves it: damaged lines are passed over."""
     from vpo_kit.labelling.older import MODELS, opened
-    from vpo_kit.labelling.vlm.answers import Answers, Record
+    from vpo_kit.labelling.vlm.answers import ModelAnswers, Record
 
     records = [
         Record(key=f"k{i}", verdict="tie", evidence="e", pair="p", segment=(0, 3), swapped=False, model="m",
@@ -143,9 +143,9 @@ def model_answers(folder: Path) -> Read:
         (folder / MODELS).parent.mkdir(parents=True)
         shutil.copy(path, folder / MODELS)
         with closing(opened(folder)) as store:
-            found = Answers(store)
+            found = ModelAnswers(store)
             found.get("new", lambda: records[0].model_copy(update={"key": "new"}))
-            assert "new" in Answers(store)
+            assert "new" in ModelAnswers(store)
 
     return read
 
@@ -153,10 +153,10 @@ def model_answers(folder: Path) -> Read:
 def peoples_answers(folder: Path) -> Read:
     """The store of a set's answers (SQLite), with people's in it."""
     from vpo_kit.labelling.answers import FILE, FOLDER
-    from vpo_kit.labelling.people.answers import Answer, Answers
+    from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
     from vpo_kit.labelling.people.questions import Question
 
-    with closing(Answers(folder / "people", create=True)) as answers:
+    with closing(PeopleAnswers(folder / "people", create=True)) as answers:
         answers.settle({})
         for i in range(3):
             answers.add(Answer(f"k{i}", "ann", Question("p", i, i + 1, "v"), 1, False, 1.0))
@@ -168,7 +168,7 @@ def peoples_answers(folder: Path) -> Read:
         shutil.rmtree(whole.parent, ignore_errors=True)
         whole.parent.mkdir(parents=True)
         shutil.copy(path, whole)
-        with closing(Answers(path.with_name("set"), create=False)) as found:
+        with closing(PeopleAnswers(path.with_name("set"), create=False)) as found:
             found.settle({})
             found.current()
             found.add(Answer("new", "ann", Question("p", 1, 2, "v"), 1, False, 1.0))

@@ -124,10 +124,10 @@ def run_folder(folder: Path) -> Read:
 def evaluation(folder: Path) -> Read:
     """``metrics.json`` of measured videos, ``settings.json`` of ``vpo eval``, results of VBench."""
     from vpo_kit.evaluation import vbench
-    from vpo_kit.evaluation.evaluate import Evaluation
+    from vpo_kit.evaluation.evaluate import Results
     from vpo_kit.evaluation.folder import EvalFolder
 
-    found = Evaluation("base", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], {"vqa": [0.1, 0.2]})
+    found = Results("base", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], {"vqa": [0.1, 0.2]})
     found.save(folder)
     metrics = (folder / "metrics.json").read_bytes()
     names = vbench.names(found)
@@ -137,7 +137,7 @@ def evaluation(folder: Path) -> Read:
         which = stage.rng.randrange(3)
         if which == 0:
             stage.file("metrics.json", stage.damage(metrics, json_too=True))
-            Evaluation.load(stage.folder).table()
+            Results.load(stage.folder).table()
         elif which == 1:
             stage.file("settings.json", stage.damage(b'{"prompts": ["a"], "seed": 0}', json_too=True))
             EvalFolder(stage.folder).begun({"prompts": ["a"], "seed": 0})

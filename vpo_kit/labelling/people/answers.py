@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.labelling.answers import PEOPLE, Row, Store
+from vpo_kit.labelling.answers import PEOPLE, Store, StoredAnswer
 from vpo_kit.labelling.older import opened
 from vpo_kit.labelling.people.questions import People, Question
 
@@ -58,7 +58,7 @@ class Content(BaseModel):
         return Question(self.pair, self.start, self.end, self.videos)
 
 
-class Answers:
+class PeopleAnswers:
     """People's answers of one set. Several threads and several processes may use them at once."""
 
     def __init__(self, folder: Path, *, create: bool, say: Callable[[str], None] = lambda line: None) -> None:
@@ -137,7 +137,7 @@ class Answers:
     def _read(self) -> dict[str, Content]:
         return {row.key: self._content_of(row) for row in self._store.rows(PEOPLE)}
 
-    def _content_of(self, row: Row) -> Content:
+    def _content_of(self, row: StoredAnswer) -> Content:
         try:
             return Content.model_validate(row.content)
         except ValidationError as error:

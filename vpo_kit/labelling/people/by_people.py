@@ -14,7 +14,7 @@ from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.labelling.answers import FOLDER
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
 from vpo_kit.labelling.people import outcome
-from vpo_kit.labelling.people.answers import Answers
+from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import People, PeopleLabelling, Survey, read_gold
 from vpo_kit.pairing import store
 from vpo_kit.pairing.settings import Cutting
@@ -38,14 +38,14 @@ class ByPeople(Labeller):
         alone(around, "people", "start it without accelerate or torchrun")
         # nothing but what was given: the file of answers knows the rest
         fixed = self.config.model_dump(include=self.config.model_fields_set & set(People.model_fields))
-        with closing(Answers(found.path, create=not self.config.finish, say=around.say)) as answers:
+        with closing(PeopleAnswers(found.path, create=not self.config.finish, say=around.say)) as answers:
             answers.settle(fixed)
             if not self.config.finish:
                 self._serve(found, answers, around.say)
             around.say(self._finish(found.path, answers))
         return store.read(found.path)
 
-    def _serve(self, found: PairSet, answers: Answers, say: Callable[[str], None]) -> None:
+    def _serve(self, found: PairSet, answers: PeopleAnswers, say: Callable[[str], None]) -> None:
         """Until Ctrl-C or the page's own finish key."""
         import uvicorn
 
@@ -73,12 +73,12 @@ class ByPeople(Labeller):
             with suppress(KeyboardInterrupt):
                 running.run(sockets=[listener])
 
-    def _finish(self, path: Path, answers: Answers) -> str:
+    def _finish(self, path: Path, answers: PeopleAnswers) -> str:
         drop = self.config.unanswered == "drop"
         return describe(path, outcome.finish(path, answers, drop=drop), drop=drop)
 
 
-def describe(path: Path, done: outcome.Outcome, *, drop: bool = False) -> str:
+def describe(path: Path, done: outcome.Finished, *, drop: bool = False) -> str:
     """One line on what a finish did."""
     stale = f"; {done.stale} answers are about videos or segments that the set no longer has" if done.stale else ""
     if not done.labelled:

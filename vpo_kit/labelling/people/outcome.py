@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from vpo_kit.labelling.agreement import Agreement, agreement
-from vpo_kit.labelling.people.answers import Answer, Answers
+from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import Question, Survey
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import vote
@@ -21,7 +21,7 @@ LABELLER = "people"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Finished:
     """What a finish did. Without a pair that is answered throughout, the set stays as it is."""
 
     pairs: int
@@ -57,7 +57,7 @@ def majority(choices: Iterable[int]) -> int:
     return best[0] if len(best) == 1 else 0
 
 
-def finish(path: Path, answers: Answers, *, drop: bool = False) -> Outcome:
+def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False) -> Finished:
     """Make the answers the labels of the set at `path`.
 
     A pair that is not answered throughout keeps the labels it has, with `drop` it has none then. The set stays as it
@@ -75,7 +75,7 @@ def finish(path: Path, answers: Answers, *, drop: bool = False) -> Outcome:
     done = {name for name, found_parts in given.items() if all(found_parts)}
     pairs = [_labelled(pair, survey, votes) if pair.id in done else _other(pair, drop) for pair in found.pairs]
     known = [answer for answer in current if answer.question in survey.known]
-    outcome = Outcome(
+    outcome = Finished(
         pairs=len(pairs), labelled=len(done), partly=sum(map(any, given.values())) - len(done),
         stale=len(current) - len(known), annotators=len({answer.annotator for answer in known}),
     )  # fmt: skip
@@ -103,7 +103,7 @@ def _other(pair: Pair, drop: bool) -> Pair:
     return pair.model_copy(update=dict.fromkeys(("labels", "label", "labeller", "scores"))) if drop else pair
 
 
-def pairwise(answers: Answers, survey: Survey) -> list[tuple[str, str, Agreement]]:
+def pairwise(answers: PeopleAnswers, survey: Survey) -> list[tuple[str, str, Agreement]]:
     """How each two annotators agree on the segments that both have answered."""
     given: dict[str, dict[Question, int]] = defaultdict(dict)
     for answer in answers.current():
@@ -112,7 +112,7 @@ def pairwise(answers: Answers, survey: Survey) -> list[tuple[str, str, Agreement
     return [(a, b, agreement(given[a], given[b])) for a, b in combinations(sorted(given), 2)]
 
 
-def annotators(answers: Answers, survey: Survey) -> list[Annotator]:
+def annotators(answers: PeopleAnswers, survey: Survey) -> list[Annotator]:
     """Everybody who answered something that the set still has, by name."""
     every, current, gold = answers.all(), answers.current(), answers.gold()
     found = []

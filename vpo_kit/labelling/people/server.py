@@ -20,7 +20,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vpo_kit.errors import VpoError
-from vpo_kit.labelling.people.answers import Answer, Answers
+from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.net import serve
 from vpo_kit.video import SUFFIXES
@@ -71,7 +71,7 @@ class Undo(Empty):
     annotator: Name
 
 
-class Given(Undo):
+class PostedAnswer(Undo):
     """``POST /answers``: what is better in a segment as this annotator sees it."""
 
     pair: str
@@ -83,7 +83,7 @@ class Given(Undo):
 class _Desk:
     """One set, its answers and the people in front of it."""
 
-    def __init__(self, survey: Survey, answers: Answers, token: str, finish: Callable[[], str]) -> None:
+    def __init__(self, survey: Survey, answers: PeopleAnswers, token: str, finish: Callable[[], str]) -> None:
         self._survey = survey
         self._answers = answers
         self._token = token
@@ -146,7 +146,7 @@ class _Desk:
 
     async def answer(self, request: Request) -> dict[str, Any]:
         """Keep an answer. It is on disk when the reply goes out."""
-        given = await _body(request, Given)
+        given = await _body(request, PostedAnswer)
         parts = self._survey.questions.get(given.pair, [])
         if given.segment >= len(parts):
             raise HTTPException(422, f"no segment {given.segment} of pair {given.pair!r}")
@@ -192,7 +192,7 @@ def meant(choice: Choice, swapped: bool) -> int:
     return 0 if choice == "tie" else -1 if (choice == "b") != swapped else 1
 
 
-def create_app(survey: Survey, answers: Answers, *, token: str, finish: Callable[[], str]) -> FastAPI:
+def create_app(survey: Survey, answers: PeopleAnswers, *, token: str, finish: Callable[[], str]) -> FastAPI:
     """The application; `finish` makes the answers the set's labels, ends the server, and says in a line what it did."""
     desk = _Desk(survey, answers, token, finish)
     app = FastAPI(title="vpo label", openapi_url=None, redirect_slashes=False)

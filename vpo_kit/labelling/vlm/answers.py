@@ -30,7 +30,7 @@ class Record(BaseModel):
     output_tokens: int
 
 
-class Answers:
+class ModelAnswers:
     """What models have said of one set; shared by threads. Raises `DataError` for a damaged store."""
 
     def __init__(self, store: Store) -> None:

@@ -9,7 +9,7 @@ class Spent(Exception):
     """No request may leave any more: the budget does not cover it, or the labelling stops."""
 
 
-class Budget:
+class CostLimit:
     """Limits that no request may break. A request's largest cost is put aside before it leaves, and its real cost
     booked when it is known; shared by threads.
 

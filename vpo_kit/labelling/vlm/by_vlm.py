@@ -9,9 +9,9 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.labelling.answers import labelling
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
 from vpo_kit.labelling.older import LONG_S, opened
-from vpo_kit.labelling.vlm.budget import Budget
+from vpo_kit.labelling.vlm.budget import CostLimit
 from vpo_kit.labelling.vlm.chat import Chat
-from vpo_kit.labelling.vlm.cost import Estimate
+from vpo_kit.labelling.vlm.cost import CostEstimate
 from vpo_kit.labelling.vlm.endpoint import checked_url, key_for
 from vpo_kit.labelling.vlm.interview import Interview, Labelled
 from vpo_kit.labelling.vlm.settings import Vlm, VlmLabelling
@@ -34,7 +34,7 @@ class ByVlm(Labeller):
     def label(self, found: PairSet, around: Surroundings) -> PairSet:
         alone(around, "vlm", "vlm.concurrency says how many questions are under way at once")
         settings = self.config.vlm
-        budget = Budget(settings.budget_requests, settings.budget_tokens)
+        budget = CostLimit(settings.budget_requests, settings.budget_tokens)
         with (
             labelling(found.path),
             closing(opened(found.path, wait_s=LONG_S, say=around.say)) as kept,
@@ -56,7 +56,7 @@ class ByVlm(Labeller):
         return done.found
 
 
-def _expected(estimate: Estimate, settings: Vlm) -> list[str]:
+def _expected(estimate: CostEstimate, settings: Vlm) -> list[str]:
     left = estimate.questions - estimate.answered
     limit = settings.max_completion_tokens
     out = f"at most {left * limit} out" if limit else "no limit on those out"

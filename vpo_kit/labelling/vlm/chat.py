@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.labelling.vlm.budget import Budget
+from vpo_kit.labelling.vlm.budget import CostLimit
 from vpo_kit.labelling.vlm.completion import Completion, Reply, parse
 from vpo_kit.labelling.vlm.endpoint import KEY, checked_url, key_for
 from vpo_kit.labelling.vlm.protocol import AGAIN, RESPONSE_FORMAT
 from vpo_kit.labelling.vlm.settings import Vlm
-from vpo_kit.net.ask import Answer, Failure, Server, Unanswered, line, patiently
+from vpo_kit.net.ask import Failure, HttpAnswer, Server, Unanswered, line, patiently
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Chat:
     Raises `ConfigError` for an address that is none, and for OpenAI's own without a key.
     """
 
-    def __init__(self, base_url: str, model: str, settings: Vlm, budget: Budget) -> None:
+    def __init__(self, base_url: str, model: str, settings: Vlm, budget: CostLimit) -> None:
         self.events: Counter[str] = Counter()
         self._url = checked_url(base_url)
         self._model = model
@@ -94,7 +94,7 @@ class Chat:
             raise self._refusal(answer)
         return parse(answer.body)
 
-    def _send(self, messages: list[dict[str, Any]], tokens_in: int) -> Answer:
+    def _send(self, messages: list[dict[str, Any]], tokens_in: int) -> HttpAnswer:
         """One request; a server that refuses a JSON schema gets a second one without it."""
         schema = self._schema
         answer = self._post(messages, tokens_in, schema)
@@ -108,7 +108,7 @@ class Chat:
             LOG.warning("the server refuses a JSON schema: its answers are read as text")
         return self._checked(answer)
 
-    def _post(self, messages: list[dict[str, Any]], tokens_in: int, schema: bool) -> Answer:
+    def _post(self, messages: list[dict[str, Any]], tokens_in: int, schema: bool) -> HttpAnswer:
         """One answer, and its cost booked: nothing for a refusal, all that was put aside for what broke off, since
         that may still be charged.
         """
@@ -142,13 +142,13 @@ class Chat:
         with self._lock:
             self.events[event] += 1
 
-    def _checked(self, answer: Answer) -> Answer:
+    def _checked(self, answer: HttpAnswer) -> HttpAnswer:
         """The answer, but for one that says by its words that waiting is of no use. Raises `ConfigError`."""
         if answer.error.get("code") == "insufficient_quota":
             raise self._refusal(answer)
         return answer
 
-    def _refusal(self, answer: Answer) -> NoAnswer | ConfigError:
+    def _refusal(self, answer: HttpAnswer) -> NoAnswer | ConfigError:
         """Of this question alone, or of all that will ever be asked."""
         status, spent = answer.status, answer.error.get("code") == "insufficient_quota"
         said = f"{status} ({answer.reason})" if answer.reason else str(status)

@@ -25,7 +25,7 @@ class Message(BaseModel):
     refusal: str | None = None
 
 
-class Choice(BaseModel):
+class Alternative(BaseModel):
     message: Message
     finish_reason: str | None = None
 
@@ -42,7 +42,7 @@ class Usage(BaseModel):
 class Completion(BaseModel):
     """The fields of a chat completion that are read here; `problem` says why a body is none."""
 
-    choices: list[Choice] = []
+    choices: list[Alternative] = []
     model: str | None = None
     usage: Usage | None = None
     error: Any = None

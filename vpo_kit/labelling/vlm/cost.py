@@ -24,7 +24,7 @@ BESIDE = 6
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a labelling will cost if every question is answered at once."""
 
     pairs: int

@@ -26,7 +26,7 @@ from typing import Any
 from vpo_kit.errors import ConfigError
 from vpo_kit.labelling.vlm import protocol
 from vpo_kit.labelling.vlm.pictures import Picture
-from vpo_kit.labelling.vlm.protocol import Answer, Verdict
+from vpo_kit.labelling.vlm.protocol import OrderedAnswer, Verdict
 from vpo_kit.labelling.vlm.settings import Preset, Vlm
 
 Messages = list[dict[str, Any]]
@@ -42,7 +42,7 @@ class Form:
     words: tuple[Any, ...]
     ask: Callable[[Sequence[Picture], Sequence[Picture], str], Messages]
     """Pictures of the clip shown first, of the other, and the prompt of both, to the messages of one question."""
-    read: Callable[[str], Answer]
+    read: Callable[[str], OrderedAnswer]
     """Raises `ValueError` for an answer that holds no verdict."""
     reads_prompt: bool = False
 
@@ -68,7 +68,7 @@ class _Source:
     system: str | None
     clips: tuple[str, str] | None
     """What is written before each clip's pictures; None: pictures first, then all text."""
-    read: Callable[[str], Answer]
+    read: Callable[[str], OrderedAnswer]
 
 
 def of(settings: Vlm) -> Form:
@@ -137,15 +137,15 @@ def _text(node: ast.expr) -> str | None:
     return None
 
 
-def read_answer(text: str) -> Answer:
+def read_answer(text: str) -> OrderedAnswer:
     """The last ``<answer>``: a letter or number of a video, alone or in a sentence, or words for a tie."""
     found = re.findall(r"<answer>(.{0,200}?)</answer>", text, re.DOTALL | re.IGNORECASE)
     if not found:
         raise ValueError("no <answer>")
-    return Answer(_evidence(text), _named(found[-1]))
+    return OrderedAnswer(_evidence(text), _named(found[-1]))
 
 
-def read_winner(text: str) -> Answer:
+def read_winner(text: str) -> OrderedAnswer:
     """A JSON object with ``winner`` and ``reason``, alone or between other words."""
     at = text.find("{")
     while at >= 0:
@@ -154,12 +154,12 @@ def read_winner(text: str) -> Answer:
         except (ValueError, RecursionError):
             value, end = None, at + 1
         if isinstance(value, dict) and "winner" in value:
-            return Answer(str(value.get("reason", ""))[:MAX_EVIDENCE], _named(str(value["winner"])))
+            return OrderedAnswer(str(value.get("reason", ""))[:MAX_EVIDENCE], _named(str(value["winner"])))
         at = text.find("{", end)
     raise ValueError("no winner")
 
 
-def read_shares(text: str) -> Answer:
+def read_shares(text: str) -> OrderedAnswer:
     """Three aspects, each with a share for either video; the larger sum wins, equal sums are a tie."""
     pattern = rf"(Alignment|Coherence|Style) Score:\s{{1,20}}Video 1:\s*{NUMBER}\s{{1,20}}Video 2:\s*{NUMBER}"
     found = {name: (float(first), float(second)) for name, first, second in re.findall(pattern, text)}
@@ -167,7 +167,7 @@ def read_shares(text: str) -> Answer:
         raise ValueError(f"{len(found)} of 3 aspects")
     difference = sum(first - second for first, second in found.values())
     verdict: Verdict = "tie" if abs(difference) < 1e-6 else "first" if difference > 0 else "second"
-    return Answer(_evidence(text), verdict)
+    return OrderedAnswer(_evidence(text), verdict)
 
 
 def _named(words: str) -> Verdict:

@@ -18,11 +18,11 @@ from vpo_kit.errors import DataError
 from vpo_kit.labelling.answers import Store
 from vpo_kit.labelling.base import all_read, recut
 from vpo_kit.labelling.vlm import cost, forms, pictures, protocol
-from vpo_kit.labelling.vlm.answers import Answers, Record
-from vpo_kit.labelling.vlm.budget import Budget, Spent
+from vpo_kit.labelling.vlm.answers import ModelAnswers, Record
+from vpo_kit.labelling.vlm.budget import CostLimit, Spent
 from vpo_kit.labelling.vlm.chat import Chat, NoAnswer
-from vpo_kit.labelling.vlm.cost import Estimate
-from vpo_kit.labelling.vlm.pictures import Clips
+from vpo_kit.labelling.vlm.cost import CostEstimate
+from vpo_kit.labelling.vlm.pictures import PairPictures
 from vpo_kit.labelling.vlm.settings import VlmLabelling
 from vpo_kit.labelling.vlm.tally import Tally, tally
 from vpo_kit.pairing import store
@@ -42,7 +42,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Question:
+class Asked:
     """One segment of a pair in one order; `key` names its answer."""
 
     pair: Pair
@@ -78,11 +78,11 @@ class Interview:
         self._settings = settings.vlm
         self._form = forms.of(settings.vlm)
         self._pairs = [_recut(pair, settings.segment_seconds) for pair in found.pairs]
-        self._answers = Answers(kept)
+        self._answers = ModelAnswers(kept)
         self._decoding = Lock()
         self._frame_tokens = cost.frame_tokens(found.path, self._pairs, settings.vlm)
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> CostEstimate:
         """Counted by what is on disk; nothing is asked."""
         questions = [
             (self._tokens(pair, index), self._key(pair, index, swapped) in self._answers)
@@ -91,9 +91,9 @@ class Interview:
             for swapped in (False, True)
         ]
         left = [tokens for tokens, answered in questions if not answered]
-        return Estimate(len(self._pairs), len(questions), len(questions) - len(left), sum(left))
+        return CostEstimate(len(self._pairs), len(questions), len(questions) - len(left), sum(left))
 
-    def run(self, chat: Chat, budget: Budget, tick: Callable[[], None]) -> Labelled:
+    def run(self, chat: Chat, budget: CostLimit, tick: Callable[[], None]) -> Labelled:
         """Ask what is not answered yet, then write the labels of the whole set.
 
         A pair without an answer has no label and is listed under ``labels.failed`` of ``dataset.yaml``. Raises
@@ -122,7 +122,7 @@ class Interview:
     def _kept(self) -> str:
         return f"the labels of {self._found.path} are as before, all answers are kept: the same command goes on"
 
-    def _judge_all(self, chat: Chat, budget: Budget) -> Generator[tuple[int, Judged], None, None]:
+    def _judge_all(self, chat: Chat, budget: CostLimit) -> Generator[tuple[int, Judged], None, None]:
         with ThreadPoolExecutor(self._settings.concurrency) as pool:
             waiting = {pool.submit(self._judge, pair, chat): i for i, pair in enumerate(self._pairs)}
             try:
@@ -143,19 +143,19 @@ class Interview:
 
     def _ask_all(self, pair: Pair, chat: Chat) -> Judged:
         @cache
-        def clips() -> Clips:
+        def clips() -> PairPictures:
             """Decoded only for a pair that has a question left."""
             with self._decoding:  # one at a time: whole videos are large, and JPEGs are not
                 return pictures.read(self._found.path, pair, self._settings)
 
         def answer(index: int, swapped: bool) -> Record:
-            question = Question(pair, index, swapped, self._key(pair, index, swapped))
+            question = Asked(pair, index, swapped, self._key(pair, index, swapped))
             return self._answers.get(question.key, lambda: self._ask(question, clips(), chat))
 
         answers = [(answer(index, False), answer(index, True)) for index in range(len(pair.segments))]
         return Judged(answers, pair.motion or clips().motion)
 
-    def _ask(self, question: Question, clips: Clips, chat: Chat) -> Record:
+    def _ask(self, question: Asked, clips: PairPictures, chat: Chat) -> Record:
         pair, index = question.pair, question.index
         shown = [clips.first[index], clips.second[index]]
         first, second = shown[::-1] if question.swapped else shown

@@ -31,7 +31,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Clips:
+class PairPictures:
     """Both members of a pair, segment by segment, and how much they move."""
 
     first: list[list[Picture]]
@@ -39,7 +39,7 @@ class Clips:
     motion: Motion
 
 
-def read(folder: Path, pair: Pair, settings: Vlm) -> Clips:
+def read(folder: Path, pair: Pair, settings: Vlm) -> PairPictures:
     """Decode a pair's videos; only the JPEGs are kept. Raises `DataError`."""
     shown, moved = [], []
     for member in pair.videos:
@@ -48,7 +48,7 @@ def read(folder: Path, pair: Pair, settings: Vlm) -> Clips:
             raise DataError(f"{member.file_name} has {len(video)} frames, not {member.frames}")
         shown.append([pictures(video, segment, member.fps, settings) for segment in member.segments])
         moved.append([float(motion(video[None, start:end])) for start, end in member.segments])
-    return Clips(shown[0], shown[1], Motion(first=moved[0], second=moved[1]))
+    return PairPictures(shown[0], shown[1], Motion(first=moved[0], second=moved[1]))
 
 
 def pictures(video: Tensor, segment: Range, fps: float, settings: Vlm) -> list[Picture]:

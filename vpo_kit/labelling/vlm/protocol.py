@@ -61,7 +61,7 @@ _MAX_BROKEN = 100
 
 
 @dataclass(frozen=True)
-class Answer:
+class OrderedAnswer:
     """One verdict about two clips in the order in which they were shown."""
 
     evidence: str
@@ -90,14 +90,14 @@ def image(picture: Picture, settings: Vlm) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {**url, "detail": settings.detail} if settings.detail else url}
 
 
-def read(text: str) -> Answer:
+def read(text: str) -> OrderedAnswer:
     """The answer in a model's words: the JSON object, wherever it stands, or else a line ``verdict: first``.
 
     Raises `ValueError` when there is no verdict, or when there are several that differ.
     """
     words = _spoken(text)
     found = _objects(words) or [
-        Answer(" ".join(words.split()), _verdict(match.group(1))) for match in _LINE.finditer(words)
+        OrderedAnswer(" ".join(words.split()), _verdict(match.group(1))) for match in _LINE.finditer(words)
     ]
     if len({answer.verdict for answer in found}) != 1:
         raise ValueError("no verdict" if not found else "verdicts that contradict each other")
@@ -140,7 +140,7 @@ def _spoken(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _objects(text: str) -> list[Answer]:
+def _objects(text: str) -> list[OrderedAnswer]:
     decoder, found, at, broken = json.JSONDecoder(), [], text.find("{"), 0
     while at >= 0 and broken < _MAX_BROKEN:
         try:
@@ -148,7 +148,7 @@ def _objects(text: str) -> list[Answer]:
         except (ValueError, RecursionError):
             value, end, broken = None, at + 1, broken + 1
         if isinstance(value, dict) and "verdict" in value:
-            found.append(Answer(str(value.get("evidence", "")), _verdict(value["verdict"])))
+            found.append(OrderedAnswer(str(value.get("evidence", "")), _verdict(value["verdict"])))
         at = text.find("{", end)
     return found
 

@@ -10,7 +10,7 @@ import httpx2
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from vpo_kit.errors import ConfigError, DataError, ModelError
-from vpo_kit.net.ask import Answer, Failure, Patience, Server, Unanswered, line, patiently
+from vpo_kit.net.ask import Failure, HttpAnswer, Patience, Server, Unanswered, line, patiently
 from vpo_kit.rewards.base import RewardConfig
 
 T = TypeVar("T", bound=BaseModel)
@@ -75,7 +75,7 @@ class Client:
             retries = self._connection.retries
             LOG.warning("%s %s: retry %d of %d in %.3g s", self.name, failure, failure.number, retries, failure.wait_s)
 
-    def _refusal(self, answer: Answer, size: int) -> ModelError | DataError:
+    def _refusal(self, answer: HttpAnswer, size: int) -> ModelError | DataError:
         if answer.status in (401, 403):
             name = self._connection.token_env
             return ModelError(f"{self.name} refuses the token: set {name} to what the server printed at its start")

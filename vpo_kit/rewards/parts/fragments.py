@@ -22,7 +22,7 @@ SIDE = 32
 
 
 @dataclass(frozen=True)
-class Sampling:
+class FragmentSampling:
     """`parts` runs of `length` frames, each frame `interval` after the last; `clip` of them are one clip of the net."""
 
     parts: int
@@ -91,7 +91,7 @@ def widened(segment: tuple[int, int], least: int, count: int) -> tuple[int, int]
 def judged(
     video: Tensor,
     segments: Sequence[tuple[int, int]],
-    sampling: Sampling,
+    sampling: FragmentSampling,
     look: Callable[[Tensor, Tensor, torch.Generator], Tensor],
     seed: int,
 ) -> Tensor:

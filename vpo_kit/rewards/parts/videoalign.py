@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ModelError
-from vpo_kit.rewards.parts.weights import Source, State, read_folder, read_state
+from vpo_kit.rewards.parts.weights import State, WeightsSource, read_folder, read_state
 
 RENAMED = {  # transformers 4 to 5, seen from inside Qwen2VLModel
     "model.visual.": "visual.",
@@ -29,7 +29,7 @@ RENAMED = {  # transformers 4 to 5, seen from inside Qwen2VLModel
 WRAPPING = "base_model.model."
 
 
-class Data(BaseModel):
+class DataLayout(BaseModel):
     max_frame_pixels: int = Field(ge=28 * 28)
     fps: float = Field(2.0, gt=0)
     num_frames: float | None = Field(None, ge=2)
@@ -62,22 +62,22 @@ class _Norm(BaseModel):
     TA_std: float = Field(gt=0)
 
 
-class Settings(BaseModel):
+class ModelLayout(BaseModel):
     """What is needed of ``model_config.json``; other layouts of the same code are refused."""
 
-    data: Data = Field(alias="data_config")
+    data: DataLayout = Field(alias="data_config")
     network: _Network = Field(alias="model_config")
     lora: _Lora = Field(alias="peft_lora_config")
     norm: _Norm | None = Field(None, alias="inference_config")
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path) -> ModelLayout:
     """Raises `ModelError` where the file cannot be read, `ConfigError` where it describes another kind of model."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}, which VideoReward's folder must hold: {error}") from None
-    return validate(Settings, values, f"{path}: ")
+    return validate(ModelLayout, values, f"{path}: ")
 
 
 def base_folder(given: Path | None, name: str) -> Path:
@@ -92,7 +92,9 @@ def base_folder(given: Path | None, name: str) -> Path:
         except (OSError, ValueError):
             given = None
     what = "the model folder Qwen/Qwen2-VL-2B-Instruct"
-    return Source("videoreward", what, "the Hugging Face hub", "4.4 GB", "Apache-2.0", True, "base").require(given)
+    return WeightsSource("videoreward", what, "the Hugging Face hub", "4.4 GB", "Apache-2.0", True, "base").require(
+        given
+    )
 
 
 def read_checkpoint(folder: Path, base: Path, scale: float) -> State:

@@ -18,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where a user finds a judge's weights, for the one line that says so."""
 
     reward: str

@@ -1,7 +1,7 @@
 """Videos over HTTP: a line of JSON, then raw frames. Nothing here can run code that a sender chose.
 
 ``POST /score`` takes a body of one line of JSON (`Header`, UTF-8, ended by a newline) and the frames of all videos,
-C order, little-endian, with nothing between or behind them. The answer is JSON (`Scores`). ``GET /spec`` answers
+C order, little-endian, with nothing between or behind them. The answer is JSON (`ScoreReply`). ``GET /spec`` answers
 with JSON (`About`). Both want ``Authorization: Bearer TOKEN`` where the server has a token. An error is a status of
 400 or above with ``{"detail": "one line"}``.
 
@@ -46,7 +46,7 @@ class Header(BaseModel):
         return num_bytes(self.shape, self.dtype)
 
 
-class Scores(BaseModel):
+class ScoreReply(BaseModel):
     """The answer to ``POST /score``; higher is better."""
 
     scores: list[float]

@@ -21,7 +21,7 @@ from vpo_kit import __version__, files
 from vpo_kit.folders import EMBEDDED, prompts_of
 from vpo_kit.models import loading
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.preview import PreviewDecoder, Shape, save_preview
+from vpo_kit.models.preview import PreviewDecoder, PreviewShape, save_preview
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.sampler import derive_seed, draw_noise, sample
@@ -112,7 +112,7 @@ def main() -> None:
     rows = [load_file(path) for path in paths]
     latents, video = (torch.cat([row[key] for row in rows]) for key in ("latents", "video"))
     torch.manual_seed(0)
-    decoder = PreviewDecoder(Shape(channels=latents.shape[1]))
+    decoder = PreviewDecoder(PreviewShape(channels=latents.shape[1]))
     loss = loss_of(decoder, latents[: given.samples], video[: given.samples], batch=8)
     train.fit(decoder, loss, steps=given.steps, lr=0.02, folder=given.work, name="preview", ema=0.99)
     decoder.eval()

@@ -45,7 +45,7 @@ FOCUS = _OBJECTS + _MOTION
 
 
 @dataclass(frozen=True)
-class Recipe:
+class JudgeRecipe:
     """`first` and `second` name the flaws of a content's two chains."""
 
     build: Callable[[], FrameScorer]
@@ -61,9 +61,9 @@ class Recipe:
     warmup: int = 60
 
 
-RECIPES: dict[str, Recipe] = {
-    "vqa": Recipe(VQA.build, corpus_seed=11, rate=3e-3),
-    "gold": Recipe(GoldVQA.build, corpus_seed=29, rate=2e-3),
+RECIPES: dict[str, JudgeRecipe] = {
+    "vqa": JudgeRecipe(VQA.build, corpus_seed=11, rate=3e-3),
+    "gold": JudgeRecipe(GoldVQA.build, corpus_seed=29, rate=2e-3),
 }
 ATTACK = 2 / 255
 LOG_EVERY, SAVE_EVERY = 25, 100
@@ -71,7 +71,7 @@ SLOW_COST = 0.35  # score that one step of severity of a slow copy costs, in the
 
 
 @dataclass(frozen=True)
-class Batch:
+class JudgeBatch:
     """`video` ``[G, V, F, 3, H, W]``; `inside`, `outside` ``[G, V, F]`` (or no label); `slow` ``[G, V]``."""
 
     video: Tensor
@@ -89,15 +89,15 @@ def draw_window(num_frames: int, rng: Rng) -> degrade.Window:
     return start, start + length
 
 
-def draw_batch(recipe: Recipe, step: int) -> Batch:
+def draw_batch(recipe: JudgeRecipe, step: int) -> JudgeBatch:
     """The batch of one step; it depends on the recipe and the step alone."""
     num_frames = int(np.random.default_rng([recipe.corpus_seed, 1, step]).choice([9, 13, 17]))
     drawn = [variants(recipe, step * recipe.num_contents + g, num_frames) for g in range(recipe.num_contents)]
-    return Batch(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+    return JudgeBatch(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 
 
-def variants(recipe: Recipe, index: int, num_frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Content number `index`: four videos, the first of them clean, and a `Batch`'s labels for them."""
+def variants(recipe: JudgeRecipe, index: int, num_frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Content number `index`: four videos, the first of them clean, and a `JudgeBatch`'s labels for them."""
     rng = np.random.default_rng([recipe.corpus_seed, 2, index])
     clean = corpus.clip(recipe.corpus_seed, index, num_frames, families=recipe.families)
     first = str(rng.choice(list(recipe.first)))
@@ -128,7 +128,7 @@ def variants(recipe: Recipe, index: int, num_frames: int) -> tuple[Tensor, Tenso
     return torch.stack(soft), inside, outside, slow
 
 
-def losses(frames: Tensor, batch: Batch) -> dict[str, Tensor]:
+def losses(frames: Tensor, batch: JudgeBatch) -> dict[str, Tensor]:
     """The named parts of the loss for frame scores ``[G, V, F]``."""
     score = pool(frames)
     upper, lower = score[:, [0, 1, 0, 0]], score[:, [1, 2, 2, 3]]
@@ -159,7 +159,7 @@ def attacked(judge: FrameScorer, video: Tensor, steps: int, size: float = ATTACK
     return (video + change).detach()
 
 
-def attack_loss(judge: FrameScorer, batch: Batch, scores: Tensor) -> Tensor:
+def attack_loss(judge: FrameScorer, batch: JudgeBatch, scores: Tensor) -> Tensor:
     """The clean clip and one degraded variant of each content under attack; `scores` are ``[G, V]``."""
     chosen = batch.video[:, [0, 2]]
     raised = pool(judge(attacked(judge, chosen.flatten(0, 1), steps=2)).unflatten(0, chosen.shape[:2]))
@@ -208,7 +208,9 @@ def train(
     return finish(final, out / f"{kind}.safetensors", facts, recipe, num_measured)
 
 
-def finish(judge: FrameScorer, weights: Path, facts: dict[str, Any], recipe: Recipe, num_clips: int = 60) -> Measured:
+def finish(
+    judge: FrameScorer, weights: Path, facts: dict[str, Any], recipe: JudgeRecipe, num_clips: int = 60
+) -> Measured:
     """Calibrate, measure on held-out clips, and write the weights and, beside them, the report."""
     exam = Exam(recipe.flaws, recipe.families, num_clips)
     measured = measure(judge.eval().requires_grad_(False), attacked, exam)
@@ -222,7 +224,7 @@ def finish(judge: FrameScorer, weights: Path, facts: dict[str, Any], recipe: Rec
 
 
 def _step(
-    judge: FrameScorer, optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int
+    judge: FrameScorer, optimiser: torch.optim.Optimizer, recipe: JudgeRecipe, step: int, steps: int
 ) -> dict[str, Any]:
     """One update; returns the parts of the loss."""
     # Constant until the last third: a longer run can go on from a checkpoint before the fall.
