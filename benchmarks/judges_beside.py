@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks import facts
 from vpo_kit import models
-from vpo_kit.evaluation.evaluate import SamplePlan, videos
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.folders import prompts_of
-from vpo_kit.judged.agreement import spearman
+from vpo_kit.judged.against_people import spearman
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import degrade
 from vpo_kit.rewards.frames import FramesReward

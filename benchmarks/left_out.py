@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks import facts
 from vpo_kit.commands.bench_reward import LESS_MOTION
-from vpo_kit.judged import agreement
-from vpo_kit.judged.reading import read
+from vpo_kit.judged import against_people
+from vpo_kit.judged.reader import read
 from vpo_kit.judged.scores import MOTION, Cache, key_of
 from vpo_kit.judged.sets import JudgedSet
 
@@ -28,7 +28,7 @@ def by_prompt(found: JudgedSet, scores: dict[int, float], dimension: str) -> dic
     for pair in found.pairs:
         if verdict := pair.verdicts.get(dimension, 0):
             margin = np.array([scores[pair.first] - scores[pair.second]])
-            right = agreement.accuracy(margin, np.array([verdict]))
+            right = against_people.accuracy(margin, np.array([verdict]))
             rows.setdefault(found.clips[pair.first].prompt, []).append(right)
     return rows
 

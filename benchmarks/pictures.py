@@ -14,7 +14,7 @@ from matplotlib.image import imsave
 from torch import Tensor
 
 from vpo_kit import models
-from vpo_kit.evaluation.evaluate import Results, SamplePlan, videos
+from vpo_kit.evaluation.samples import Results, SamplePlan, videos
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.video import read_video

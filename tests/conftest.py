@@ -30,19 +30,19 @@ def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `WanPipeline` folder with random weights: 9 frames of 32 x 32, latents 8 x 3 x 4 x 4."""
     from diffusers import WanPipeline, WanTransformer3DModel
 
-    from vpo_kit.sprites.build import parts
+    from vpo_kit.sprites.build import components
 
     torch.manual_seed(0)
-    tokenizer = parts.tokenizer()
+    tokenizer = components.tokenizer()
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=8, out_channels=8,
         text_dim=64, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32,
     )  # fmt: skip
     pipeline = WanPipeline(
         tokenizer=tokenizer,
-        text_encoder=parts.text_encoder(len(tokenizer)),
-        vae=parts.autoencoder(latents_mean=[0.1] * 8, latents_std=[0.5] * 8),
-        scheduler=parts.scheduler(),
+        text_encoder=components.text_encoder(len(tokenizer)),
+        vae=components.autoencoder(latents_mean=[0.1] * 8, latents_std=[0.5] * 8),
+        scheduler=components.scheduler(),
         transformer=transformer,
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-wan"

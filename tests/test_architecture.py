@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import resource
+import statistics
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,61 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
         found = imports(PACKAGE.parent / f"{module.replace('.', '/')}.py")
         siblings = {name for name in found if name.rpartition(".")[0] in modules - {module} or name in modules}
         assert not siblings, f"{module} imports its siblings {siblings}"
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """`Config` is what every reward calls its settings, `Block` what a network repeats: they may recur."""
+    places = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name not in ("Config", "Block")
+    )
+    assert not [name for name, count in places.items() if count > 1]
+
+
+# the folder says of what; a command's own file may be called like what it commands
+RECURRING = {
+    "base", "loading", "check", "export", "server", "__main__", "answers", "data", "page", "plan", "preview", "settings",
+    "tracker", "train", "truth",
+}  # fmt: skip
+
+
+def test_a_file_name_has_one_meaning() -> None:
+    commands = {PACKAGE / "cli", PACKAGE / "commands"}
+    places = Counter(path.stem for path in FILES if not commands & set(path.parents))
+    assert {name for name, count in places.items() if count > 1} <= RECURRING
+
+
+def test_no_import_cycle() -> None:
+    """Of imports at the top of a file; those inside functions are allowed to look back."""
+    modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    order = TopologicalSorter(
+        {
+            name: {
+                module
+                for node in ast.parse(path.read_text()).body
+                if isinstance(node, ast.ImportFrom) and node.module
+                for module in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+                if module in modules
+            }
+            for name, path in modules.items()
+        }
+    )
+    order.prepare()  # raises `CycleError` and names the cycle
+
+
+def test_files_and_functions_stay_small() -> None:
+    lengths = [len(path.read_text().splitlines()) for path in FILES]
+    functions = [
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert max(lengths) <= 400
+    assert statistics.median(lengths) <= 110
+    assert statistics.quantiles(functions, n=10)[-1] <= 25
 
 
 COMMANDS = [

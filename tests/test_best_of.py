@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vpo_kit.evaluation import best_of
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 
 def candidates(values: list[list[float]], **more: list[list[float]]) -> Results:

@@ -140,7 +140,7 @@ def test_a_full_disk(train: list[object], tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "run" / "metrics.jsonl").unlink()
     (tmp_path / "run" / "metrics.jsonl").symlink_to("/dev/full")
     from vpo_kit.errors import OutputError
-    from vpo_kit.training.folder import RunFolder
+    from vpo_kit.training.run_folder import RunFolder
 
     with pytest.raises(OutputError, match="No space left on device"):
         RunFolder(tmp_path / "run").append({"step": 2})

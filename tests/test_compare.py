@@ -23,13 +23,13 @@ from tests.conftest import PROMPTS
 from tests.offline_run import LABELS, make_set
 from tests.test_cli import fails, main_ok
 from vpo_kit import config
-from vpo_kit.comparison import board, labels, outcome, page, plan, runner, text
+from vpo_kit.comparison import board, board_page, labels, outcome, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.library import leaderboard
 from vpo_kit.methods.dense import Dense
@@ -392,14 +392,14 @@ def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:
         in table
     )
     assert "SIGKILL (out of memory?) \\<b\\>" in table
-    shown = page.render(found, tmp_path / "report.html")
+    shown = board_page.render(found, tmp_path / "report.html")
     assert "<script>alert" not in shown
     assert "&lt;script&gt;alert" in shown
     assert "&lt;i&gt;" in shown
     assert "(out of memory?) &lt;b&gt;" in shown
     assert "non-commercial</span>" in shown
     assert 'src="runs/x-0/samples/step-000009/000-0.mp4"' in shown
-    assert page.render(found, tmp_path / "report.html") == shown
+    assert board_page.render(found, tmp_path / "report.html") == shown
 
 
 def test_runs_on_other_prompts_are_not_compared() -> None:

@@ -25,11 +25,11 @@ from tests.conftest import PROMPTS
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
-from vpo_kit.evaluation import evaluate as evaluation_module
 from vpo_kit.evaluation import plots, report, tables
-from vpo_kit.evaluation.evaluate import Results, SamplePlan, compare, evaluate
+from vpo_kit.evaluation import samples as evaluation_module
 from vpo_kit.evaluation.measuring import check_names, measure
 from vpo_kit.evaluation.metrics import known, verdict
+from vpo_kit.evaluation.samples import Results, SamplePlan, compare, evaluate
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.library import evaluate as command

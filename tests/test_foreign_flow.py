@@ -10,8 +10,8 @@ import pytest
 
 from tests import foreign
 from tests.test_imported import SHARED, import_set, run, train
-from vpo_kit.judged import agreement
-from vpo_kit.judged.reading import read
+from vpo_kit.judged import against_people
+from vpo_kit.judged.reader import read
 from vpo_kit.pairing import store
 
 LAYOUTS = foreign.PAIRS | foreign.ONE_SIDED | foreign.RATED
@@ -21,7 +21,7 @@ QUICK = ("videogen-rewardbench", "t2vqa-db")
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "RESAMPLES", 20)
+    monkeypatch.setattr(against_people, "RESAMPLES", 20)
 
 
 def bench(source: Path, output: Path, *rewards: str) -> dict[str, dict[str, dict[str, dict[str, float]]]]:

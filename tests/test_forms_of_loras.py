@@ -16,7 +16,7 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ModelError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.testing.families import FAMILIES
-from vpo_kit.training import forms, loras
+from vpo_kit.training import lora_forms, loras
 from vpo_kit.training.export import probe
 from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
 
@@ -114,11 +114,11 @@ def test_it_does_what_the_same_lora_does(
         torch.testing.assert_close(probe(model), expected, atol=1e-5, rtol=1e-5)
         assert (bare - expected).abs().max() > 1e-3
     (file,) = loras.weights_of(path).values()
-    assert forms.count(file) == len(state) // 2
+    assert lora_forms.count(file) == len(state) // 2
 
 
 def test_a_file_of_diffusers_is_left_to_it(model: VideoModel, lora: tuple[Path, State, Tensor]) -> None:
-    assert forms.read(model, next(iter(model.networks)), lora[0] / WEIGHTS_NAME) is None
+    assert lora_forms.read(model, next(iter(model.networks)), lora[0] / WEIGHTS_NAME) is None
     with loras.loaded(model, lora[0]):
         torch.testing.assert_close(probe(model), lora[2])
 
@@ -176,7 +176,7 @@ class TestRefused:
     ],
 )
 def test_published_names(name: str, original: str) -> None:
-    assert forms._original(name) == original
+    assert lora_forms._original(name) == original
 
 
 def test_names_that_programs_decorate() -> None:
@@ -189,7 +189,7 @@ def test_names_that_programs_decorate() -> None:
         ("lora_transformer_blocks_1_attn_to_q", "blocks.1.attn.to_q"),
         ("blocks.2.attn.to_q", None),
     ):  # fmt: skip
-        assert forms._place(name, layers, flat, "transformer.") == place
+        assert lora_forms._place(name, layers, flat, "transformer.") == place
 
 
 @pytest.mark.parametrize(

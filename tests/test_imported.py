@@ -17,7 +17,7 @@ from tests.footage import ffmpeg
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.layouts import Reading
-from vpo_kit.judged.reading import read
+from vpo_kit.judged.reader import read
 from vpo_kit.pairing import check, export, imported, store
 from vpo_kit.video import read_video
 

@@ -14,8 +14,8 @@ import torch
 from tests import foreign
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.judged import agreement, reading, scores
-from vpo_kit.judged.agreement import accuracy, accuracy_with_ties, reciprocal_rank, spearman
+from vpo_kit.judged import against_people, reader, scores
+from vpo_kit.judged.against_people import accuracy, accuracy_with_ties, reciprocal_rank, spearman
 from vpo_kit.judged.disagreement import DisagreementSection, page, strongest
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
@@ -60,7 +60,7 @@ def table(path: Path, rows: list[dict[str, str]]) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_known_by_its_columns(folder: Path, name: str, suffix: str) -> None:
-    found = reading.read(table(folder / f"metadata{suffix}", LAYOUTS[name]))
+    found = reader.read(table(folder / f"metadata{suffix}", LAYOUTS[name]))
     (pair,) = found.pairs
     assert [found.clips[i].path.name for i in (pair.first, pair.second)] == ["0.mp4", "1.mp4"]
     assert found.clips[0].prompt == "p"
@@ -76,7 +76,7 @@ def test_ratings_become_pairs_of_one_prompt(folder: Path) -> None:
         {"file_name": f"{i}.mp4", "prompt": "ab"[i // 2], "model": "xy"[i % 2], "static": str(5 - i), "motion": "3"}
         for i in range(4)
     ]
-    found = reading.read(table(folder / "ratings.csv", rows))
+    found = reader.read(table(folder / "ratings.csv", rows))
     assert found.rated
     assert found.dimensions == ["static", "motion"]
     assert [(p.first, p.second, dict(p.verdicts)) for p in found.pairs] == [
@@ -93,7 +93,7 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
         ({"path_A": "../outside.mp4"}, "outside the set's folder"), ({"VQ": "C"}, "VQ is 'C', which is none of A, B"),
         ({"VQ": "", "MQ": "", "TA": ""}, "no verdict in VQ or MQ"), ({}, "the same as row 1"),
     ]  # fmt: skip
-    found = reading.read(table(folder / "set.csv", [good, *({**good, **change} for change, _ in bad)]))
+    found = reader.read(table(folder / "set.csv", [good, *({**good, **change} for change, _ in bad)]))
     assert len(found.pairs) == 1
     assert len(found.left_out) == len(bad)
     for number, (line, (_, words)) in enumerate(zip(found.left_out, bad, strict=True), 2):
@@ -101,7 +101,7 @@ def test_what_cannot_be_used_is_named(folder: Path) -> None:
         assert words in line
     discarded = [{**LAYOUTS["mj-bench-video"][0], "discard": "true"}]
     with pytest.raises(DataError, match="none of 1 rows can be used: row 1: the set itself discards it"):
-        reading.read(table(folder / "other.json", discarded))
+        reader.read(table(folder / "other.json", discarded))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_files_as_tables_spell_them(folder: Path, name: str, file: str) -> None:
     target = folder / file
     target.parent.mkdir(exist_ok=True)
     (folder / "0.mp4").rename(target)
-    found = reading.read(table(folder / "set.json", [{**LAYOUTS["pairs"][0], "first": name}]))
+    found = reader.read(table(folder / "set.json", [{**LAYOUTS["pairs"][0], "first": name}]))
     assert found.clips[0].path == target
 
 
@@ -131,7 +131,7 @@ def test_nothing_outside_the_folder_is_read(folder: Path, name: str) -> None:
     (folder / "in" / "link.mp4").symlink_to(folder / "0.mp4")
     (folder / "in" / "out").symlink_to(folder)
     rows = [LAYOUTS["pairs"][0], {**LAYOUTS["pairs"][0], "first": name}]
-    found = reading.read(table(folder / "in" / "set.json", rows))
+    found = reader.read(table(folder / "in" / "set.json", rows))
     assert len(found.pairs) == 1
     assert "lies outside the set's folder" in found.left_out[0] or found.left_out == [f"row 2: {name} is missing"]
     assert name == "." or "missing" not in found.left_out[0]
@@ -141,7 +141,7 @@ def test_a_list_of_scores_may_hold_commas(folder: Path) -> None:
     """More than it has columns: still the sign that makes a file, a prompt and a score."""
     lines = [f"{i}.mp4|a cat, a dog, a hen, and more|{10 * i}\n" for i in range(3)]
     (folder / "info.txt").write_text("".join(lines))
-    found = reading.read(folder / "info.txt")
+    found = reader.read(folder / "info.txt")
     assert [(clip.prompt, clip.scores["mos"]) for clip in found.clips] == [
         ("a cat, a dog, a hen, and more", 10.0 * i) for i in range(3)
     ]
@@ -163,15 +163,15 @@ def test_odd_cells(folder: Path) -> None:
         )
     ]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "set.parquet")
-    found = reading.read(folder / "set.parquet")
+    found = reader.read(folder / "set.parquet")
     assert [pair.verdicts["vote_type"] for pair in found.pairs] == [0, 0, -1]
     assert found.left_out == ["row 3: both videos are 1.mp4"]
     (folder / "long.csv").write_text("prompt,first,second,verdict\n" + "x" * 200_000 + ",0.mp4,1.mp4,first\n")
     with pytest.raises(DataError, match=r"long\.csv, line 2: field larger than field limit"):
-        reading.read(folder / "long.csv")
+        reader.read(folder / "long.csv")
     (folder / "wide.csv").write_text("x" * 200_000 + ",a\n1,2\n")
     with pytest.raises(DataError, match=r"wide\.csv cannot be read as csv: field larger than field limit"):
-        reading.read(folder / "wide.csv")
+        reader.read(folder / "wide.csv")
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_odd_cells(folder: Path) -> None:
 def test_an_unknown_table_says_what_it_has(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(DataError, match=message):
-        reading.read(tmp_path)
+        reader.read(tmp_path)
     with pytest.raises(ConfigError, match="unknown layout 'nobody'"):
-        reading.read(table(tmp_path / "x.csv", [{"a": "1"}]), Reading("nobody"))
+        reader.read(table(tmp_path / "x.csv", [{"a": "1"}]), Reading("nobody"))
     (tmp_path / "y.csv").write_text(content)
     with pytest.raises(DataError, match="which table"):
-        reading.read(tmp_path)
+        reader.read(tmp_path)
 
 
 class TestAgreement:
@@ -217,14 +217,18 @@ class TestAgreement:
         clips = [JudgedClip(Path(f"{i}"), f"p{i // 2}", "xy"[i % 2]) for i in range(6)]
         pairs = [JudgedPair(0, 1, {"q": 1}), JudgedPair(2, 3, {"q": 1}), JudgedPair(4, 5, {"q": -1})]
         found = JudgedSet("s", clips, pairs)
-        order = agreement.generators(found, "q")
+        order = against_people.generators(found, "q")
         assert order == [0.0, 0.0, 0.0, 0.0, 1.0, -1.0]  # x won one of two other prompts, and both
-        measured = agreement.measures(found, order, "q")
+        measured = against_people.measures(found, order, "q")
         assert measured["accuracy"].value == pytest.approx((0.5 + 0.5 + 0) / 3)
         assert "accuracy, one generator" not in measured
         same = JudgedSet("s", [JudgedClip(c.path, c.prompt, "x") for c in clips], pairs)
-        assert agreement.measures(same, [1.0, 0.0] * 3, "q")["accuracy, one generator"].value == pytest.approx(2 / 3)
-        assert agreement.generators(JudgedSet("s", [JudgedClip(c.path, c.prompt) for c in clips], pairs), "q") is None
+        assert against_people.measures(same, [1.0, 0.0] * 3, "q")["accuracy, one generator"].value == pytest.approx(
+            2 / 3
+        )
+        assert (
+            against_people.generators(JudgedSet("s", [JudgedClip(c.path, c.prompt) for c in clips], pairs), "q") is None
+        )
 
     def test_an_interval_covers(self) -> None:
         """Over prompts: the pairs of one prompt all agree, so they count as one."""
@@ -232,7 +236,7 @@ class TestAgreement:
         for _ in range(60):
             right = np.repeat(rng.random(20) < 0.7, 5)
             prompts = [str(i // 5) for i in range(100)]
-            found = agreement._bootstrap(prompts, lambda rows, right=right: float(right[rows].mean()))
+            found = against_people._bootstrap(prompts, lambda rows, right=right: float(right[rows].mean()))
             assert found is not None
             inside += found.low <= 0.7 <= found.high
         assert inside >= 50
@@ -353,7 +357,7 @@ FOREIGN = ("videogen-rewardbench", "genai-bench", "visionreward", "rapidata")
 
 def test_a_table_of_judges_over_foreign_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As OnlineVPO has one: sets in their own layouts, several judges, one command."""
-    monkeypatch.setattr(agreement, "RESAMPLES", 20)
+    monkeypatch.setattr(against_people, "RESAMPLES", 20)
     sources = [foreign.PAIRS[name][0](tmp_path / name) for name in FOREIGN]
     sources.append(foreign.RATED["t2vqa-db"][0](tmp_path / "t2vqa"))
     output = tmp_path / "out" / "table.json"

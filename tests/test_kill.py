@@ -14,7 +14,7 @@ from benchmarks.reliability.nursery import Ended, Nursery, Trap
 from tests.offline_run import make_set
 from vpo_kit import files
 from vpo_kit.registry import METHODS
-from vpo_kit.training.folder import RunFolder
+from vpo_kit.training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import functional as tv
 from vpo_kit.errors import ConfigError, DataError, ModelError, OutputError
 from vpo_kit.evaluation import distances, features, temporal, vbench
 from vpo_kit.evaluation.consistency import MEAN, STD, Consistency, Dino, consistency, embed
-from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.features import diversity
 from vpo_kit.evaluation.metrics import about, known, ordered
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.temporal import closed_forms
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.flow import gaussian
@@ -444,7 +444,7 @@ def test_vbench_results_become_metrics(tmp_path: Path) -> None:
 
 
 def test_reference_clips_are_cut_to_the_samples(tmp_path: Path) -> None:
-    from vpo_kit.evaluation.sets import FeatureFolder, reference_files
+    from vpo_kit.evaluation.set_metrics import FeatureFolder, reference_files
     from vpo_kit.models.base import Settings
 
     settings = Settings(frames=9, height=32, width=32, fps=8, steps=1, guidance=1)

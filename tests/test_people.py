@@ -29,7 +29,7 @@ from tests.browser import browsing, until
 from tests.test_remote import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import OutputError
-from vpo_kit.labelling.people import outcome
+from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import People, Question, Survey, read_gold
 from vpo_kit.labelling.people.server import meant, plain_name, shown
@@ -460,8 +460,8 @@ def main_fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_the_majority_of_annotators(choices: list[int]) -> None:
     ranked = Counter(choices).most_common()
     expected = 0 if len(ranked) > 1 and ranked[0][1] == ranked[1][1] else ranked[0][0]
-    assert outcome.majority(choices) == expected
-    assert outcome.majority([-c for c in choices]) == -expected
+    assert finish.majority(choices) == expected
+    assert finish.majority([-c for c in choices]) == -expected
 
 
 @pytest.mark.parametrize(("label", "swapped"), [*product([1, 0, -1], [False, True])])

@@ -28,11 +28,11 @@ from vpo_kit.models import memory
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.planning import auto
 from vpo_kit.planning.advice import HEADROOM, advise
+from vpo_kit.planning.counting import MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import DRAWS, STAND_IN, rehearse
 from vpo_kit.planning.skeleton import build
-from vpo_kit.planning.tracker import MemoryTracker, Op
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import RewardOutput, Segments
 from vpo_kit.rewards.vqa import VQA

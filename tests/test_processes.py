@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from tests import train_runs
 from tests.offline_run import make_set
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.processes import Processes
 from vpo_kit.testing.families import FAMILIES
 

@@ -213,9 +213,9 @@ def test_text_files(marker: Path, tmp_path: Path) -> None:
 
 
 def test_results(marker: Path, tmp_path: Path) -> None:
-    from vpo_kit.evaluation.evaluate import Results
+    from vpo_kit.evaluation.eval_folder import EvalFolder
     from vpo_kit.evaluation.features import kept
-    from vpo_kit.evaluation.folder import EvalFolder
+    from vpo_kit.evaluation.samples import Results
 
     for charge in charges(marker).values():
         for name in ("metrics.json", "settings.json", "features.safetensors"):
@@ -255,7 +255,7 @@ def test_a_listing_of_clips_cannot_leave_its_folder(tmp_path: Path, name: str) -
 def test_videos_of_an_evaluation_are_in_its_folder(tmp_path: Path, name: str) -> None:
     """What a foreign ``metrics.json`` names would be linked from a page, and copied for VBench."""
     from vpo_kit.errors import DataError
-    from vpo_kit.evaluation.evaluate import Results
+    from vpo_kit.evaluation.samples import Results
 
     Results("base", ["a"], [0], [name], {"vqa": [1.0]}).save(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):

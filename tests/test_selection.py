@@ -15,7 +15,7 @@ from tests.test_cli import fails, main_ok
 from vpo_kit import models
 from vpo_kit.config import Lora, Selection
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.library.selection import choose
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import Mixture

@@ -34,7 +34,7 @@ from PIL import Image, ImageStat
 from tests.test_pair_tools import FPS, FRAMES, edit, fails, pair, works
 from vpo_kit.labelling import agreement
 from vpo_kit.labelling.answers import Store
-from vpo_kit.labelling.vlm import answers, budget, forms, pictures, protocol, tally
+from vpo_kit.labelling.vlm import answers, forms, limits, pictures, protocol, tally
 from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import vote
@@ -672,7 +672,7 @@ def test_two_threads_with_one_question_ask_once(tmp_path: Path) -> None:
 
 def test_a_budget_waits_for_what_requests_under_way_give_back() -> None:
     """Two of 60 fit into 100 only one after the other, because each turns out to cost 40."""
-    purse, order = budget.CostLimit(None, 100), []
+    purse, order = limits.CostLimit(None, 100), []
     aside = purse.put_aside(50, 10)
 
     def second() -> None:
@@ -687,7 +687,7 @@ def test_a_budget_waits_for_what_requests_under_way_give_back() -> None:
     purse.book(aside, 40, tokens_in=(50, 30))
     thread.join(5)
     assert (order, purse.tokens, purse.requests) == (["waits", "goes"], 80, 2)
-    with pytest.raises(budget.Spent):
+    with pytest.raises(limits.Spent):
         purse.put_aside(50, 10)
 
 

@@ -18,7 +18,7 @@ from vpo_kit.rewards.gold2 import Gold2
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.sprites import world
-from vpo_kit.sprites.judges import corpus, report, train_vqa
+from vpo_kit.sprites.judges import corpus, judge_report, train_vqa
 
 SEED, NUM_CLIPS = 90_002, 8  # neither trained on nor the seed of the shipped report
 
@@ -157,7 +157,7 @@ def test_training_writes_weights_that_load(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_the_report_is_complete() -> None:
-    measured = report.measure(VQA().judge, train_vqa.attacked, report.Exam(num_clips=2))
+    measured = judge_report.measure(VQA().judge, train_vqa.attacked, judge_report.Exam(num_clips=2))
     assert measured["by_kind"].keys() == degrade.DEGRADATIONS.keys()
     assert measured["world_flaws"].keys() == set(world.FLAWS)
     json.dumps(measured, allow_nan=False)

@@ -21,7 +21,7 @@ from benchmarks.claims import page, plots
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling
 from vpo_kit.comparison.plan import Row
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
 """The metrics that the contrasts are taken in."""

@@ -16,8 +16,8 @@ from benchmarks import facts
 from benchmarks.claims import page
 from benchmarks.claims.image import Frames
 from vpo_kit import models
-from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.evaluation.measuring import measure
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import facts
 from benchmarks.claims import compared, page, plots
 from benchmarks.claims.sets import vpo
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 STEPS, SEEDS = 200, (0, 1, 2)
 METRICS = ("vqa", "gold", "flawed", "text_accuracy", "colour", "direction", "speed", "motion")

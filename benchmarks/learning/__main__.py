@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import facts
 from vpo_kit.evaluation import best_of
-from vpo_kit.evaluation.evaluate import Results, finished
+from vpo_kit.evaluation.samples import Results, finished
 from vpo_kit.evaluation.statistics import paired
 
 JUDGE = "gold"

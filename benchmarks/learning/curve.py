@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from benchmarks import facts
 from vpo_kit import config, files, models
-from vpo_kit.evaluation.evaluate import SamplePlan, videos
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.folders import prompts_of
 from vpo_kit.models.encoding import PromptCache

@@ -24,8 +24,8 @@ from rich.console import Console
 from vpo_kit import config, files, models
 from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
-from vpo_kit.evaluation.evaluate import SamplePlan, videos
 from vpo_kit.evaluation.measuring import measure
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
 from vpo_kit.library import sources
@@ -36,11 +36,11 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training import initial, recipe
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import train
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
+from vpo_kit.training.run_folder import RunFolder
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0)
 JUDGES = ("vqa", "gold")

@@ -28,10 +28,10 @@ from vpo_kit.rewards.base import Mixture
 from vpo_kit.sprites import world
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, Prompts, Source
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report, RunParts, backward
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.run import Assembly
+from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stream import Stream
 
 

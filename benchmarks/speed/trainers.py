@@ -135,7 +135,7 @@ def _initialise() -> None:
     from peft import LoraConfig
 
     from vpo_kit.models import wan
-    from vpo_kit.sprites.build import parts
+    from vpo_kit.sprites.build import components
 
     assert diffusers.guiders, (WanPipeline, wan)
     for name in METHODS.targets():
@@ -143,13 +143,13 @@ def _initialise() -> None:
     sizes = {"in_channels": 8, "out_channels": 8, "text_dim": 64, "freq_dim": 64, "ffn_dim": 64, "num_layers": 1}
     network = WanTransformer3DModel(patch_size=(1, 2, 2), num_attention_heads=1, attention_head_dim=32, **sizes)
     network.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
-    words = parts.tokenizer()(["a red circle"], return_tensors="pt")
-    text = parts.text_encoder(64)(**words).last_hidden_state
+    words = components.tokenizer()(["a red circle"], return_tensors="pt")
+    text = components.text_encoder(64)(**words).last_hidden_state
     output = network(torch.zeros(1, 8, 2, 4, 4), torch.zeros(1), text, return_dict=False)[0]
     output.sum().backward()
     torch.optim.AdamW([p for p in network.parameters() if p.requires_grad]).step()
     with torch.no_grad():
-        parts.autoencoder(base_dim=4, dim_mult=[1, 1, 1]).encode(torch.zeros(1, 3, 5, 16, 16))
+        components.autoencoder(base_dim=4, dim_mult=[1, 1, 1]).encode(torch.zeros(1, 3, 5, 16, 16))
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from vpo_kit import __version__, config, files
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.evaluation.tables import latex_text, markdown_text
-from vpo_kit.judged import agreement
-from vpo_kit.judged.agreement import PromptInterval
+from vpo_kit.judged import against_people
+from vpo_kit.judged.against_people import PromptInterval
 from vpo_kit.judged.disagreement import DisagreementSection, page
 from vpo_kit.judged.layouts import Reading
-from vpo_kit.judged.reading import read
+from vpo_kit.judged.reader import read
 from vpo_kit.judged.scores import Cache, JudgedScores, score
 from vpo_kit.judged.sets import JudgedSet
 from vpo_kit.library.display import count_bar
@@ -105,11 +105,11 @@ def _facts(
     ]
     table: dict[str, Any] = {}
     for dimension in dimensions:
-        rows = {name: agreement.measures(found, scores, dimension) for name, scores in by_judge.items()}
-        if (order := agreement.generators(found, dimension)) is not None:
+        rows = {name: against_people.measures(found, scores, dimension) for name, scores in by_judge.items()}
+        if (order := against_people.generators(found, dimension)) is not None:
             # on the clips that the judges have seen, as everything in the table
             order = [score if one else nan for score, one in zip(order, scored, strict=True)]
-            rows[GENERATORS] = agreement.measures(found, order, dimension)
+            rows[GENERATORS] = against_people.measures(found, order, dimension)
         table[dimension] = {name: {key: asdict(one) for key, one in row.items()} for name, row in rows.items()}
     seen = [one for one in scored if one]
     probes = {

@@ -22,7 +22,7 @@ Format = Literal["diffusers", "comfyui", "merged"]
 
 
 @dataclass(frozen=True)
-class Source:
+class LoraSource:
     """A finished LoRA (a run folder, a LoRA folder or a file) and the model that it belongs to."""
 
     lora: Path
@@ -71,20 +71,20 @@ def _check_name(weights: Mapping[str, Path], output: Path) -> None:
         raise ConfigError(f"--output {output}: each expert gets a file of its own: give a folder, {output.stem}")
 
 
-def _source(path: Path, model: str | None, dtype: str | None) -> Source:
+def _source(path: Path, model: str | None, dtype: str | None) -> LoraSource:
     """Model, revision and dtype as the run had them, where they are not given. Raises `ConfigError`, `ModelError`."""
     loras.weights_of(path)  # before anything is loaded
     file = path / "config.yaml"
     if not file.is_file():
         if model is None:
             raise ConfigError(f"{path} is no run folder: say what model the LoRA is for with --model")
-        return Source(path, model, None, dtype or "float32")
+        return LoraSource(path, model, None, dtype or "float32")
     made = config.build(config.read_file(file))
     revision = made.revision if model in (None, made.model) else None
-    return Source(path, model or made.model, revision, dtype or made.dtype)
+    return LoraSource(path, model or made.model, revision, dtype or made.dtype)
 
 
-def _write(source: Source, form: Format, target: Path) -> Original:
+def _write(source: LoraSource, form: Format, target: Path) -> Original:
     model = source.load()
     if form == "comfyui":
         comfyui.check_family(type(model.pipeline).__name__)
@@ -105,7 +105,7 @@ def _write(source: Source, form: Format, target: Path) -> Original:
     return Original(start, output)
 
 
-def _compare(source: Source, form: Format, copy: Path, original: Original) -> export.Check:
+def _compare(source: LoraSource, form: Format, copy: Path, original: Original) -> export.Check:
     fresh, output = source.load(), None
     if form == "merged":
         weights = export.compare_merged(fresh, original.lora, copy)

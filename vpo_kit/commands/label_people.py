@@ -12,11 +12,11 @@ from rich.text import Text
 
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.agreement import Agreement
-from vpo_kit.labelling.people import outcome
+from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.pairing import store
-from vpo_kit.pairing.tables import part
+from vpo_kit.pairing.set_tables import part
 
 
 def agreement(path: Path) -> None:
@@ -28,7 +28,7 @@ def agreement(path: Path) -> None:
 
 def report(survey: Survey, answers: PeopleAnswers) -> None:
     """Print how well annotators agree, how they do on gold questions, and how long they take."""
-    people = outcome.annotators(answers, survey)
+    people = finish.annotators(answers, survey)
     if not people:
         raise DataError(f"{survey.path}: nobody has answered: vpo label SET --with people asks")
     console = Console()
@@ -40,7 +40,7 @@ def report(survey: Survey, answers: PeopleAnswers) -> None:
         row = (str(one.answers), part(one.ties, one.answers), _share(one.first_shown, decided))
         table.add_row(Text(one.name), *row, _of(one.gold_right, one.gold), *time)
     console.print(table)
-    pairs = outcome.pairwise(answers, survey)
+    pairs = finish.pairwise(answers, survey)
     if not pairs:
         console.print("One annotator: there is no agreement to measure.")
         return

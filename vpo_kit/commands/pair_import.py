@@ -12,7 +12,7 @@ from vpo_kit.config import FORMAT, Model, read_assignments
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import resolve
-from vpo_kit.judged import reading as foreign
+from vpo_kit.judged import reader as foreign
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.library import sources
 from vpo_kit.library.display import look_through_bar

@@ -20,8 +20,8 @@ from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.library.display import count_bar
 from vpo_kit.pairing import arrange, check, export, page, store
 from vpo_kit.pairing.inspect import summarise
+from vpo_kit.pairing.set_tables import Grid, grids
 from vpo_kit.pairing.store import PairSet
-from vpo_kit.pairing.tables import Grid, grids
 
 
 def inspect(path: Path, place: Path | None, limit: int) -> None:

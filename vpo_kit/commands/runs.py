@@ -21,7 +21,7 @@ SHOWN = {"reward_mean": "reward", "implicit_accuracy": "accuracy", "motion": "mo
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunSeen:
     """A run as its folder shows it; `gain` is the change of its own reward on held-out prompts, once it is measured."""
 
     path: Path
@@ -68,7 +68,7 @@ def watch(path: Path) -> None:
     print(f"{path}: {one.state} after step {one.step} of {one.steps}{gain}")
 
 
-def look(path: Path) -> Seen:
+def look(path: Path) -> RunSeen:
     """What a run's folder says. Raises `DataError` for a folder without a run."""
     if not (path / "config.yaml").is_file():
         raise DataError(f"{path} holds no run: it has no config.yaml")
@@ -76,7 +76,7 @@ def look(path: Path) -> Seen:
     method = values.get("method", {})
     rows, summary = list(_rows(path)), _summary(path)
     change = summary.get("changes", {}).get(summary.get("reward"), {})
-    return Seen(
+    return RunSeen(
         path, str(method.get("name", "?")) if isinstance(method, dict) else str(method), len(rows),
         int(values.get("steps", 0)), rows[-1].get("reward_mean") if rows else None, change.get("difference"),
         _state(path, summary),

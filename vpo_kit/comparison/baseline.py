@@ -10,7 +10,7 @@ from vpo_kit.comparison import board
 from vpo_kit.comparison.board import Line
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.evaluation import best_of
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 
 def lines(

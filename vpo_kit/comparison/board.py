@@ -10,8 +10,8 @@ from vpo_kit.comparison import pooling
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.best_of import Equal
-from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.metrics import about, ordered
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from vpo_kit.comparison.runner import BASE_SAMPLES, Planned
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 
 @dataclass(frozen=True)

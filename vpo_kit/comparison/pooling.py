@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.metrics import ordered
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired, corrected, paired, wilson
 
 

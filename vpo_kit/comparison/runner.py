@@ -27,7 +27,7 @@ from typing import Any
 
 from vpo_kit import files
 from vpo_kit.config import Run
-from vpo_kit.training.folder import RunFolder
+from vpo_kit.training.run_folder import RunFolder
 
 BASE_SAMPLES = Path("samples") / "step-000000"
 LOCK = ".process.lock"

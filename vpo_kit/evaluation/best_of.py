@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 
 from vpo_kit.evaluation import tables
-from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.metrics import about, verdict
+from vpo_kit.evaluation.samples import Results
 
 
 @dataclass(frozen=True)

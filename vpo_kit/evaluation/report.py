@@ -13,9 +13,9 @@ import yaml
 
 from vpo_kit import __version__
 from vpo_kit.evaluation import players, plots, tables
-from vpo_kit.evaluation.evaluate import Results, compare
 from vpo_kit.evaluation.metrics import about, ordered, verdict
 from vpo_kit.evaluation.players import Player
+from vpo_kit.evaluation.samples import Results, compare
 from vpo_kit.evaluation.statistics import Paired
 
 NON_COMMERCIAL = re.compile(r"non.?commercial|\bNC\b", re.IGNORECASE)

@@ -22,7 +22,7 @@ from typing import Any
 
 from vpo_kit import files
 from vpo_kit.errors import DataError, OutputError
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 
 DIMENSIONS = (
     "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from vpo_kit.config import Model
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation import features, measuring, report, sets
+from vpo_kit.evaluation import features, measuring, report, set_metrics
 from vpo_kit.evaluation.consistency import Dino
-from vpo_kit.evaluation.evaluate import Results, SamplePlan, evaluate
-from vpo_kit.evaluation.folder import GROWING, EvalFolder
+from vpo_kit.evaluation.eval_folder import GROWING, EvalFolder
+from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
@@ -81,7 +81,7 @@ class Bench:
         for kind in (self.diversity_kind, self.distance_kind):
             features.check(kind, has_dino=request.dino is not None)
         if request.reference is not None:
-            sets.reference_files(request.reference)
+            set_metrics.reference_files(request.reference)
         rewards.locate(self.plans)
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
@@ -168,7 +168,7 @@ class Bench:
             with loras.loaded(self.model, lora):
                 return evaluate(self.model, plan, judges, where, label, tick, measures)
 
-    def store(self, kind: str) -> sets.FeatureFolder:
+    def store(self, kind: str) -> set_metrics.FeatureFolder:
         def get() -> features.ClipFeatures:
             if kind not in extractors:
                 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -176,7 +176,7 @@ class Bench:
             return extractors[kind]
 
         extractors: dict[str, features.ClipFeatures] = {}
-        return sets.FeatureFolder(self.folder.path / "features", kind, get)
+        return set_metrics.FeatureFolder(self.folder.path / "features", kind, get)
 
 
 def _checked(request: EvaluateRequest) -> tuple[Model, list[rewards.RewardPlan]]:

@@ -15,13 +15,13 @@ import yaml
 from rich.console import Console
 
 from vpo_kit import config, files, formats
-from vpo_kit.comparison import baseline, board, labels, outcome, page, plan, runner, text
+from vpo_kit.comparison import baseline, board, board_page, labels, outcome, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Allowance, Given, Row
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
-from vpo_kit.evaluation.evaluate import finished
+from vpo_kit.evaluation.samples import finished
 from vpo_kit.library import contents, leaderboard
 from vpo_kit.library.display import working
 from vpo_kit.pairing import store
@@ -295,7 +295,7 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
     files.write(request.output / "results.md", text.markdown(found))
     place = request.output / "report.html"
-    files.write(place, page.render(found, place))
+    files.write(place, board_page.render(found, place))
     return found
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from vpo_kit import files
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation import best_of, report, sets, tables, vbench
+from vpo_kit.evaluation import best_of, report, set_metrics, tables, vbench
 from vpo_kit.evaluation.best_of import Equal
-from vpo_kit.evaluation.evaluate import Results, compare
+from vpo_kit.evaluation.samples import Results, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
 from vpo_kit.library.bench import BASE, CANDIDATES, Bench, EvaluateRequest
 from vpo_kit.library.display import count_bar, print_changes
@@ -68,7 +68,7 @@ def _with_diversity(bench: Bench, results: list[Results]) -> list[Results]:
     for result in results:
         with count_bar(bench.console, f"{result.name}, diversity", len(result.files), "videos") as tick:
             seen = store.of_videos(result, bench.folder.videos(result.name), tick)
-        found.append(sets.with_diversity(result, seen))
+        found.append(set_metrics.with_diversity(result, seen))
     return found
 
 
@@ -80,7 +80,7 @@ def _changes(bench: Bench, results: Sequence[Results]) -> dict[str, dict[str, Pa
     if len(results[0].files) < 2:
         raise DataError("--reference: a distance between sets needs two videos of each model: raise --num-prompts")
     store, seen = bench.store(bench.distance_kind), []
-    files = sets.reference_files(bench.request.reference)
+    files = set_metrics.reference_files(bench.request.reference)
     with count_bar(bench.console, "reference", len(files), "clips") as tick:
         reference = store.of_reference(bench.request.reference, bench.plan.settings, tick)
     for result in results:
@@ -89,7 +89,7 @@ def _changes(bench: Bench, results: Sequence[Results]) -> dict[str, dict[str, Pa
     if len(reference) < len(files):
         bench.console.print(f"reference: {len(reference)} of {len(files)} clips are long enough and can be read")
     for result, after in zip(results[1:], seen[1:], strict=True):
-        found = sets.distance_changes(seen[0], after, reference, result.groups)
+        found = set_metrics.distance_changes(seen[0], after, reference, result.groups)
         changes[result.name] = corrected(changes[result.name] | found)
     return changes
 

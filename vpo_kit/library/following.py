@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from vpo_kit.evaluation import report, tables
-from vpo_kit.evaluation.evaluate import Results, SamplePlan
+from vpo_kit.evaluation.samples import Results, SamplePlan
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report
 from vpo_kit.training.recipe import Recipe
+from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.trackers.base import Trackers, opened
 
 SHOWN = 4

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError, OutputError
-from vpo_kit.evaluation.evaluate import SamplePlan, videos
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.library.models import ready
 from vpo_kit.models.base import VideoModel
 from vpo_kit.video import write_video

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from vpo_kit.config import Selection
-from vpo_kit.evaluation.evaluate import Results
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.rewards.base import Mixture, add_fixed
 
 

@@ -18,7 +18,7 @@ from vpo_kit import formats
 from vpo_kit.config import FORMAT, merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import measuring, report
-from vpo_kit.evaluation.evaluate import Results, SamplePlan, compare, evaluate, finished
+from vpo_kit.evaluation.samples import Results, SamplePlan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.library import card, checks, sources
 from vpo_kit.library.display import TrainingBar, count_bar, print_changes, working
@@ -34,12 +34,12 @@ from vpo_kit.rewards.base import Reward
 from vpo_kit.training import idle, initial, reach
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report
 from vpo_kit.training.loop import train as train_loop
 from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
+from vpo_kit.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

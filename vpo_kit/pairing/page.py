@@ -11,8 +11,8 @@ from urllib.parse import quote
 import jinja2
 
 from vpo_kit.pairing.inspect import Summary, margins
+from vpo_kit.pairing.set_tables import grids
 from vpo_kit.pairing.store import Pair, PairSet
-from vpo_kit.pairing.tables import grids
 
 KINDS = {1: "first", -1: "second", 0: "tie", None: "none"}
 VERDICTS = {1: "first is better", -1: "second is better", 0: "tie", None: "no label"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpo_kit.planning.tracker import Op
+from vpo_kit.planning.counting import Op
 
 
 @dataclass(frozen=True)

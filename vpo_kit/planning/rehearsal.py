@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vpo_kit.errors import VpoError
-from vpo_kit.evaluation.evaluate import SamplePlan as Measurement
-from vpo_kit.evaluation.evaluate import videos
+from vpo_kit.evaluation.samples import SamplePlan as Measurement
+from vpo_kit.evaluation.samples import videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Conditions, Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.offload import OFFLOADED, onloaded
 from vpo_kit.planning import skeleton
+from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.fakes import make_fake
 from vpo_kit.planning.repeats import Repeats
-from vpo_kit.planning.tracker import PARTS, MemoryTracker, Op
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy

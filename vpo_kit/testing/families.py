@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from vpo_kit.sampler import step_generators
 from vpo_kit.sprites import world
-from vpo_kit.sprites.build import parts
+from vpo_kit.sprites.build import components
 
 WORDS = sorted({word for held in (False, True) for s in world.scenes(held_out=held) for word in s.caption.split()})
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -93,11 +93,11 @@ def wan(**config: Any) -> Any:
             text_dim=64, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32,
         )  # fmt: skip
 
-    tokenizer = parts.tokenizer()
+    tokenizer = components.tokenizer()
     return diffusers.WanPipeline(
         tokenizer=tokenizer,
-        text_encoder=parts.text_encoder(len(tokenizer)),
-        vae=parts.autoencoder(latents_mean=[0.1] * 8, latents_std=[0.5] * 8),
+        text_encoder=components.text_encoder(len(tokenizer)),
+        vae=components.autoencoder(latents_mean=[0.1] * 8, latents_std=[0.5] * 8),
         scheduler=diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
@@ -108,10 +108,10 @@ def wan(**config: Any) -> Any:
 
 
 def skyreels() -> Any:
-    tokenizer = parts.tokenizer()
+    tokenizer = components.tokenizer()
     return diffusers.SkyReelsV2Pipeline(
         tokenizer=tokenizer,
-        text_encoder=parts.text_encoder(len(tokenizer)),
+        text_encoder=components.text_encoder(len(tokenizer)),
         vae=diffusers.AutoencoderKLWan(  # of Wan 2.1, which has no patches: this pipeline counts its halvings
             base_dim=8, z_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
             latents_mean=[0.1] * 8, latents_std=[0.5] * 8,

@@ -13,10 +13,10 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training.data import Prompts, Source
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report, train
 from vpo_kit.training.lora import BEGINNING, POLICY, REFERENCE, LoraPolicy, Start
 from vpo_kit.training.run import Assembly, use
+from vpo_kit.training.run_folder import RunFolder
 
 
 def train_briefly(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import forms, loras
+from vpo_kit.training import lora_forms, loras
 from vpo_kit.training.lora import Start
 from vpo_kit.training.recipe import Recipe
 
@@ -83,7 +83,7 @@ def _part(model: VideoModel, network: str, path: Path) -> Start:
     loaded = get_peft_model_state_dict(model.networks[network], adapter_name=name)
     if made.rank_pattern or made.alpha_pattern or made.use_rslora or made.use_dora or made.lora_bias:
         raise ModelError(f"{path} is not a plain LoRA of one rank and one alpha: it cannot be trained on or exported")
-    where = loras.given(forms.read(model, network, path), path)
+    where = loras.given(lora_forms.read(model, network, path), path)
     found = model.pipeline.lora_state_dict(where.pop("what"), **where)
     exact = found[0] if isinstance(found, tuple) else found
     prefix = f"{model.network_name}."

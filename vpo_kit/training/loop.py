@@ -18,9 +18,9 @@ from vpo_kit.training.average import Average
 from vpo_kit.training.budget import Spending
 from vpo_kit.training.checkpoints import Checkpoint
 from vpo_kit.training.cost import Passes
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.rates import factor, set_rates
+from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stopping import Best
 from vpo_kit.training.stream import Stream
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vpo_kit.config import EXPERTS
 from vpo_kit.errors import ModelError, VpoError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import forms
+from vpo_kit.training import lora_forms
 from vpo_kit.training.lora import WEIGHTS_NAME
 
 
@@ -79,12 +79,12 @@ def loaded(model: VideoModel, path: Path) -> Iterator[None]:
 
 def _load(model: VideoModel, name: str, weights: Path) -> None:
     try:
-        state = forms.read(model, name, weights)
+        state = lora_forms.read(model, name, weights)
         _check_fit(model, name, weights, given(state, weights))
         options = model.lora_options(name)
         where = given(state, weights)
         model.pipeline.load_lora_weights(where.pop("what"), **where, **options)
-        forms.all_loaded(model, forms.count(weights), weights)
+        lora_forms.all_loaded(model, lora_forms.count(weights), weights)
         lacking = [key for key, value in model.networks[name].named_parameters() if ".lora_" in key and value.is_meta]
         if lacking:
             raise ModelError(f"{weights} lacks {len(lacking)} weights of its LoRA, {lacking[0]} for one")

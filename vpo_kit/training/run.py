@@ -16,9 +16,9 @@ from vpo_kit.models.encoding import Encode
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training.data import Source
-from vpo_kit.training.folder import RunFolder
 from vpo_kit.training.loop import Report, RunParts
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stream import Stream, split
 
 

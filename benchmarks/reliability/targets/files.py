@@ -99,7 +99,7 @@ def checkpoint(folder: Path) -> Read:
 def run_folder(folder: Path) -> Read:
     """What a run left: its settings and its log, as resume reads them."""
     from vpo_kit.config import build, dump
-    from vpo_kit.training.folder import RunFolder
+    from vpo_kit.training.run_folder import RunFolder
 
     run = build({"steps": 3})
     row = {"step": 1, "loss": 0.69, "grad_norm": 1.0, "passes": 24.0}
@@ -124,8 +124,8 @@ def run_folder(folder: Path) -> Read:
 def evaluation(folder: Path) -> Read:
     """``metrics.json`` of measured videos, ``settings.json`` of ``vpo eval``, results of VBench."""
     from vpo_kit.evaluation import vbench
-    from vpo_kit.evaluation.evaluate import Results
-    from vpo_kit.evaluation.folder import EvalFolder
+    from vpo_kit.evaluation.eval_folder import EvalFolder
+    from vpo_kit.evaluation.samples import Results
 
     found = Results("base", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], {"vqa": [0.1, 0.2]})
     found.save(folder)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.labelling.answers import FOLDER
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
-from vpo_kit.labelling.people import outcome
+from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import People, PeopleLabelling, Survey, read_gold
 from vpo_kit.pairing import store
@@ -75,10 +75,10 @@ class ByPeople(Labeller):
 
     def _finish(self, path: Path, answers: PeopleAnswers) -> str:
         drop = self.config.unanswered == "drop"
-        return describe(path, outcome.finish(path, answers, drop=drop), drop=drop)
+        return describe(path, finish.finish(path, answers, drop=drop), drop=drop)
 
 
-def describe(path: Path, done: outcome.Finished, *, drop: bool = False) -> str:
+def describe(path: Path, done: finish.Finished, *, drop: bool = False) -> str:
     """One line on what a finish did."""
     stale = f"; {done.stale} answers are about videos or segments that the set no longer has" if done.stale else ""
     if not done.labelled:

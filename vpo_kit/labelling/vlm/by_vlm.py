@@ -9,11 +9,11 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.labelling.answers import labelling
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
 from vpo_kit.labelling.older import LONG_S, opened
-from vpo_kit.labelling.vlm.budget import CostLimit
 from vpo_kit.labelling.vlm.chat import Chat
-from vpo_kit.labelling.vlm.cost import CostEstimate
 from vpo_kit.labelling.vlm.endpoint import checked_url, key_for
 from vpo_kit.labelling.vlm.interview import Interview, Labelled
+from vpo_kit.labelling.vlm.limits import CostLimit
+from vpo_kit.labelling.vlm.price import CostEstimate
 from vpo_kit.labelling.vlm.settings import Vlm, VlmLabelling
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import PairSet

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.labelling.vlm.budget import CostLimit
 from vpo_kit.labelling.vlm.completion import Completion, Reply, parse
 from vpo_kit.labelling.vlm.endpoint import KEY, checked_url, key_for
+from vpo_kit.labelling.vlm.limits import CostLimit
 from vpo_kit.labelling.vlm.protocol import AGAIN, RESPONSE_FORMAT
 from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.net.ask import Failure, HttpAnswer, Server, Unanswered, line, patiently

@@ -17,12 +17,12 @@ from typing import Any
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.answers import Store
 from vpo_kit.labelling.base import all_read, recut
-from vpo_kit.labelling.vlm import cost, forms, pictures, protocol
+from vpo_kit.labelling.vlm import forms, pictures, price, protocol
 from vpo_kit.labelling.vlm.answers import ModelAnswers, Record
-from vpo_kit.labelling.vlm.budget import CostLimit, Spent
 from vpo_kit.labelling.vlm.chat import Chat, NoAnswer
-from vpo_kit.labelling.vlm.cost import CostEstimate
+from vpo_kit.labelling.vlm.limits import CostLimit, Spent
 from vpo_kit.labelling.vlm.pictures import PairPictures
+from vpo_kit.labelling.vlm.price import CostEstimate
 from vpo_kit.labelling.vlm.settings import VlmLabelling
 from vpo_kit.labelling.vlm.tally import Tally, tally
 from vpo_kit.pairing import store
@@ -80,7 +80,7 @@ class Interview:
         self._pairs = [_recut(pair, settings.segment_seconds) for pair in found.pairs]
         self._answers = ModelAnswers(kept)
         self._decoding = Lock()
-        self._frame_tokens = cost.frame_tokens(found.path, self._pairs, settings.vlm)
+        self._frame_tokens = price.frame_tokens(found.path, self._pairs, settings.vlm)
 
     def estimate(self) -> CostEstimate:
         """Counted by what is on disk; nothing is asked."""
@@ -169,7 +169,7 @@ class Interview:
 
     def _tokens(self, pair: Pair, index: int) -> int:
         segment, characters = pair.segments[index], self._form.characters
-        return cost.question_tokens(pair, segment, self._settings, characters, self._frame_tokens)
+        return price.question_tokens(pair, segment, self._settings, characters, self._frame_tokens)
 
     def _key(self, pair: Pair, index: int, swapped: bool) -> str:
         words = self._form.said(pair.prompt)

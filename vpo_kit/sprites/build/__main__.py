@@ -21,7 +21,7 @@ from vpo_kit import __version__
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.loading import load
 from vpo_kit.sprites import world
-from vpo_kit.sprites.build import measure, parts, train
+from vpo_kit.sprites.build import components, measure, train
 
 VPO_SETTINGS = {
     "frames": world.NUM_FRAMES,
@@ -36,7 +36,7 @@ VPO_SETTINGS = {
 
 def build_autoencoder(work: Path, crop_steps: int, steps: int) -> AutoencoderKLWan:
     torch.manual_seed(0)
-    vae = parts.autoencoder()
+    vae = components.autoencoder()
     cropped = train.autoencoder_loss(vae, 8, 1_000_000, cropped=True)
     train.fit(vae, cropped, steps=crop_steps, lr=0.02, folder=work, name="autoencoder-crops")
     whole = train.autoencoder_loss(vae, 4, 2_000_000, cropped=False)
@@ -63,11 +63,11 @@ def build_transformer(
 ) -> nn.Module:
     """Transformer and text encoder, trained together on normalised latents; `nn.ModuleDict` with both."""
     torch.manual_seed(1)
-    tokenizer = parts.tokenizer()
-    both = nn.ModuleDict({"transformer": parts.transformer(), "text": parts.text_encoder(len(tokenizer))})
+    tokenizer = components.tokenizer()
+    both = nn.ModuleDict({"transformer": components.transformer(), "text": components.text_encoder(len(tokenizer))})
 
     def tokens(texts: list[str]) -> tuple[Tensor, Tensor]:
-        found = tokenizer(texts, padding="max_length", max_length=parts.MAX_WORDS, return_tensors="pt")
+        found = tokenizer(texts, padding="max_length", max_length=components.MAX_WORDS, return_tensors="pt")
         return found.input_ids, found.attention_mask
 
     loss = train.flow_loss(
@@ -84,10 +84,10 @@ def export(vae: AutoencoderKLWan, both: Any, mean: Tensor, std: Tensor, folder: 
     """
     vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
     pipeline = WanPipeline(
-        tokenizer=parts.tokenizer(),
+        tokenizer=components.tokenizer(),
         text_encoder=both["text"].half().float(),
         vae=vae.half(),
-        scheduler=parts.scheduler(),
+        scheduler=components.scheduler(),
         transformer=both["transformer"].half(),
     )
     shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ from vpo_kit.rewards.frames import FrameScorer, pool
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.sprites.judges import corpus
-from vpo_kit.sprites.judges.report import Exam, Measured, measure
+from vpo_kit.sprites.judges.judge_report import Exam, Measured, measure
 
 Kind = Literal["vqa", "gold"]
 

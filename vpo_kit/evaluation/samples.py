@@ -18,9 +18,9 @@ from vpo_kit import content, files
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation.measuring import ALWAYS, check_names, measure
 from vpo_kit.evaluation.metrics import ordered
-from vpo_kit.evaluation.parts import PARTS, Parts
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.evaluation.truth import truth_of
+from vpo_kit.evaluation.unfinished import PARTS, Parts
 from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache

@@ -11,8 +11,8 @@ from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import BASE_SAMPLES
 from vpo_kit.evaluation import players, report
-from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.players import Player
+from vpo_kit.evaluation.samples import Results
 
 
 def render(board: Board, place: Path) -> str:

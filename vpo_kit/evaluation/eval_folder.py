@@ -15,7 +15,7 @@ from typing import Any
 
 from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError, OutputError
-from vpo_kit.evaluation.evaluate import Results, SamplePlan, finished
+from vpo_kit.evaluation.samples import Results, SamplePlan, finished
 
 FREE = {"versions", "metrics"}
 """Settings that may differ when an evaluation is taken up; its metrics stay those that it was begun with."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from vpo_kit import clips, content
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation import distances
-from vpo_kit.evaluation.evaluate import Results
 from vpo_kit.evaluation.features import ClipFeatures, diversity, kept
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.models.base import Settings
 from vpo_kit.video import SUFFIXES, Extent, Window, read_video, read_window
