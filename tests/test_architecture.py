@@ -101,8 +101,8 @@ def test_a_class_name_has_one_meaning() -> None:
 
 # the folder says of what; a command's own file may be called like what it commands
 RECURRING = {
-    "base", "loading", "check", "export", "server", "__main__", "answers", "data", "page", "plan", "preview", "settings",
-    "tracker", "train", "truth",
+    "base", "loading", "check", "export", "server", "__main__", "answers", "data", "page", "plan", "preview",
+    "settings", "tracker", "train", "truth",
 }  # fmt: skip
 
 
