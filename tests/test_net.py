@@ -122,6 +122,28 @@ def test_any_other_status_is_an_answer(status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "no GPU left"}, "no GPU left"),
+        ({"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "Field required", "input": {}},
+                     {"type": "int", "loc": ["body", "n", 0], "msg": "not a number"}]},
+         "body.model: Field required; body.n.0: not a number"),
+        ({"detail": {"message": "too long", "limit": 4}}, "too long"),
+        ({"error": {"message": "no such model", "code": 7}}, "no such model"),
+        ({"error": {"body": "the engine died", "status": 500}}, "the engine died"),
+        ({"error": {"message": None, "body": {"detail": "out of memory"}}}, "out of memory"),
+        ({"object": "error", "message": "context is 4096 tokens", "code": 400}, "context is 4096 tokens"),
+        ({"error": "model 'x' not found"}, "model 'x' not found"),
+        ({"error": None, "message": "busy"}, "busy"),
+        ({"status": "bad"}, ""), ([], ""), (None, ""), ([[{"msg": "deep"}]], "deep"),
+    ],
+)  # fmt: skip
+def test_a_server_s_own_words_are_found(body: object, words: str) -> None:
+    with answering(says(422, json.dumps(body).encode())) as (url, _):
+        assert ask(url).reason == words
+
+
+@pytest.mark.parametrize(
     ("header", "low", "high"),
     [
         ("7", 7, 7), ("0", 0, 0), ("1e9", 120, 120), ("-3", 0, 0), ("nan", 0, 0), ("soon", 0, 0), ("", 0, 0),

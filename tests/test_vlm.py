@@ -321,7 +321,7 @@ FAULTS: dict[str, Callable[[Handler, Asked], None]] = {
     "refusal": lambda h, asked: h.say(asked, None, refusal="I cannot look at this."),
     "cut short": lambda h, asked: h.say(asked, '{"verdict": "first"}', finish_reason="length"),
     "no JSON": lambda h, _: h.send(200, b"<html>gateway</html>"),
-    "no choices": lambda h, _: h.send(200, {"error": {"message": "no"}}),
+    "no choices": lambda h, _: h.send(200, {"choices": None, "error": {"message": "no"}}),
 }
 
 
@@ -419,7 +419,8 @@ def test_when_all_pairs_fail_the_old_labels_stay(few: Path, stub: Stub, capsys: 
     ("status", "body", "words"),
     [
         (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, "OPENAI_API_KEY"),
-        (404, {"error": {"message": "no such model"}}, "'stub', or the address lacks its /v1"),
+        (404, {"error": {"message": "no such model"}}, "(no such model): it serves no model 'stub', or the address lacks"),
+        (404, {"detail": "Not Found"}, "404 (Not Found): it serves no model 'stub', or the address lacks its /v1"),
         (429, {"error": {"message": "you are broke", "code": "insufficient_quota"}}, "you are broke"),
     ],
 )
@@ -521,6 +522,65 @@ def test_a_server_without_json_schema_is_read_as_text(
     works(capsys, *command(few, stub, concurrency=1))
     assert labels(few) == TRUTH[:3]
     assert len(stub.asked) == QUESTIONS // 2 + 1  # refused once
+
+
+def test_a_server_that_knows_the_older_limit_alone_gets_that(
+    few: Path, stub: Stub, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def behave(handler: Handler, asked: Asked) -> None:
+        if "max_completion_tokens" in asked.body:
+            extra = {"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "not permitted"}
+            handler.send(422, {"detail": [extra]})
+        else:
+            handler.truth(asked)
+
+    stub.behave = behave
+    works(capsys, *command(few, stub, concurrency=1))
+    assert labels(few) == TRUTH[:3]
+    assert len(stub.asked) == QUESTIONS // 2 + 1  # refused once
+    assert {asked.body["max_tokens"] for asked in stub.asked[1:]} == {2048}
+    assert all("response_format" in asked.body for asked in stub.asked)
+    assert [record.message for record in caplog.records] == [
+        "the server does not know max_completion_tokens: it gets max_tokens"
+    ]
+
+
+def test_a_limit_refused_for_its_number_keeps_its_name(few: Path, stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    def behave(handler: Handler, asked: Asked) -> None:
+        if "max_tokens" in asked.body:
+            handler.send(400, {"error": {"message": "max_tokens is not supported, use max_completion_tokens"}})
+        else:
+            handler.send(400, {"error": {"message": "max_completion_tokens is larger than 1024"}})
+
+    stub.behave = behave
+    _, _, error = fails(capsys, *command(few, stub, concurrency=1, answers="text"))
+    assert "max_completion_tokens is larger than 1024" in error
+
+
+SPELLINGS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "parts": lambda text: {"content": [{"type": "text", "text": text}]},
+    "parts in pieces": lambda text: {"content": [text[:9], {"type": "output_text", "text": text[9:], "annotations": []}]},
+    "thoughts apart": lambda text: {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": text}]
+    },
+    "fields of its own": lambda text: {"content": text, "reasoning_content": "hm", "tool_calls": None},
+}
+USES: list[object] = [None, {"prompt_tokens": None, "completion_tokens": None}, {"completion_tokens": 5}, {}]
+
+
+def test_completions_are_read_as_servers_spell_them(
+    found: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def behave(handler: Handler, asked: Asked) -> None:
+        text = json.dumps({"evidence": "seen", "verdict": asked.verdict})
+        message = list(SPELLINGS.values())[asked.number % len(SPELLINGS)](text)
+        use = USES[asked.number // len(SPELLINGS) % len(USES)]
+        handler.send(200, {"choices": [{"message": message}], "usage": use})
+
+    stub.behave = behave
+    works(capsys, *command(found, stub, tries=1))
+    assert labels(found) == TRUTH
+    assert facts(found)["failed"] == {}
 
 
 def test_mistakes_of_the_user_are_one_line(

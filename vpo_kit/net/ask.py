@@ -28,6 +28,8 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 CONNECT_S, MAX_BACKOFF_S, MAX_ASKED_S = 10.0, 60.0, 120.0
 PASSING = {408, 409, 429}
 """Statuses below 500 that say nothing about the question itself."""
+SAID = ("detail", "error", "message", "msg", "body")
+"""Names under which servers put the words of an error, the first that has some counts."""
 
 
 class Patience(Section):
@@ -57,18 +59,14 @@ class HttpAnswer:
     @property
     def error(self) -> Mapping[str, Any]:
         """What an error's body says of itself: OpenAI's ``error`` or the whole object; empty where it is none."""
-        try:
-            found = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
+        found = _json(self.body)
         inner = found.get("error", found) if isinstance(found, dict) else {}
         return inner if isinstance(inner, dict) else {"message": inner}
 
     @property
     def reason(self) -> str:
         """The reason that an error's body gives, as one line; empty where it gives none."""
-        said = self.error.get("detail", self.error.get("message"))
-        return line(str(said)) if said else ""
+        return line(said(_json(self.body)))
 
 
 @dataclass(frozen=True)
@@ -178,6 +176,28 @@ def backoff(patience: Patience, number: int) -> float:
 def line(text: str) -> str:
     """Somebody else's words as one short line that a terminal does not act on."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+
+
+def said(found: object, depth: int = 8) -> str:
+    """The words in an error of JSON, by the names that servers have for them; empty where there are none.
+
+    FastAPI: ``detail``, a text or a list of ``msg`` with the place ``loc``; OpenAI and vLLM: ``error`` or the whole, with
+    ``message``; others nest them in a ``body``, or give plain text.
+    """
+    if isinstance(found, list):
+        return "; ".join(filter(None, map(said, found)))
+    if not isinstance(found, dict):
+        return str(found) if isinstance(found, str | int | float) else ""
+    words = next((text for name in SAID if (text := said(found.get(name), depth - 1))), "")
+    place = found.get("loc")
+    return f"{'.'.join(map(str, place))}: {words}" if words and isinstance(place, list) else words
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _asked(text: str) -> float:

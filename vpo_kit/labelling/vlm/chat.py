@@ -28,8 +28,10 @@ MAX_ANSWER_BYTES = 2**20
 """No answer to a question is so long: one that is cannot be read."""
 UNLIMITED_TOKENS = 4096
 """Put aside for an answer whose length nothing limits."""
-WITHOUT_SCHEMA = (400, 415, 422, 501)
-"""What servers answer to a JSON schema that they do not know."""
+UNKNOWN_FIELD = (400, 415, 422, 501)
+"""What servers answer to a field that they do not know."""
+NEWER, OLDER = "max_completion_tokens", "max_tokens"
+"""OpenAI's two names of the limit on an answer: its reasoning models refuse the older, older servers the newer."""
 
 
 class NoAnswer(Exception):
@@ -51,6 +53,7 @@ class Chat:
         self._lock = Lock()
         self._schema = settings.answers != "text" and settings.preset is None
         self._schema_works = settings.answers == "schema"
+        self._limit = NEWER
         self._answered = False
         headers = {"Authorization": f"Bearer {key_for(self._url)}"}
         self._server = Server(str(self._url), headers, settings, max_bytes=MAX_ANSWER_BYTES, kept=settings.concurrency)
@@ -95,29 +98,45 @@ class Chat:
         return parse(answer.body)
 
     def _send(self, messages: list[dict[str, Any]], tokens_in: int) -> HttpAnswer:
-        """One request; a server that refuses a JSON schema gets a second one without it."""
-        schema = self._schema
-        answer = self._post(messages, tokens_in, schema)
+        """One request; what a server refuses by name is asked for in another way: the limit on tokens by its older name,
+        a JSON schema in the prompt's words alone.
+        """
+        schema, limit = self._schema, self._limit
+        answer = self._post(messages, tokens_in, schema, limit)
+        if limit == NEWER and answer.status in UNKNOWN_FIELD and NEWER.encode() in answer.body:
+            other = self._post(messages, tokens_in, schema, OLDER)
+            # "max_tokens is not supported, use max_completion_tokens": then the first refusal was about the number
+            if other.status == 200 or OLDER.encode() not in other.body:
+                self._other_limit()
+                answer, limit = other, OLDER
         if schema and answer.status == 200:
             self._schema_works = True
-        if not schema or self._schema_works or answer.status not in WITHOUT_SCHEMA:
+        if not schema or self._schema_works or answer.status not in UNKNOWN_FIELD:
             return self._checked(answer)
-        answer = self._post(messages, tokens_in, schema=False)
+        answer = self._post(messages, tokens_in, False, limit)
         if answer.status == 200 and self._schema:
             self._schema = False
             LOG.warning("the server refuses a JSON schema: its answers are read as text")
         return self._checked(answer)
 
-    def _post(self, messages: list[dict[str, Any]], tokens_in: int, schema: bool) -> HttpAnswer:
+    def _other_limit(self) -> None:
+        with self._lock:
+            known, self._limit = self._limit == OLDER, OLDER
+        if not known:
+            LOG.warning(f"the server does not know {NEWER}: it gets {OLDER}")
+
+    def _post(self, messages: list[dict[str, Any]], tokens_in: int, schema: bool, limit: str) -> HttpAnswer:
         """One answer, and its cost booked: nothing for a refusal, all that was put aside for what broke off, since
         that may still be charged.
         """
         body: dict[str, Any] = {"model": self._model, "messages": messages, **self._settings.extra}
         if schema:
             body["response_format"] = RESPONSE_FORMAT
-        for name in ("temperature", "max_completion_tokens"):
-            if getattr(self._settings, name) is not None:
-                body[name] = getattr(self._settings, name)
+        for name, value in (
+            ("temperature", self._settings.temperature), (limit, self._settings.max_completion_tokens),
+        ):  # fmt: skip
+            if value is not None:
+                body[name] = value
         content = json.dumps(body).encode()
         aside = self._budget.put_aside(tokens_in, self._settings.max_completion_tokens or UNLIMITED_TOKENS)
         used = aside
@@ -157,7 +176,7 @@ class Chat:
             return ConfigError(f"--base-url {self._url} answers {what}")
         if status == 404:
             return ConfigError(
-                f"--base-url {self._url} answers 404: it serves no model {self._model!r}, or the address lacks its /v1"
+                f"--base-url {self._url} answers {said}: it serves no model {self._model!r}, or the address lacks its /v1"
             )
         return NoAnswer(f"the server answers {said}")
 
