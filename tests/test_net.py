@@ -136,6 +136,7 @@ def test_any_other_status_is_an_answer(status: int) -> None:
         ({"error": "model 'x' not found"}, "model 'x' not found"),
         ({"error": None, "message": "busy"}, "busy"),
         ({"status": "bad"}, ""), ([], ""), (None, ""), ([[{"msg": "deep"}]], "deep"),
+        (json.loads("[" * 500 + '"bottom"' + "]" * 500), ""),
     ],
 )  # fmt: skip
 def test_a_server_s_own_words_are_found(body: object, words: str) -> None:

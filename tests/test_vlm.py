@@ -419,7 +419,11 @@ def test_when_all_pairs_fail_the_old_labels_stay(few: Path, stub: Stub, capsys: 
     ("status", "body", "words"),
     [
         (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, "OPENAI_API_KEY"),
-        (404, {"error": {"message": "no such model"}}, "(no such model): it serves no model 'stub', or the address lacks"),
+        (
+            404,
+            {"error": {"message": "no such model"}},
+            "(no such model): it serves no model 'stub', or the address lacks",
+        ),
         (404, {"detail": "Not Found"}, "404 (Not Found): it serves no model 'stub', or the address lacks its /v1"),
         (429, {"error": {"message": "you are broke", "code": "insufficient_quota"}}, "you are broke"),
     ],
@@ -545,7 +549,9 @@ def test_a_server_that_knows_the_older_limit_alone_gets_that(
     ]
 
 
-def test_a_limit_refused_for_its_number_keeps_its_name(few: Path, stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_limit_refused_for_its_number_keeps_its_name(
+    few: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
     def behave(handler: Handler, asked: Asked) -> None:
         if "max_tokens" in asked.body:
             handler.send(400, {"error": {"message": "max_tokens is not supported, use max_completion_tokens"}})
@@ -559,7 +565,9 @@ def test_a_limit_refused_for_its_number_keeps_its_name(few: Path, stub: Stub, ca
 
 SPELLINGS: dict[str, Callable[[str], dict[str, Any]]] = {
     "parts": lambda text: {"content": [{"type": "text", "text": text}]},
-    "parts in pieces": lambda text: {"content": [text[:9], {"type": "output_text", "text": text[9:], "annotations": []}]},
+    "parts in pieces": lambda text: {
+        "content": [text[:9], {"type": "output_text", "text": text[9:], "annotations": []}]
+    },
     "thoughts apart": lambda text: {
         "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": text}]
     },

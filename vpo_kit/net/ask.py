@@ -181,11 +181,13 @@ def line(text: str) -> str:
 def said(found: object, depth: int = 8) -> str:
     """The words in an error of JSON, by the names that servers have for them; empty where there are none.
 
-    FastAPI: ``detail``, a text or a list of ``msg`` with the place ``loc``; OpenAI and vLLM: ``error`` or the whole, with
-    ``message``; others nest them in a ``body``, or give plain text.
+    FastAPI: ``detail``, a text or a list of ``msg`` with the place ``loc``; OpenAI and vLLM: ``error`` or the whole,
+    with ``message``; others nest them in a ``body``, or give plain text. Deeper than `depth` is not looked.
     """
+    if not depth:
+        return ""
     if isinstance(found, list):
-        return "; ".join(filter(None, map(said, found)))
+        return "; ".join(words for each in found if (words := said(each, depth - 1)))
     if not isinstance(found, dict):
         return str(found) if isinstance(found, str | int | float) else ""
     words = next((text for name in SAID if (text := said(found.get(name), depth - 1))), "")

@@ -98,8 +98,8 @@ class Chat:
         return parse(answer.body)
 
     def _send(self, messages: list[dict[str, Any]], tokens_in: int) -> HttpAnswer:
-        """One request; what a server refuses by name is asked for in another way: the limit on tokens by its older name,
-        a JSON schema in the prompt's words alone.
+        """One request; what a server refuses by name is asked for in another way: the limit on tokens by its older
+        name, a JSON schema in the prompt's words alone.
         """
         schema, limit = self._schema, self._limit
         answer = self._post(messages, tokens_in, schema, limit)
@@ -176,7 +176,8 @@ class Chat:
             return ConfigError(f"--base-url {self._url} answers {what}")
         if status == 404:
             return ConfigError(
-                f"--base-url {self._url} answers {said}: it serves no model {self._model!r}, or the address lacks its /v1"
+                f"--base-url {self._url} answers {said}: it serves no model {self._model!r}, or the address lacks its "
+                "/v1"
             )
         return NoAnswer(f"the server answers {said}")
 
