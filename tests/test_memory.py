@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tests.test_cli import main_ok
 from vpo_kit import models
-from vpo_kit.config import Lora, build
+from vpo_kit.config import Lora, Model, build
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models import loading, memory
 from vpo_kit.models.base import VideoModel
@@ -216,6 +217,14 @@ def test_flash_takes_no_float32(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match=f"^attention: {name} takes no float32"):
             loading.check_attention(name, "float32")
         loading.check_attention(name, "bfloat16")
+
+
+def test_every_backend_is_a_row_of_the_pages() -> None:
+    page = (Path(__file__).parent.parent / "docs/models.md").read_text()
+    offered = {*get_args(Model.model_fields["attention"].annotation)} - {"auto"}
+    said = set(re.findall(r"^\| `attention: (\w+)` \|", page, re.MULTILINE))
+    assert said == offered
+    assert not re.findall(rf"`?({'|'.join(offered)})`? is not offered", page)
 
 
 def test_sage_only_samples(tiny_wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

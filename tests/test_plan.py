@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -238,13 +239,27 @@ def test_the_command_fits_a_narrow_terminal(
     main_ok(["plan", "--method", "dpo", "--model", tiny_wan, "--memory", f"{peak / 1e6:.3f}MB", *sets])
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
-    for words in ("LoRA and optimiser", "network passes a step  32", "does not fit", "first --set 'dtype=bfloat16'"):
+    for words in (
+        "No time is given: there is no GPU here",
+        "At 100 TFLOP/s",
+        "LoRA and optimiser",
+        "network passes a step  32",
+        "does not fit",
+        "first --set 'dtype=bfloat16'",
+    ):
         assert words in text
     with pytest.raises(SystemExit):
         main(["train", "--model", str(tiny_wan), "--plan"])
     sets = ["--set", "batch_size=1", "--set", "method.num_candidates=2", "--set", "evaluation.num_prompts=0"]
     main_ok(["train", "--model", tiny_wan, "--dry-run", "--plan", *sets])
-    assert "give --memory" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "give --memory" in text
+    assert re.search(r"a step +about .* on \d+ processor threads", text)
+
+
+def test_a_time_beyond_all_use_is_a_limit() -> None:
+    assert command._about(3_634_197 * 3600) == "more than 1000 h"
+    assert command._about(999 * 3600) == "about 999 h"
 
 
 class Leaves(VQA):

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -767,6 +768,24 @@ def test_the_tally_tells_bias_from_chance() -> None:
     leaning = tally.tally([("first", "second")] * 30 + [("first", "first")] * 20)
     assert (leaning.consistency, leaning.first_share, leaning.biased) == (0.6, 0.7, True)
     assert tally.tally([("tie", "tie")]).first_share is None
+
+
+def test_the_tally_tells_guesses_from_agreement(found: Path, stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    every: list[protocol.Verdict] = ["first", "second", "tie"]
+    guesses = tally.tally([(a, b) for a in every for b in every] * 20)
+    assert (guesses.consistency, guesses.chance, guesses.guessing) == (pytest.approx(1 / 3), pytest.approx(1 / 3), True)
+    better = tally.tally([(a, b) for a in every for b in every] * 20 + [("first", "second"), ("second", "first")] * 15)
+    assert (better.guessing, better.consistency > better.chance) == (False, True)
+    assert tally.tally([("tie", "tie")] * 50).guessing  # it says the same of everything
+    assert tally.tally([("first", "first")] * 50).guessing
+    coin = random.Random(3)
+    stub.behave = lambda handler, asked: handler.verdict(asked, coin.choice(every))
+    assert "better than guesses" in works(capsys, *command(found, stub))
+    assert 0 < facts(found)["chance_consistency"] < 0.6
+    stub.behave = Handler.truth
+    shown = works(capsys, *command(found, stub, jpeg_quality=80))
+    assert "agree in 100% of 24 segments, where guesses would in 3" in shown
+    assert "better than guesses" not in shown
 
 
 def test_kappa_is_cohens() -> None:

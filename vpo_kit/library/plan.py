@@ -36,6 +36,8 @@ NAMES = {
     "text": "text encoder",
 }
 PHASES = {"measure": "measuring", "data": "data", "step": "training step"}
+LONGEST_S = 1000 * 3600.0
+"""Beyond which the figure is of no more use than that it is too long."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -54,7 +56,8 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     subject = _subject(recipe, processes)
     with console.status("rehearsing without weights"):
         estimate = rehearse(subject)
-        speed = probe.measure(recipe.run.dtype)
+        # with --memory and no GPU the plan is for another machine, of whose speed nothing is known
+        speed = None if memory and not torch.cuda.is_available() else probe.measure(recipe.run.dtype)
     _print_memory(console, estimate)
     _print_cost(console, estimate, recipe, speed, subject)
     for note in estimate.notes:
@@ -129,16 +132,23 @@ def _print_memory(console: Console, estimate: Estimate) -> None:
     console.print(table)
 
 
-def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Speed, subject: Subject) -> None:
+def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Speed | None, subject: Subject) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("network passes a step", f"{estimate.passes:g}")
+    table.add_row("arithmetic a step", _flops(estimate.flops))
+    if speed is None:
+        console.print(table)
+        console.print(
+            "No time is given: there is no GPU here whose speed could be probed. At 100 TFLOP/s the arithmetic of a "
+            f"step takes {_time(estimate.flops / 1e14)}."
+        )
+        return
     seconds = speed.seconds(estimate.ops["step"]) / estimate.steps
     once = speed.seconds(estimate.ops["measure"]) if "measure" in estimate.ops else 0.0
     sampled = -(-subject.measured // recipe.run.sampling.batch_size)
     whole = recipe.run.steps * seconds + 2 * sampled * once
-    table = Table.grid(padding=(0, 2))
-    table.add_row("network passes a step", f"{estimate.passes:g}")
-    table.add_row("arithmetic a step", _flops(estimate.flops))
-    table.add_row("a step", f"about {_time(seconds)}")
-    table.add_row(f"the run, {recipe.run.steps} steps", f"about {_time(whole)}")
+    table.add_row("a step", f"{_about(seconds)} on {speed.device}")
+    table.add_row(f"the run, {recipe.run.steps} steps", f"{_about(whole)} on {speed.device}")
     console.print(table)
     console.print(
         f"Times are estimates for {speed.device}, from a probe of {speed.matrix / 1e9:.0f} GFLOP/s in matrix products "
@@ -194,7 +204,13 @@ def _flops(number: float) -> str:
     return f"{number / 1e12:.3g} TFLOP" if number >= 1e12 else f"{number / 1e9:.3g} GFLOP"
 
 
+def _about(seconds: float) -> str:
+    return f"about {_time(seconds)}" if seconds < LONGEST_S else f"more than {_time(LONGEST_S)}"
+
+
 def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:.0f} h"

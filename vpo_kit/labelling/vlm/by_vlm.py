@@ -80,7 +80,8 @@ def _outcome(done: Labelled) -> list[str]:
     lines = [
         f"{found.path}: {len(found.pairs) - len(done.failed)} pairs labelled, {len(done.failed)} failed",
         f"segments: {counts}",
-        f"consistency: both orders agree in {tally.consistency:.0%} of {tally.segments} segments",
+        f"consistency: both orders agree in {tally.consistency:.0%} of {tally.segments} segments, where guesses would "
+        f"in {tally.chance:.0%}{': these labels are no better than guesses' if tally.guessing else ''}",
     ]
     if tally.first_share is not None:
         named = tally.first + tally.second

@@ -10,6 +10,7 @@ from typing import Any
 from vpo_kit.labelling.vlm.protocol import Verdict, fold
 
 BIAS_Z = 3.0
+CHANCE_Z = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,18 @@ class Tally:
         return self.agreeing / self.segments
 
     @property
+    def chance(self) -> float:
+        """The consistency of guesses in the same shares: a third where all three verdicts are as frequent."""
+        total = 2 * self.segments
+        return 2 * self.first * self.second / total**2 + (self.ties / total) ** 2
+
+    @property
+    def guessing(self) -> bool:
+        """Whether the orders agree no more often than guesses would (within two standard errors)."""
+        spread = math.sqrt(self.segments * self.chance * (1 - self.chance))
+        return self.agreeing - self.segments * self.chance <= CHANCE_Z * spread
+
+    @property
     def first_share(self) -> float | None:
         """Share of the clip shown first among the verdicts that name one; 0.5 is no bias, None is no such verdict."""
         named = self.first + self.second
@@ -47,6 +60,7 @@ class Tally:
         share = self.first_share
         return {
             "consistency": round(self.consistency, 4),
+            "chance_consistency": round(self.chance, 4),
             "first_position_share": None if share is None else round(share, 4),
             "verdicts": {"first": self.first, "second": self.second, "tie": self.ties},
         }
