@@ -30,6 +30,7 @@ from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.steps import context_of
 from vpo_kit.times import Times
+from vpo_kit.training import experts as trained_experts
 from vpo_kit.training import initial, loras
 from vpo_kit.training.cost import Passes
 from vpo_kit.training.export import probe
@@ -410,6 +411,52 @@ def test_a_whole_run(folder: Path, tmp_path: Path) -> None:
     assert before["before"] == pytest.approx(after["after"], abs=1e-4)
     main_ok(["eval", one, "--model", folder, "--output", tmp_path / "eval", "--num-prompts", 2])
     main_ok(["eval", one, "--model", folder, "--output", tmp_path / "eval", "--num-prompts", 2])
+
+
+def test_a_run_says_which_expert_got_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No time of the high-noise expert's range is drawn, as when it has a fortieth of few draws."""
+    sets = [
+        "batch_size=1",
+        "evaluation.num_prompts=0",
+        "method.num_candidates=2",
+        "optimiser.lr=0.02",
+        "lora.rank=2",
+        "optimiser.warmup_steps=0",
+        "evaluation.judges=[]",
+        "method.times={name: uniform, experts: {high_noise: 0.000000001, low_noise: 1}}",
+    ]
+    flags = [part for text in sets for part in ("--set", text)]
+    main_ok(["train", "--model", folder, "--output", tmp_path / "one", "--steps", 2, *flags])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "high_noise: it got no update, and high_noise.safetensors holds zeros" in shown
+    assert "low_noise: " not in shown
+    one = tmp_path / "one"
+    rows = [json.loads(line) for line in (one / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["updated_high_noise"], row["updated_low_noise"]) for row in rows] == [(0, 1)] * 2
+    assert json.loads((one / "summary.json").read_text())["updates"] == {"high_noise": 0, "low_noise": 2}
+    page = (one / "lora/README.md").read_text()
+    assert "| steps that changed high\\_noise | 0 |" in page
+    assert "| steps that changed low\\_noise | 2 |" in page
+    assert not any(
+        value.any() for key, value in load_file(one / "lora/high_noise.safetensors").items() if "lora_B" in key
+    )
+
+
+def test_an_expert_that_is_as_the_run_began_is_named(model: VideoModel, folder: Path, tmp_path: Path) -> None:
+    begin(model).export(tmp_path)
+    clear(model)
+    settings = Lora(rank=2, alpha=3, init=tmp_path)
+    policy = LoraPolicy(model, settings, 5, initial.start(model, settings))
+    assert len(trained_experts.unchanged(policy, {"high_noise": 0, "low_noise": 3})) == 2
+    with torch.no_grad():
+        policy.groups["low_noise"][0].add_(0.1)
+    (line,) = trained_experts.unchanged(policy, {"high_noise": 2, "low_noise": 3})
+    assert line.startswith("high_noise: what is kept is from before its first update")
+    assert "holds the LoRA that the run began with" in line
+    assert trained_experts.counts([{"updated_a": 1.0, "updated_b": 0.0}, {"updated_a": 1.0, "updated_b": 1.0}]) == {
+        "a": 2, "b": 1,
+    }  # fmt: skip
+    assert trained_experts.counts([{"step": 1}, {"step": 2, "updated_a": 1.0}]) == {}
 
 
 def test_the_probe_sees_both_experts(model: VideoModel) -> None:

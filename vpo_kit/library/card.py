@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ SHOWN = 5
 @dataclass(frozen=True)
 class RunOutcome:
     """What a run came to: its optimiser steps, the paired changes (empty without an evaluation), its health, and how
-    much of what was trained is kept.
+    much of what was trained is kept; of two experts, how many of the steps changed each.
     """
 
     steps: int
     changes: Mapping[str, Paired]
     health: str
     strength: float = 1.0
+    updates: Mapping[str, int] = field(default_factory=dict)
 
 
 def render(recipe: Recipe, model: VideoModel, outcome: RunOutcome) -> str:
@@ -121,7 +122,9 @@ def _settings(recipe: Recipe, outcome: RunOutcome) -> list[tuple[str, str]]:
     run = recipe.run
     rows = [("method", run.method_name)]
     rows += [(f"method.{key}", str(value)) for key, value in run.method.items() if key != "name" and value is not None]
-    rows += [("data", _data(recipe)), ("optimiser steps", str(outcome.steps)), ("batch size", str(run.batch_size))]
+    rows += [("data", _data(recipe)), ("optimiser steps", str(outcome.steps))]
+    rows += [(f"steps that changed {expert}", str(number)) for expert, number in outcome.updates.items()]
+    rows += [("batch size", str(run.batch_size))]
     rows += [("learning rate", _rate(run.optimiser.lr)), ("LoRA rank", str(run.lora.rank))]
     rows += [
         ("LoRA alpha", f"{run.lora.scale * run.lora.rank:g}"),

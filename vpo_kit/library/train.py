@@ -31,7 +31,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training import idle, initial, reach
+from vpo_kit.training import experts, idle, initial, reach
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
 from vpo_kit.training.loop import Report
@@ -195,12 +195,15 @@ def _train(
     choice = None if stopped else _select(recipe, settings, policy, measurer, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")
+        updates = experts.counts(_log(folder))
+        for line in experts.unchanged(policy, updates):
+            notice(line)
     after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
     if processes.is_main:
-        ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1))
+        ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1), updates)
         changes = _finish(recipe, folder, ended, before, after, console)
         following.ended(done, after, changes)
-        outcome = card.RunOutcome(done, changes, ended.health, choice.strength if choice else 1.0)
+        outcome = card.RunOutcome(done, changes, ended.health, choice.strength if choice else 1.0, updates)
         folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
         raise stopped
@@ -208,13 +211,16 @@ def _train(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its steps, the check that stopped it, warnings by check, the chosen strength, and seconds."""
+    """How a run ended: its steps, the check that stopped it, warnings by check, the chosen strength, seconds, and of
+    two experts how many steps changed each.
+    """
 
     steps: int
     stopped: HealthError | None
     warnings: Mapping[str, str]
     choice: Selected | None
     seconds: float
+    updates: Mapping[str, int]
 
     @property
     def health(self) -> str:
@@ -289,6 +295,7 @@ def _finish(
         "format": FORMAT, "method": run.method_name, "reward": run.reward_name if recipe.reward else None,
         "model": run.model, "steps": ended.steps, "seconds": ended.seconds, "before": {}, "after": {},
         "health": health, "selection": ended.choice.facts() if ended.choice else None, "versions": report.versions(),
+        **({"updates": dict(ended.updates)} if ended.updates else {}),
     }  # fmt: skip
     if before and after:
         changes = compare(before, after)
@@ -316,5 +323,6 @@ def _last_samples(folder: RunFolder) -> str:
 
 
 def _log(folder: RunFolder) -> list[Mapping[str, float]]:
-    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    file = folder.path / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []  # a run may fail at its first step
     return [json.loads(line) for line in lines]

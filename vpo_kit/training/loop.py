@@ -13,7 +13,7 @@ from vpo_kit.config import Run
 from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.processes import Processes
-from vpo_kit.training import checkpoints, ending, health, optimisers
+from vpo_kit.training import checkpoints, ending, experts, health, optimisers
 from vpo_kit.training.average import Average
 from vpo_kit.training.budget import Spending
 from vpo_kit.training.checkpoints import Checkpoint
@@ -143,9 +143,9 @@ def _update(job: RunParts, output: StepOutput, batch: Batch, optimiser: torch.op
     job.processes.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.optimiser.max_grad_norm)
     _must_be_finite("gradient", norm, batch, job)
+    row = {"step": batch.step + 1, "loss": float(loss), "grad_norm": float(norm), **experts.updated(job.policy.groups)}
     optimiser.step()
     optimiser.zero_grad()
-    row = {"step": batch.step + 1, "loss": float(loss), "grad_norm": float(norm)}
     report = job.processes.mean(output.report) | job.processes.mean(output.by_label, output.num_labels)
     if labels := int(job.processes.total(torch.tensor(output.num_labels))):
         report["labels"] = labels

@@ -70,6 +70,11 @@ class LoraPolicy:
             self._begin(start)
 
     @property
+    def start(self) -> Mapping[str, Tensor] | None:
+        """The weights of the LoRA that the policy began as, in the names of `state`; None for a new one."""
+        return self._start.state if self._start else None
+
+    @property
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The trainable weights of each network, in a fixed order; of two networks by the family's words."""
         return {
