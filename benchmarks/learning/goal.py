@@ -1,0 +1,106 @@
+"""The goal line, and what stops it: ``python -m benchmarks.learning.goal --board FOLDER --work FOLDER``.
+
+The headline's recipe with one thing changed at a time (steps, candidates, pairs of a step, rank of the LoRA, judge), one
+seed each, by `vpo train` on all held-out captions: single samples after training against the base's single samples and
+against the base's best of eight as `vqa` picks them, both by the held-out judge. ``--board`` is a board of
+`benchmarks.learning` that has those candidates, of the same captions and noises. It goes on where it was stopped, and
+``results/learning/goal.json`` has every variation that is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks import facts
+from benchmarks.learning.__main__ import JUDGE, SHOWN, best_of_eight
+from vpo_kit.evaluation.samples import Results, finished
+from vpo_kit.evaluation.statistics import paired
+from vpo_kit.rewards.base import RewardSpec
+from vpo_kit.rewards.vqa import GoldVQA
+
+TARGET = "learning/goal"
+
+
+class Oracle(GoldVQA):
+    """The held-out judge as a reward: no method may use it, and it says what a judge without errors would bring."""
+
+    spec: ClassVar[RewardSpec] = replace(GoldVQA.spec, name="oracle", for_training=True)
+
+
+VARIATIONS = {
+    "the recipe": [],
+    "judge: the held-out judge itself": ["--reward", f"{__name__}:Oracle"],
+    "steps: 224": ["--steps", "224"],
+    "LoRA: rank 64": ["--set", "lora.rank=64"],
+    "candidates: 16": ["--set", "method.num_candidates=16"],
+    "pairs: 16 prompts a step": ["--set", "batch_size=16"],
+}
+
+
+def train(folder: Path, changed: list[str]) -> str:
+    """The run at `folder`, finished; returns the command."""
+    arguments = ["train", "--method", "online", "--reward", "vqa", *changed, "--set", "evaluation.num_prompts=144"]
+    if not (folder / "summary.json").is_file():
+        going_on = ["--resume"] if (folder / "config.yaml").is_file() else []
+        root = str(Path(__file__).parents[2])
+        subprocess.run(
+            [sys.executable, "-m", "vpo_kit", *arguments, *going_on, "--output", str(folder)], check=True,
+            env={**os.environ, "PYTHONPATH": root},
+        )  # fmt: skip
+    return shlex.join(["vpo", *arguments])
+
+
+def ends(folder: Path) -> tuple[Results, Results]:
+    """The base's samples and those after training."""
+    samples = folder / "samples"
+    first, last = (finished(path) for path in (samples / "step-000000", max(samples.glob("step-*"))))
+    assert first is not None
+    assert last is not None
+    return first, last
+
+
+def measured(folder: Path, best: Results) -> dict[str, Any]:
+    """What a run gained, and how one of its samples stands to the base's best of eight."""
+    before, after = ends(folder)
+    assert before.prompts == best.prompts, f"{folder}: not the board's captions"
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    against = paired(best.metrics[JUDGE], after.metrics[JUDGE], after.groups)
+    return {
+        "changes": {key: asdict(paired(before.metrics[key], after.metrics[key], before.groups)) for key in SHOWN},
+        "against best of eight": asdict(against), "strength": (summary.get("selection") or {}).get("strength"),
+        "seconds": summary["seconds"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--board", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    given = parser.parse_args()
+    base = finished(
+        next(path for path in (given.board / "base").glob("*/samples/step-000000") if "best" not in str(path))
+    )
+    assert base is not None
+    best = best_of_eight(given.board, base)
+    assert best is not None, f"{given.board} has no best of eight"
+    rows = {}
+    for name, changed in VARIATIONS.items():
+        folder = (given.work / name.replace(": ", "-").replace(" ", "-")).resolve()
+        command = train(folder, changed)
+        rows[name] = {"command": command, **measured(folder, best)}
+        facts.write(TARGET, {"rows": rows})
+        gain, against = rows[name]["changes"][JUDGE], rows[name]["against best of eight"]
+        print(f"{name}: {gain['difference']:+.3f}, against the best of eight {against['difference']:+.3f} "
+              f"[{against['low']:+.3f}, {against['high']:+.3f}]", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
