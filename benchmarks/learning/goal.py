@@ -1,7 +1,6 @@
 """The goal line, and what stops it: ``python -m benchmarks.learning.goal --board FOLDER --work FOLDER``.
 
-The headline's recipe with one thing changed at a time (steps, candidates, pairs of a step, rank of the LoRA, judge), one
-seed each, by `vpo train` on all held-out captions: single samples after training against the base's single samples and
+The headline's recipe with one thing changed at a time (judge, steps, rank, candidates, pairs of a step), one seed each, by `vpo train` on all held-out captions: single samples after training against the base's single samples and
 against the base's best of eight as `vqa` picks them, both by the held-out judge. ``--board`` is a board of
 `benchmarks.learning` that has those candidates, of the same captions and noises. It goes on where it was stopped, and
 ``results/learning/goal.json`` has every variation that is finished.
@@ -85,9 +84,8 @@ def main() -> None:
     parser.add_argument("--board", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     given = parser.parse_args()
-    base = finished(
-        next(path for path in (given.board / "base").glob("*/samples/step-000000") if "best" not in str(path))
-    )
+    singles = [path for path in (given.board / "base").glob("*/samples/step-000000") if "best" not in path.parts[-3]]
+    base = finished(singles[0]) if singles else None
     assert base is not None
     best = best_of_eight(given.board, base)
     assert best is not None, f"{given.board} has no best of eight"
