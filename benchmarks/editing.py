@@ -42,7 +42,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class Green(Reward):
     """A reward of single frames that costs nothing itself."""
 
-    spec = RewardSpec("green", "none", "closed form", "0 to 1", True, True, False, per_frame=True)
+    spec = RewardSpec(
+        name="green",
+        licence="none",
+        source="closed form",
+        scale="0 to 1",
+        differentiable=True,
+        per_segment=True,
+        needs_prompt=False,
+        per_frame=True,
+    )
 
     def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
         frames = video[:, :, 1].mean((2, 3))
@@ -63,7 +72,15 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     base, took = memory(reset=True), []
     for step in range(4):
         started = time.process_time()
-        batch = Batch(step, prompts, encode(prompts), range(4), range(4), [0] * 4, {"clip": latents})
+        batch = Batch(
+            step=step,
+            prompts=prompts,
+            conditions=encode(prompts),
+            positions=range(4),
+            indices=range(4),
+            visits=[0] * 4,
+            tensors={"clip": latents},
+        )
         backward(method.step(batch))
         took.append((time.process_time() - started) / torch.get_num_threads())
     return {"seconds": round(median(took[1:]), 3), "peak MB": round(memory() - base, 1)}

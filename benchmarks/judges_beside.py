@@ -59,7 +59,16 @@ def sampled(judges: list[FramesReward]) -> Scores:
     file = prompts_of("sprites", "heldout")
     assert file is not None
     rows: dict[str, list[float]] = {judge.spec.name: [] for judge in judges}
-    for _, video in videos(model, SamplePlan(read_prompts(file)[:PROMPTS], SAMPLES, model.settings, 16, SEED)):
+    for _, video in videos(
+        model,
+        SamplePlan(
+            prompts=read_prompts(file)[:PROMPTS],
+            videos_per_prompt=SAMPLES,
+            settings=model.settings,
+            batch_size=16,
+            seed=SEED,
+        ),
+    ):
         for judge in judges:
             rows[judge.spec.name].extend(judge(video, fps=model.settings.fps).score.tolist())
     return {name: np.array(found).reshape(PROMPTS, SAMPLES) for name, found in rows.items()}

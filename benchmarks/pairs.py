@@ -123,7 +123,7 @@ def _flaw(rng: np.random.Generator) -> world.Flaw:
 
 
 def _task(model: VideoModel, settings: PairSettings) -> Task:
-    return Task(model, model.settings, PromptCache(model), settings, seed=0)
+    return Task(model=model, sampling=model.settings, encode=PromptCache(model), settings=settings, seed=0)
 
 
 def _apart(first: Tensor, second: Tensor) -> float:

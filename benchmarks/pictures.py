@@ -37,7 +37,11 @@ def sheet(count: int = 12) -> None:
     prompts = read_prompts(file)
     chosen = [prompts[37 * i % len(prompts)] for i in range(count)]  # an even step would keep to one background
     rows = [
-        strip(clip) for _, batch in videos(model, SamplePlan(chosen, 1, model.settings, count, 0)) for clip in batch
+        strip(clip)
+        for _, batch in videos(
+            model, SamplePlan(prompts=chosen, videos_per_prompt=1, settings=model.settings, batch_size=count, seed=0)
+        )
+        for clip in batch
     ]
     imsave(DOCS / "sprites.png", np.concatenate(rows).clip(0, 1))
     (DOCS / "sprites.txt").write_text("\n".join(chosen) + "\n")

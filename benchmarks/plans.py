@@ -78,7 +78,14 @@ def subject(model: str, method: str, saving: dict[str, Any]) -> Subject:
     run = config.build({"model": model, "dtype": "bfloat16", **smallest, **changes})
     settings = config.validate(kind.Config, {k: v for k, v in run.method.items() if k != "name"}, "method.")
     reward = rewards.plan("benchmarks.plans:FrameReward" if method == "instruct" else "vqa", {})
-    return Subject(run, kind, settings, reward if kind.needs.reward != "none" else [], [], DATA[method])
+    return Subject(
+        run=run,
+        method=kind,
+        method_config=settings,
+        reward=reward if kind.needs.reward != "none" else [],
+        judges=[],
+        data=DATA[method],
+    )
 
 
 def row(model: str, method: str, saving: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from vpo_kit.sprites.judges.train_vqa import JudgeBatch, JudgeRecipe, attacked, 
 BASICS = ("blur", "noise", "fade", "freeze", "drop", "collapse", "slow", "slow", "static", "static")
 """What it is taught of the others' flaws: without them it would not be a judge of quality, or like still clips."""
 RECIPE = JudgeRecipe(
-    FilterJudge,
+    build=FilterJudge,
     corpus_seed=53,
     rate=4e-3,
     families=corpus.OTHER_FAMILIES,

@@ -32,7 +32,14 @@ class Member:
         kind = METHODS.load(name)
         self.context = context_of(self.policy, reward, batch_size=2, **context)
         self.method: FromRollouts = kind(kind.Config(**{"num_candidates": 3, **settings}), self.context)
-        self.batch = Batch(0, PROMPTS, model.encode_prompts(PROMPTS), [0, 1], [0, 1], [0, 0])
+        self.batch = Batch(
+            step=0,
+            prompts=PROMPTS,
+            conditions=model.encode_prompts(PROMPTS),
+            positions=[0, 1],
+            indices=[0, 1],
+            visits=[0, 0],
+        )
 
     def move(self, by: float) -> None:
         with torch.no_grad():

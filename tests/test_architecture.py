@@ -143,6 +143,18 @@ def test_files_and_functions_stay_small() -> None:
     assert statistics.quantiles(functions, n=10)[-1] <= 25
 
 
+def test_a_dataclass_of_many_fields_takes_them_by_name() -> None:
+    """From five fields on nobody sees at the call what the third one was."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            marks = [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.ClassDef) and any("dataclass" in mark for mark in marks):
+                fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+                own = [part for part in fields if "ClassVar" not in ast.unparse(part.annotation)]
+                by_name = any("kw_only=True" in mark for mark in marks)
+                assert len(own) <= 4 or by_name, f"{path}: {node.name}"
+
+
 COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
     "config", "export", "compare", "runs", "watch",

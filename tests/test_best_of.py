@@ -17,7 +17,9 @@ def candidates(values: list[list[float]], **more: list[list[float]]) -> Results:
     groups = [i for i, row in enumerate(values) for _ in row]
     metrics = {name: [float(v) for row in rows for v in row] for name, rows in {"gold": values, **more}.items()}
     files = [f"{i:03d}-{k}.mp4" for i, row in enumerate(values) for k in range(len(row))]
-    return Results("base", [f"prompt {i}" for i in range(len(values))], groups, files, metrics)
+    return Results(
+        name="base", prompts=[f"prompt {i}" for i in range(len(values))], groups=groups, files=files, metrics=metrics
+    )
 
 
 def test_the_expectation_is_that_over_all_choices() -> None:

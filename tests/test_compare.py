@@ -347,15 +347,38 @@ def test_intervals_hold_what_they_say(spread: float) -> None:
 
 def evaluation(name: str, **metrics: list[float]) -> Results:
     files = [f"{i:03d}-0.mp4" for i in range(3)]
-    return Results(name, ["<script>alert(1)</script>", "b", "c"], [0, 1, 2], files, dict(metrics))
+    return Results(
+        name=name, prompts=["<script>alert(1)</script>", "b", "c"], groups=[0, 1, 2], files=files, metrics=dict(metrics)
+    )
 
 
 def line(name: str, gold: float, folder: Path, reason: str = "") -> Line:
     before = evaluation("before", vqa=[0.0, 1.0, 2.0], gold=[0.0, 1.0, 2.0], motion=[0.1, 0.2, 0.3])
     after = evaluation("after", vqa=[1.0, 1.1, 2.5], gold=[gold, 1 + gold, 2 + 2 * gold], motion=[0.1, 0.1, 0.2])
     machine = Machine(12345.6, not reason, 98765)
-    done = Outcome(0, folder / "runs" / "x-0", "done", "", 9, 1234567, machine, before, after, "samples/step-000009")
-    lost = Outcome(1, folder / "runs" / "x-1", "failed", reason, 0, 0, machine, None, None)
+    done = Outcome(
+        seed=0,
+        folder=folder / "runs" / "x-0",
+        status="done",
+        reason="",
+        steps=9,
+        passes=1234567,
+        machine=machine,
+        before=before,
+        after=after,
+        samples="samples/step-000009",
+    )
+    lost = Outcome(
+        seed=1,
+        folder=folder / "runs" / "x-1",
+        status="failed",
+        reason=reason,
+        steps=0,
+        passes=0,
+        machine=machine,
+        before=None,
+        after=None,
+    )
     return board.line(name, "dense", 1200, {"steps": 9}, [done, lost] if reason else [done])
 
 
@@ -363,7 +386,23 @@ def a_board(folder: Path) -> Board:
     wrong = "ended by SIGKILL (out of memory?) <b>"
     lines = [line("dense method.beta=5000", 0.1, folder), line("package.module:Method", 0.4, folder, wrong)]
     empty = board.line(
-        "dpo", "dpo", 0, {}, [Outcome(0, folder, "open", "", 0, 0, Machine(None, True, None), None, None)]
+        "dpo",
+        "dpo",
+        0,
+        {},
+        [
+            Outcome(
+                seed=0,
+                folder=folder,
+                status="open",
+                reason="",
+                steps=0,
+                passes=0,
+                machine=Machine(None, True, None),
+                before=None,
+                after=None,
+            )
+        ],
     )
     facts = {"title": "<i>", "seeds": [0, 1], "versions": {"torch": "2"}}
     return Board(board.ranked([empty, *lines], "gold"), "gold", facts, {"gold": "CC-BY-NC-4.0"})
@@ -404,7 +443,9 @@ def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:
 
 def test_runs_on_other_prompts_are_not_compared() -> None:
     before = evaluation("before", vqa=[0.0, 1.0, 2.0])
-    other = Results("after", ["a", "b", "c"], before.groups, before.files, before.metrics)
+    other = Results(
+        name="after", prompts=["a", "b", "c"], groups=before.groups, files=before.files, metrics=before.metrics
+    )
     with pytest.raises(DataError, match="same prompts"):
         changes(before, [before, other])
 

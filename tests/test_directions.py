@@ -89,7 +89,15 @@ def labelled(bench: Bench, label: Tensor, labels: Tensor) -> Batch:
     """Two pairs of their own prompts: `label` ``[2]`` of the clips, `labels` ``[2, T]`` of the latent frames."""
     first, second = (draw_noise(bench.shape, [seed, seed + 1]) for seed in (10, 20))
     tensors = {"first": first, "second": second, "clip": first, "label": label, "labels": labels}
-    return Batch(0, TEXTS, bench.encode(TEXTS), [0, 1], [0, 1], [0, 0], tensors)
+    return Batch(
+        step=0,
+        prompts=TEXTS,
+        conditions=bench.encode(TEXTS),
+        positions=[0, 1],
+        indices=[0, 1],
+        visits=[0, 0],
+        tensors=tensors,
+    )
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -169,7 +177,9 @@ def test_of_fresh_videos_the_best_becomes_likelier_than_the_worst(
         latents = sample(model, conditions, noise=noise, steps=model.settings.steps, guidance=guidance)
         scores = score(model.decode(latents), repeated).view(len(TEXTS), n)
     before = bench.errors(latents, repeated).mean(1)
-    batch = Batch(0, TEXTS, bench.encode(TEXTS), [0, 1], [0, 1], [0, 0])
+    batch = Batch(
+        step=0, prompts=TEXTS, conditions=bench.encode(TEXTS), positions=[0, 1], indices=[0, 1], visits=[0, 0]
+    )
     bench.train(method, batch)
     change = (bench.errors(latents, repeated).mean(1) - before).view(len(TEXTS), n)
     best, worst = scores.argmax(1, keepdim=True), scores.argmin(1, keepdim=True)

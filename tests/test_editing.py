@@ -71,7 +71,15 @@ class Bench:
 
     def batch(self, step: int = 0) -> Batch:
         prompts = PROMPTS[:2]
-        return Batch(step, prompts, self.encode(prompts), [0, 1], [0, 1], [0, 0], {"clip": self.clips})
+        return Batch(
+            step=step,
+            prompts=prompts,
+            conditions=self.encode(prompts),
+            positions=[0, 1],
+            indices=[0, 1],
+            visits=[0, 0],
+            tensors={"clip": self.clips},
+        )
 
     def gradients(self, loss: Tensor) -> Tensor:
         found = torch.autograd.grad(loss, self.policy.parameters, materialize_grads=True)

@@ -137,7 +137,17 @@ def test_statistics_are_the_same_for_the_same_seed() -> None:
 
 def change(difference: float, p: float, **values: float) -> Paired:
     low, high = difference - 0.1, difference + 0.1
-    return Paired(1.0, 1.0 + difference, difference, low, high, 0.5, 9, p=p, **{"spread": 1.0, **values})
+    return Paired(
+        before=1.0,
+        after=1.0 + difference,
+        difference=difference,
+        low=low,
+        high=high,
+        win_rate=0.5,
+        count=9,
+        p=p,
+        **{"spread": 1.0, **values},
+    )
 
 
 def test_verdicts_follow_direction_and_corrected_p() -> None:
@@ -150,7 +160,7 @@ def test_verdicts_follow_direction_and_corrected_p() -> None:
 
 
 def clip(speed: str, seed: int = 0) -> torch.Tensor:
-    scene = world.Scene("red", "circle", "moving right", speed, "navy")
+    scene = world.Scene(colour="red", shape="circle", motion="moving right", speed=speed, background="navy")
     return torch.from_numpy(world.render(scene, np.random.default_rng(seed)).video)
 
 
@@ -181,7 +191,7 @@ class TestTruth:
 
     def test_evaluate_asks_the_model(self, tiny_wan: Path, tmp_path: Path) -> None:
         model = models.load(str(tiny_wan))
-        plan = SamplePlan([self.CAPTION], 1, model.settings, 1, 0)
+        plan = SamplePlan(prompts=[self.CAPTION], videos_per_prompt=1, settings=model.settings, batch_size=1, seed=0)
         assert set(evaluate(model, plan, [], tmp_path / "a", "a", lambda _: None).metrics) == {"motion"}
         model.truth = "sprites"
         assert "flawed" in evaluate(model, plan, [], tmp_path / "b", "b", lambda _: None).metrics
@@ -205,13 +215,24 @@ def test_video_round_trip(tmp_path: Path) -> None:
 
 
 def evaluation(name: str, values: list[float]) -> Results:
-    return Results(name, ["<script>alert(1)</script>", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": values})
+    return Results(
+        name=name,
+        prompts=["<script>alert(1)</script>", "b"],
+        groups=[0, 1],
+        files=["0.mp4", "1.mp4"],
+        metrics={"vqa": values},
+    )
 
 
 def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
     before, after = evaluation("before", [0.0, 0.0]), evaluation("after", [1.0, 0.5])
     page = report.Page(
-        "t", [before, after], ["a", "b"], {"model": "<b>"}, {"vqa": "Apache-2.0"}, [{"step": 1, "loss": 0.5}]
+        title="t",
+        evaluations=[before, after],
+        folders=["a", "b"],
+        settings={"model": "<b>"},
+        licences={"vqa": "Apache-2.0"},
+        log=[{"step": 1, "loss": 0.5}],
     )
     text = report.render(page)
     assert "<script>alert" not in text
@@ -220,7 +241,9 @@ def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
     assert 'src="a/0.mp4"' in text
     assert 'src="b/1.mp4"' in text
     assert "<svg" in text
-    other = Results("after", ["c", "b"], [0, 1], ["0.mp4", "1.mp4"], {"vqa": [1.0, 2.0]})
+    other = Results(
+        name="after", prompts=["c", "b"], groups=[0, 1], files=["0.mp4", "1.mp4"], metrics={"vqa": [1.0, 2.0]}
+    )
     with pytest.raises(DataError, match="same prompts"):
         compare(before, other)
 
@@ -242,10 +265,18 @@ def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
     for i, row in enumerate(log[::2]):
         row |= {"heldout_reward": float(i), "heldout_gold": 1.0 - i}
     page = report.Page(
-        "t", [evaluation("base", [0.0, 0.0]), evaluation("</script>", [1.0, 0.5])], ["a", "b"], {}, 
-        {"vqa": "Apache-2.0", "closed": Closed.spec.licence, "other": "CC-BY-NC-4.0", "plain": "a noncense licence"},
+        title="t",
+        evaluations=[evaluation("base", [0.0, 0.0]), evaluation("</script>", [1.0, 0.5])],
+        folders=["a", "b"],
+        settings={},
+        licences={
+            "vqa": "Apache-2.0",
+            "closed": Closed.spec.licence,
+            "other": "CC-BY-NC-4.0",
+            "plain": "a noncense licence",
+        },
         runs={"run<": report.RunFacts("seed: <3", log)},
-    )  # fmt: skip
+    )
     text = report.render(page)
     assert text.count('<span class="warn">non-commercial</span>') == 2
     assert text.count("</script>") == 2  # only the page's own: a name cannot end the script
@@ -259,8 +290,12 @@ def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
 
 def test_judges_stay_in_the_order_in_which_they_were_asked_for() -> None:
     judges = ["technical", "vqa", "hpsv2", "clip", "aesthetic", "gold"]
-    one = Results("base", ["a"], [0], ["0.mp4"], {name: [0.0] for name in [*judges, "motion"]})
-    page = report.Page("t", [one, replace(one, name="run")], ["a", "b"], {}, {})
+    one = Results(
+        name="base", prompts=["a"], groups=[0], files=["0.mp4"], metrics={name: [0.0] for name in [*judges, "motion"]}
+    )
+    page = report.Page(
+        title="t", evaluations=[one, replace(one, name="run")], folders=["a", "b"], settings={}, licences={}
+    )
     data = json.loads(report.render(page).split('id="numbers">')[1].split("</script>")[0])
     assert data["metrics"] == [*judges, "motion"]
     assert list(compare(one, one)) == [*judges, "motion"]
@@ -531,14 +566,19 @@ def test_reference_and_reward_settings(
 
 def test_sampling_leaves_the_gradient_on(tiny_wan: Path) -> None:
     model = models.load(str(tiny_wan))
-    made = evaluation_module.videos(model, SamplePlan(["a", "b"], 1, model.settings.changed(steps=1), 1, 0))
+    made = evaluation_module.videos(
+        model,
+        SamplePlan(
+            prompts=["a", "b"], videos_per_prompt=1, settings=model.settings.changed(steps=1), batch_size=1, seed=0
+        ),
+    )
     _, video = next(made)  # and no further, as where a judge raises
     assert torch.is_grad_enabled()
     assert not video.requires_grad
 
 
 def test_batches_cover_all_items() -> None:
-    settings = models.loading.Settings(9, 32, 32, 8, 1, 1)
-    plan = SamplePlan(["a", "b", "c"], 3, settings, 4, 0)
+    settings = models.loading.Settings(frames=9, height=32, width=32, fps=8, steps=1, guidance=1)
+    plan = SamplePlan(prompts=["a", "b", "c"], videos_per_prompt=3, settings=settings, batch_size=4, seed=0)
     assert [plan.files[batch] for batch in plan.batches] == [plan.files[:4], plan.files[4:8], plan.files[8:]]
     assert plan.files[:4] == ["000-0.mp4", "000-1.mp4", "000-2.mp4", "001-0.mp4"]

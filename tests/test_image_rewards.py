@@ -92,7 +92,15 @@ def normalised(pixels: Tensor) -> Tensor:
 class Brightness(ImageReward):
     """The mean of each frame, plus a hundred where its prompt begins with b."""
 
-    spec = RewardSpec("brightness", "none", "closed form", "0 to 1", True, True, needs_prompt=True)
+    spec = RewardSpec(
+        name="brightness",
+        licence="none",
+        source="closed form",
+        scale="0 to 1",
+        differentiable=True,
+        per_segment=True,
+        needs_prompt=True,
+    )
 
     def score_frames(self, frames: Tensor, prompts: Sequence[str] | None) -> Tensor:
         assert prompts is not None

@@ -214,20 +214,27 @@ class TestAgreement:
         assert reciprocal_rank(np.array([0.1, 0.9, 0.5]), np.array([3.0, 1.0, 2.0])) == pytest.approx(1 / 3)
 
     def test_who_made_it_is_learned_from_other_prompts(self) -> None:
-        clips = [JudgedClip(Path(f"{i}"), f"p{i // 2}", "xy"[i % 2]) for i in range(6)]
-        pairs = [JudgedPair(0, 1, {"q": 1}), JudgedPair(2, 3, {"q": 1}), JudgedPair(4, 5, {"q": -1})]
+        clips = [JudgedClip(path=Path(f"{i}"), prompt=f"p{i // 2}", model="xy"[i % 2]) for i in range(6)]
+        pairs = [
+            JudgedPair(first=0, second=1, verdicts={"q": 1}),
+            JudgedPair(first=2, second=3, verdicts={"q": 1}),
+            JudgedPair(first=4, second=5, verdicts={"q": -1}),
+        ]
         found = JudgedSet("s", clips, pairs)
         order = against_people.generators(found, "q")
         assert order == [0.0, 0.0, 0.0, 0.0, 1.0, -1.0]  # x won one of two other prompts, and both
         measured = against_people.measures(found, order, "q")
         assert measured["accuracy"].value == pytest.approx((0.5 + 0.5 + 0) / 3)
         assert "accuracy, one generator" not in measured
-        same = JudgedSet("s", [JudgedClip(c.path, c.prompt, "x") for c in clips], pairs)
+        same = JudgedSet("s", [JudgedClip(path=c.path, prompt=c.prompt, model="x") for c in clips], pairs)
         assert against_people.measures(same, [1.0, 0.0] * 3, "q")["accuracy, one generator"].value == pytest.approx(
             2 / 3
         )
         assert (
-            against_people.generators(JudgedSet("s", [JudgedClip(c.path, c.prompt) for c in clips], pairs), "q") is None
+            against_people.generators(
+                JudgedSet("s", [JudgedClip(path=c.path, prompt=c.prompt) for c in clips], pairs), "q"
+            )
+            is None
         )
 
     def test_an_interval_covers(self) -> None:
@@ -245,7 +252,15 @@ class TestAgreement:
 class Loud(Reward):
     """Likes noise; what is held still moves as little as what moves, so it cannot tell."""
 
-    spec = RewardSpec("loud", "none", "this file", "higher is louder", False, False, False)
+    spec = RewardSpec(
+        name="loud",
+        licence="none",
+        source="this file",
+        scale="higher is louder",
+        differentiable=False,
+        per_segment=False,
+        needs_prompt=False,
+    )
     calls = 0
 
     def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
@@ -320,9 +335,12 @@ def test_a_cache_that_is_damaged_is_only_slower(tmp_path: Path) -> None:
 
 def test_the_most_disagreed_pairs() -> None:
     """The largest wrong margins first, ties and unread clips in none; the page names the videos from its place."""
-    clips = [JudgedClip(Path(f"/sets/{i}.mp4"), f"p{i // 2} & <b>") for i in range(10)]
+    clips = [JudgedClip(path=Path(f"/sets/{i}.mp4"), prompt=f"p{i // 2} & <b>") for i in range(10)]
     verdicts = [1, -1, 1, 0, 1]
-    pairs = [JudgedPair(2 * i, 2 * i + 1, {"q": verdict}, row=i + 1) for i, verdict in enumerate(verdicts)]
+    pairs = [
+        JudgedPair(first=2 * i, second=2 * i + 1, verdicts={"q": verdict}, row=i + 1)
+        for i, verdict in enumerate(verdicts)
+    ]
     found = JudgedSet("s", clips, pairs)
     scores = [0.0, 1.0, 9.0, 2.0, 5.0, 1.0, 0.0, 99.0, 0.0, float("nan")]
     wrong = strongest(found, scores, "q")

@@ -47,7 +47,10 @@ def pan(step: int, frames: int = 9, side: int = 64) -> Tensor:
 
 def sprites(speed: str, *flaws: world.Flaw, count: int = 4) -> Tensor:
     """`count` clips ``[N, 17, 3, 64, 64]`` of one speed, each of another shape, all with the flaws put in."""
-    scenes = [world.Scene("red", shape, "moving right", speed, "navy") for shape in world.SHAPES[:count]]
+    scenes = [
+        world.Scene(colour="red", shape=shape, motion="moving right", speed=speed, background="navy")
+        for shape in world.SHAPES[:count]
+    ]
     clips = [world.render(scene, np.random.default_rng(i), flaws).video for i, scene in enumerate(scenes)]
     return torch.from_numpy(np.stack(clips))
 
@@ -224,7 +227,15 @@ class Colours(TwoTowers):
 
 
 class ClipJudge(TextImageReward):
-    spec = RewardSpec("clip", "none", "closed form", "-1 to 1", True, True, needs_prompt=True)
+    spec = RewardSpec(
+        name="clip",
+        licence="none",
+        source="closed form",
+        scale="-1 to 1",
+        differentiable=True,
+        per_segment=True,
+        needs_prompt=True,
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -371,7 +382,7 @@ PROMPTS = ['A cat, 9/16: "go"?', "a cat", "A Cat", "日" * 100, "日" * 100 + "x
 def evaluation(name: str) -> Results:
     groups = [i for i in range(len(PROMPTS)) for _ in range(2)]
     files = [f"{i:03d}-{k}.mp4" for i in range(len(PROMPTS)) for k in range(2)]
-    return Results(name, PROMPTS, groups, files, {"vqa": [0.0] * len(files)})
+    return Results(name=name, prompts=PROMPTS, groups=groups, files=files, metrics={"vqa": [0.0] * len(files)})
 
 
 def test_vbench_names_are_prompts_and_never_clash() -> None:

@@ -31,7 +31,16 @@ BAD = [math.nan, math.inf, -math.inf]
 class Failing(Reward):
     """The mean pixel, and from its fourth call on something else."""
 
-    spec = RewardSpec("failing", "none", "closed form", "0 to 1", True, True, False, per_frame=True)
+    spec = RewardSpec(
+        name="failing",
+        licence="none",
+        source="closed form",
+        scale="0 to 1",
+        differentiable=True,
+        per_segment=True,
+        needs_prompt=False,
+        per_frame=True,
+    )
     bad = math.nan
     good_calls = 3
 

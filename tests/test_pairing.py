@@ -83,7 +83,7 @@ class TestSegments:
 
 def task(model: VideoModel, **changes: object) -> Task:
     settings = PairSettings.model_validate({"sampling": {"batch_size": 4}, **changes})
-    return Task(model, model.settings, PromptCache(model), settings, seed=0)
+    return Task(model=model, sampling=model.settings, encode=PromptCache(model), settings=settings, seed=0)
 
 
 class TestGuided:

@@ -482,7 +482,9 @@ def answers_of(
         for name, rows in given.items():
             for question, choice in rows.items():
                 key = f"{name}-{question.pair}-{question.start}-{choice}"
-                answers.add(Answer(key, name, question, choice, False, seconds))
+                answers.add(
+                    Answer(key=key, annotator=name, question=question, choice=choice, swapped=False, seconds=seconds)
+                )
         yield answers
 
 
@@ -506,9 +508,17 @@ def test_the_agreement_is_printed(folder: Path, tmp_path: Path, capsys: pytest.C
     with answers_of(folder, {"ann": first, "bob": second, "late": give(survey, {0: [1, 1]})}) as answers:
         answers.set_gold(read_gold(gold, survey))
         # an answer taken back costs no agreement, one given anew replaces the old one
-        answers.add(Answer("x", "bob", survey.questions["000000"][0], -1, False, 2.0))
+        answers.add(
+            Answer(
+                key="x", annotator="bob", question=survey.questions["000000"][0], choice=-1, swapped=False, seconds=2.0
+            )
+        )
         assert answers.undo("y", "bob", survey.known) is not None
-        answers.add(Answer("z", "ann", survey.questions["000000"][0], 1, False, 12.0))
+        answers.add(
+            Answer(
+                key="z", annotator="ann", question=survey.questions["000000"][0], choice=1, swapped=False, seconds=12.0
+            )
+        )
     main_ok("label", folder, "--agreement")
     lines = {tuple(line.split()) for line in capsys.readouterr().out.splitlines()}
     # ann: gold 000000.0 right, 000002.0 right, clip 000003 a tie: right, clip 000001 first: right
@@ -532,7 +542,11 @@ def test_finish_from_the_command_line_keeps_or_drops(folder: Path, capsys: pytes
         main_ok("label", folder, "--with", "people", "--finish", "--set", "unanswered=drop")
         assert "no pair is answered in all of its segments, the labels stay" in capsys.readouterr().out
         assert labels(folder) == labels_before(folder)
-        answers.add(Answer("k", "ann", survey.questions["000001"][1], 1, True, 1.0))
+        answers.add(
+            Answer(
+                key="k", annotator="ann", question=survey.questions["000001"][1], choice=1, swapped=True, seconds=1.0
+            )
+        )
     main_ok("label", folder, "--with", "people", "--finish")
     expected = {**labels_before(folder), "000001": ([1, 1], 1, "people")}
     assert labels(folder) == expected
@@ -575,7 +589,11 @@ def test_segments_and_seed_are_fixed_by_the_first_answer(folder: Path, capsys: p
     with closing(PeopleAnswers(folder, create=True)) as answers:
         assert answers.settle({"segment_seconds": 0.25}).segment_seconds == 0.25
         assert answers.settle({"segment_seconds": 0.5}).segment_seconds == 0.5
-        answers.add(Answer("k", "ann", survey.questions["000000"][0], 1, False, 1.0))
+        answers.add(
+            Answer(
+                key="k", annotator="ann", question=survey.questions["000000"][0], choice=1, swapped=False, seconds=1.0
+            )
+        )
         assert answers.settle({}).segment_seconds == 0.5
         assert answers.settle({"segment_seconds": 0.5, "seed": 0}).seed == 0
     people = ("label", folder, "--with", "people")
@@ -605,7 +623,16 @@ def test_several_processes_may_add_answers_at_once(folder: Path) -> None:
         with closing(PeopleAnswers(folder, create=True)) as answers:
             for i in range(24):
                 try:
-                    answers.add(Answer(f"{name}{i}", name, questions[i % 8], i % 3 - 1, False, 1.0))
+                    answers.add(
+                        Answer(
+                            key=f"{name}{i}",
+                            annotator=name,
+                            question=questions[i % 8],
+                            choice=i % 3 - 1,
+                            swapped=False,
+                            seconds=1.0,
+                        )
+                    )
                 except OutputError as error:
                     failed.append(error)
 

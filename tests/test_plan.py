@@ -67,7 +67,15 @@ def measured(planned: Subject) -> int:
     size, prompts = run.batch_size, [f"{STAND_IN} {i}" for i in range(run.batch_size)]
     tensors = {name: torch.randn(size, *shape) for name in ("first", "second", "clip")}
     tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size)}
-    batch = Batch(0, prompts, encode(prompts), range(size), range(size), [0] * size, tensors)
+    batch = Batch(
+        step=0,
+        prompts=prompts,
+        conditions=encode(prompts),
+        positions=range(size),
+        indices=range(size),
+        visits=[0] * size,
+        tensors=tensors,
+    )
     optimiser = torch.optim.AdamW(policy.parameters, lr=1e-4)
 
     def step(number: int) -> None:
@@ -290,7 +298,7 @@ def test_sizes_that_are_none(text: str) -> None:
 
 
 def test_time_is_the_slower_of_arithmetic_and_traffic() -> None:
-    speed = Speed("one", matrix=1e9, convolution=1e8, bytes=1e6, overhead=1.0)
+    speed = Speed(device="one", matrix=1e9, convolution=1e8, bytes=1e6, overhead=1.0)
     ops = {Op("matrix", 3 * 10**9, 10): 2, Op("convolution", 10**8, 10): 1, Op("other", 0, 5 * 10**6): 1}
     assert speed.seconds(ops) == pytest.approx(2 * (1 + 3) + (1 + 1) + (1 + 5))  # type: ignore[arg-type]
 

@@ -76,7 +76,9 @@ def test_rollouts_alone_go_through_it(model: VideoModel, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(model, "decode_clip", count)
     prompts = read_prompts(prompts_of("sprites", "train") or Path())[:1]
-    batch = Batch(0, prompts, model.encode_prompts(prompts), [0], [0], [0])
+    batch = Batch(
+        step=0, prompts=prompts, conditions=model.encode_prompts(prompts), positions=[0], indices=[0], visits=[0]
+    )
     try:
         for decoder, seen in (("preview", 0), ("autoencoder", 2)):
             chosen = OnlineConfig.model_validate({"num_candidates": 2, "rollout_steps": 1, "rollout_decoder": decoder})

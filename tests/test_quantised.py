@@ -86,7 +86,11 @@ def test_a_checkpoint_of_eight_bits_goes_on_exactly(tmp_path: Path) -> None:
     values = parameters()
     optimiser = optimisers.build(settings, values)
     steps(optimiser, values, 0, 4)
-    checkpoints.save(tmp_path, Checkpoint(4, {}, None, {}, optimiser.state_dict(), {}), keep=1)
+    checkpoints.save(
+        tmp_path,
+        Checkpoint(step=4, policy={}, reference=None, method={}, optimiser=optimiser.state_dict(), best={}),
+        keep=1,
+    )
     found = checkpoints.latest(tmp_path)
     assert found is not None
     others = [nn.Parameter(value.detach().clone()) for value in values]

@@ -37,7 +37,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def task(model: VideoModel, **settings: Any) -> Task:
-    return Task(model, model.settings, PromptCache(model), PairSettings(**settings), 0)
+    return Task(
+        model=model, sampling=model.settings, encode=PromptCache(model), settings=PairSettings(**settings), seed=0
+    )
 
 
 @pytest.mark.parametrize("strategy", ["real", "local"])

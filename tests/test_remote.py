@@ -45,7 +45,15 @@ QUICK: dict[str, float] = {"retries": 2, "backoff_s": 0.05, "timeout_s": 5}
 class Wordy(Reward):
     """The length of the prompt plus the mean pixel; slow enough to show requests that overlap."""
 
-    spec = RewardSpec("wordy", "Apache-2.0", "closed form", "0 and up", True, False, needs_prompt=True)
+    spec = RewardSpec(
+        name="wordy",
+        licence="Apache-2.0",
+        source="closed form",
+        scale="0 and up",
+        differentiable=True,
+        per_segment=False,
+        needs_prompt=True,
+    )
     active, most, batches = 0, 0, []  # type: ignore[var-annotated]
 
     def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
@@ -59,7 +67,15 @@ class Wordy(Reward):
 
 
 class Broken(Wordy):
-    spec = RewardSpec("broken", "none", "closed form", "nan", False, False, False)
+    spec = RewardSpec(
+        name="broken",
+        licence="none",
+        source="closed form",
+        scale="nan",
+        differentiable=False,
+        per_segment=False,
+        needs_prompt=False,
+    )
 
     def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
         if fps > 100:

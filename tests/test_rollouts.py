@@ -39,7 +39,14 @@ def spread(model: VideoModel, rollout_guidance: float = 1.0, **settings: object)
     try:
         chosen = OnlineConfig(num_candidates=4, rollout_guidance=rollout_guidance, **settings)  # type: ignore[arg-type]
         method = Online(chosen, context_of(policy, Brightness(), batch_size=2))
-        batch = Batch(0, PROMPTS, model.encode_prompts(PROMPTS), [0, 1], [0, 1], [0, 0])
+        batch = Batch(
+            step=0,
+            prompts=PROMPTS,
+            conditions=model.encode_prompts(PROMPTS),
+            positions=[0, 1],
+            indices=[0, 1],
+            visits=[0, 0],
+        )
         with torch.no_grad():
             latents = method._sample(batch)[0].view(2, 4, -1)
         return (latents - latents.mean(1, keepdim=True)).pow(2).mean((1, 2)), passes

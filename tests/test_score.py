@@ -66,7 +66,15 @@ def test_one_clip_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
 class Wordy(Reward):
     """Counts letters: a clip's score says which prompt it was given."""
 
-    spec = RewardSpec("wordy", "none", "this file", "longer prompts are better", False, False, True)
+    spec = RewardSpec(
+        name="wordy",
+        licence="none",
+        source="this file",
+        scale="longer prompts are better",
+        differentiable=False,
+        per_segment=False,
+        needs_prompt=True,
+    )
 
     def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
         return RewardOutput(torch.tensor([float(len(prompts[0]))]) + video.shape[1] / 100)

@@ -117,7 +117,18 @@ def test_checkpoints(marker: Path, tmp_path: Path, form: str) -> None:
     folder = tmp_path / "checkpoints"
     lora = {"a": torch.ones(2)}
     for step in (1, 2):
-        checkpoints.save(folder, Checkpoint(step, lora, lora, {"m": lora["a"]}, {"state": {}}, {"b": lora["a"]}), 3)
+        checkpoints.save(
+            folder,
+            Checkpoint(
+                step=step,
+                policy=lora,
+                reference=lora,
+                method={"m": lora["a"]},
+                optimiser={"state": {}},
+                best={"b": lora["a"]},
+            ),
+            3,
+        )
     newest = folder / "step-000002"
     names = [path.name for path in newest.iterdir()]
     assert {"optimiser.pt", "lora.safetensors", "reference.safetensors", "method.safetensors"} < set(names)
@@ -246,7 +257,7 @@ def test_a_listing_of_clips_cannot_leave_its_folder(tmp_path: Path, name: str) -
     write_video(folder / "own.mp4", torch.rand(9, 3, 16, 16), 8)
     rows = [{"file_name": name.format(tmp_path), "text": "a dog"}, {"file_name": "own.mp4", "text": "a cat"}]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read_folder(folder, Settings(9, 16, 16, 8, 1, 1))
+    found = read_folder(folder, Settings(frames=9, height=16, width=16, fps=8, steps=1, guidance=1))
     assert [clip.path.name for clip in found.clips] == ["own.mp4"]
     assert "lies outside" in found.skipped[0]
 
@@ -257,7 +268,7 @@ def test_videos_of_an_evaluation_are_in_its_folder(tmp_path: Path, name: str) ->
     from vpo_kit.errors import DataError
     from vpo_kit.evaluation.samples import Results
 
-    Results("base", ["a"], [0], [name], {"vqa": [1.0]}).save(tmp_path)
+    Results(name="base", prompts=["a"], groups=[0], files=[name], metrics={"vqa": [1.0]}).save(tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         Results.load(tmp_path)
 

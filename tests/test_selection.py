@@ -36,7 +36,7 @@ def chosen(values: dict[float, tuple[float, float]], **settings: object) -> tupl
         asked.append(strength)
         reward, motion = values[strength]
         metrics = {"judge": [reward - 1, reward + 1], "motion": [motion, motion]}
-        return Results("x", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], metrics)
+        return Results(name="x", prompts=["a", "b"], groups=[0, 1], files=["000-0.mp4", "001-0.mp4"], metrics=metrics)
 
     asking = Selection.model_validate({"strengths": sorted(set(values) - {0.0}), **settings})
     found = choose(asking, Mixture([(Judge(), 1.0)]), measure)
@@ -80,7 +80,7 @@ def test_of_strengths_that_cannot_be_told_apart_the_largest_is_kept(
     def measure(strength: float) -> Results:
         metrics = {"judge": gains[strength], "motion": [0.1] * 16}
         names = [f"{number:03d}-0.mp4" for number in range(16)]
-        return Results("x", names, list(range(16)), names, metrics)
+        return Results(name="x", prompts=names, groups=list(range(16)), files=names, metrics=metrics)
 
     found = choose(Selection(strengths=[0.5, 1.0]), Mixture([(Judge(), 1.0)]), measure)
     assert (found.strength, found.reason) == (kept, reason)
@@ -89,7 +89,7 @@ def test_of_strengths_that_cannot_be_told_apart_the_largest_is_kept(
 def test_a_mixture_is_added_on_its_fixed_scales() -> None:
     def measure(strength: float) -> Results:
         metrics = {"judge": [strength], "other": [-strength], "motion": [0.1]}
-        return Results("x", ["a"], [0], ["000-0.mp4"], metrics)
+        return Results(name="x", prompts=["a"], groups=[0], files=["000-0.mp4"], metrics=metrics)
 
     found = choose(Selection(strengths=[1.0]), Mixture([(Judge(), 3.0), (Other(), 1.0)]), measure)
     assert found.measured[1].reward == pytest.approx(3 * (1.0 - 0.5) / 2 - 1.0)

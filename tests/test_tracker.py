@@ -85,7 +85,7 @@ def test_flawed_clips_are_read_right_and_found(soft: bool, monkeypatch: pytest.M
 @pytest.mark.parametrize("kind", world.FLAWS)
 def test_a_strong_flaw_is_named(kind: str) -> None:
     rng = np.random.default_rng(3)
-    scene = world.Scene("blue", "circle", "moving right", "quickly", "gray")
+    scene = world.Scene(colour="blue", shape="circle", motion="moving right", speed="quickly", background="gray")
     clip = world.render(scene, rng, (world.Flaw(kind, 5, 12, 0.8),))
     assert kind in tracker.track(_soften(clip.video, rng)).flaws
 
@@ -109,8 +109,8 @@ def test_speed_and_path_match_the_drawing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_judge_counts_wrong_words() -> None:
-    scene = world.Scene("red", "cross", "moving up", "slowly", "navy")
-    other = world.Scene("green", "cross", "moving down", "slowly", "navy")
+    scene = world.Scene(colour="red", shape="cross", motion="moving up", speed="slowly", background="navy")
+    other = world.Scene(colour="green", shape="cross", motion="moving down", speed="slowly", background="navy")
     scores = tracker.judge(world.render(scene, np.random.default_rng(0)).video, other)
     assert [scores[key] for key in WORDS] == [0.0, 1.0, 0.0, 1.0]
     assert scores["text_accuracy"] == 0.5
@@ -119,7 +119,7 @@ def test_judge_counts_wrong_words() -> None:
 
 
 def test_circling_clip_that_stops_halfway_is_frozen() -> None:
-    scene = world.Scene("white", "square", "circling", "quickly", "black")
+    scene = world.Scene(colour="white", shape="square", motion="circling", speed="quickly", background="black")
     video = world.render(scene, np.random.default_rng(1)).video
     assert tracker.track(video[np.minimum(np.arange(17), 9)]).flaws == ("freeze",)
 

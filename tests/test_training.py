@@ -199,7 +199,7 @@ class Exploding(Online):
         if batch.step < 2:
             return output
         assert output.loss is not None
-        return StepOutput(torch.sqrt(output.loss - output.loss.detach()) + 0.5, output.report)
+        return StepOutput(loss=torch.sqrt(output.loss - output.loss.detach()) + 0.5, report=output.report)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(model: VideoModel, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Setting:
     meaning: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodFacts:
     """A method's summary, what it learns from (the preferred kind first), its reward's kind, and its own settings."""
 
@@ -34,7 +34,7 @@ class MethodFacts:
     settings: tuple[Setting, ...] = field(repr=False, default=())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RewardFacts:
     """What a reward's spec says that a list shows, and its own settings."""
 
@@ -48,7 +48,7 @@ class RewardFacts:
     settings: tuple[Setting, ...] = field(repr=False, default=())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MetricFacts:
     """A metric's part of a table, which way is better, its unit, what it is, and what it needs beside the pixels."""
 
@@ -81,10 +81,12 @@ def learning_from(kind: str, *, only: str | None = None, apart: str | None = Non
     whose pairs are made by one strategy, or those `apart` from it.
     """
     return ", ".join(
-        name for name, facts in _read()["methods"].items()
-        if kind in facts["data"] and (only is None or facts["strategy"] == only)
+        name
+        for name, facts in _read()["methods"].items()
+        if kind in facts["data"]
+        and (only is None or facts["strategy"] == only)
         and (apart is None or facts["strategy"] != apart)
-    )  # fmt: skip
+    )
 
 
 @cache

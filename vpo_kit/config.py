@@ -37,10 +37,31 @@ from vpo_kit.run_sections import (
 )
 
 __all__ = [
-    "EXPERTS", "FORMAT", "Checkpoints", "Data", "EarlyStopping", "Evaluation", "Expert", "Health", "Lora", "Model",
-    "Optimiser", "Run", "Samples", "Sampling", "Section", "Selection", "Validation", "build", "dump", "merge",
-    "parse_yaml", "read_assignments", "read_file", "validate",
-]  # fmt: skip
+    "EXPERTS",
+    "FORMAT",
+    "Checkpoints",
+    "Data",
+    "EarlyStopping",
+    "Evaluation",
+    "Expert",
+    "Health",
+    "Lora",
+    "Model",
+    "Optimiser",
+    "Run",
+    "Samples",
+    "Sampling",
+    "Section",
+    "Selection",
+    "Validation",
+    "build",
+    "dump",
+    "merge",
+    "parse_yaml",
+    "read_assignments",
+    "read_file",
+    "validate",
+]
 
 T = TypeVar("T", bound=BaseModel)
 FORMAT: Literal[2] = 2
@@ -72,9 +93,10 @@ class Run(Model):
     )
     batch_size: int = Field(8, ge=1, description="prompts, pairs or clips of one optimiser step, over all processes")
     micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
-        None, description="videos that go through the network with a graph at once; default: all of a step; auto: as "
+        None,
+        description="videos that go through the network with a graph at once; default: all of a step; auto: as "
         "many as fit the GPU by vpo plan's estimate",
-    )  # fmt: skip
+    )
     data: Data = Data()
     lora: Lora = Lora()
     optimiser: Optimiser = Optimiser()

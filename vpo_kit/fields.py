@@ -40,8 +40,11 @@ def find(settings: Sequence[Setting], text: str) -> list[Setting]:
 
 def _inherited(kind: type[BaseModel], name: str) -> str:
     """What a base class says of a field that `kind` only gives another default."""
-    said = (base.model_fields[name].description for base in kind.__mro__[1:]
-            if issubclass(base, BaseModel) and name in base.model_fields)  # fmt: skip
+    said = (
+        base.model_fields[name].description
+        for base in kind.__mro__[1:]
+        if issubclass(base, BaseModel) and name in base.model_fields
+    )
     return next((text for text in said if text), "")
 
 
@@ -79,8 +82,12 @@ def _said(annotation: Any) -> str:
 
 def _limits(metadata: Sequence[Any]) -> list[str]:
     flat = [inner for one in metadata for inner in (getattr(one, "metadata", None) or [one])]
-    return [f"{sign} {getattr(one, kind.__name__.lower()):g}" for one in flat for kind, sign in SIGNS.items()
-            if isinstance(one, kind)]  # fmt: skip
+    return [
+        f"{sign} {getattr(one, kind.__name__.lower()):g}"
+        for one in flat
+        for kind, sign in SIGNS.items()
+        if isinstance(one, kind)
+    ]
 
 
 def _default(field: FieldInfo) -> str:

@@ -23,7 +23,7 @@ DINO, or ``clip`` as a judge.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """Facts about one metric; `direction` says what is better.
 

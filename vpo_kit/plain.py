@@ -33,8 +33,9 @@ def read(path: Path) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}, line {line}, is not UTF-8 text: save it as UTF-8") from error
     if "\0" in text:
-        raise DataError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}, holds a zero byte: it is "
-                        "not a text file")  # fmt: skip
+        raise DataError(
+            f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}, holds a zero byte: it is not a text file"
+        )
     return text
 
 

@@ -106,9 +106,11 @@ class Optimiser(Section):
     decay_share: float = Field(0.6, gt=0, le=1, description="share of the run over which the rate falls")
     max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are shortened to this")
     ema: float = Field(
-        0.0, ge=0, lt=1,
+        0.0,
+        ge=0,
+        lt=1,
         description="decay of an average of the LoRA's factors, kept in place of the last ones; 0 is off",
-    )  # fmt: skip
+    )
 
 
 class Evaluation(Section):

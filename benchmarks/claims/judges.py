@@ -37,7 +37,9 @@ def run(work: Path) -> None:
     both = rewards.load([*rewards.plan("vqa", {}), *rewards.plan("gold", {})], model.device)
     image = Frames()
     rows: dict[str, list[float]] = {}
-    for items, video in videos(model, SamplePlan(texts, COUNT, model.settings, 32, seed=0)):
+    for items, video in videos(
+        model, SamplePlan(prompts=texts, videos_per_prompt=COUNT, settings=model.settings, batch_size=32, seed=0)
+    ):
         prompts = [texts[i] for i, _ in items]
         found = measure(video, prompts, both.parts, model.settings.fps, truth=truth_of(model, texts))
         with torch.no_grad():

@@ -136,4 +136,12 @@ def batch_of(model: VideoModel, settings: Settings, text: Conditions, data: str)
         tensors |= {"labels": torch.ones(count, shape[1], device=model.device)}
         tensors |= {"label": torch.ones(count, device=model.device)}
     numbers = list(range(count))
-    return Batch(0, [PROMPT] * count, text, numbers, numbers, [0] * count, tensors)
+    return Batch(
+        step=0,
+        prompts=[PROMPT] * count,
+        conditions=text,
+        positions=numbers,
+        indices=numbers,
+        visits=[0] * count,
+        tensors=tensors,
+    )

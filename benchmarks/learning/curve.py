@@ -44,7 +44,9 @@ class Looking:
         self.encode = PromptCache(self.model)
         path = prompts_of("sprites", "heldout")
         assert path is not None
-        self.plan = SamplePlan(read_prompts(path), 1, self.model.settings, 48, 0)
+        self.plan = SamplePlan(
+            prompts=read_prompts(path), videos_per_prompt=1, settings=self.model.settings, batch_size=48, seed=0
+        )
 
     @torch.no_grad()
     def measure(self) -> dict[str, list[float]]:

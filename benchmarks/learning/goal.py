@@ -1,8 +1,9 @@
 """The goal line, and what stops it: ``python -m benchmarks.learning.goal --board FOLDER --work FOLDER``.
 
-The headline's recipe with one thing changed at a time (judge, steps, rank, candidates, pairs of a step), one seed each, by `vpo train` on all held-out captions: single samples after training against the base's single samples and
-against the base's best of eight as `vqa` picks them, both by the held-out judge. ``--board`` is a board of
-`benchmarks.learning` that has those candidates, of the same captions and noises. It goes on where it was stopped, and
+The headline's recipe with one thing changed at a time (judge, steps, rank, candidates, pairs of a step), one seed each,
+by `vpo train` on all held-out captions: single samples after training against the base's single samples, and against
+the base's best of eight as `vqa` picks them, both by the held-out judge. ``--board`` is a board that
+`benchmarks.learning` made of the same captions and noises. It goes on where it was stopped, and
 ``results/learning/goal.json`` has every variation that is finished.
 """
 

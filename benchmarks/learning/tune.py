@@ -70,7 +70,13 @@ class Laboratory:
         self.encode = PromptCache(self.model)
         path = prompts_of("sprites", "validation")
         assert path is not None
-        self.plan = SamplePlan(read_prompts(path), videos_per_prompt, self.model.settings, 64, 0)
+        self.plan = SamplePlan(
+            prompts=read_prompts(path),
+            videos_per_prompt=videos_per_prompt,
+            settings=self.model.settings,
+            batch_size=64,
+            seed=0,
+        )
         self.base = self.measured(truth=True)
 
     def measured(self, *, truth: bool) -> dict[str, list[float]]:

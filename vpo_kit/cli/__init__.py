@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> Any:
         raise SystemExit(1) from None
     except SystemExit as end:  # typer makes one of Ctrl-C, without a word
         if end.code == INTERRUPTED:
-            print("vpo: interrupted; what was finished is kept, and the same command goes on (a run with --resume)",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                "vpo: interrupted; what was finished is kept, and the same command goes on (a run with --resume)",
+                file=sys.stderr,
+            )
         raise

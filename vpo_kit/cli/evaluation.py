@@ -145,6 +145,12 @@ def score(
     from vpo_kit.config import read_assignments
 
     command.run(
-        videos, reward, prompt, device=device, config=config, settings=read_assignments(set_ or []), output=output,
+        videos,
+        reward,
+        prompt,
+        device=device,
+        config=config,
+        settings=read_assignments(set_ or []),
+        output=output,
         segment_seconds=segments,
-    )  # fmt: skip
+    )

@@ -49,9 +49,17 @@ def pair(
     if output is None:
         raise ConfigError("vpo pair: give --output DIR for the set")
     make_pairs(
-        output, strategy=strategy, prompts=prompts, videos=videos, model=model, lora=lora, label=label, seed=seed or 0,
-        config=config, **read_assignments(set_ or []),
-    )  # fmt: skip
+        output,
+        strategy=strategy,
+        prompts=prompts,
+        videos=videos,
+        model=model,
+        lora=lora,
+        label=label,
+        seed=seed or 0,
+        config=config,
+        **read_assignments(set_ or []),
+    )
 
 
 @pair_app.command("import")
@@ -107,7 +115,18 @@ def pair_signal(
     """Can these pairs teach anything, and how far would a recipe's steps go? Measured without training."""
     from vpo_kit.commands import pair_signal as command
 
-    command.run(command.Request(path, model, method, config, set_ or [], pairs, seed or 0, output))
+    command.run(
+        command.Request(
+            path=path,
+            model=model,
+            method=method,
+            config=config,
+            assignments=set_ or [],
+            pairs=pairs,
+            seed=seed or 0,
+            output=output,
+        )
+    )
 
 
 @pair_app.command("check")

@@ -38,9 +38,17 @@ def train(
 ) -> None:
     """Align a model, with its measurement before and after on held-out prompts."""
     options = {
-        "method": method, "reward": reward, "model": model, "prompts": prompts, "pairs": pairs, "videos": videos,
-        "output": output, "steps": steps, "seed": seed, "lora": {"init": init_lora} if init_lora else None,
-    }  # fmt: skip
+        "method": method,
+        "reward": reward,
+        "model": model,
+        "prompts": prompts,
+        "pairs": pairs,
+        "videos": videos,
+        "output": output,
+        "steps": steps,
+        "seed": seed,
+        "lora": {"init": init_lora} if init_lora else None,
+    }
     from vpo_kit.commands import train as command
 
     command.run(options, config, set_ or [], resume=resume, overwrite=overwrite, dry_run=dry_run, plan=plan)
@@ -67,9 +75,17 @@ def plan(
 ) -> None:
     """What a run needs, estimated without weights: memory by part, passes, time; and what to switch on first."""
     options = {
-        "method": method, "reward": reward, "model": model, "prompts": prompts, "pairs": pairs, "videos": videos,
-        "output": output, "steps": steps, "seed": seed, "lora": {"init": init_lora} if init_lora else None,
-    }  # fmt: skip
+        "method": method,
+        "reward": reward,
+        "model": model,
+        "prompts": prompts,
+        "pairs": pairs,
+        "videos": videos,
+        "output": output,
+        "steps": steps,
+        "seed": seed,
+        "lora": {"init": init_lora} if init_lora else None,
+    }
     from vpo_kit.library import plan as command
 
     command.run(options, config, set_ or [], memory, processes)

@@ -6,6 +6,15 @@ from vpo_kit.clips.index import IndexedFile, look_through
 from vpo_kit.clips.rated import overall_of, ratings
 
 __all__ = [
-    "Clip", "ClipFolder", "IndexedFile", "captions", "cut_windows", "files", "look_through", "named", "overall_of",
-    "ratings", "read_folder",
-]  # fmt: skip
+    "Clip",
+    "ClipFolder",
+    "IndexedFile",
+    "captions",
+    "cut_windows",
+    "files",
+    "look_through",
+    "named",
+    "overall_of",
+    "ratings",
+    "read_folder",
+]

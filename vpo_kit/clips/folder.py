@@ -20,7 +20,7 @@ NOT_READ = frozenset({".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", "
 """Videos by their names, of kinds that are passed over."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """One window of a video file, with its caption."""
 
@@ -131,7 +131,7 @@ def cut_windows(
         raise DataError(f"{path} is shorter than {wanted}: it holds {there}")
     for i in range(min(count, max_windows or count)):
         window = Window(i * (settings.frames / fps), settings.frames, fps, found.origin)
-        yield Clip(path, caption, window, f"{name}@{window.start:.2f}", known.sha256)
+        yield Clip(path=path, prompt=caption, window=window, name=f"{name}@{window.start:.2f}", sha256=known.sha256)
 
 
 def _passed_over(folder: Path) -> list[str]:

@@ -92,9 +92,12 @@ def _identity(judge: Reward) -> str:
 
 
 def _facts(
-    found: JudgedSet, scored: Sequence[JudgedScores | None], left_out: Sequence[str], dimensions: Sequence[str],
+    found: JudgedSet,
+    scored: Sequence[JudgedScores | None],
+    left_out: Sequence[str],
+    dimensions: Sequence[str],
     short: Mapping[str, str],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     nan = float("nan")
     by_judge = {name: [one.scores[key] if one else nan for one in scored] for key, name in short.items()}
     by_judge[LESS_MOTION] = [-one.motion if one else nan for one in scored]
@@ -117,13 +120,19 @@ def _facts(
             "prefers a frozen clip": round(statistics.mean(one.frozen[key] > one.scores[key] for one in seen), 4),
             "seconds a video": round(statistics.median(one.seconds[key] for one in seen), 3),
         }
-        for key, name in short.items() if seen
-    }  # fmt: skip
+        for key, name in short.items()
+        if seen
+    }
     return {
-        "name": found.name, "clips": len(found.clips), "read": len(seen), "pairs": len(found.pairs),
-        "prompts": len({clip.prompt for clip in found.clips}), "left_out": list(left_out),
-        "dimensions": table, "probes": probes,
-    }  # fmt: skip
+        "name": found.name,
+        "clips": len(found.clips),
+        "read": len(seen),
+        "pairs": len(found.pairs),
+        "prompts": len({clip.prompt for clip in found.clips}),
+        "left_out": list(left_out),
+        "dimensions": table,
+        "probes": probes,
+    }
 
 
 def _size(facts: Mapping[str, Any]) -> str:

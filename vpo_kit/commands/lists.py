@@ -34,12 +34,20 @@ def rewards() -> None:
     """The rewards, with what a choice between them turns on."""
     print(f"{'reward':11} {'for':8} {'grad':4} {'seg':3} {'prompt':6} {'ships':5} licence")
     for name, facts in catalogue.rewards().items():
-        cells = [f"{'training' if facts.training else 'checking':8}", f"{_yes(facts.gradient):4}",
-                 f"{_yes(facts.segments):3}", f"{_yes(facts.prompt):6}", f"{_yes(facts.ships):5}"]  # fmt: skip
+        cells = [
+            f"{'training' if facts.training else 'checking':8}",
+            f"{_yes(facts.gradient):4}",
+            f"{_yes(facts.segments):3}",
+            f"{_yes(facts.prompt):6}",
+            f"{_yes(facts.ships):5}",
+        ]
         print(_cut(" ".join([f"{name:11}", *cells, facts.licence])))
     _plugins(REWARDS)
-    print("\ngrad: passes a gradient; seg: scores segments; ships: needs no download",
-          "vpo rewards NAME: scale, weights (here or missing), licence, settings", sep="\n")  # fmt: skip
+    print(
+        "\ngrad: passes a gradient; seg: scores segments; ships: needs no download",
+        "vpo rewards NAME: scale, weights (here or missing), licence, settings",
+        sep="\n",
+    )
 
 
 def metrics() -> None:

@@ -46,9 +46,12 @@ def run(
     if processes.is_main and not _is_there(output, source, model):
         found = foreign.read(source, reading)
         facts = {
-            "format": FORMAT, "strategy": "imported", "source": str(source), "layout": reading.layout or "detected",
+            "format": FORMAT,
+            "strategy": "imported",
+            "source": str(source),
+            "layout": reading.layout or "detected",
             "versions": versions(),
-        }  # fmt: skip
+        }
         with look_through_bar(console) as progress:
             written = imported.write(found, output, facts, least, progress)
         _show(console, output, written)
@@ -94,11 +97,16 @@ def _show(console: Console, output: Path, written: Imported) -> None:
 def _reasons(lines: Sequence[str]) -> str:
     """How often each kind of reason was given."""
     kinds = (
-        ("are missing", "is missing"), ("cannot be decoded", "cannot be "), ("lie outside", "lies outside"),
-        ("have no verdict or score", "no verdict"), ("have no verdict or score", "no score"),
-        ("have an unknown word", "which is none of"), ("are repeated", "the same as row"),
+        ("are missing", "is missing"),
+        ("cannot be decoded", "cannot be "),
+        ("lie outside", "lies outside"),
+        ("have no verdict or score", "no verdict"),
+        ("have no verdict or score", "no score"),
+        ("have an unknown word", "which is none of"),
+        ("are repeated", "the same as row"),
         ("are repeated", "the same clip as row"),
-        ("have one video twice", "both videos are"), ("are discarded by the set", "discards it"),
-    )  # fmt: skip
+        ("have one video twice", "both videos are"),
+        ("are discarded by the set", "discards it"),
+    )
     counts = Counter(next((kind for kind, mark in kinds if mark in line), "have other reasons") for line in lines)
     return f" ({', '.join(f'{count} {kind}' for kind, count in counts.most_common())})" if counts else ""

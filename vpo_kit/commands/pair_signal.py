@@ -40,7 +40,7 @@ LITTLE, MUCH = 0.05, 10.0
 """Mean logits that a recipe's steps reach: below the first nothing is learned, above the second everything is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """The options of the command line."""
 
@@ -62,11 +62,17 @@ def run(request: Request) -> None:
     _show(Console(), recipe, found, move, count)
     if request.output is not None:
         facts = {
-            "set": str(request.path), "model": recipe.run.model, "method": recipe.run.method_name,
+            "set": str(request.path),
+            "model": recipe.run.model,
+            "method": recipe.run.method_name,
             "pairs_in_set": count,
-            "signal": _plain(asdict(found)), "reach": asdict(move), "verdict": move.verdict,
-            "logit": _plain(_logit(found, move)), "seed": request.seed, "versions": versions(),
-        }  # fmt: skip
+            "signal": _plain(asdict(found)),
+            "reach": asdict(move),
+            "verdict": move.verdict,
+            "logit": _plain(_logit(found, move)),
+            "seed": request.seed,
+            "versions": versions(),
+        }
         files.write(request.output, json.dumps(facts, indent=2) + "\n")
 
 
@@ -75,9 +81,13 @@ def _recipe(request: Request) -> Recipe:
     strategies = {pair.strategy for pair in store.read(request.path).pairs}
     method = request.method or ("dense" if strategies == {"guided"} else "dpo")
     options: dict[str, Any] = {
-        "pairs": request.path, "model": request.model, "method": method, "seed": request.seed,
-        "evaluation": {"num_prompts": 0}, "selection": {"strengths": []},
-    }  # fmt: skip
+        "pairs": request.path,
+        "model": request.model,
+        "method": method,
+        "seed": request.seed,
+        "evaluation": {"num_prompts": 0},
+        "selection": {"strengths": []},
+    }
     recipe = initial.resolve(recipes.read(options, request.config, request.assignments))
     if not issubclass(recipe.method, OfflinePairs):
         raise ConfigError(f"method {method!r} learns no preference from pairs: give --method dense, structural or dpo")
@@ -143,19 +153,22 @@ def _show(console: Console, recipe: Recipe, found: Signal, move: Reach, count: i
     run, whole = recipe.run, found.whole
     console.print(
         f"{run.pairs}, {run.method_name} on {run.model}: {found.pairs} of {count} pairs, {found.draws} gradients",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
+        soft_wrap=True,
+        markup=False,
+    )
     if whole.found:
         console.print(f"direction: found (p {whole.p:.3f} of random labels); cosine of two halves {whole.cosine}")
         console.print(
             f"at a cosine of .71 with the true one after {whole.pairs} pairs, or {found.draws_needed:,.0f} draws of "
-            "(t, noise), each of another pair", soft_wrap=True,
-        )  # fmt: skip
+            "(t, noise), each of another pair",
+            soft_wrap=True,
+        )
     else:
         console.print(
             f"direction: not found with {found.draws} draws (p {whole.p:.2f} of random labels): more pairs (--pairs), "
-            "or labels that agree more", soft_wrap=True,
-        )  # fmt: skip
+            "or labels that agree more",
+            soft_wrap=True,
+        )
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0))
     for column in ("where", "p", "cosine of halves", "pairs for .71"):
         table.add_column(column, justify="left" if column == "where" else "right", no_wrap=True)

@@ -33,8 +33,11 @@ def reward(name: str) -> None:
     ]
     print(fill(f"{spec.name}: {', '.join(uses)}", WIDTH))
     for label, text in (
-        ("scale", spec.scale), ("source", spec.source), ("licence", spec.licence), ("weights", _weights(plan)),
-    ):  # fmt: skip
+        ("scale", spec.scale),
+        ("source", spec.source),
+        ("licence", spec.licence),
+        ("weights", _weights(plan)),
+    ):
         print(fill(f"{label:8} {text}", WIDTH, subsequent_indent=" " * 9))
     for one in facts.settings:
         show(one)

@@ -20,7 +20,7 @@ POLL_S, ALIVE_S = 1.0, 10.0
 SHOWN = {"reward_mean": "reward", "implicit_accuracy": "accuracy", "motion": "motion", "loss": "loss"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunSeen:
     """A run as its folder shows it; `gain` is the change of its own reward on held-out prompts, once it is measured."""
 
@@ -77,10 +77,14 @@ def look(path: Path) -> RunSeen:
     rows, summary = list(_rows(path)), _summary(path)
     change = summary.get("changes", {}).get(summary.get("reward"), {})
     return RunSeen(
-        path, str(method.get("name", "?")) if isinstance(method, dict) else str(method), len(rows),
-        int(values.get("steps", 0)), rows[-1].get("reward_mean") if rows else None, change.get("difference"),
-        _state(path, summary),
-    )  # fmt: skip
+        path=path,
+        method=str(method.get("name", "?")) if isinstance(method, dict) else str(method),
+        step=len(rows),
+        steps=int(values.get("steps", 0)),
+        reward=rows[-1].get("reward_mean") if rows else None,
+        gain=change.get("difference"),
+        state=_state(path, summary),
+    )
 
 
 def _state(path: Path, summary: Mapping[str, Any]) -> str:

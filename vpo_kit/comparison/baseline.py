@@ -23,7 +23,17 @@ def lines(
         for n in best_of.counts(most):
             name = f"best of {n} by {reward}"
             after = best_of.picked(base, candidates, scores, n, name)
-            outcome = Outcome(seed, folder, "done", "", 0, 0, Machine(None, True, None), base, after)
+            outcome = Outcome(
+                seed=seed,
+                folder=folder,
+                status="done",
+                reason="",
+                steps=0,
+                passes=0,
+                machine=Machine(None, True, None),
+                before=base,
+                after=after,
+            )
             found.append(replace(board.line(name, "best of n", 0, {}, [outcome]), samples=n))
     return found
 

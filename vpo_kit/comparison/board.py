@@ -15,7 +15,7 @@ from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """One row with its runs. `changes` are over all runs that were measured, also those that a health check stopped:
     what they leave behind is what the method gave. `labels` are those in the data of one run; `samples` are the videos
@@ -105,7 +105,7 @@ def line(name: str, method: str, labels: int, settings: Mapping[str, Any], outco
     after = [outcome.after for outcome in outcomes if outcome.after is not None]
     before = next((outcome.before for outcome in outcomes if outcome.before is not None), None)
     changes = pooling.changes(before, after) if before and after else {}
-    return Line(name, method, labels, settings, outcomes, changes)
+    return Line(name=name, method=method, labels=labels, settings=settings, outcomes=outcomes, changes=changes)
 
 
 def ranked(lines: Sequence[Line], rank_by: str | None) -> list[Line]:
@@ -123,13 +123,19 @@ def results(board: Board) -> dict[str, Any]:
     """``results.json``: apart from what is called ``machine``, the same however often it is made."""
     rows = [
         {
-            "name": row.name, "method": row.method, "labels": row.labels, "passes": row.passes,
-            "samples": row.samples, "equals_best_of": row.equal.facts() if row.equal else None,
-            "machine": asdict(row.machine), "changes": _changes(row), "runs": [_run(o) for o in row.outcomes],
+            "name": row.name,
+            "method": row.method,
+            "labels": row.labels,
+            "passes": row.passes,
+            "samples": row.samples,
+            "equals_best_of": row.equal.facts() if row.equal else None,
+            "machine": asdict(row.machine),
+            "changes": _changes(row),
+            "runs": [_run(o) for o in row.outcomes],
             "settings": dict(row.settings),
         }
         for row in board.lines
-    ]  # fmt: skip
+    ]
     return {**board.facts, "ranked_by": board.rank_by, "licences": dict(board.licences), "rows": rows}
 
 
@@ -144,10 +150,14 @@ def _changes(row: Line) -> dict[str, Any]:
 
 def _run(outcome: Outcome) -> dict[str, Any]:
     return {
-        "seed": outcome.seed, "status": outcome.status, "reason": outcome.reason, "steps": outcome.steps,
-        "passes": outcome.passes, "machine": asdict(outcome.machine),
+        "seed": outcome.seed,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "steps": outcome.steps,
+        "passes": outcome.passes,
+        "machine": asdict(outcome.machine),
         "after": outcome.after.table() if outcome.after else {},
-    }  # fmt: skip
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -25,7 +25,7 @@ class Machine:
     """Resident memory of the process, not of a GPU."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One run: ``done``, ``stopped`` by a health check, ``failed`` (it is tried again) or ``open`` (not run yet).
 
@@ -52,15 +52,32 @@ def read(planned: Planned) -> Outcome:
     if not planned.finished():
         reason = attempts[-1].get("reason", "") if attempts else ""
         machine = _machine(attempts, None)
-        return Outcome(seed, path, "failed" if reason else "open", reason, 0, 0, machine, None, None)
+        return Outcome(
+            seed=seed,
+            folder=path,
+            status="failed" if reason else "open",
+            reason=reason,
+            steps=0,
+            passes=0,
+            machine=machine,
+            before=None,
+            after=None,
+        )
     summary = _read(path / "summary.json")
     log = _lines(path / "metrics.jsonl")
     health, last = summary["health"], max((path / "samples").glob("step-*"))
     return Outcome(
-        seed, path, "done" if health["ok"] else "stopped", health["message"], len(log),
-        round(sum(row["passes"] for row in log)), _machine(attempts, summary["seconds"]),
-        Results.load(path / BASE_SAMPLES), Results.load(last), f"samples/{last.name}",
-    )  # fmt: skip
+        seed=seed,
+        folder=path,
+        status="done" if health["ok"] else "stopped",
+        reason=health["message"],
+        steps=len(log),
+        passes=round(sum(row["passes"] for row in log)),
+        machine=_machine(attempts, summary["seconds"]),
+        before=Results.load(path / BASE_SAMPLES),
+        after=Results.load(last),
+        samples=f"samples/{last.name}",
+    )
 
 
 def _machine(attempts: Sequence[Mapping[str, Any]], own: float | None) -> Machine:

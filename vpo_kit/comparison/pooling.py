@@ -67,10 +67,18 @@ def pooled(
     wins = float(((change > 0) + 0.5 * (change == 0)).mean())
     win_low, win_high = wilson(wins, len(counts), confidence)
     return Paired(
-        before=float(old.mean()), after=float(new.mean()), difference=float(change.mean()), low=float(low),
-        high=float(high), win_rate=wins, count=len(old), win_low=win_low, win_high=win_high,
-        p=min(1.0, 2 * float(beyond + 1) / (resamples + 1)), spread=float(np.concatenate([old, new.ravel()]).std()),
-    )  # fmt: skip
+        before=float(old.mean()),
+        after=float(new.mean()),
+        difference=float(change.mean()),
+        low=float(low),
+        high=float(high),
+        win_rate=wins,
+        count=len(old),
+        win_low=win_low,
+        win_high=win_high,
+        p=min(1.0, 2 * float(beyond + 1) / (resamples + 1)),
+        spread=float(np.concatenate([old, new.ravel()]).std()),
+    )
 
 
 def by_seed(before: Results, after: Mapping[int, Results]) -> dict[str, dict[int, float]]:

@@ -108,14 +108,21 @@ class Consistency:
 
     metrics: ClassVar[Sequence[Metric]] = (
         Metric(
-            "subject_consistency",
-            "over time",
-            "higher",
-            "cosine",
-            "DINO features against first and last frame",
-            ("dino",),
+            name="subject_consistency",
+            group="over time",
+            direction="higher",
+            unit="cosine",
+            about="DINO features against first and last frame",
+            needs=("dino",),
         ),
-        Metric("background_consistency", "over time", "higher", "cosine", "the same with CLIP features", ("clip",)),
+        Metric(
+            name="background_consistency",
+            group="over time",
+            direction="higher",
+            unit="cosine",
+            about="the same with CLIP features",
+            needs=("clip",),
+        ),
     )
 
     def __init__(self, dino: Dino | None, judges: Sequence[Reward]) -> None:

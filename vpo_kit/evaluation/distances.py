@@ -88,7 +88,9 @@ def _compare(
         flips = signs(len(names), RESAMPLES, seed)[:, np.searchsorted(names, index)] < 0
         changes = [change(*_exchanged(before, after, flip)) for flip in flips]
         p = float((np.abs(changes) >= abs(new - old) * (1 - 1e-9)).mean())
-    return Paired(old, new, new - old, low, high, None, len(before), p=p)
+    return Paired(
+        before=old, after=new, difference=new - old, low=low, high=high, win_rate=None, count=len(before), p=p
+    )
 
 
 def _exchanged(before: Floats, after: Floats, flip: NDArray[np.bool_]) -> tuple[Floats, Floats]:

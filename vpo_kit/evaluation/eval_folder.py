@@ -47,8 +47,9 @@ class EvalFolder:
         gone = [prompt for prompt in old.get("prompts", ()) if prompt not in settings["prompts"]]
         if gone or old.get("videos_per_prompt", 0) > settings.get("videos_per_prompt", 0):
             what = f"prompts that are left out now, {gone[0]!r} for one" if gone else "more videos_per_prompt"
-            raise ConfigError(f"{self.path} was begun with {what}: more may be added, none taken away: give another "
-                              "--output")  # fmt: skip
+            raise ConfigError(
+                f"{self.path} was begun with {what}: more may be added, none taken away: give another --output"
+            )
         return old
 
     def begin(self, settings: Mapping[str, Any]) -> None:

@@ -15,9 +15,30 @@ from vpo_kit.measures import GROUPS, Direction, Metric
 from vpo_kit.registry import METRICS, TRUTHS, Registry
 
 OF_SETS = (
-    Metric("diversity", "sets", "higher", "feature", "mean distance between videos of one prompt", ("seeds",)),
-    Metric("frechet", "sets", "lower", "feature^2", "Frechet distance to the reference clips", ("reference",)),
-    Metric("kernel", "sets", "lower", "kernel", "squared kernel distance to the reference clips", ("reference",)),
+    Metric(
+        name="diversity",
+        group="sets",
+        direction="higher",
+        unit="feature",
+        about="mean distance between videos of one prompt",
+        needs=("seeds",),
+    ),
+    Metric(
+        name="frechet",
+        group="sets",
+        direction="lower",
+        unit="feature^2",
+        about="Frechet distance to the reference clips",
+        needs=("reference",),
+    ),
+    Metric(
+        name="kernel",
+        group="sets",
+        direction="lower",
+        unit="kernel",
+        about="squared kernel distance to the reference clips",
+        needs=("reference",),
+    ),
 )
 """Metrics of whole sets of videos (`evaluation.sets`), which no measure of single ones gives."""
 
@@ -51,8 +72,16 @@ def about(name: str) -> Metric:
     """The facts of any metric: of the catalogue, of VBench (``vbench_*``), or a reward, where higher is better."""
     if name.startswith("vbench_"):
         direction: Direction = "neutral" if name == "vbench_dynamic_degree" else "higher"
-        return Metric(name, "VBench", direction, "0 to 1", f"VBench's {name.removeprefix('vbench_').replace('_', ' ')}")
-    return known().get(name) or Metric(name, "judges", "higher", "score", "a reward as a judge")
+        return Metric(
+            name=name,
+            group="VBench",
+            direction=direction,
+            unit="0 to 1",
+            about=f"VBench's {name.removeprefix('vbench_').replace('_', ' ')}",
+        )
+    return known().get(name) or Metric(
+        name=name, group="judges", direction="higher", unit="score", about="a reward as a judge"
+    )
 
 
 def ordered(names: Iterable[str]) -> list[str]:

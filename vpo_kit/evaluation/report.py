@@ -29,7 +29,7 @@ class RunFacts:
     log: Sequence[Mapping[str, float]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """What the page shows: the base first, then others; `folders` hold their videos, relative to the page."""
 

@@ -32,7 +32,7 @@ from vpo_kit.video import write_video
 METRICS = "metrics.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplePlan:
     """What is sampled: every prompt with `videos_per_prompt` seeds. The seeds do not depend on the model."""
 
@@ -70,7 +70,7 @@ class SamplePlan:
         return [slice(start, min(start + self.batch_size, len(self.items))) for start in starts]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """One model's results: for each video its prompt's index, file (relative to the folder) and metrics."""
 
@@ -172,7 +172,14 @@ def evaluate(
         tick(sum(batch.stop - batch.start for batch in missing[i * processes.count : (i + 1) * processes.count]))
     processes.wait()
     metrics = parts.joined(plan.keys)
-    result = Results(name, list(plan.prompts), [i for i, _ in plan.items], plan.files, metrics, plan.made_with)
+    result = Results(
+        name=name,
+        prompts=list(plan.prompts),
+        groups=[i for i, _ in plan.items],
+        files=plan.files,
+        metrics=metrics,
+        made_with=plan.made_with,
+    )
     processes.wait()  # all have read the parts
     if processes.is_main:
         _number(folder, plan, parts)

@@ -22,7 +22,7 @@ LEVEL = 0.05
 """A change is called one where its corrected p is below this."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
     """A paired change: means, difference with its interval, and the share of pairs that rose (ties count half)."""
 
@@ -87,9 +87,19 @@ def paired(
     wins = float(((change > 0) + 0.5 * (change == 0)).mean())
     win_low, win_high = wilson(wins, len(sums), confidence)
     return Paired(
-        float(old.mean()), float(new.mean()), float(change.mean()), float(low), float(high), wins, len(old),
-        win_low, win_high, sign_flip(sums, resamples, seed), None, float(np.concatenate([old, new]).std()),
-    )  # fmt: skip
+        before=float(old.mean()),
+        after=float(new.mean()),
+        difference=float(change.mean()),
+        low=float(low),
+        high=float(high),
+        win_rate=wins,
+        count=len(old),
+        win_low=win_low,
+        win_high=win_high,
+        p=sign_flip(sums, resamples, seed),
+        adjusted=None,
+        spread=float(np.concatenate([old, new]).std()),
+    )
 
 
 def sign_flip(sums: Floats, resamples: int = 4000, seed: int = 0) -> float:

@@ -12,10 +12,20 @@ Changes = Mapping[str, Paired]
 """Metric to change, of one comparison with the base."""
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
     "|": r"\textbar{}",
-}  # fmt: skip
+}
 _MARKDOWN = "\\`*_[]<>|~#"
 
 
@@ -79,9 +89,16 @@ def latex(base: str, changes: Mapping[str, Changes]) -> str:
     ]
     head = " & ".join(["metric", "better", latex_text(base), *map(latex_text, changes)])
     lines = [
-        rf"\begin{{tabular}}{{lc{'r' * (1 + len(changes))}}}", r"\toprule", rf"{head} \\", r"\midrule",
-        *(rf"{row} \\" for row in rows), r"\bottomrule", r"\end{tabular}", f"% {latex_text(caption(changes))}", "",
-    ]  # fmt: skip
+        rf"\begin{{tabular}}{{lc{'r' * (1 + len(changes))}}}",
+        r"\toprule",
+        rf"{head} \\",
+        r"\midrule",
+        *(rf"{row} \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        f"% {latex_text(caption(changes))}",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -35,7 +35,13 @@ class MotionAmount:
     """How much a clip moves, in one number that is always measured."""
 
     metrics: ClassVar[Sequence[Metric]] = (
-        Metric("motion", "motion", "neutral", "0 to 1", "mean change between frames, median over time"),
+        Metric(
+            name="motion",
+            group="motion",
+            direction="neutral",
+            unit="0 to 1",
+            about="mean change between frames, median over time",
+        ),
     )
 
     def __call__(self, video: Tensor, prompts: Sequence[str], fps: float) -> dict[str, list[float]]:
@@ -46,12 +52,50 @@ class Temporal:
     """The closed forms of this file."""
 
     metrics: ClassVar[Sequence[Metric]] = (
-        Metric("flow_speed", "motion", "neutral", "px", "fastest 5% of the picture, 1/8 s, side 256 px", ("fps",)),
-        Metric("dynamic_degree", "motion", "neutral", "share", "clips that move, by VBench's rule", ("fps",)),
-        Metric("flicker", "over time", "higher", "0 to 1", "1 less the mean change between frames (VBench)"),
-        Metric("warp_error", "over time", "lower", "of 255", "mean change between frames that motion leaves"),
-        Metric("smoothness", "over time", "higher", "0 to 1", "1 less the error of frames guessed from neighbours"),
-        Metric("sharpness", "pictures", "higher", "0 to 1", "share of the gradient that a small blur takes away"),
+        Metric(
+            name="flow_speed",
+            group="motion",
+            direction="neutral",
+            unit="px",
+            about="fastest 5% of the picture, 1/8 s, side 256 px",
+            needs=("fps",),
+        ),
+        Metric(
+            name="dynamic_degree",
+            group="motion",
+            direction="neutral",
+            unit="share",
+            about="clips that move, by VBench's rule",
+            needs=("fps",),
+        ),
+        Metric(
+            name="flicker",
+            group="over time",
+            direction="higher",
+            unit="0 to 1",
+            about="1 less the mean change between frames (VBench)",
+        ),
+        Metric(
+            name="warp_error",
+            group="over time",
+            direction="lower",
+            unit="of 255",
+            about="mean change between frames that motion leaves",
+        ),
+        Metric(
+            name="smoothness",
+            group="over time",
+            direction="higher",
+            unit="0 to 1",
+            about="1 less the error of frames guessed from neighbours",
+        ),
+        Metric(
+            name="sharpness",
+            group="pictures",
+            direction="higher",
+            unit="0 to 1",
+            about="share of the gradient that a small blur takes away",
+        ),
     )
 
     def __call__(self, video: Tensor, prompts: Sequence[str], fps: float) -> dict[str, list[float]]:
@@ -107,8 +151,10 @@ def fastest(flow: Tensor) -> Tensor:
     out, which VBench's network has no need of.
     """
     lengths, kept = flow.square().sum(1).sqrt(), inside(flow) > 0
-    top = [one[keep].topk(max(1, int(FASTEST * int(keep.sum())))).values.mean() if keep.any() else one.new_zeros(())
-           for one, keep in zip(lengths, kept, strict=True)]  # fmt: skip
+    top = [
+        one[keep].topk(max(1, int(FASTEST * int(keep.sum())))).values.mean() if keep.any() else one.new_zeros(())
+        for one, keep in zip(lengths, kept, strict=True)
+    ]
     return (torch.stack(top) if top else lengths.new_zeros(0)) * (WORKING_SIZE / min(flow.shape[-2:]))
 
 

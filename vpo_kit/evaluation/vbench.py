@@ -25,9 +25,13 @@ from vpo_kit.errors import DataError, OutputError
 from vpo_kit.evaluation.samples import Results
 
 DIMENSIONS = (
-    "subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree", "aesthetic_quality",
+    "subject_consistency",
+    "background_consistency",
+    "motion_smoothness",
+    "dynamic_degree",
+    "aesthetic_quality",
     "imaging_quality",
-)  # fmt: skip
+)
 LONGEST = 150
 """Bytes of a prompt that go into a file name; file systems take 255."""
 PER_CENT = {"imaging_quality"}

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptInterval:
     """A number with its 95% interval over prompts, from `count` pairs or clips of `prompts` prompts."""
 
@@ -157,7 +157,7 @@ def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: in
     draws = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
     drawn = np.array([measure(np.concatenate([groups[i] for i in draw])) for draw in draws])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return PromptInterval(value, float(low), float(high), len(prompts), len(groups))
+    return PromptInterval(value=value, low=float(low), high=float(high), count=len(prompts), prompts=len(groups))
 
 
 def _groups(prompts: Sequence[str]) -> list[NDArray[np.intp]]:

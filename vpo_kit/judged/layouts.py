@@ -22,7 +22,7 @@ def _words(first: str, second: str, *ties: str) -> dict[str, int]:
     return {first: 1, second: -1, **dict.fromkeys(ties, 0)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairLayout:
     """Two files and a verdict a row. A verdict that is a mapping has a dimension for each of its names."""
 
@@ -46,7 +46,7 @@ class PairLayout:
         return {*self.files, self.prompt} | own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RatingLayout:
     """One clip a row; every other column that holds numbers alone is a dimension, or those of `scores`.
 
@@ -72,52 +72,81 @@ class RatingLayout:
 Layout = PairLayout | RatingLayout
 LAYOUTS: dict[str, Layout] = {
     "pair-set": PairLayout(
-        ("first_file_name", "second_file_name"), ("judged",), {"1": 1, "-1": -1, "0": 0},
-        models=("first_model", "second_model"), shape=shapes.pair_set,
+        files=("first_file_name", "second_file_name"),
+        verdicts=("judged",),
+        words={"1": 1, "-1": -1, "0": 0},
+        models=("first_model", "second_model"),
+        shape=shapes.pair_set,
     ),
-    "rated-set": RatingLayout("file_name", prompt="text", scores=("scores",), known_by=("text",)),
+    "rated-set": RatingLayout(file="file_name", prompt="text", scores=("scores",), known_by=("text",)),
     "videogen-rewardbench": PairLayout(
-        ("path_A", "path_B"), ("VQ", "MQ", "TA", "Overall", "ALL"), _words("A", "B", "same"),
+        files=("path_A", "path_B"),
+        verdicts=("VQ", "MQ", "TA", "Overall", "ALL"),
+        words=_words("A", "B", "same"),
         models=("A_model", "B_model"),
     ),
     "genai-bench": PairLayout(
-        ("left_video", "right_video"), ("vote_type",), _words("leftvote", "rightvote", "tievote", "bothbad_vote"),
+        files=("left_video", "right_video"),
+        verdicts=("vote_type",),
+        words=_words("leftvote", "rightvote", "tievote", "bothbad_vote"),
         models=("left_model", "right_model"),
     ),
     "visionreward": PairLayout(
-        ("video1_path", "video2_path"), ("standard_answer",), _words("video1", "video2", "tie")
+        files=("video1_path", "video2_path"), verdicts=("standard_answer",), words=_words("video1", "video2", "tie")
     ),
     "mj-bench-video": PairLayout(
-        ("video_0_path", "video_1_path"), ("overall_preference", "category_preference"),
-        _words("Video 1 better", "Video 2 better", "Same"), prompt="caption", discard="discard",
+        files=("video_0_path", "video_1_path"),
+        verdicts=("overall_preference", "category_preference"),
+        words=_words("Video 1 better", "Video 2 better", "Same"),
+        prompt="caption",
+        discard="discard",
     ),
     "uve": PairLayout(
-        ("video_a", "video_b"), ("preference",), _words("A is better", "B is better"), aspect="aspect"
+        files=("video_a", "video_b"),
+        verdicts=("preference",),
+        words=_words("A is better", "B is better"),
+        aspect="aspect",
     ),
     "rapidata": PairLayout(
-        ("file_name1", "file_name2"), ("judged",), {"1": 1, "-1": -1, "0": 0}, models=("model1", "model2"),
+        files=("file_name1", "file_name2"),
+        verdicts=("judged",),
+        words={"1": 1, "-1": -1, "0": 0},
+        models=("model1", "model2"),
         shape=shapes.vote_shares,
     ),
     "videodpo": PairLayout(
-        ("video1", "video2"), ("verdict",), _words("first", "second"), prompt="frame_caption", shape=shapes.numbered
+        files=("video1", "video2"),
+        verdicts=("verdict",),
+        words=_words("first", "second"),
+        prompt="frame_caption",
+        shape=shapes.numbered,
     ),
     "pairs": PairLayout(
-        ("first", "second"), ("verdict",), _words("first", "second", "tie"), models=("first_model", "second_model")
+        files=("first", "second"),
+        verdicts=("verdict",),
+        words=_words("first", "second", "tie"),
+        models=("first_model", "second_model"),
     ),
-    "genai-bench-video": RatingLayout("file", known_by=("id", "prompt", "models"), shape=shapes.by_model),
+    "genai-bench-video": RatingLayout(file="file", known_by=("id", "prompt", "models"), shape=shapes.by_model),
     "videofeedback": RatingLayout(
-        "id", prompt="text prompt", no_scores=("images", "video link", "conversations"),
+        file="id",
+        prompt="text prompt",
+        no_scores=("images", "video link", "conversations"),
         known_by=("text prompt", "video link"),
     ),
-    "fetv": RatingLayout("file_name"),
-    "mos": RatingLayout("file", scores=("mos",), known_by=()),
-}  # fmt: skip
+    "fetv": RatingLayout(file="file_name"),
+    "mos": RatingLayout(file="file", scores=("mos",), known_by=()),
+}
 """`pairs` and `mos` are the plain ones."""
 
 ALIASES = {
-    "videoreward": "videogen-rewardbench", "monetbench": "visionreward", "uve-bench": "uve", "konvid": "mos",
-    "lsvq": "mos", "t2vqa-db": "mos",
-}  # fmt: skip
+    "videoreward": "videogen-rewardbench",
+    "monetbench": "visionreward",
+    "uve-bench": "uve",
+    "konvid": "mos",
+    "lsvq": "mos",
+    "t2vqa-db": "mos",
+}
 FOLDER = "folder"
 """The layout whose columns are all named by options."""
 
@@ -166,8 +195,10 @@ def _folder(columns: Mapping[str, str]) -> Layout:
     rating = {"prompt", "file", "score", "model"}
     kind = rating if "file" in columns else pair
     if unknown := set(columns) - kind:
-        raise ConfigError(f"--column {min(unknown)}: the names are {', '.join(sorted(pair))}, or for ratings "
-                          f"{', '.join(sorted(rating))}")  # fmt: skip
+        raise ConfigError(
+            f"--column {min(unknown)}: the names are {', '.join(sorted(pair))}, or for ratings "
+            f"{', '.join(sorted(rating))}"
+        )
 
     def named(name: str) -> str:
         return columns.get(name, name)
@@ -175,8 +206,12 @@ def _folder(columns: Mapping[str, str]) -> Layout:
     if kind is rating:
         scores = [name.strip() for name in columns.get("score", "").split(",") if name.strip()]
         known_by = (columns["prompt"],) if "prompt" in columns else ()
-        return RatingLayout(columns["file"], named("prompt"), named("model"), scores, known_by=known_by)
+        return RatingLayout(
+            file=columns["file"], prompt=named("prompt"), model=named("model"), scores=scores, known_by=known_by
+        )
     verdicts = [name.strip() for name in named("verdict").split(",")]
     models = (named("first_model"), named("second_model"))
     words = _words("first", "second", "tie")
-    return PairLayout((named("first"), named("second")), verdicts, words, named("prompt"), models)
+    return PairLayout(
+        files=(named("first"), named("second")), verdicts=verdicts, words=words, prompt=named("prompt"), models=models
+    )

@@ -66,12 +66,12 @@ def _pairs(name: str, path: Path, rows: Sequence[Row], layout: PairLayout) -> Ju
             models = [row.get(column, "") for column in layout.models or ("", "")]
             places = []
             for file, model in zip(paths, models, strict=True):
-                clip = JudgedClip(file, row.get(layout.prompt, ""), model, row=number)
+                clip = JudgedClip(path=file, prompt=row.get(layout.prompt, ""), model=model, row=number)
                 if (clip.path, clip.prompt) not in clips:
                     clips[clip.path, clip.prompt] = len(known)
                     known.append(clip)
                 places.append(clips[clip.path, clip.prompt])
-            pairs.append(JudgedPair(places[0], places[1], verdicts, shares, number))
+            pairs.append(JudgedPair(first=places[0], second=places[1], verdicts=verdicts, shares=shares, row=number))
         except DataError as error:
             left_out.append(f"row {number}: {error}")
     return JudgedSet(name, known, pairs, left_out)
@@ -114,7 +114,9 @@ def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -
             file, prompt = _file(path, row.get(layout.file, "")), row.get(layout.prompt, "")
             if (file, prompt) in clips:
                 raise DataError(f"the same clip as row {clips[file, prompt].row}: give it one row, with its mean score")
-            clips[file, prompt] = JudgedClip(file, prompt, row.get(layout.model, ""), scores, number)
+            clips[file, prompt] = JudgedClip(
+                path=file, prompt=prompt, model=row.get(layout.model, ""), scores=scores, row=number
+            )
         except DataError as error:
             left_out.append(f"row {number}: {error}")
     known = list(clips.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgedClip:
     """A video, people's `scores` by dimension where they rated clips, and the `model` that made it, where known."""
 
@@ -20,7 +20,7 @@ class JudgedClip:
     """Where it stands in the source, from 1 on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgedPair:
     """Two clips, by their places in the set, and people's verdicts by dimension: +1 the first is better, -1, or 0.
 
@@ -71,5 +71,5 @@ def pairs_of_ratings(clips: Sequence[JudgedClip], least: float = 0.0) -> list[Ju
             gaps = {name: clips[i].scores[name] - clips[j].scores[name] for name in shared}
             verdicts = {name: 0 if abs(gap) <= least else 1 if gap > 0 else -1 for name, gap in gaps.items()}
             if verdicts:
-                pairs.append(JudgedPair(i, j, verdicts))
+                pairs.append(JudgedPair(first=i, second=j, verdicts=verdicts))
     return pairs

@@ -58,7 +58,7 @@ class Agreement:
         return Agreement({labels: count for labels, count in self.counts.items() if 0 not in labels})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """Two sets' labels of the same videos."""
 

@@ -10,7 +10,8 @@ from vpo_kit.pairing.store import Pair
 
 def score_key(pair: Pair) -> str:
     """Hexadecimal SHA-256 of both videos, their rates, the segments and the prompt."""
-    members = [[digest, member.fps, member.segments] for digest, member in zip(
-        (pair.sha256.first, pair.sha256.second), pair.videos, strict=True
-    )]  # fmt: skip
+    members = [
+        [digest, member.fps, member.segments]
+        for digest, member in zip((pair.sha256.first, pair.sha256.second), pair.videos, strict=True)
+    ]
     return hashlib.sha256(json.dumps([pair.prompt, members]).encode()).hexdigest()

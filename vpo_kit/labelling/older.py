@@ -50,8 +50,10 @@ def opened(
     with closing(Store(folder, wait_s=LONG_S)) as store:
         with store.writing():
             counts = {
-                "answers of people": _people(store), "answers of models": _models(store), "scores": _scores(store)
-            }  # fmt: skip
+                "answers of people": _people(store),
+                "answers of models": _models(store),
+                "scores": _scores(store),
+            }
         with store.writing():  # no other process reads them now
             _move(folder, [TOKEN, *old])
     if any(new for new, _ in counts.values()):
@@ -86,9 +88,16 @@ def _people(store: Store) -> tuple[int, int]:
     new = 0
     for key, annotator, pair, start, stop, videos, choice, swapped, seconds, given, undoes in rows:
         content = {
-            "annotator": annotator, "pair": pair, "start": start, "end": stop, "videos": videos, "choice": choice,
-            "swapped": bool(swapped), "seconds": seconds, "undoes": undoes,
-        }  # fmt: skip
+            "annotator": annotator,
+            "pair": pair,
+            "start": start,
+            "end": stop,
+            "videos": videos,
+            "choice": choice,
+            "swapped": bool(swapped),
+            "seconds": seconds,
+            "undoes": undoes,
+        }
         new += store.add(PEOPLE, str(key), content, str(given))
     return new, 0
 

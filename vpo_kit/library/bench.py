@@ -85,12 +85,17 @@ class Bench:
         rewards.locate(self.plans)
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
-            "model": self.name, "prompts": self.texts, "videos_per_prompt": request.videos_per_prompt,
-            "seed": request.seed, "sampling": self.sampling.model_dump(), "dino": request.dino,
+            "model": self.name,
+            "prompts": self.texts,
+            "videos_per_prompt": request.videos_per_prompt,
+            "seed": request.seed,
+            "sampling": self.sampling.model_dump(),
+            "dino": request.dino,
             "weights": self.wanted.model_dump(mode="json", include=OF_THE_WEIGHTS, exclude_defaults=True) or None,
             "rewards": [[p.kind.__name__, p.config.model_dump(mode="json")] for p in self.plans],
-            "metrics": list(METRICS.targets()), "versions": report.versions(),
-        }  # fmt: skip
+            "metrics": list(METRICS.targets()),
+            "versions": report.versions(),
+        }
         self._begun = self.folder.begun(self.facts)
         if self._begun:
             self._keep_metrics(self._begun.get("metrics", IN_0_2))
@@ -132,7 +137,11 @@ class Bench:
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return SamplePlan(
-            self.texts, self.request.videos_per_prompt, settings, self.sampling.batch_size, self.request.seed
+            prompts=self.texts,
+            videos_per_prompt=self.request.videos_per_prompt,
+            settings=settings,
+            batch_size=self.sampling.batch_size,
+            seed=self.request.seed,
         )
 
     @property

@@ -34,9 +34,24 @@ from vpo_kit.training.recipe import Recipe
 
 LISTING = "compare.yaml"
 LEARNING = (
-    "method", "reward", "prompts", "pairs", "videos", "output", "seed", "steps", "max_passes", "max_seconds",
-    "batch_size", "lora", "optimiser", "validation", "early_stopping", "checkpoints", "health",
-)  # fmt: skip
+    "method",
+    "reward",
+    "prompts",
+    "pairs",
+    "videos",
+    "output",
+    "seed",
+    "steps",
+    "max_passes",
+    "max_seconds",
+    "batch_size",
+    "lora",
+    "optimiser",
+    "validation",
+    "early_stopping",
+    "checkpoints",
+    "health",
+)
 """Settings that do not change what the base is measured to be; of `lora`, where it starts does."""
 
 
@@ -57,7 +72,7 @@ class CompareRequest:
     quiet: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A row that has been checked, without seed and output: its recipe, what its data is known by (`contents.of`), and
     the labels in it. `part` is what is to be written where the budget allows only a part of a pair set.
@@ -158,18 +173,24 @@ def _entry(row: Row, budget: Allowance, output: Path, console: Console) -> Entry
         if recipe.data == "videos" and recipe.run.videos is not None and not recipe.run.videos.is_dir():
             raise DataError(f"there is no folder {recipe.run.videos}: --videos takes a folder of clips")
         if recipe.data != "pairs":
-            return Entry(row, recipe, contents.of(recipe, console))
+            return Entry(row=row, recipe=recipe, contents=contents.of(recipe, console))
         assert recipe.run.pairs is not None
         found = store.read(recipe.run.pairs)
         held = contents.of(recipe, console)
         if budget.labels is None:
-            return Entry(row, recipe, held, labels.used(recipe.method, found.pairs))
+            return Entry(row=row, recipe=recipe, contents=held, labels=labels.used(recipe.method, found.pairs))
         chosen = labels.first(found, budget.labels)
     except VpoError as error:
         raise type(error)(f"{row.name}: {error}") from error
     name = f"{found.path.resolve().name}-{_digest(str(found.path.resolve()))}-{budget.labels}"
     limited = recipe.run.model_copy(update={"pairs": output / "pairs" / name})
-    return Entry(row, replace(recipe, run=limited), held, labels.used(recipe.method, chosen), (found, chosen))
+    return Entry(
+        row=row,
+        recipe=replace(recipe, run=limited),
+        contents=held,
+        labels=labels.used(recipe.method, chosen),
+        part=(found, chosen),
+    )
 
 
 def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None:
@@ -179,9 +200,11 @@ def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None
     """
     listing = output / LISTING
     new = {
-        "format": config.FORMAT, "seeds": list(seeds), "rows": {entry.row.name: entry.settings for entry in entries},
+        "format": config.FORMAT,
+        "seeds": list(seeds),
+        "rows": {entry.row.name: entry.settings for entry in entries},
         "contents": {entry.row.name: dict(entry.contents) for entry in entries},
-    }  # fmt: skip
+    }
     if listing.is_file():
         old = config.read_file(listing)
         formats.unchanged(old, listing, "comparison")
@@ -284,11 +307,14 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     facts = {
         "format": config.FORMAT,
         "title": f"{first.run.model}: {', '.join(dict.fromkeys(e.row.method for e in entries))}",
-        "model": first.run.model, "budget": request.budget or "steps of the recipe",
-        "seeds": [one.run.seed for one in planned[0]], "prompts": len(first.held_out),
-        "videos_per_prompt": first.run.evaluation.videos_per_prompt, "evaluation_seed": first.run.evaluation.seed,
+        "model": first.run.model,
+        "budget": request.budget or "steps of the recipe",
+        "seeds": [one.run.seed for one in planned[0]],
+        "prompts": len(first.held_out),
+        "videos_per_prompt": first.run.evaluation.videos_per_prompt,
+        "evaluation_seed": first.run.evaluation.seed,
         "versions": report.versions(),
-    }  # fmt: skip
+    }
     licences = {name: spec.licence for name, spec in specs.items()}
     lines = _with_baselines(lines, entries, planned[0][0], rank_by)
     found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)

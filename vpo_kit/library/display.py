@@ -41,9 +41,14 @@ class TrainingBar:
         self._console, self._total, self._state = console, total, ""
         self._pace = Pace(total)
         self._progress = Progress(
-            TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[state]}"),
-            _Left(self._pace), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
+            TextColumn("train"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            _Left(self._pace),
+            console=console,
+            disable=not console.is_terminal,
+        )
         self._task = self._progress.add_task("train", total=total, state="")
         self._beat = Heartbeat(self._say, self._line)
 
@@ -153,12 +158,16 @@ def print_changes(console: Console, changes: Mapping[str, Paired], before: str, 
         note = " (lower)" if about(name).direction == "lower" else ""
         style = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}[verdict(name, change)]
         table.add_row(
-            name + note, *tables.values(change), Text(tables.span(change), style=style),
-            tables.share(change.win_rate), Text(tables.chance(change), style=style),
-        )  # fmt: skip
+            name + note,
+            *tables.values(change),
+            Text(tables.span(change), style=style),
+            tables.share(change.win_rate),
+            Text(tables.chance(change), style=style),
+        )
     console.print(table)
     count = sum(change.changed for change in changes.values())
     console.print(
         f"p: sign-flip test over prompts, Holm's correction for the {count} metrics in which anything changed; * is "
-        f"below {LEVEL}. Lower is better where it says so; motion and speed have no better.", style="dim",
-    )  # fmt: skip
+        f"below {LEVEL}. Lower is better where it says so; motion and speed have no better.",
+        style="dim",
+    )

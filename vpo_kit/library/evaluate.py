@@ -133,15 +133,19 @@ def _write(
     if request.dino is not None:
         licences["dino"] = f"that of {request.dino}"
     facts: dict[str, Any] = {
-        "model": bench.name, "seed": request.seed, "prompts": len(bench.texts),
-        "videos_per_prompt": request.videos_per_prompt, "sampling": asdict(bench.plan.settings),
+        "model": bench.name,
+        "seed": request.seed,
+        "prompts": len(bench.texts),
+        "videos_per_prompt": request.videos_per_prompt,
+        "sampling": asdict(bench.plan.settings),
         "features": {"diversity": bench.diversity_kind, "distances": bench.distance_kind},
-        "licences": licences, "versions": report.versions(),
+        "licences": licences,
+        "versions": report.versions(),
         "means": {result.name: result.table() for result in results},
         "changes": {label: report.rows(change) for label, change in changes.items()},
         "best_of": {name: report.rows(change) for name, change in baseline.changes.items()},
         "equals_best_of": {label: found.facts() for label, found in baseline.equals.items()},
-    }  # fmt: skip
+    }
     files.write(output / "results.json", json.dumps(facts, indent=2) + "\n")
     files.write(output / "results.md", tables.markdown(BASE, {**changes, **baseline.changes}))
     if request.latex:

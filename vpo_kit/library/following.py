@@ -84,10 +84,14 @@ class Following:
             folders.append(f"samples/{place(at)}")
         page = report.Page(
             title=f"{run.method_name}, step {step} of {run.steps}",
-            evaluations=shown, folders=folders, log=self._log(), settings=run.model_dump(mode="json"),
+            evaluations=shown,
+            folders=folders,
+            log=self._log(),
+            settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*self._recipe.reward, *self._recipe.judges]},
-            health="the run goes on; this page is loaded again by itself", live=True,
-        )  # fmt: skip
+            health="the run goes on; this page is loaded again by itself",
+            live=True,
+        )
         self._folder.write("report.html", report.render(page))
 
     def _log(self) -> list[Mapping[str, float]]:
@@ -111,6 +115,9 @@ def _part(whole: Results, small: Results) -> Results:
     rows = [i for i, file in enumerate(whole.files) if file in set(small.files)]
     metrics = {name: [whole.metrics[name][i] for i in rows] for name in whole.metrics.keys() & small.metrics.keys()}
     return replace(
-        whole, prompts=small.prompts, groups=[whole.groups[i] for i in rows], files=[whole.files[i] for i in rows],
+        whole,
+        prompts=small.prompts,
+        groups=[whole.groups[i] for i in rows],
+        files=[whole.files[i] for i in rows],
         metrics=metrics,
-    )  # fmt: skip
+    )

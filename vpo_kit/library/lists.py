@@ -35,17 +35,24 @@ def method_facts(kind: type[Method]) -> MethodFacts:
     """What a method says of itself."""
     needs = kind.needs
     settings = tuple(fields.of(kind.Config, "method."))
-    return MethodFacts(kind.summary, tuple(needs.data), needs.reward, needs.strategy, settings)
+    return MethodFacts(
+        summary=kind.summary, data=tuple(needs.data), reward=needs.reward, strategy=needs.strategy, settings=settings
+    )
 
 
 def reward_facts(kind: type[Reward]) -> RewardFacts:
     """What a reward says of itself, before its settings are known."""
     spec = kind.spec
     return RewardFacts(
-        training=spec.for_training, gradient=spec.differentiable, segments=spec.per_segment, prompt=spec.needs_prompt,
-        ships=spec.self_contained, licence=spec.licence, scale=spec.scale,
+        training=spec.for_training,
+        gradient=spec.differentiable,
+        segments=spec.per_segment,
+        prompt=spec.needs_prompt,
+        ships=spec.self_contained,
+        licence=spec.licence,
+        scale=spec.scale,
         settings=tuple(fields.of(kind.Config, "reward.")),
-    )  # fmt: skip
+    )
 
 
 def metric_facts() -> dict[str, dict[str, Any]]:

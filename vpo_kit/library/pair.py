@@ -65,9 +65,11 @@ def make_pairs(
     found = found.model_copy(update={"labelling": own.model_dump(mode="json")})
     texts, clips = (Path(path) if path is not None else None for path in (prompts, videos))
     data = _data(strategy, texts, clips, found.model)
-    if strategy == "independent" and not (labeller and labeller.chooses) and (
-        found.independent.num_candidates > 2 or found.independent.pairs != "best"
-    ):  # fmt: skip
+    if (
+        strategy == "independent"
+        and not (labeller and labeller.chooses)
+        and (found.independent.num_candidates > 2 or found.independent.pairs != "best")
+    ):
         raise ConfigError(
             f"--label {label} makes one pair of two candidates: choosing among more needs --label reward:NAME"
         )
@@ -76,9 +78,17 @@ def make_pairs(
         labeller.locate()
     processes, folder = Processes(), Folder(Path(output))
     facts: dict[str, Any] = {
-        "format": formats.SETS, "strategy": strategy, "model": found.model, "lora": _hashes(weights), "data": str(data),
-        "seed": seed, "label": label, "settings": _plain(found), "versions": versions(), "skipped": [],
-    }  # fmt: skip
+        "format": formats.SETS,
+        "strategy": strategy,
+        "model": found.model,
+        "lora": _hashes(weights),
+        "data": str(data),
+        "seed": seed,
+        "label": label,
+        "settings": _plain(found),
+        "versions": versions(),
+        "skipped": [],
+    }
     console = Console(quiet=quiet or not processes.is_main)
     folder.check(facts)
     processes.wait()  # all have looked before the first one writes
@@ -137,7 +147,7 @@ def _make(
 ) -> None:
     model = load_model(settings)
     sampling = use(model, settings.sampling)
-    task = Task(model, sampling, PromptCache(model), settings, int(facts["seed"]))
+    task = Task(model=model, sampling=sampling, encode=PromptCache(model), settings=settings, seed=int(facts["seed"]))
     if strategy != "independent":
         clips = find_clips(data, sampling, processes, console, settings.guided.max_windows)
         facts["skipped"] = clips.skipped

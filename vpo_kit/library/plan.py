@@ -111,7 +111,14 @@ def _subject(recipe: Recipe, processes: int) -> Subject:
         raise ConfigError(f"batch_size {run.batch_size} does not divide over {processes} processes")
     videos = min(run.evaluation.num_prompts, len(recipe.held_out)) * run.evaluation.videos_per_prompt
     return Subject(
-        run, recipe.method, recipe.method_config, recipe.reward, recipe.judges, recipe.data, videos, processes
+        run=run,
+        method=recipe.method,
+        method_config=recipe.method_config,
+        reward=recipe.reward,
+        judges=recipe.judges,
+        data=recipe.data,
+        measured=videos,
+        processes=processes,
     )
 
 

@@ -77,7 +77,9 @@ def each(
         raise OutputError(f"{folder} is not empty: give another --output")
     file, weights = Path(config) if config else None, Path(lora) if lora is not None else None
     with ready(model, weights, file, settings) as (made, sampling):
-        plan = SamplePlan(texts, 1, made.settings, sampling.batch_size, seed)
+        plan = SamplePlan(
+            prompts=texts, videos_per_prompt=1, settings=made.settings, batch_size=sampling.batch_size, seed=seed
+        )
         for items, batch in videos(made, plan):
             for (i, k), video in zip(items, batch.cpu(), strict=True):
                 path = folder / f"{i:03d}-{k}.mp4" if folder is not None else None

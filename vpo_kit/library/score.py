@@ -22,7 +22,7 @@ from vpo_kit.video import SUFFIXES, motion, read_video
 Clip = Path | str | Video
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scored:
     """One clip: each reward's score by its name, higher is better; mean change between frames; what the reader says;
     the same scores of its segments, with ``start`` and ``end`` in seconds, where they are asked for.
@@ -146,7 +146,12 @@ def _judged(
     parts = None if segment_seconds is None else cut(video.shape[1], fps, segment_seconds)
     with torch.no_grad():
         found = {judge.spec.name: score_segments(judge, video, [prompt], fps=fps, segments=parts) for judge in judges}
-    made = Scored(name, prompt, {key: float(one.score) for key, one in found.items()}, float(motion(video)))
+    made = Scored(
+        name=name,
+        prompt=prompt,
+        scores={key: float(one.score) for key, one in found.items()},
+        motion=float(motion(video)),
+    )
     if parts is None:
         return made
     scores = {key: one.segments[0].tolist() for key, one in found.items() if one.segments is not None}
@@ -184,9 +189,10 @@ def _captions(folder: Path) -> dict[Path, str]:
     if is_pair_set(folder):
         return {}
     return {
-        folder / name: text.strip() for name, text in captions(folder)
+        folder / name: text.strip()
+        for name, text in captions(folder)
         if isinstance(text, str) and text.strip() and _inside(folder, folder / name)
-    }  # fmt: skip
+    }
 
 
 def _inside(folder: Path, clip: Path) -> bool:

@@ -168,9 +168,10 @@ def windows(found: PairSet, settings: Settings, progress: Progress) -> tuple[dic
     """The first window of each video of imported pairs, by file name, and why others have none."""
     hashes = {
         member.file_name: (sha256, pair.prompt)
-        for pair in found.pairs if pair.latents is None
+        for pair in found.pairs
+        if pair.latents is None
         for member, sha256 in zip(pair.videos, (pair.sha256.first, pair.sha256.second), strict=True)
-    }  # fmt: skip
+    }
     known = look_through(found.path, sorted(hashes), progress)
     clips: dict[str, Clip] = {}
     wrong: dict[str, str] = {}

@@ -157,10 +157,16 @@ def _train(
     for network in model.networks.values():
         processes.shard(network, whole=added_weights(network))
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
-    plan = SamplePlan(recipe.held_out, run.evaluation.videos_per_prompt, settings, run.sampling.batch_size, seed)
+    plan = SamplePlan(
+        prompts=recipe.held_out,
+        videos_per_prompt=run.evaluation.videos_per_prompt,
+        settings=settings,
+        batch_size=run.sampling.batch_size,
+        seed=seed,
+    )
     measures = measuring.load(run.evaluation.measured)
     encode = PromptCache(model, disk)
-    measurer = Measurer(model, folder.path, console, processes, encode)
+    measurer = Measurer(model=model, run=folder.path, console=console, processes=processes, encode=encode)
     parts = Assembly(run=run, policy=policy, settings=settings, encode=encode, processes=processes)
     method = recipe.method(recipe.method_config, parts.context(reward, judges=judges, source=source))
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
@@ -200,7 +206,7 @@ def _train(
             notice(line)
     after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
     if processes.is_main:
-        ended = Ended(done, stopped, warnings, choice, round(time.monotonic() - started, 1), updates)
+        ended = Ended(steps=done, stopped=stopped, warnings=warnings, choice=choice, seconds=round(time.monotonic() - started, 1), updates=updates)
         changes = _finish(recipe, folder, ended, before, after, console)
         following.ended(done, after, changes)
         outcome = card.RunOutcome(done, changes, ended.health, choice.strength if choice else 1.0, updates)
@@ -209,7 +215,7 @@ def _train(
         raise stopped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ended:
     """How a run ended: its steps, the check that stopped it, warnings by check, the chosen strength, seconds, and of
     two experts how many steps changed each.
@@ -230,7 +236,7 @@ class Ended:
         return "; ".join(f"{name}, {text}" for name, text in self.warnings.items()) or "passed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurer:
     """Evaluates the model as it is, all processes together, or takes what a killed run has already measured."""
 
@@ -263,7 +269,13 @@ def _select(
     if not recipe.selection:
         notice("selection: the method has no reward, so nothing can choose a strength: give selection.reward")
         return None
-    plan = SamplePlan(recipe.validation, 1, settings, run.sampling.batch_size, run.seed)
+    plan = SamplePlan(
+        prompts=recipe.validation,
+        videos_per_prompt=1,
+        settings=settings,
+        batch_size=run.sampling.batch_size,
+        seed=run.seed,
+    )
     reward = rewards.load(recipe.selection, measurer.model.device, offload=run.offload)
 
     def measure(strength: float) -> Results:
@@ -288,9 +300,11 @@ def _finish(
 ) -> Mapping[str, Paired]:
     run, changes, stopped = recipe.run, dict[str, Paired](), ended.stopped
     health = {
-        "ok": stopped is None, "check": stopped.check if stopped else None, "message": str(stopped or ""),
+        "ok": stopped is None,
+        "check": stopped.check if stopped else None,
+        "message": str(stopped or ""),
         "warnings": dict(ended.warnings),
-    }  # fmt: skip
+    }
     summary: dict[str, Any] = {
         "format": FORMAT, "method": run.method_name, "reward": run.reward_name if recipe.reward else None,
         "model": run.model, "steps": ended.steps, "seconds": ended.seconds, "before": {}, "after": {},

@@ -27,7 +27,7 @@ HELD_OUT_DRAWS = 4
 """Draws of (t, noise) for each held-out item, the same at every validation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Needs:
     """What a run must have for a method. `data` names what it can learn from, the preferred kind first; `reward` is
     ``none``, ``any`` or ``differentiable``; `strategy` is how its pairs should have been made. `validation` says that
@@ -85,7 +85,7 @@ class Context:
     micro_batch_size: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """This process's part of one optimiser step's data, prompts already encoded; `step` counts from 0.
 
@@ -111,13 +111,17 @@ class Batch:
     def part(self, rows: slice) -> Batch:
         """Some of the items."""
         return replace(
-            self, prompts=self.prompts[rows], conditions=self.conditions[rows], positions=self.positions[rows],
-            indices=self.indices[rows], visits=self.visits[rows],
+            self,
+            prompts=self.prompts[rows],
+            conditions=self.conditions[rows],
+            positions=self.positions[rows],
+            indices=self.indices[rows],
+            visits=self.visits[rows],
             tensors={name: value[rows] for name, value in self.tensors.items()},
-        )  # fmt: skip
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepOutput:
     """What is optimised, and what is logged: the two never share a value.
 

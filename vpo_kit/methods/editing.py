@@ -80,8 +80,8 @@ class Editing(Method):
         rows = runs(len(batch.prompts), self.context.micro_batch_size)
         report: dict[str, float] = {}
         if len(rows) == 1:
-            return StepOutput(next(self._parts(batch, rows, report)), report)
-        return StepOutput(None, report, self._parts(batch, rows, report))
+            return StepOutput(loss=next(self._parts(batch, rows, report)), report=report)
+        return StepOutput(loss=None, report=report, parts=self._parts(batch, rows, report))
 
     def _parts(self, batch: Batch, rows: Sequence[slice], report: dict[str, float]) -> Iterator[Tensor]:
         """The loss of each run of items; `report` is that of the whole batch when the last one is asked for."""

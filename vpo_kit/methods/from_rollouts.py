@@ -38,21 +38,26 @@ class RolloutConfig(MethodConfig):
         None, description="noise levels of a rollout's guided steps; default: those of sampling"
     )
     rollout_decoder: Literal["autoencoder", "preview"] = Field(
-        "autoencoder", description="what candidates are decoded with to be judged: preview is the small decoder of a "
+        "autoencoder",
+        description="what candidates are decoded with to be judged: preview is the small decoder of a "
         "model folder that has one",
-    )  # fmt: skip
+    )
     branch: float | None = Field(
-        None, gt=0, lt=1, description="noise level from which the candidates of a prompt part: they are one sample, "
+        None,
+        gt=0,
+        lt=1,
+        description="noise level from which the candidates of a prompt part: they are one sample, "
         "noised to it afresh; a solver of several steps begins anew there; default: apart from the start",
-    )  # fmt: skip
+    )
     rewards: Literal["decoupled", "summed"] = Field(
-        "decoupled", description="several rewards: each normalised among a prompt's candidates and then added (GDPO's "
+        "decoupled",
+        description="several rewards: each normalised among a prompt's candidates and then added (GDPO's "
         "and DanceGRPO's), or added on fixed scales, so that what is normalised is their sum (GRPO's)",
-    )  # fmt: skip
+    )
     updates_per_rollout: int = Field(2, ge=1, description="optimiser steps for each fresh batch; not in the papers")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidates:
     """The videos of one rollout: `latents`, `scores` ``[P, n]`` and `motion` ``[P * n]``; `conditions` and `positions`
     are those of the prompts. `kept` is what a child's own sampling has kept of each candidate.
@@ -158,7 +163,17 @@ class FromRollouts(Method):
             "motion": float(moved.mean()),
             **(raw if len(raw) > 1 else {}),
         }
-        return self.select(Candidates(latents, scores, moved, batch.conditions, batch.positions, report, kept))
+        return self.select(
+            Candidates(
+                latents=latents,
+                scores=scores,
+                motion=moved,
+                conditions=batch.conditions,
+                positions=batch.positions,
+                report=report,
+                kept=kept,
+            )
+        )
 
     def _sample(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Latents and video of all candidates, at most `sampling_batch_size` at once, and what is kept of each."""

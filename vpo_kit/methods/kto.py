@@ -29,9 +29,10 @@ class KTOConfig(DrawnConfig, MovingConfig):
     good_weight: float = Field(1.0, gt=0, description="of the good videos together, whatever their number")
     bad_weight: float = Field(1.0, gt=0, description="of the bad videos together")
     good_above: float | None = Field(
-        None, description="of rated --videos: above it is good, below it bad, at it neither; default: of verdicts 0.5, "
+        None,
+        description="of rated --videos: above it is good, below it bad, at it neither; default: of verdicts 0.5, "
         "of ratings their mean over the set",
-    )  # fmt: skip
+    )
 
 
 class KTO(FollowsReference):
@@ -63,7 +64,9 @@ class KTO(FollowsReference):
         rows = self._draws.rows(context, batch.step, x, conditions, list(batch.positions) * repeats)
         level = context.policy.model.schedule.noise_level(rows.t)
         weight = member_weight(batch, config.num_draws)
-        videos = Noised(rows.x_t, rows.target, rows.time, rows.conditions, level, weight)
+        videos = Noised(
+            x_t=rows.x_t, target=rows.target, time=rows.time, conditions=rows.conditions, level=level, weight=weight
+        )
         sign, keep = torch.cat([sign] * config.num_draws), bool(config.anchor)
         reference = see_reference(context.policy, videos, context.micro_batch_size, keep_output=keep)
         side = side_weights(sign, config, context.processes)

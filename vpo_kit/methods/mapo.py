@@ -51,7 +51,9 @@ class MaPO(Method):
         rows = self._draws.rows(context, batch.step, x, conditions, positions)
         level = context.policy.model.schedule.noise_level(rows.t)
         weight = member_weight(batch, config.num_draws)
-        videos = Noised(rows.x_t, rows.target, rows.time, rows.conditions, level, weight)
+        videos = Noised(
+            x_t=rows.x_t, target=rows.target, time=rows.time, conditions=rows.conditions, level=level, weight=weight
+        )
         label = torch.cat([batch.tensors["label"]] * config.num_draws)
         total = context.batch_size * config.num_draws
 

@@ -73,7 +73,7 @@ class Online(FollowsReference, FromRollouts):
         draws, context, own = self.config.num_draws, self.context, len(fresh.numbers)
         total = int(context.processes.total(torch.tensor(own * draws)))
         if not context.processes.lockstep(own):
-            return StepOutput(torch.zeros(()), parts=())
+            return StepOutput(loss=torch.zeros(()), parts=())
         if not own:
             fresh = self._tie()
         numbers = fresh.numbers.tolist()

@@ -40,15 +40,18 @@ class PairConfig(DrawnConfig, PreferenceConfig):
     """Settings that every pair method has: those of the loss, and how its passes are made."""
 
     safeguard: float | None = Field(
-        None, ge=0, lt=1, description="Diffusion-SDPO: the loser's gradient is scaled down so that outputs that are "
+        None,
+        ge=0,
+        lt=1,
+        description="Diffusion-SDPO: the loser's gradient is scaled down so that outputs that are "
         "moved do not raise the winner's error, with so much to spare; default: off",
-    )  # fmt: skip
+    )
     motion_weight: float = Field(
         0.0, ge=0, description="a winner that moves less than its loser counts (share of the motion)^this; 0 is off"
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Noised:
     """Both members of P pairs at the same time and the same noise, as rows; `level` ``[P]`` is the share of noise, and
     `weight` ``[2P, T, h, w]``, where there is one, what counts of the errors.
@@ -110,12 +113,12 @@ def noised(
     eps = draw_noise(first.shape[1:], seeds, first.device)
     x, eps2, t2 = torch.cat([first, second]), torch.cat([eps, eps]), torch.cat([t, t])
     return Noised(
-        schedule.add_noise(x, eps2, t2),
-        schedule.target(x, eps2, t2),
-        schedule.network_time(t2),
-        Conditions.cat([conditions, conditions]),
-        schedule.noise_level(t),
-        None if mask is None else losses.mask_weight(torch.cat([mask, mask])),
+        x_t=schedule.add_noise(x, eps2, t2),
+        target=schedule.target(x, eps2, t2),
+        time=schedule.network_time(t2),
+        conditions=Conditions.cat([conditions, conditions]),
+        level=schedule.noise_level(t),
+        weight=None if mask is None else losses.mask_weight(torch.cat([mask, mask])),
     )
 
 
@@ -180,7 +183,7 @@ def step_output(
         report["anchor"] = float(distance.detach().mean())
     by_label = {**by_label, **held_report} if by_label else by_label
     if weights is None:
-        return StepOutput(loss, report, None, by_label, num_labels)
+        return StepOutput(loss=loss, report=report, parts=None, by_label=by_label, num_labels=num_labels)
 
     def part(rows: slice) -> Tensor:
         found = see(policy, pairs.at(rows), None, keep_output=bool(anchor))
@@ -196,7 +199,7 @@ def step_output(
         for _ in range(fillers):
             yield 0 * part(slice(1))
 
-    return StepOutput(loss.detach(), report, parts(), by_label, num_labels)
+    return StepOutput(loss=loss.detach(), report=report, parts=parts(), by_label=by_label, num_labels=num_labels)
 
 
 def pair_output(

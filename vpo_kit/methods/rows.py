@@ -21,7 +21,7 @@ from vpo_kit.times import Strata, TimeSampler
 Piece = TypeVar("Piece")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Clean `x`, noised `x_t`, the network's `target`; `t` ``[R]`` is the schedule's time and `time` the network's."""
 
@@ -37,7 +37,12 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> Rows:
         return Rows(
-            self.x[rows], self.x_t[rows], self.target[rows], self.t[rows], self.time[rows], self.conditions[rows]
+            x=self.x[rows],
+            x_t=self.x_t[rows],
+            target=self.target[rows],
+            t=self.t[rows],
+            time=self.time[rows],
+            conditions=self.conditions[rows],
         )
 
 
@@ -62,9 +67,13 @@ class Draws:
         t = self.times.draw(seeds, x.device, strata if self.times.stratified else None)
         clean, eps = torch.cat([x] * self.count), draw_noise(x.shape[1:], seeds, x.device)
         return Rows(
-            clean, schedule.add_noise(clean, eps, t), schedule.target(clean, eps, t), t, schedule.network_time(t),
-            Conditions.cat([conditions] * self.count),
-        )  # fmt: skip
+            x=clean,
+            x_t=schedule.add_noise(clean, eps, t),
+            target=schedule.target(clean, eps, t),
+            t=t,
+            time=schedule.network_time(t),
+            conditions=Conditions.cat([conditions] * self.count),
+        )
 
 
 def summed(pieces: Sequence[Piece], part: Callable[[Piece], tuple[Tensor, dict[str, Tensor]]]) -> StepOutput:
@@ -84,5 +93,5 @@ def summed(pieces: Sequence[Piece], part: Callable[[Piece], tuple[Tensor, dict[s
             yield loss
 
     if len(pieces) == 1:
-        return StepOutput(next(parts()), report)
-    return StepOutput(None, report, parts())
+        return StepOutput(loss=next(parts()), report=report)
+    return StepOutput(loss=None, report=report, parts=parts())

@@ -27,9 +27,10 @@ class RWRConfig(TimesConfig, RolloutConfig):
     num_draws: int = Field(1, ge=1, description="draws of (t, noise) for each video and step")
     temperature: float = Field(1.0, gt=0, description="tau: the lower it is, the more the best videos count")
     of: Literal["advantage", "reward"] = Field(
-        "advantage", description="of what the weights are: of a video's standing among those of its prompt, or of its "
+        "advantage",
+        description="of what the weights are: of a video's standing among those of its prompt, or of its "
         "reward as it is (the paper's), where prompts that are easy outweigh the others",
-    )  # fmt: skip
+    )
 
 
 class RWR(FromRollouts):

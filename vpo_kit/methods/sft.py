@@ -70,7 +70,7 @@ class SFT(Method):
         strata = Strata(places, total, derive_seed(context.seed, "strata", batch.step))
         clips = self._noised(batch, seeds, strata if self._times.stratified else None, self.config.caption_dropout)
         rows = runs(len(seeds), context.micro_batch_size)
-        return StepOutput(None, parts=(self._errors(clips, part).sum() / total for part in rows))
+        return StepOutput(loss=None, parts=(self._errors(clips, part).sum() / total for part in rows))
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

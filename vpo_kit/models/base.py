@@ -62,7 +62,7 @@ class Conditions:
         return Conditions({k: torch.cat([p.tensors[k] for p in parts]) for k in parts[0].tensors})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How videos of a model are made: sizes in pixels and frames, `fps`, sampling steps and guidance scale (of a model
     with two networks also one for each, by the family's words); `embedded_guidance` is what a training pass sees where

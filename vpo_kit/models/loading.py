@@ -93,9 +93,12 @@ def load(
     transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, family).from_pretrained(
-            source, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True,
+            source,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
             **load_options(quantise, index, adapter.network_name),
-        )  # fmt: skip
+        )
     except Exception as error:  # diffusers meets damaged folders with a dozen kinds of error
         raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)

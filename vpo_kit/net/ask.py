@@ -69,7 +69,7 @@ class HttpAnswer:
         return line(said(_json(self.body)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """One request that gave no answer to go on with."""
 
@@ -161,7 +161,7 @@ def patiently(
             problem, reason, asked = f"answers {answer.status}", answer.reason, answer.wait_s
         last = number > patience.retries
         wait = None if last else max(asked, backoff(patience, number) * random.uniform(0.75, 1.25))
-        failure = Failure(problem, reason, met, number, wait)
+        failure = Failure(problem=problem, reason=reason, met=met, number=number, wait_s=wait)
         on_failure(failure)
         if wait is None:
             raise Unanswered(failure, time.monotonic() - started)

@@ -40,9 +40,15 @@ def is_loopback(host: str) -> bool:
 def settings(app: FastAPI, connections: int) -> uvicorn.Config:
     """Of a quiet server for `app` that answers 503 beyond so many connections at once."""
     return uvicorn.Config(
-        app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
-        limit_concurrency=connections, timeout_graceful_shutdown=5,
-    )  # fmt: skip
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=connections,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def same(given: str, expected: str) -> bool:

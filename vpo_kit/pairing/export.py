@@ -92,20 +92,24 @@ def hub(found: PairSet, output: Path) -> Exported:
 def _card(found: PairSet, made: Exported, name: str) -> str:
     """What the Hub shows of the folder; the licence is not ours to say."""
     front = {
-        "pretty_name": name, "task_categories": ["text-to-video"], "tags": ["preferences", "video"],
+        "pretty_name": name,
+        "task_categories": ["text-to-video"],
+        "tags": ["preferences", "video"],
         "configs": [{"config_name": "default", "data_files": "pairs.parquet"}],
-    }  # fmt: skip
+    }
     facts = found.facts
     counts = {word: sum(row["verdict"] == word for row in made.rows) for word in WORDS.values()}
     lines = [
-        f"# {name}", "",
+        f"# {name}",
+        "",
         f"{len(made.rows)} pairs of videos with verdicts ({', '.join(f'{w} {n}' for w, n in counts.items())}); "
-        f"`first` and `second` are files of this folder.", "",
+        f"`first` and `second` are files of this folder.",
+        "",
         f"- made by: {facts.get('model') or facts.get('layout', 'unknown')}",
         f"- source: {facts.get('source') or facts.get('data', 'unknown')}",
         f"- labelled by: {', '.join(sorted({p.labeller for p in found.pairs if p.labeller})) or 'nobody'}",
         "- licence: not stated; that of the videos is their makers'",
-    ]  # fmt: skip
+    ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n" + "\n".join(lines) + "\n"
 
 

@@ -49,9 +49,13 @@ class GuidedMaker:
             a, b = row, row + len(items)
             parts = {"first": latents[a], "second": latents[b], "source": source[row]}
             made = Made(
-                self.clips[item].prompt, decoded[a], decoded[b], parts, self._seeds(item),
+                prompt=self.clips[item].prompt,
+                first=decoded[a],
+                second=decoded[b],
+                latents=parts,
+                seeds=self._seeds(item),
                 eta=round(float(self.levels[self.first[item]]), 6),
-            )  # fmt: skip
+            )
             yield item, [made]
 
     def members(self, items: Sequence[int], source: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from vpo_kit.video import Extent
 PEOPLE = "people"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Imported:
     """What was written: `count` pairs, or rated clips, of `clips` clips, `unequal` pairs among them."""
 
@@ -100,7 +100,15 @@ def write(
             labels = {"labels": {"labeller": PEOPLE, "dimension": label}} if label else {}
             store.write(partial, {**about, **labels, "pairs": len(rows), "skipped": left_out}, rows)
     unequal = sum(pair.second_fps is not None for pair in rows)
-    return Imported(len(kept) or len(used), len(used), rated, left_out, unequal, dimensions, label)
+    return Imported(
+        count=len(kept) or len(used),
+        clips=len(used),
+        rated=rated,
+        left_out=left_out,
+        unequal=unequal,
+        dimensions=dimensions,
+        label=label,
+    )
 
 
 def relabelled(found: PairSet, dimension: str | None) -> PairSet:
@@ -185,19 +193,29 @@ def _pair(
     differs = (first.extent.frames, first.extent.fps) != (second.extent.frames, second.extent.fps)
     verdict = pair.verdicts.get(label) if label else None
     given = _counts(first.extent)
-    return Pair.model_validate({
-        "id": f"{number:06d}", "prompt": one.prompt, "strategy": "imported", "fps": given[1], "frames": given[0],
-        "first_file_name": first.file_name, "second_file_name": second.file_name,
-        "second_frames": _counts(second.extent)[0] if differs else None,
-        "second_fps": _counts(second.extent)[1] if differs else None,
-        "segments": [(0, given[0])], "label": verdict, "labels": None if verdict is None else [verdict],
-        "labeller": None if verdict is None else PEOPLE,
-        # every row has all names: readers of JSON lines want columns of one kind
-        "judged": {name: pair.verdicts.get(name) for name in dimensions},
-        "shares": {name: pair.shares.get(name) for name in dimensions} if _has_shares(found) else None,
-        "models": (one.model, other.model) if one.model or other.model else None, "row": pair.row or None,
-        "sha256": Hashes(first=first.sha256, second=second.sha256),
-    })  # fmt: skip
+    return Pair.model_validate(
+        {
+            "id": f"{number:06d}",
+            "prompt": one.prompt,
+            "strategy": "imported",
+            "fps": given[1],
+            "frames": given[0],
+            "first_file_name": first.file_name,
+            "second_file_name": second.file_name,
+            "second_frames": _counts(second.extent)[0] if differs else None,
+            "second_fps": _counts(second.extent)[1] if differs else None,
+            "segments": [(0, given[0])],
+            "label": verdict,
+            "labels": None if verdict is None else [verdict],
+            "labeller": None if verdict is None else PEOPLE,
+            # every row has all names: readers of JSON lines want columns of one kind
+            "judged": {name: pair.verdicts.get(name) for name in dimensions},
+            "shares": {name: pair.shares.get(name) for name in dimensions} if _has_shares(found) else None,
+            "models": (one.model, other.model) if one.model or other.model else None,
+            "row": pair.row or None,
+            "sha256": Hashes(first=first.sha256, second=second.sha256),
+        }
+    )
 
 
 def _has_shares(found: JudgedSet) -> bool:
@@ -214,12 +232,15 @@ def _write_rated(
 ) -> None:
     rows = [
         {
-            "file_name": seen.file_name, "text": clip.prompt, "model": clip.model or None,
-            "scores": {name: clip.scores.get(name) for name in facts["dimensions"]}, "row": clip.row,
+            "file_name": seen.file_name,
+            "text": clip.prompt,
+            "model": clip.model or None,
+            "scores": {name: clip.scores.get(name) for name in facts["dimensions"]},
+            "row": clip.row,
             "sha256": seen.sha256,
         }
         for clip, seen in clips
-    ]  # fmt: skip
+    ]
     about = {**facts, "kind": "rated", "clips": len(rows), "skipped": list(left_out)}
     files.write(folder / "dataset.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

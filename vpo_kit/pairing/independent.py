@@ -51,12 +51,15 @@ class IndependentMaker:
             pairs = self._pairs(None if scores is None else scores[rows.start : rows.stop])
             made = [
                 Made(
-                    self.prompts[item], video[rows[i]], video[rows[j]],
-                    {"first": latents[rows[i]], "second": latents[rows[j]]}, (seeds[rows[i]], seeds[rows[j]]),
+                    prompt=self.prompts[item],
+                    first=video[rows[i]],
+                    second=video[rows[j]],
+                    latents={"first": latents[rows[i]], "second": latents[rows[j]]},
+                    seeds=(seeds[rows[i]], seeds[rows[j]]),
                     mark=f"-{i}-{j}",
                 )
                 for i, j in pairs
-            ]  # fmt: skip
+            ]
             yield item, made or f"prompt {self.prompts[item]!r}: no two candidates differ by more than the margin"
 
     def _pairs(self, scores: Tensor | None) -> list[tuple[int, int]]:

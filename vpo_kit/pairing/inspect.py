@@ -57,7 +57,7 @@ class Duplicates:
     """Pairs whose two videos are one and the same file content."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The numbers of a set."""
 

@@ -29,7 +29,7 @@ class Item:
     source: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Made:
     """One pair before it is on disk; videos are ``[F, 3, H, W]``, latents ``[C, T, h, w]`` by name."""
 
@@ -49,7 +49,7 @@ Outcome = list[Made] | str
 """The pairs of one item, or the reason why there are none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """What a strategy needs: the model, how it samples, encoded prompts on demand, and the set's seed."""
 

@@ -131,12 +131,24 @@ class Folder:
         length = task.settings.labelling.get("segment_seconds") or segments.default_seconds(frames, fps)
         cut = segments.cut(frames, fps, length)
         known = {"label": made.label, "labels": [made.label] * len(cut), "labeller": strategy} if made.label else {}
-        return Pair.model_validate({
-            "id": name, "prompt": made.prompt, "strategy": strategy, "seeds": made.seeds,
-            "eta": made.eta, "source": item.source, "fps": fps, "frames": frames,
-            "first_file_name": names[0], "second_file_name": names[1], "latents": names[2],
-            "segments": cut, **known, "sha256": store.hashes(self.parts, names),
-        })  # fmt: skip
+        return Pair.model_validate(
+            {
+                "id": name,
+                "prompt": made.prompt,
+                "strategy": strategy,
+                "seeds": made.seeds,
+                "eta": made.eta,
+                "source": item.source,
+                "fps": fps,
+                "frames": frames,
+                "first_file_name": names[0],
+                "second_file_name": names[1],
+                "latents": names[2],
+                "segments": cut,
+                **known,
+                "sha256": store.hashes(self.parts, names),
+            }
+        )
 
 
 def run(

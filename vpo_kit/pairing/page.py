@@ -18,7 +18,7 @@ KINDS = {1: "first", -1: "second", 0: "tie", None: "none"}
 VERDICTS = {1: "first is better", -1: "second is better", 0: "tie", None: "no label"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """One piece of the timeline; times in seconds."""
 
@@ -30,7 +30,7 @@ class Segment:
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """One pair as the page shows it; `videos` are addresses relative to the page."""
 
@@ -80,7 +80,13 @@ def _segment(pair: Pair, index: int) -> Segment:
     if pair.scores and index < min(len(pair.scores.first), len(pair.scores.second)):
         scores = pair.scores.first[index], pair.scores.second[index]
     note = f"{start / pair.fps:.2f} to {end / pair.fps:.2f} s: {_verdict(label, scores)}"
-    return Segment(start / pair.fps, end / pair.fps, 100 * (end - start) / pair.shown[-1][1], KINDS[label], note)
+    return Segment(
+        start=start / pair.fps,
+        end=end / pair.fps,
+        share=100 * (end - start) / pair.shown[-1][1],
+        kind=KINDS[label],
+        note=note,
+    )
 
 
 def _verdict(label: int | None, scores: tuple[float, float] | None) -> str:

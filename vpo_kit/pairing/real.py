@@ -47,12 +47,20 @@ class RealMaker:
             if masks is not None:
                 parts["mask"] = masks[row]
             seed = self._seed(item)
-            yield item, [
-                Made(
-                    self.clips[item].prompt, decoded[row], decoded[row + len(items)], parts, (seed, seed),
-                    eta=round(self.level, 6) if masks is not None else None, label=1,
-                )
-            ]  # fmt: skip
+            yield (
+                item,
+                [
+                    Made(
+                        prompt=self.clips[item].prompt,
+                        first=decoded[row],
+                        second=decoded[row + len(items)],
+                        latents=parts,
+                        seeds=(seed, seed),
+                        eta=round(self.level, 6) if masks is not None else None,
+                        label=1,
+                    )
+                ],
+            )
 
     def _made(self, items: Sequence[int], source: Tensor) -> tuple[Tensor, Tensor | None]:
         """The losers, and where they differ from the clips."""

@@ -11,7 +11,7 @@ from vpo_kit.pairing.store import PairSet
 IDS_SHOWN = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Grid:
     """One table; without `columns` its rows are a name and a value each. Columns `left` hold words, others numbers."""
 
@@ -29,10 +29,22 @@ def grids(found: PairSet, summary: Summary) -> list[Grid]:
         shown.append(_margins(found, summary.segment_margins, summary.clip_margins))
     if summary.motion:
         motion = summary.motion
-        row = ("segments", f"{motion.winner:.4f}", f"{motion.loser:.4f}", f"{motion.ratio:.3f}",
-               part(motion.less, motion.count))  # fmt: skip
+        row = (
+            "segments",
+            f"{motion.winner:.4f}",
+            f"{motion.loser:.4f}",
+            f"{motion.ratio:.3f}",
+            part(motion.less, motion.count),
+        )
         columns = ("motion", "winners", "losers", "ratio of means", "winner moves less")
-        shown.append(Grid("Motion of winners and losers", columns, [row], f"{motion.count} decided segments"))
+        shown.append(
+            Grid(
+                title="Motion of winners and losers",
+                columns=columns,
+                rows=[row],
+                note=f"{motion.count} decided segments",
+            )
+        )
     return [*shown, _duplicates(summary)]
 
 
@@ -60,14 +72,14 @@ def _about(found: PairSet, summary: Summary) -> Grid:
         rows.append(("left out", f"{len(skipped)} when the set was made (dataset.yaml says why)"))
     if found.broken:
         rows.append(("unreadable", f"{len(found.broken)} lines (vpo pair check names them)"))
-    return Grid("Set", (), rows, left=(0, 1))
+    return Grid(title="Set", columns=(), rows=rows, left=(0, 1))
 
 
 def _labels(summary: Summary) -> Grid:
     columns = ("labels", "count", "first", "second", "tie", "none", "first of decided")
     rows = [_label_row("segments", summary.segments), _label_row("whole clips", summary.clips)]
     note = f"pairs with both +1 and -1: {part(summary.both, summary.labelled)}" if summary.labelled else ""
-    return Grid("Labels", columns, rows, note)
+    return Grid(title="Labels", columns=columns, rows=rows, note=note)
 
 
 def _label_row(name: str, labels: Labels) -> tuple[str, ...]:
@@ -86,7 +98,7 @@ def _margins(found: PairSet, segments: Sequence[float], clips: Sequence[float]) 
     facts = found.facts.get("labels")
     margin = facts.get("tie_margin") if isinstance(facts, dict) else None
     note = f"a segment is a tie up to {margin:.3g}" if isinstance(margin, int | float) else ""
-    return Grid("Score margins (first against second, quantiles)", columns, rows, note)
+    return Grid(title="Score margins (first against second, quantiles)", columns=columns, rows=rows, note=note)
 
 
 def _duplicates(summary: Summary) -> Grid:
@@ -98,7 +110,7 @@ def _duplicates(summary: Summary) -> Grid:
         ("both videos of a pair the same", [(name,) for name in found.twins]),
     )
     rows = [(name, str(len(ids)), _ids(ids)) for name, ids in groups]
-    return Grid("Duplicates", ("duplicates", "count", "pairs"), rows, left=(0, 2))
+    return Grid(title="Duplicates", columns=("duplicates", "count", "pairs"), rows=rows, left=(0, 2))
 
 
 def _ids(groups: Sequence[tuple[str, ...]]) -> str:

@@ -84,9 +84,12 @@ class Labelling(Cutting):
     tie_margin: float | None = Field(None, ge=0, description="closer scores are a tie; default: calibrated")
     tie_share: float = Field(0.25, ge=0, lt=1, description="share of the segments that a calibrated margin calls ties")
     motion_veto: float | None = Field(
-        None, ge=0, le=1, description="a winner that moves less than this share of the loser's motion is a tie; "
+        None,
+        ge=0,
+        le=1,
+        description="a winner that moves less than this share of the loser's motion is a tie; "
         "default: 0.5 for independent pairs, 0 (off) for guided ones; not in the paper",
-    )  # fmt: skip
+    )
     clip_label: Literal["vote", "score"] = Field("vote", description="the whole clip's label: vote is DenseDPO's")
 
 

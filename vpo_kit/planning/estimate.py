@@ -12,7 +12,7 @@ from vpo_kit.planning.counting import Op
 from vpo_kit.rewards import loading as rewards
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """What is planned: a checked run, with the classes that it names."""
 
@@ -27,7 +27,7 @@ class Subject:
     processes: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What a run needs, for each process. Bytes at the peak of each phase, by part; operators of each phase.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vpo_kit.planning.counting import Op
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Speed:
     """Floating point operations a second in matrix products and in convolutions, bytes a second, and the seconds that
     the smallest operator takes.

@@ -67,10 +67,13 @@ def _cogvideox(heads: int, layers: int, rotary: bool, scale: float) -> Component
             num_attention_heads=heads, num_layers=layers, use_rotary_positional_embeddings=rotary
         ),
         "scheduler": lambda: scheduler(
-            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
-            snr_shift_scale=1.0 if rotary else 3.0, clip_sample=False,
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            snr_shift_scale=1.0 if rotary else 3.0,
+            clip_sample=False,
         ),
-    }  # fmt: skip
+    }
 
 
 PUBLISHED: dict[str, Callable[[], Components]] = {

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vpo_kit.errors import VpoError
-from vpo_kit.evaluation.samples import SamplePlan as Measurement
-from vpo_kit.evaluation.samples import videos
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Conditions, Settings, VideoModel
@@ -94,7 +93,15 @@ class _Rehearsal:
             self.repeats.rows = 0
             self._phase("step", lambda: self._steps(count, method, batch, optimiser))
         passes = self.repeats.rows / count
-        return Estimate(self.settings, self.parameters, self.phases, self.ops, passes, count, self.notes)
+        return Estimate(
+            settings=self.settings,
+            parameters=self.parameters,
+            phases=self.phases,
+            ops=self.ops,
+            passes=passes,
+            steps=count,
+            notes=self.notes,
+        )
 
     def _adopt(self) -> dict[str, int]:
         """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait."""
@@ -186,7 +193,10 @@ class _Rehearsal:
     def _measure(self) -> None:
         """One batch of the evaluation before training."""
         run = self.subject.run
-        plan = Measurement([STAND_IN] * self.subject.measured, 1, self.settings, run.sampling.batch_size, 0)
+        texts = [STAND_IN] * self.subject.measured
+        plan = SamplePlan(
+            prompts=texts, videos_per_prompt=1, settings=self.settings, batch_size=run.sampling.batch_size, seed=0
+        )
         with self.policy.reference():
             for items, video in videos(self.model, plan, plan.batches[:1]):
                 with torch.no_grad():
@@ -210,7 +220,15 @@ class _Rehearsal:
             tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size), "motion": torch.ones(size, 2)}
         if self.subject.data == "videos" and self.subject.method.needs.ratings:
             tensors |= {name: torch.ones(size) for name in ("rating", "standing", "middle")}
-        return Batch(0, prompts, conditions, numbers, numbers, [0] * size, tensors)
+        return Batch(
+            step=0,
+            prompts=prompts,
+            conditions=conditions,
+            positions=numbers,
+            indices=numbers,
+            visits=[0] * size,
+            tensors=tensors,
+        )
 
     def _begin(self, optimiser: torch.optim.Optimizer) -> None:
         """The optimiser's own tensors, which it makes in its first step, are there from now on."""

@@ -21,11 +21,11 @@ from vpo_kit.rewards.parts.openclip import OpenClip, hub_file, tag_of
 from vpo_kit.rewards.parts.weights import built, read_state
 
 HEAD = HubFile(
-    "aesthetic",
-    "trl-lib/ddpo-aesthetic-predictor",
-    ("aesthetic-model.pth",),
-    "about 4 MB; LAION's sac+logos+ava1-l14-linearMSE.pth does as well",
-    "Apache-2.0",
+    reward="aesthetic",
+    repository="trl-lib/ddpo-aesthetic-predictor",
+    names=("aesthetic-model.pth",),
+    size="about 4 MB; LAION's sac+logos+ava1-l14-linearMSE.pth does as well",
+    licence="Apache-2.0",
 )
 TAG = "openai"
 

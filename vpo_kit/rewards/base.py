@@ -20,7 +20,7 @@ from vpo_kit.errors import ConfigError, DataError
 Segments = Sequence[tuple[int, int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RewardSpec:
     """Facts about a reward that users and methods need before they load it."""
 

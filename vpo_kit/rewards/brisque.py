@@ -26,8 +26,19 @@ from vpo_kit.rewards.parts import naturalness
 from vpo_kit.video import straight_through_clamp
 
 NUM_FEATURES = 36
-PLAIN = {"PROTO", "FRAME", "EMPTY_DICT", "EMPTY_LIST", "MEMOIZE", "MARK", "SHORT_BINUNICODE", "BINFLOAT", "APPENDS",
-         "SETITEMS", "STOP"}  # fmt: skip
+PLAIN = {
+    "PROTO",
+    "FRAME",
+    "EMPTY_DICT",
+    "EMPTY_LIST",
+    "MEMOIZE",
+    "MARK",
+    "SHORT_BINUNICODE",
+    "BINFLOAT",
+    "APPENDS",
+    "SETITEMS",
+    "STOP",
+}
 """What a list of numbers is made of in that file's format; anything else in it could run code, and is refused."""
 
 

@@ -62,7 +62,13 @@ class HPSv2(TextImageReward):
     """Human Preference Score v2: the cosine without the logit scale, on pictures padded to a square."""
 
     Config = HPSConfig
-    file: ClassVar[HubFile] = HubFile("hpsv2", "xswu/HPSv2", ("HPS_v2_compressed.pt",), "about 2 GB", "Apache-2.0")
+    file: ClassVar[HubFile] = HubFile(
+        reward="hpsv2",
+        repository="xswu/HPSv2",
+        names=("HPS_v2_compressed.pt",),
+        size="about 2 GB",
+        licence="Apache-2.0",
+    )
     spec: ClassVar[RewardSpec] = RewardSpec(
         name="hpsv2",
         licence="Apache-2.0",
@@ -89,7 +95,13 @@ class HPSv2(TextImageReward):
 class HPSv21(HPSv2):
     """Version 2.1: the same network, trained on more preferences."""
 
-    file: ClassVar[HubFile] = HubFile("hpsv2.1", "xswu/HPSv2", ("HPS_v2.1_compressed.pt",), "about 2 GB", "Apache-2.0")
+    file: ClassVar[HubFile] = HubFile(
+        reward="hpsv2.1",
+        repository="xswu/HPSv2",
+        names=("HPS_v2.1_compressed.pt",),
+        size="about 2 GB",
+        licence="Apache-2.0",
+    )
     spec: ClassVar[RewardSpec] = replace(
         HPSv2.spec, name="hpsv2.1", source="xswu/HPSv2 on the hub: HPS_v2.1_compressed.pt"
     )

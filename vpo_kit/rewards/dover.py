@@ -57,7 +57,9 @@ class Dover(Reward):
     def locate(cls, config: Any) -> list[Path]:
         place = "the GitHub release v0.1.0 of QualityAssessment/DOVER"
         return [
-            WeightsSource("dover", "DOVER.pth", place, "0.2 GB", LICENCE).require(cast(Dover.Config, config).weights)
+            WeightsSource(reward="dover", what="DOVER.pth", place=place, size="0.2 GB", licence=LICENCE).require(
+                cast(Dover.Config, config).weights
+            )
         ]
 
     def __init__(self, config: Any = None) -> None:

@@ -30,7 +30,7 @@ from vpo_kit.rewards.parts.weights import WeightsSource, built, read_state, unde
 from vpo_kit.video import straight_through_clamp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """What distinguishes the published networks; the score is ``sigmoid((raw - mean) / deviation)``."""
 
@@ -46,13 +46,33 @@ class Variant:
 
 
 VARIANTS = {
-    "fastervqa": Variant("FAST_VQA_3D_1_1.pth", FragmentSampling(8, 4, 2, 32), 7, 8, (8, 7, 7), 0.14759505, 0.03613452),
+    "fastervqa": Variant(
+        file="FAST_VQA_3D_1_1.pth",
+        sampling=FragmentSampling(8, 4, 2, 32),
+        grid=7,
+        aligned=8,
+        window=(8, 7, 7),
+        mean=0.14759505,
+        deviation=0.03613452,
+    ),
     "fastvqa": Variant(
-        "FAST_VQA_B_1_4.pth", FragmentSampling(4, 32, 2, 32), 7, 32, (8, 7, 7), -0.110198185, 0.04178565
+        file="FAST_VQA_B_1_4.pth",
+        sampling=FragmentSampling(4, 32, 2, 32),
+        grid=7,
+        aligned=32,
+        window=(8, 7, 7),
+        mean=-0.110198185,
+        deviation=0.04178565,
     ),
     # Version 3 of the published code also shrinks M's windows to 2 x 2 x 2; the weights were trained with 4 x 4 x 4.
     "fastvqa-m": Variant(
-        "FAST_VQA_M_1_4.pth", FragmentSampling(4, 16, 2, 16), 4, 8, (4, 4, 4), 0.023889644, 0.030781006
+        file="FAST_VQA_M_1_4.pth",
+        sampling=FragmentSampling(4, 16, 2, 16),
+        grid=4,
+        aligned=8,
+        window=(4, 4, 4),
+        mean=0.023889644,
+        deviation=0.030781006,
     ),
 }
 
@@ -82,7 +102,11 @@ class FastVQA(Reward):
     def locate(cls, config: Any) -> list[Path]:
         own = cast(FastVQA.Config, config)
         place = "the GitHub release v2.0.0 of TimothyHTimothy/FAST-VQA"
-        return [WeightsSource("fastvqa", VARIANTS[own.variant].file, place, "0.1 GB", "MIT").require(own.weights)]
+        return [
+            WeightsSource(
+                reward="fastvqa", what=VARIANTS[own.variant].file, place=place, size="0.1 GB", licence="MIT"
+            ).require(own.weights)
+        ]
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

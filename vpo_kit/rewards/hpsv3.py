@@ -70,8 +70,12 @@ class HPSv3(ImageReward):
         own = cast(HPSv3Config, config)
         what = "the model folder Qwen/Qwen2-VL-7B-Instruct without its weights"
         return [
-            WeightsSource("hpsv3", "HPSv3.safetensors", HUB, "17 GB", "MIT").require(own.weights),
-            WeightsSource("hpsv3", what, HUB, "12 MB", "Apache-2.0", True, "base").require(own.base),
+            WeightsSource(reward="hpsv3", what="HPSv3.safetensors", place=HUB, size="17 GB", licence="MIT").require(
+                own.weights
+            ),
+            WeightsSource(
+                reward="hpsv3", what=what, place=HUB, size="12 MB", licence="Apache-2.0", folder=True, setting="base"
+            ).require(own.base),
         ]
 
     def __init__(self, config: Any = None) -> None:
@@ -103,16 +107,24 @@ class HPSv3(ImageReward):
         chats = [[{"role": "user", "content": part}] for part in content]
         words = self.processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         batch = self.processor(
-            text=words, images=list(self._resized(frames)), padding=True, return_tensors="pt", do_resize=False,
+            text=words,
+            images=list(self._resized(frames)),
+            padding=True,
+            return_tensors="pt",
+            do_resize=False,
             do_rescale=False,
-        ).to(frames.device)  # fmt: skip
+        ).to(frames.device)
         ids, mask = batch["input_ids"], batch["attention_mask"]
         # One running position for text and picture alike, as the authors' call of the language model has it.
         positions = (mask.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)
         hidden = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False,
-            pixel_values=batch["pixel_values"], image_grid_thw=batch["image_grid_thw"],
-        ).last_hidden_state  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            pixel_values=batch["pixel_values"],
+            image_grid_thw=batch["image_grid_thw"],
+        ).last_hidden_state
         mean, spread = self.head(hidden[ids == self.token_id].float()).unbind(1)
         return torch.stack([mean, spread.exp()], 1)
 
@@ -128,9 +140,13 @@ def _head(state: dict[str, Tensor], width: int, path: Path) -> nn.Module:
     """Three layers to mean and log deviation, in float32. Raises `ModelError` where the weights are another head's."""
     sizes = [len(state[key]) if key in state else 0 for key in ("0.bias", "3.bias", "5.bias")]
     layers = nn.Sequential(
-        nn.Linear(width, sizes[0]), nn.ReLU(), nn.Identity(), nn.Linear(sizes[0], sizes[1]), nn.ReLU(),
+        nn.Linear(width, sizes[0]),
+        nn.ReLU(),
+        nn.Identity(),
+        nn.Linear(sizes[0], sizes[1]),
+        nn.ReLU(),
         nn.Linear(sizes[1], 2),
-    )  # fmt: skip
+    )
     check_fit(layers, state, path, "HPSv3's head")
     layers.load_state_dict({key: value.float() for key, value in state.items()})
     return layers.requires_grad_(False)

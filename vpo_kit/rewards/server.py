@@ -141,10 +141,18 @@ def create_app(
 def _about(spec: RewardSpec, max_body_bytes: int) -> wire.About:
     try:
         return wire.About(
-            name=spec.name, licence=spec.licence, scale=spec.scale, source=spec.source, per_segment=spec.per_segment,
-            needs_prompt=spec.needs_prompt, for_training=spec.for_training, mean=spec.mean, std=spec.std,
-            dtypes=["float32", "float16", "uint8"], max_body_bytes=max_body_bytes,
-        )  # fmt: skip
+            name=spec.name,
+            licence=spec.licence,
+            scale=spec.scale,
+            source=spec.source,
+            per_segment=spec.per_segment,
+            needs_prompt=spec.needs_prompt,
+            for_training=spec.for_training,
+            mean=spec.mean,
+            std=spec.std,
+            dtypes=["float32", "float16", "uint8"],
+            max_body_bytes=max_body_bytes,
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ModelError(f"reward {spec.name!r}: its {first['loc'][0]} cannot be served: {first['msg']}") from error

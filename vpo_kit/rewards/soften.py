@@ -17,7 +17,7 @@ from torch.nn import functional
 Rng = np.random.Generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Softness:
     """Amounts, each 0 for none. Seen in small causal autoencoders early in their training, 25 to 35 dB."""
 
@@ -46,13 +46,13 @@ class Softness:
         )
         sign = float(rng.choice([-1, 1]))
         return Softness(
-            1.0 * sigma,
-            0.016 * mottle,
-            0.25 * edges,
-            0.7 * sign * ringing,
-            0.4 * smear,
-            0.03 * drift,
-            0.12 * checker,
+            sigma=1.0 * sigma,
+            mottle=0.016 * mottle,
+            edges=0.25 * edges,
+            ringing=0.7 * sign * ringing,
+            smear=0.4 * smear,
+            drift=0.03 * drift,
+            checker=0.12 * checker,
         )
 
 

@@ -127,7 +127,9 @@ class ViCLIP(Reward):
     @classmethod
     def locate(cls, config: Any) -> list[Path]:
         place = "OpenGVLab/ViCLIP on the Hugging Face hub"
-        source = WeightsSource("viclip", "ViClip-InternVid-10M-FLT.pth", place, "1.7 GB", "MIT")
+        source = WeightsSource(
+            reward="viclip", what="ViClip-InternVid-10M-FLT.pth", place=place, size="1.7 GB", licence="MIT"
+        )
         return [source.require(cast(ViCLIP.Config, config).weights)]
 
     def __init__(self, config: Any = None) -> None:

@@ -74,7 +74,9 @@ class VideoReward(Reward):
     @classmethod
     def locate(cls, config: Any) -> list[Path]:
         what, hub = "the model folder KwaiVGI/VideoReward", "the Hugging Face hub"
-        source = WeightsSource("videoreward", what, hub, "5 GB", "Apache-2.0", True)
+        source = WeightsSource(
+            reward="videoreward", what=what, place=hub, size="5 GB", licence="Apache-2.0", folder=True
+        )
         return [source.require(cast(VideoReward.Config, config).weights)]
 
     def __init__(self, config: Any = None) -> None:
@@ -136,17 +138,27 @@ class VideoReward(Reward):
         chats = [[{"role": "user", "content": part}] for part in content]
         texts = self.processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         batch = self.processor(
-            text=texts, videos=list(self._resized(video)), padding=True, return_tensors="pt", do_resize=False,
-            do_rescale=False, do_sample_frames=False, cap_pixels_per_frame=False,
-        ).to(video.device)  # fmt: skip
+            text=texts,
+            videos=list(self._resized(video)),
+            padding=True,
+            return_tensors="pt",
+            do_resize=False,
+            do_rescale=False,
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,
+        ).to(video.device)
         ids = batch["input_ids"]
         # One running position for text and video alike: VideoAlign calls the language model in a way that made
         # transformers 4.45 leave out Qwen2-VL's positions in three axes, and the weights were trained so.
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         hidden = self.model(
-            input_ids=ids, attention_mask=batch["attention_mask"], position_ids=positions, use_cache=False,
-            pixel_values_videos=batch["pixel_values_videos"], video_grid_thw=batch["video_grid_thw"],
-        ).last_hidden_state  # fmt: skip
+            input_ids=ids,
+            attention_mask=batch["attention_mask"],
+            position_ids=positions,
+            use_cache=False,
+            pixel_values_videos=batch["pixel_values_videos"],
+            video_grid_thw=batch["video_grid_thw"],
+        ).last_hidden_state
         places = torch.stack([(ids == token).int().argmax(1) for token in self.token_ids], 1)
         chosen = hidden[torch.arange(len(ids), device=ids.device)[:, None], places]
         # A head of one row is read at all three tokens, one of three rows has its own row for each.
@@ -157,9 +169,11 @@ class VideoReward(Reward):
 
         reader = self.processor.video_processor
         size = smart_resize(
-            *video.shape[-2:], factor=reader.patch_size * reader.merge_size, min_pixels=MIN_PIXELS,
+            *video.shape[-2:],
+            factor=reader.patch_size * reader.merge_size,
+            min_pixels=MIN_PIXELS,
             max_pixels=self.settings.data.max_frame_pixels,
-        )  # fmt: skip
+        )
         small = functional.interpolate(video.flatten(0, 1), list(size), mode="bicubic", antialias=True)
         return straight_through_clamp(small).view(*video.shape[:3], *size)
 

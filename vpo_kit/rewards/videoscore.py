@@ -60,7 +60,12 @@ class VideoScore(Reward):
         own = cast(VideoScore.Config, config)
         name = {"v1": "TIGER-Lab/VideoScore", "v1.1": "TIGER-Lab/VideoScore-v1.1"}[own.version]
         source = WeightsSource(
-            "videoscore", f"the model folder {name}", "the Hugging Face hub", "16.5 GB", "Apache-2.0", True
+            reward="videoscore",
+            what=f"the model folder {name}",
+            place="the Hugging Face hub",
+            size="16.5 GB",
+            licence="Apache-2.0",
+            folder=True,
         )
         return [source.require(own.weights)]
 

@@ -20,7 +20,7 @@ from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.frames import FrameScorer, FramesReward, shifted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """What distinguishes one judge's network from another's."""
 
@@ -33,8 +33,12 @@ class Shape:
     activation: str
 
 
-VQA_SHAPE = Shape((24, 48, 64), 5, 1, 3, 7, opponent=False, activation="silu")
-GOLD_SHAPE = Shape((28, 56, 96), 4, 2, 2, 11, opponent=True, activation="gelu")
+VQA_SHAPE = Shape(
+    widths=(24, 48, 64), stem=5, map_layers=1, clip_layers=3, contrast_window=7, opponent=False, activation="silu"
+)
+GOLD_SHAPE = Shape(
+    widths=(28, 56, 96), stem=4, map_layers=2, clip_layers=2, contrast_window=11, opponent=True, activation="gelu"
+)
 
 
 class TimeMix(nn.Module):

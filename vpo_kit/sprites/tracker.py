@@ -40,7 +40,7 @@ DROP_LIMIT = 1.45  # pixels by which one step exceeds the usual speed
 STILL_LIMIT = 0.3  # pixels a frame: slower than any clip of the world
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Track:
     """The reading of one clip; `path` is ``[F, 2]`` (x, y) in pixels, nan where no shape is visible."""
 
@@ -58,7 +58,7 @@ class Track:
         return "slowly" if self.speed < PACE_LIMIT else "quickly"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Frames:
     """Per-frame measurements."""
 
@@ -126,7 +126,14 @@ def _measure(video: Array) -> _Frames:
     cover = np.tensordot(excess, (contrast * scale).astype(np.float32), (1, 0))
     amplitude = np.take_along_axis(cover.reshape(count, -1), top, 1).mean(1, np.float64)
     mask = _crop(cover, centre) / np.maximum(amplitude, MIN_AMPLITUDE)[:, None, None]
-    return _Frames(background.astype(float), contrast, mask.clip(0, 1), centre - HALF, amplitude, residual)
+    return _Frames(
+        background=background.astype(float),
+        contrast=contrast,
+        mask=mask.clip(0, 1),
+        corner=centre - HALF,
+        amplitude=amplitude,
+        residual=residual,
+    )
 
 
 def _usual_contrast(contrast: Floats, residual: Floats) -> Floats:

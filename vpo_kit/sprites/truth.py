@@ -17,14 +17,58 @@ class SpriteTruth:
     """The trackers, for a model whose folder says that it was made on this world."""
 
     metrics: ClassVar[Sequence[Metric]] = (
-        Metric("text_accuracy", "truth", "higher", "share", "right words of colour, shape, direction and speed", NEEDS),
-        Metric("flawed", "truth", "lower", "share", "clips with a flaw", NEEDS),
-        Metric("speed", "truth", "neutral", "px a frame", "the shape's speed", NEEDS),
-        Metric("colour", "truth", "higher", "share", "clips with the right colour", NEEDS),
-        Metric("shape", "truth", "higher", "share", "clips with the right shape", NEEDS),
-        Metric("direction", "truth", "higher", "share", "clips with the right direction", NEEDS),
-        Metric("speed_class", "truth", "higher", "share", "clips with the right word for the speed", NEEDS),
-        Metric("background", "truth", "higher", "share", "clips with the right background", NEEDS),
+        Metric(
+            name="text_accuracy",
+            group="truth",
+            direction="higher",
+            unit="share",
+            about="right words of colour, shape, direction and speed",
+            needs=NEEDS,
+        ),
+        Metric(name="flawed", group="truth", direction="lower", unit="share", about="clips with a flaw", needs=NEEDS),
+        Metric(
+            name="speed", group="truth", direction="neutral", unit="px a frame", about="the shape's speed", needs=NEEDS
+        ),
+        Metric(
+            name="colour",
+            group="truth",
+            direction="higher",
+            unit="share",
+            about="clips with the right colour",
+            needs=NEEDS,
+        ),
+        Metric(
+            name="shape",
+            group="truth",
+            direction="higher",
+            unit="share",
+            about="clips with the right shape",
+            needs=NEEDS,
+        ),
+        Metric(
+            name="direction",
+            group="truth",
+            direction="higher",
+            unit="share",
+            about="clips with the right direction",
+            needs=NEEDS,
+        ),
+        Metric(
+            name="speed_class",
+            group="truth",
+            direction="higher",
+            unit="share",
+            about="clips with the right word for the speed",
+            needs=NEEDS,
+        ),
+        Metric(
+            name="background",
+            group="truth",
+            direction="higher",
+            unit="share",
+            about="clips with the right background",
+            needs=NEEDS,
+        ),
     )
 
     def knows(self, prompt: str) -> bool:

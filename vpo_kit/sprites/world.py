@@ -48,7 +48,7 @@ FLAW_RATE = {"slowly": 0.30, "quickly": 0.60}
 FLAWS = ("flicker", "blur", "jitter", "freeze", "drop", "fade", "blocks", "noise")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scene:
     """What a caption says."""
 
@@ -99,8 +99,11 @@ class WorldClip:
 
 def scenes(*, held_out: bool) -> list[Scene]:
     """All scenes of one side of the split, in a fixed order."""
-    every = itertools.product(COLOURS, SHAPES, MOTIONS, SPEEDS, BACKGROUNDS)
-    return [s for s in (Scene(*parts) for parts in every) if s.held_out == held_out]
+    every = (
+        Scene(colour=colour, shape=shape, motion=motion, speed=speed, background=background)
+        for colour, shape, motion, speed, background in itertools.product(COLOURS, SHAPES, MOTIONS, SPEEDS, BACKGROUNDS)
+    )
+    return [scene for scene in every if scene.held_out == held_out]
 
 
 def parse(caption: str) -> Scene:

@@ -22,7 +22,7 @@ WORDS = sorted({word for held in (False, True) for s in world.scenes(held_out=he
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A builder, the smallest useful size, and what the pipeline's ``__call__`` takes besides the common arguments."""
 
@@ -286,22 +286,32 @@ def animatediff() -> Any:
 TEXT = {"max_sequence_length": 16}
 SHORT = {"tokenizer_max_length": 24, "tokenizer_2_max_length": 16, "vision_num_semantic_tokens": 8}
 FAMILIES = {
-    "wan2.1": Family(wan, more=TEXT),
-    "wan2.2-5b": Family(lambda: wan(expand_timesteps=True), more=TEXT),
-    "wan2.2-a14b": Family(lambda: wan(boundary_ratio=0.875), more=TEXT),
-    "skyreels2": Family(skyreels, more=TEXT),
-    "ltx": Family(ltx, 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)),
+    "wan2.1": Family(build=wan, more=TEXT),
+    "wan2.2-5b": Family(build=lambda: wan(expand_timesteps=True), more=TEXT),
+    "wan2.2-a14b": Family(build=lambda: wan(boundary_ratio=0.875), more=TEXT),
+    "skyreels2": Family(build=skyreels, more=TEXT),
+    "ltx": Family(
+        build=ltx,
+        frames=17,
+        size=64,
+        more={**TEXT, "frame_rate": 25},
+        pack=lambda noise: noise.flatten(2).transpose(1, 2),
+    ),
     "ltx0.9.1": Family(
-        lambda: ltx(timed=True), 17, 64, {**TEXT, "frame_rate": 25}, lambda noise: noise.flatten(2).transpose(1, 2)
+        build=lambda: ltx(timed=True),
+        frames=17,
+        size=64,
+        more={**TEXT, "frame_rate": 25},
+        pack=lambda noise: noise.flatten(2).transpose(1, 2),
     ),
-    "cogvideox-2b": Family(lambda: cogvideox(rotary=False), more=TEXT, pack=lambda noise: noise.transpose(1, 2)),
+    "cogvideox-2b": Family(build=lambda: cogvideox(rotary=False), more=TEXT, pack=lambda noise: noise.transpose(1, 2)),
     "cogvideox-5b": Family(
-        lambda: cogvideox(rotary=True), more=TEXT, pack=lambda noise: noise.transpose(1, 2), draws=True
+        build=lambda: cogvideox(rotary=True), more=TEXT, pack=lambda noise: noise.transpose(1, 2), draws=True
     ),
-    "hunyuan": Family(hunyuan, negative=False),
-    "hunyuan-undistilled": Family(lambda: hunyuan(guidance_embeds=False), scale_name="true_cfg_scale"),
-    "hunyuan1.5": Family(hunyuan15, plain_lora=False, attributes=SHORT),
-    "mochi": Family(mochi, 13, more=TEXT),
-    "modelscope": Family(modelscope, 4, plain_lora=False),
-    "animatediff": Family(animatediff, 4),
+    "hunyuan": Family(build=hunyuan, negative=False),
+    "hunyuan-undistilled": Family(build=lambda: hunyuan(guidance_embeds=False), scale_name="true_cfg_scale"),
+    "hunyuan1.5": Family(build=hunyuan15, plain_lora=False, attributes=SHORT),
+    "mochi": Family(build=mochi, frames=13, more=TEXT),
+    "modelscope": Family(build=modelscope, frames=4, plain_lora=False),
+    "animatediff": Family(build=animatediff, frames=4),
 }

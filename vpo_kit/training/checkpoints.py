@@ -18,7 +18,7 @@ from vpo_kit import files
 from vpo_kit.errors import CheckpointError, OutputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A run's state after `step` optimiser steps; `seconds` of training, where they are limited."""
 
@@ -45,8 +45,13 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
 
 
 def _put(folder: Path, checkpoint: Checkpoint) -> None:
-    tensors = {"lora": checkpoint.policy, "reference": checkpoint.reference, "method": checkpoint.method,
-               "best": checkpoint.best, "average": checkpoint.average}  # fmt: skip
+    tensors = {
+        "lora": checkpoint.policy,
+        "reference": checkpoint.reference,
+        "method": checkpoint.method,
+        "best": checkpoint.best,
+        "average": checkpoint.average,
+    }
     for name, values in tensors.items():
         if values is not None:
             files.put_tensors(folder / f"{name}.safetensors", values)

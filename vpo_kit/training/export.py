@@ -109,7 +109,7 @@ def compare_merged(model: VideoModel, lora: Start, folder: Path) -> Weights:
     return Weights(unmatched, wrong, total, kept / whole if whole else 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Merged:
     """Of one network: weights without a counterpart, wrong ones, all; and the LoRA's inner product with what was added
     (`kept`) and with itself (`whole`).
@@ -138,7 +138,7 @@ def _compare_network(network: nn.Module, lora: Start, folder: Path) -> _Merged:
                 else:
                     wrong += not torch.equal(found, before)
             seen.update(file.keys())
-    return _Merged(len(own.keys() ^ seen), wrong, len(own), kept, whole)
+    return _Merged(unmatched=len(own.keys() ^ seen), wrong=wrong, total=len(own), kept=kept, whole=whole)
 
 
 def _layers(lora: Start) -> set[str]:

@@ -52,7 +52,7 @@ class RunParts:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class State:
     """What a checkpoint holds beside the weights and the method's own state."""
 
@@ -81,7 +81,7 @@ def train(job: RunParts) -> LoopResult:
     run, method, policy = job.run, job.method, job.policy
     optimiser = optimisers.build(run.optimiser, policy.groups)
     best, budget, average = Best(run.early_stopping), Spending(run, job.processes), Average(run.optimiser.ema)
-    state = State(optimiser, best, budget, average, {})
+    state = State(optimiser=optimiser, best=best, budget=budget, average=average, warned={})
     first = _resume(job, state)
     # the same everywhere: a health check that fires in one process alone would leave the others waiting
     history: list[Report] = job.processes.agree(job.folder.rewind(first) if job.processes.is_main else [])

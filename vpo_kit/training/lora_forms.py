@@ -27,8 +27,16 @@ FACTOR = re.compile(
 )
 """``x.lora_A.weight``, ``x.lora_A.NAME.weight`` (PEFT); ``x.lora_down.weight`` (kohya), ``x.lora.down.weight``,
 ``x.processor.to_q_lora.down.weight`` (older diffusers)."""
-PREFIXES = ("base_model.model.", "module.", "model.", "diffusion_model.", "transformer.", "unet.", "lora_unet_",
-            "lora_transformer_")  # fmt: skip
+PREFIXES = (
+    "base_model.model.",
+    "module.",
+    "model.",
+    "diffusion_model.",
+    "transformer.",
+    "unet.",
+    "lora_unet_",
+    "lora_transformer_",
+)
 TEXT = ("lora_te", "text_encoder.", "text_model.")
 PEFT_CONFIG = "adapter_config.json"
 ORIGINAL = (
@@ -75,9 +83,10 @@ def read(model: VideoModel, network: str, path: Path) -> dict[str, Tensor] | Non
     if all(places.values()):
         return {
             f"{own}{place}.{letter}.weight": value
-            for name, place in places.items() if place
+            for name, place in places.items()
+            if place
             for letter, value in zip(("lora_A", "lora_B"), _shaped(found[name], layers[place], name, path), strict=True)
-        }  # fmt: skip
+        }
     if any(places.values()):
         lost = [name for name, place in places.items() if place is None]
         raise ModelError(
@@ -134,8 +143,10 @@ def _factors(raw: Mapping[str, Tensor], settings: Mapping[str, Any], path: Path)
         raise ModelError(f"{path} is not a plain LoRA: {_kind(others)} ({len(others)} tensors, {others[0]} for one)")
     text = [name for name in halves if name.startswith(TEXT)]
     if text:
-        raise ModelError(f"{path} also changes the text encoder ({len(text)} of its {len(halves)} layers), which stays "
-                         "as it is here: give a LoRA of the video network alone")  # fmt: skip
+        raise ModelError(
+            f"{path} also changes the text encoder ({len(text)} of its {len(halves)} layers), which stays "
+            "as it is here: give a LoRA of the video network alone"
+        )
     for name, both in halves.items():
         if len(both) < 2:
             raise ModelError(f"{path} has only one factor of {name}: copy or download it again")

@@ -22,7 +22,7 @@ from vpo_kit.training import health, optimisers
 from vpo_kit.training.trackers import base as trackers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A run that has been checked as far as it can be without weights; `run` holds the resolved settings.
 

@@ -88,8 +88,10 @@ class RunFolder:
         new = run.model_dump(mode="json")
         changed = [key for key in new if key not in MAY_CHANGE and new[key] != old[key]]
         if changed:
-            raise ConfigError(f"--resume: {', '.join(changed)} differ from {self.path / 'config.yaml'}: only "
-                              f"{', '.join(sorted(MAY_CHANGE))} may change")  # fmt: skip
+            raise ConfigError(
+                f"--resume: {', '.join(changed)} differ from {self.path / 'config.yaml'}: only "
+                f"{', '.join(sorted(MAY_CHANGE))} may change"
+            )
 
     def _foreign(self) -> bool:
         """Whether the folder holds anything but what a run leaves that was killed while it wrote its settings."""

@@ -64,7 +64,7 @@ class Direction:
         return self.p < LEVEL
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Signal:
     """The direction of all draws together and of each band; by kind of layer its share of the common direction's
     squared length, and p; the draws that take the place of `Direction.pairs` where each is of another pair; and by how
@@ -173,7 +173,15 @@ def measure(
     }
     single = np.concatenate([x.reshape(count * bands, -1), again.double().numpy().reshape(len(again) * bands, -1)])
     draws = (float((single**2).sum(1).mean()) - signal) / signal if signal > 0 else math.inf
-    return Signal(count, len(single), whole, by_band, shares, draws, loss_per_rate / slope if slope else math.nan)
+    return Signal(
+        pairs=count,
+        draws=len(single),
+        whole=whole,
+        bands=by_band,
+        kinds=shares,
+        draws_needed=draws,
+        logit_per_rate=loss_per_rate / slope if slope else math.nan,
+    )
 
 
 def direction(gradients: Floats, seed: int, resamples: int = 1000) -> Direction:

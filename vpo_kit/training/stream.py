@@ -89,4 +89,12 @@ class Stream:
         conditions = self._encode(prompts)
         device = next(iter(conditions.tensors.values())).device
         tensors = {name: value.to(device) for name, value in self._source.tensors(indices).items()}
-        return Batch(step, prompts, conditions, positions, indices, visits, tensors)
+        return Batch(
+            step=step,
+            prompts=prompts,
+            conditions=conditions,
+            positions=positions,
+            indices=indices,
+            visits=visits,
+            tensors=tensors,
+        )

@@ -38,7 +38,7 @@ class Window:
     """The first frame's time by the file's own clock, where it is known: then what lies before `start` is skipped."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Footage:
     """All of a video file: `frames` ``[F, 3, H, W]`` at `fps`, and what was found and done.
 
@@ -74,7 +74,7 @@ def read_video(path: Path) -> Footage:
         shown = f"{times.count} at {times.fps:.4g} a second"
         done = [*done, f"variable frame rate: {len(times.times)} frames are given out as {shown}"]
     frames = _video([whole.frames[i] for i in times.picks])
-    return Footage(frames, times.fps, times.duration, times.times, tuple(done))
+    return Footage(frames=frames, fps=times.fps, duration=times.duration, times=times.times, done=tuple(done))
 
 
 def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:

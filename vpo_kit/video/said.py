@@ -20,7 +20,7 @@ BESIDE = re.compile(r"^\[(?:null|framecrc|image2pipe) @")
 """Complaints about what we do with a stream, not about the stream."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Look:
     """How the pictures of a stream are meant."""
 
@@ -58,7 +58,7 @@ class VideoStream:
     """Whether alpha is a stream of its own beside the picture, as in webm; most decoders leave it out."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Said:
     """The lines of one run; `hear` takes them one by one."""
 
@@ -133,7 +133,7 @@ def _frame(time: str, rest: str) -> FrameFacts:
     length = fields.get("duration", "0")
     shape = re.fullmatch(r"(\d+)/(\d+)", fields.get("sar", ""))
     sar = Fraction(int(shape[1]), int(shape[2])) if shape and int(shape[1]) and int(shape[2]) else Fraction(1)
-    look = Look(fields.get("fmt", ""), sar, fields.get("i", "P") in ("T", "B"))
+    look = Look(pixel_format=fields.get("fmt", ""), sar=sar, interlaced=fields.get("i", "P") in ("T", "B"))
     ticks = int(time) if re.fullmatch(r"-?\d+", time) else None
     return FrameFacts(ticks, int(length) if length.isdigit() else 0, look)
 
@@ -147,5 +147,12 @@ def _stream(words: str) -> VideoStream:
     sar = Fraction(int(shape[1]), int(shape[2])) if shape and int(shape[1]) and int(shape[2]) else Fraction(1)
     colours = re.search(r"(\S+)/(\S+)/([^\s,]+)", about)
     matrix, primaries, transfer = colours.groups() if colours else ("unknown",) * 3
-    look = Look(picture[1] if picture else "", sar, bool(re.search(r"\bfirst\b", about)), transfer, primaries, matrix)
+    look = Look(
+        pixel_format=picture[1] if picture else "",
+        sar=sar,
+        interlaced=bool(re.search(r"\bfirst\b", about)),
+        transfer=transfer,
+        primaries=primaries,
+        matrix=matrix,
+    )
     return VideoStream(codec, look)

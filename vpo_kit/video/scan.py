@@ -25,7 +25,7 @@ DISCARDED, CORRUPT = 4, 2
 """Flags of packets: not to be shown, as before the start of a cut; damaged."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
     """How much video a file holds: `frames` of it in `duration` seconds, the first one `origin` on the file's clock.
 
@@ -130,4 +130,11 @@ def _extent(times: Timing, origin: float, looks: Collection[Look], stream: Video
     if treatment.alpha and stream.codec != "gif":  # whose pixels all have alpha, mostly unused
         words.append("transparent parts are black")
     words += [text for text in (times.said, trouble and f"damaged: {trouble}") if text]
-    return Extent(len(times.times), times.duration, times.fps, times.even, origin, "; ".join(words) or None)
+    return Extent(
+        frames=len(times.times),
+        duration=times.duration,
+        fps=times.fps,
+        even=times.even,
+        origin=origin,
+        notice="; ".join(words) or None,
+    )

@@ -27,7 +27,7 @@ NEAR = 0.005
 """Rates that differ by no more than this share are one rate: 24 and 24000/1001 are, 24 and 25 are not."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """The times of a video's frames, and the even grid on which they are given out: `count` frames at `fps`.
 
@@ -61,7 +61,15 @@ def timing(ticks: Sequence[int | None], last: int, tick: Fraction) -> Timing:
     """
     known = [time for time in ticks if time is not None]
     if len(ticks) == 1:
-        return Timing((0.0,), 1.0, 1.0, 1, True, float(tick), "a single frame, taken for one second")
+        return Timing(
+            times=(0.0,),
+            duration=1.0,
+            fps=1.0,
+            count=1,
+            even=True,
+            tick=float(tick),
+            said="a single frame, taken for one second",
+        )
     steps = [Fraction(b - a) for a, b in pairwise(ticks) if a is not None and b is not None]
     forward = [step for step in steps if step > 0]
     if not forward:
@@ -82,10 +90,14 @@ def _timing(ticks: Sequence[Fraction], last: Fraction, tick: Fraction) -> Timing
     times = tuple(float((time - ticks[0]) * tick) for time in ticks)
     if even:
         fps = _rate(mean, steps, tick)
-        return Timing(times, float(len(ticks) / fps), float(fps), len(ticks), True, float(tick))
+        return Timing(
+            times=times, duration=float(len(ticks) / fps), fps=float(fps), count=len(ticks), even=True, tick=float(tick)
+        )
     duration = (ticks[-1] - ticks[0] + (last if last > usual * 3 / 2 else usual)) * tick
     count = max(1, min(round(duration / (usual * tick)), MOST_HELD * len(ticks)))
-    return Timing(times, float(duration), float(count / duration), count, False, float(tick))
+    return Timing(
+        times=times, duration=float(duration), fps=float(count / duration), count=count, even=False, tick=float(tick)
+    )
 
 
 def _rate(mean: Fraction, steps: Sequence[Fraction], tick: Fraction) -> Fraction:

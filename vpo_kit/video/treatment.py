@@ -16,7 +16,7 @@ SEPARATE_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders that take alpha beside the picture."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Treatment:
     """What is done; nothing by default."""
 

@@ -20,9 +20,15 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:
     height, width = frames.shape[1:3]
     with files.beside(path) as partial:
         writer = imageio_ffmpeg.write_frames(
-            str(partial), (width, height), fps=fps, codec="libx264", macro_block_size=1,
-            pix_fmt_out="yuv420p", quality=None, output_params=["-crf", "12", "-threads", "1"],
-        )  # fmt: skip
+            str(partial),
+            (width, height),
+            fps=fps,
+            codec="libx264",
+            macro_block_size=1,
+            pix_fmt_out="yuv420p",
+            quality=None,
+            output_params=["-crf", "12", "-threads", "1"],
+        )
         writer.send(None)
         for frame in frames.numpy():
             writer.send(frame)

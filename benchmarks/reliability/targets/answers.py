@@ -23,7 +23,15 @@ def reward_request(folder: Path) -> Read:
     from vpo_kit.rewards.server import create_app
 
     class Brightness(Reward):
-        spec = RewardSpec("brightness", "none", "closed form", "0 to 1", True, True, False)
+        spec = RewardSpec(
+            name="brightness",
+            licence="none",
+            source="closed form",
+            scale="0 to 1",
+            differentiable=True,
+            per_segment=True,
+            needs_prompt=False,
+        )
 
         def forward(self, video: Any, prompts: Any = None, *, fps: float, segments: Any = None) -> RewardOutput:
             parts = (
@@ -159,7 +167,16 @@ def peoples_answers(folder: Path) -> Read:
     with closing(PeopleAnswers(folder / "people", create=True)) as answers:
         answers.settle({})
         for i in range(3):
-            answers.add(Answer(f"k{i}", "ann", Question("p", i, i + 1, "v"), 1, False, 1.0))
+            answers.add(
+                Answer(
+                    key=f"k{i}",
+                    annotator="ann",
+                    question=Question("p", i, i + 1, "v"),
+                    choice=1,
+                    swapped=False,
+                    seconds=1.0,
+                )
+            )
     seed = (folder / "people" / FOLDER / FILE).read_bytes()
 
     def read(stage: Stage) -> None:
@@ -171,7 +188,11 @@ def peoples_answers(folder: Path) -> Read:
         with closing(PeopleAnswers(path.with_name("set"), create=False)) as found:
             found.settle({})
             found.current()
-            found.add(Answer("new", "ann", Question("p", 1, 2, "v"), 1, False, 1.0))
+            found.add(
+                Answer(
+                    key="new", annotator="ann", question=Question("p", 1, 2, "v"), choice=1, swapped=False, seconds=1.0
+                )
+            )
             found.undo("undo", "ann", [Question("p", 1, 2, "v")])
 
     return read

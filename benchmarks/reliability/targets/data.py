@@ -127,7 +127,7 @@ def clip_listing(folder: Path) -> Read:
         (path / name).write_bytes(stage.damage(seeds[name], json_too=name.endswith("jsonl")))
         if name == "a.mp4":
             (path / "a.txt").write_text("a dog")
-        settings = Settings(9, 16, 16, 8, 1, 1)
+        settings = Settings(frames=9, height=16, width=16, fps=8, steps=1, guidance=1)
         found = read_folder(path, settings, max_windows=2)
         for clip in found.clips:
             assert clip.path.resolve().is_relative_to(path.resolve())

@@ -73,7 +73,14 @@ def checkpoint(folder: Path) -> Read:
     optimiser.step()
     lora = {"a": torch.ones(3, 2)}
     for step in (1, 2):
-        state = Checkpoint(step, lora, None, {"m": torch.zeros(1)}, optimiser.state_dict(), {})
+        state = Checkpoint(
+            step=step,
+            policy=lora,
+            reference=None,
+            method={"m": torch.zeros(1)},
+            optimiser=optimiser.state_dict(),
+            best={},
+        )
         checkpoints.save(folder / "checkpoints", state, keep=3)
 
     def read(stage: Stage) -> None:
@@ -127,7 +134,9 @@ def evaluation(folder: Path) -> Read:
     from vpo_kit.evaluation.eval_folder import EvalFolder
     from vpo_kit.evaluation.samples import Results
 
-    found = Results("base", ["a", "b"], [0, 1], ["000-0.mp4", "001-0.mp4"], {"vqa": [0.1, 0.2]})
+    found = Results(
+        name="base", prompts=["a", "b"], groups=[0, 1], files=["000-0.mp4", "001-0.mp4"], metrics={"vqa": [0.1, 0.2]}
+    )
     found.save(folder)
     metrics = (folder / "metrics.json").read_bytes()
     names = vbench.names(found)

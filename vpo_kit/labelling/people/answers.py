@@ -19,7 +19,7 @@ from vpo_kit.labelling.older import opened
 from vpo_kit.labelling.people.questions import People, Question
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """`choice` is +1, -1 or 0 as in the set: a swap of sides is already taken back."""
 
@@ -153,4 +153,11 @@ def _content(annotator: str, of: Answer, **changes: Any) -> dict[str, Any]:
 
 def _answer(key: str, row: Content) -> Answer:
     assert row.choice is not None
-    return Answer(key, row.annotator, row.question, row.choice, row.swapped, row.seconds)
+    return Answer(
+        key=key,
+        annotator=row.annotator,
+        question=row.question,
+        choice=row.choice,
+        swapped=row.swapped,
+        seconds=row.seconds,
+    )

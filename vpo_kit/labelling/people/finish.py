@@ -20,7 +20,7 @@ from vpo_kit.pairing.store import Pair
 LABELLER = "people"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """What a finish did. Without a pair that is answered throughout, the set stays as it is."""
 
@@ -34,7 +34,7 @@ class Finished:
     """Answers about videos or segments that the set no longer has."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Annotator:
     """One person's answers; times in seconds, gold questions counted."""
 
@@ -76,9 +76,12 @@ def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False) -> Finishe
     pairs = [_labelled(pair, survey, votes) if pair.id in done else _other(pair, drop) for pair in found.pairs]
     known = [answer for answer in current if answer.question in survey.known]
     outcome = Finished(
-        pairs=len(pairs), labelled=len(done), partly=sum(map(any, given.values())) - len(done),
-        stale=len(current) - len(known), annotators=len({answer.annotator for answer in known}),
-    )  # fmt: skip
+        pairs=len(pairs),
+        labelled=len(done),
+        partly=sum(map(any, given.values())) - len(done),
+        stale=len(current) - len(known),
+        annotators=len({answer.annotator for answer in known}),
+    )
     if done:
         facts: dict[str, Any] = {"labeller": LABELLER, "annotators": outcome.annotators}
         facts |= {"answers": len(known), "pairs": len(done), **survey.settings.model_dump(mode="json")}
@@ -120,11 +123,18 @@ def annotators(answers: PeopleAnswers, survey: Survey) -> list[Annotator]:
         times = [answer.seconds for answer in every if answer.annotator == name]
         mine = {a.question: a for a in current if a.annotator == name and a.question in survey.known}
         checked = list(_checked({question: a.choice for question, a in mine.items()}, gold, survey))
-        found.append(Annotator(
-            name=name, answers=len(mine), median_seconds=median(times), total_seconds=sum(times),
-            ties=sum(a.choice == 0 for a in mine.values()), first_shown=sum(map(_is_a, mine.values())),
-            gold=len(checked), gold_right=sum(checked),
-        ))  # fmt: skip
+        found.append(
+            Annotator(
+                name=name,
+                answers=len(mine),
+                median_seconds=median(times),
+                total_seconds=sum(times),
+                ties=sum(a.choice == 0 for a in mine.values()),
+                first_shown=sum(map(_is_a, mine.values())),
+                gold=len(checked),
+                gold_right=sum(checked),
+            )
+        )
     return found
 
 

@@ -116,11 +116,15 @@ class _Desk:
         others = {a.annotator for a in current} - {annotator}
         rows = [
             {
-                "id": name, "prompt": pair.prompt, "fps": pair.fps, "frames": pair.shown[-1][1], "segments": pair.shown,
+                "id": name,
+                "prompt": pair.prompt,
+                "fps": pair.fps,
+                "frames": pair.shown[-1][1],
+                "segments": pair.shown,
                 "choices": [mine.get(question) for question in self._survey.questions[name]],
             }
             for name, pair in self._survey.pairs.items()
-        ]  # fmt: skip
+        ]
         body = {"annotator": annotator, "others": len(others), "pairs": rows}
         return JSONResponse(body, headers=PRIVATE)
 
@@ -152,9 +156,13 @@ class _Desk:
             raise HTTPException(422, f"no segment {given.segment} of pair {given.pair!r}")
         swapped = self._survey.swapped(given.annotator, given.pair)
         answer = Answer(
-            key=given.key, annotator=given.annotator, question=parts[given.segment], swapped=swapped,
-            choice=meant(given.choice, swapped), seconds=given.seconds,
-        )  # fmt: skip
+            key=given.key,
+            annotator=given.annotator,
+            question=parts[given.segment],
+            swapped=swapped,
+            choice=meant(given.choice, swapped),
+            seconds=given.seconds,
+        )
         await run_in_threadpool(_kept, lambda: self._answers.add(answer))
         return {"pair": given.pair, "segment": given.segment, "choice": given.choice}
 
@@ -170,8 +178,10 @@ class _Desk:
         holds = await run_in_threadpool(_kept, self._answers.current)
         left = [self._shown(a) for a in holds if (a.annotator, a.question) == (wanted.annotator, question)]
         return {
-            "pair": pair, "segment": self._survey.questions[pair].index(question), "choice": left[0] if left else None
-        }  # fmt: skip
+            "pair": pair,
+            "segment": self._survey.questions[pair].index(question),
+            "choice": left[0] if left else None,
+        }
 
     async def finish(self, request: Request) -> dict[str, str]:
         """Write the labels and end the server."""

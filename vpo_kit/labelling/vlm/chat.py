@@ -86,9 +86,11 @@ class Chat:
         """An answer with status 200, after retries."""
         try:
             answer = patiently(
-                lambda: self._send(messages, tokens_in), self._settings, pause=self._budget.pause,
+                lambda: self._send(messages, tokens_in),
+                self._settings,
+                pause=self._budget.pause,
                 on_failure=self._failed,
-            )  # fmt: skip
+            )
         except Unanswered as error:
             if not self._answered and not error.last.met:
                 raise ConfigError(f"--base-url {self._url}: the server {error}") from error

@@ -56,7 +56,7 @@ class Form:
         return sum(len(word) for word in self.words if isinstance(word, str))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Source:
     """Where a form's question stands: the authors' file and the names that it gives to system text and question."""
 
@@ -88,9 +88,14 @@ def of(settings: Vlm) -> Form:
 
 
 def _messages(
-    system: str, question: str, clips: tuple[str, str] | None, settings: Vlm,
-    first: Sequence[Picture], second: Sequence[Picture], prompt: str,
-) -> Messages:  # fmt: skip
+    system: str,
+    question: str,
+    clips: tuple[str, str] | None,
+    settings: Vlm,
+    first: Sequence[Picture],
+    second: Sequence[Picture],
+    prompt: str,
+) -> Messages:
     shown = [[protocol.image(picture, settings) for picture in pictures] for pictures in (first, second)]
     parts: list[dict[str, Any]] = []
     for name, images in zip(clips or ("", ""), shown, strict=True):
@@ -189,16 +194,39 @@ def _evidence(text: str) -> str:
 _UNIFIED = "CodeGoat24/UnifiedReward"
 SOURCES: dict[Preset, _Source] = {
     "unifiedreward": _Source(
-        "pair_score_video_generation.py", _UNIFIED, "MIT", ("problem",), None, None, read_shares
+        file="pair_score_video_generation.py",
+        place=_UNIFIED,
+        licence="MIT",
+        question=("problem",),
+        system=None,
+        clips=None,
+        read=read_shares,
     ),
     "unifiedreward-think": _Source(
-        "qwen3_infer_cot_video_generation.py", _UNIFIED, "MIT", ("problem",), None, None, read_answer
+        file="qwen3_infer_cot_video_generation.py",
+        place=_UNIFIED,
+        licence="MIT",
+        question=("problem",),
+        system=None,
+        clips=None,
+        read=read_answer,
     ),
     "unifiedreward-flex": _Source(
-        "flex_pair_rank_video_generation.py", _UNIFIED, "MIT", ("problem",), None, None, read_winner
+        file="flex_pair_rank_video_generation.py",
+        place=_UNIFIED,
+        licence="MIT",
+        question=("problem",),
+        system=None,
+        clips=None,
+        read=read_winner,
     ),
     "vq-insight": _Source(
-        "demo_vqinsight_comp.py", "bytedance/Q-Insight", "Apache-2.0", ("QUESTION_TEMPLATE", "PROBLEM"),
-        "SYSTEM_PROMPT", ("Video A:", "Video B:"), read_answer,
+        file="demo_vqinsight_comp.py",
+        place="bytedance/Q-Insight",
+        licence="Apache-2.0",
+        question=("QUESTION_TEMPLATE", "PROBLEM"),
+        system="SYSTEM_PROMPT",
+        clips=("Video A:", "Video B:"),
+        read=read_answer,
     ),
-}  # fmt: skip
+}

@@ -162,10 +162,16 @@ class Interview:
         words = self._form.ask(first, second, pair.prompt)
         found, reply = chat.ask(words, self._tokens(pair, index), self._form.read)
         return Record(
-            key=question.key, verdict=found.verdict, evidence=found.evidence, pair=pair.id,
-            segment=pair.segments[index], swapped=question.swapped, model=reply.model,
-            input_tokens=reply.input_tokens, output_tokens=reply.output_tokens,
-        )  # fmt: skip
+            key=question.key,
+            verdict=found.verdict,
+            evidence=found.evidence,
+            pair=pair.id,
+            segment=pair.segments[index],
+            swapped=question.swapped,
+            model=reply.model,
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+        )
 
     def _tokens(self, pair: Pair, index: int) -> int:
         segment, characters = pair.segments[index], self._form.characters
@@ -187,12 +193,14 @@ class Interview:
         answers = [both for result in judged for both in result.answers]
         counted = tally([(a.verdict, b.verdict) for a, b in answers])
         facts: dict[str, Any] = {
-            "labeller": name, "answered_by": sorted({record.model for both in answers for record in both}),
-            **self._all.model_dump(mode="json"), **counted.facts(),
+            "labeller": name,
+            "answered_by": sorted({record.model for both in answers for record in both}),
+            **self._all.model_dump(mode="json"),
+            **counted.facts(),
             "input_tokens": sum(record.input_tokens for both in answers for record in both),
             "output_tokens": sum(record.output_tokens for both in answers for record in both),
             "failed": failed,
-        }  # fmt: skip
+        }
         store.write(self._found.path, {**self._found.facts, "labels": facts}, pairs)
         return Labelled(store.read(self._found.path), counted, failed)
 

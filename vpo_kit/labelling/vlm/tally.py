@@ -13,7 +13,7 @@ BIAS_Z = 3.0
 CHANCE_Z = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tally:
     """Counts over segments that were asked about in both orders, two verdicts each."""
 

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from vpo_kit.errors import ModelError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HubFile:
     """Where a reward's weights are published, for finding them and for the one line that says they are missing."""
 

@@ -97,7 +97,14 @@ def hub_file(reward: str, name: str, tag: str, setting: str = "weights") -> HubF
         raise ConfigError(f"{name} has no weights {tag!r} on the hub{hint}: or give a file as reward.{setting}")
     repository, _, file = known["hf_hub"].rpartition("/")
     size, licence = FACTS.get((name, tag), ("its size", "see its model card"))
-    return HubFile(reward, repository, (file,) if file else FILES, size, licence, setting)
+    return HubFile(
+        reward=reward,
+        repository=repository,
+        names=(file,) if file else FILES,
+        size=size,
+        licence=licence,
+        setting=setting,
+    )
 
 
 def _near(name: str, known: Sequence[str]) -> str:

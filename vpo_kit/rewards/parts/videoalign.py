@@ -92,9 +92,15 @@ def base_folder(given: Path | None, name: str) -> Path:
         except (OSError, ValueError):
             given = None
     what = "the model folder Qwen/Qwen2-VL-2B-Instruct"
-    return WeightsSource("videoreward", what, "the Hugging Face hub", "4.4 GB", "Apache-2.0", True, "base").require(
-        given
-    )
+    return WeightsSource(
+        reward="videoreward",
+        what=what,
+        place="the Hugging Face hub",
+        size="4.4 GB",
+        licence="Apache-2.0",
+        folder=True,
+        setting="base",
+    ).require(given)
 
 
 def read_checkpoint(folder: Path, base: Path, scale: float) -> State:

@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WeightsSource:
     """Where a user finds a judge's weights, for the one line that says so."""
 

@@ -96,7 +96,7 @@ def agreement(decoder: PreviewDecoder, latents: Tensor, video: Tensor) -> dict[s
             "correlation within a prompt": float(torch.corrcoef(torch.stack(centred).flatten(1))[0, 1]),
             "same winner": float((seen.argmax(1) == true.argmax(1)).float().mean()),
             "margin kept": float(pair.mean() / (true.amax(1) - true.amin(1)).mean()),
-        }  # fmt: skip
+        }
     return found
 
 
@@ -122,8 +122,13 @@ def main() -> None:
         - video[given.samples :]
     )
     save_preview(decoder, given.out)
-    facts = {"l1": float(error.abs().mean()), **report, "steps": given.steps, "samples": given.samples,
-             "versions": {"vpo-kit": __version__, "torch": torch.__version__}}  # fmt: skip
+    facts = {
+        "l1": float(error.abs().mean()),
+        **report,
+        "steps": given.steps,
+        "samples": given.samples,
+        "versions": {"vpo-kit": __version__, "torch": torch.__version__},
+    }
     files.write(EMBEDDED["sprites"].parent / "preview.json", json.dumps(facts, indent=2) + "\n")
 
 

@@ -108,7 +108,7 @@ _MAKERS: dict[str, Callable[[int, Rng], Redraw]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Camera:
     """A smooth path of the view over the canvas: pan, zoom, turn and a slow sway."""
 
@@ -122,11 +122,13 @@ class _Camera:
     def draw(rng: Rng, still: float) -> _Camera:
         scale = rng.uniform(0.75, 1.1)
         if rng.random() < still:
-            return _Camera(np.zeros(2), 0.0, 0.0, np.zeros(2), scale)
+            return _Camera(velocity=np.zeros(2), zoom=0.0, turn=0.0, sway=np.zeros(2), scale=scale)
         angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 2.6)
         zoom, turn = rng.normal(0, 0.006), rng.normal(0, 0.008) * (rng.random() < 0.4)
         velocity = speed * np.array([np.cos(angle), np.sin(angle)])
-        return _Camera(velocity, zoom, turn, rng.normal(0, 1.0, 2) * (rng.random() < 0.3), scale)
+        return _Camera(
+            velocity=velocity, zoom=zoom, turn=turn, sway=rng.normal(0, 1.0, 2) * (rng.random() < 0.3), scale=scale
+        )
 
     def view(self, canvas: Tensor, time: Array) -> Tensor:
         """``[F, 3, SIZE, SIZE]`` cut from the canvas ``[3, CANVAS, CANVAS]``."""
@@ -141,7 +143,7 @@ class _Camera:
         return functional.grid_sample(many, grid, padding_mode="reflection", align_corners=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Object:
     """A blob ``r(angle) = radius (1 + sum of cosines)``, shaded and striped, on a smooth path."""
 
@@ -163,13 +165,13 @@ class _Object:
         velocity = speed * np.array([np.cos(angle), np.sin(angle)])
         start = SIZE / 2 + rng.uniform(-12, 12, 2)
         return _Object(
-            rng.uniform(6, 13),
-            rng.normal(0, 0.1, (3, 2)),
-            colour,
-            stripes,
-            start,
-            velocity,
-            rng.normal(0, 1.5, 2),
+            radius=rng.uniform(6, 13),
+            waves=rng.normal(0, 0.1, (3, 2)),
+            colour=colour,
+            stripes=stripes,
+            start=start,
+            velocity=velocity,
+            sway=rng.normal(0, 1.5, 2),
         )
 
     def over(self, video: Tensor, time: Array, opacity: Array | None, shift: Array | None) -> Tensor:

@@ -44,7 +44,7 @@ _MOTION = ("slow", "slow", "static", "static", "collapse", "freeze", "drop")
 FOCUS = _OBJECTS + _MOTION
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgeRecipe:
     """`first` and `second` name the flaws of a content's two chains."""
 
@@ -62,8 +62,8 @@ class JudgeRecipe:
 
 
 RECIPES: dict[str, JudgeRecipe] = {
-    "vqa": JudgeRecipe(VQA.build, corpus_seed=11, rate=3e-3),
-    "gold": JudgeRecipe(GoldVQA.build, corpus_seed=29, rate=2e-3),
+    "vqa": JudgeRecipe(build=VQA.build, corpus_seed=11, rate=3e-3),
+    "gold": JudgeRecipe(build=GoldVQA.build, corpus_seed=29, rate=2e-3),
 }
 ATTACK = 2 / 255
 LOG_EVERY, SAVE_EVERY = 25, 100

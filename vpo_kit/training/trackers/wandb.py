@@ -21,9 +21,13 @@ class WandB(Tracker):
         folder.mkdir(parents=True, exist_ok=True)
         self._library: Any = wandb
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "vpo"), name=name, dir=str(folder), config=dict(settings),
-            mode=os.environ.get("WANDB_MODE", "offline"), settings=wandb.Settings(console="off", silent=True),
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", "vpo"),
+            name=name,
+            dir=str(folder),
+            config=dict(settings),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            settings=wandb.Settings(console="off", silent=True),
+        )
         self._run.define_metric("optimiser_step")
         self._run.define_metric("*", step_metric="optimiser_step")
 
