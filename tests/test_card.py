@@ -112,7 +112,7 @@ def test_a_hub_model_and_a_stopped_run(tiny_wan: Path) -> None:
     made = recipe.check(config.build({"model": str(tiny_wan), "evaluation": {"num_prompts": 7}}))
     model = models.load(str(tiny_wan))
     hub = replace(made, run=made.run.model_copy(update={"model": "some-owner/some_model"}))
-    text = render(hub, model, RunOutcome(3, CHANGES, "stopped: motion_collapse"))
+    text = render(hub, model, RunOutcome(steps=3, changes=CHANGES, health="stopped: motion_collapse"))
     assert header(text)["base_model"] == "some-owner/some_model"
     assert '.from_pretrained("some-owner/some_model")' in text
     assert "some-owner/some\\_model" in text
@@ -120,7 +120,7 @@ def test_a_hub_model_and_a_stopped_run(tiny_wan: Path) -> None:
     assert "| vqa | 1 | 2.167 | +1.167 \\[+1, +1.5\\] |" in text
     assert "Among the prompts:" in text
     assert text.count("\n- ") == card.SHOWN + len(header(text)["tags"])
-    quiet = render(hub, model, RunOutcome(3, {}, "passed"))
+    quiet = render(hub, model, RunOutcome(steps=3, changes={}, health="passed"))
     assert "The run was not evaluated." in quiet
     assert "gold" not in quiet
     assert os.sep + "tmp" not in text

@@ -24,7 +24,7 @@ SHOWN = 5
 """Held-out prompts on the card."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOutcome:
     """What a run came to: its optimiser steps, the paired changes (empty without an evaluation), its health, and how
     much of what was trained is kept; of two experts, how many of the steps changed each.

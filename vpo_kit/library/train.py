@@ -206,10 +206,23 @@ def _train(
             notice(line)
     after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
     if processes.is_main:
-        ended = Ended(steps=done, stopped=stopped, warnings=warnings, choice=choice, seconds=round(time.monotonic() - started, 1), updates=updates)
+        ended = Ended(
+            steps=done,
+            stopped=stopped,
+            warnings=warnings,
+            choice=choice,
+            seconds=round(time.monotonic() - started, 1),
+            updates=updates,
+        )
         changes = _finish(recipe, folder, ended, before, after, console)
         following.ended(done, after, changes)
-        outcome = card.RunOutcome(done, changes, ended.health, choice.strength if choice else 1.0, updates)
+        outcome = card.RunOutcome(
+            steps=done,
+            changes=changes,
+            health=ended.health,
+            strength=choice.strength if choice else 1.0,
+            updates=updates,
+        )
         folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
         raise stopped
@@ -306,11 +319,19 @@ def _finish(
         "warnings": dict(ended.warnings),
     }
     summary: dict[str, Any] = {
-        "format": FORMAT, "method": run.method_name, "reward": run.reward_name if recipe.reward else None,
-        "model": run.model, "steps": ended.steps, "seconds": ended.seconds, "before": {}, "after": {},
-        "health": health, "selection": ended.choice.facts() if ended.choice else None, "versions": report.versions(),
+        "format": FORMAT,
+        "method": run.method_name,
+        "reward": run.reward_name if recipe.reward else None,
+        "model": run.model,
+        "steps": ended.steps,
+        "seconds": ended.seconds,
+        "before": {},
+        "after": {},
+        "health": health,
+        "selection": ended.choice.facts() if ended.choice else None,
+        "versions": report.versions(),
         **({"updates": dict(ended.updates)} if ended.updates else {}),
-    }  # fmt: skip
+    }
     if before and after:
         changes = compare(before, after)
         summary |= {"before": before.table(), "after": after.table(), "changes": report.rows(changes)}

@@ -135,8 +135,9 @@ class Chat:
         if schema:
             body["response_format"] = RESPONSE_FORMAT
         for name, value in (
-            ("temperature", self._settings.temperature), (limit, self._settings.max_completion_tokens),
-        ):  # fmt: skip
+            ("temperature", self._settings.temperature),
+            (limit, self._settings.max_completion_tokens),
+        ):
             if value is not None:
                 body[name] = value
         content = json.dumps(body).encode()
