@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import facts
-from vpo_kit.commands.bench_reward import LESS_MOTION
 from vpo_kit.judged import against_people
 from vpo_kit.judged.reader import read
 from vpo_kit.judged.scores import MOTION, Cache, key_of
 from vpo_kit.judged.sets import JudgedSet
+from vpo_kit.library.judge_bench import LESS_MOTION
 
 
 def by_prompt(found: JudgedSet, scores: dict[int, float], dimension: str) -> dict[str, list[float]]:

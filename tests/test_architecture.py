@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from vpo_kit.cli.options import app
+from vpo_kit.cli.pair import pair_app
+from vpo_kit.cli.reward import reward_app
 from vpo_kit.registry import METHODS, MODELS, REWARDS, Registry
 
 PACKAGE = Path(__file__).parent.parent / "vpo_kit"
@@ -36,12 +39,11 @@ LAYERS = [
     {"testing"},
     {"comparison", "planning"},
     {"library"},
-    {"commands"},
     {"cli"},
     {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-# the command line's siblings inside one layer or folder: a part and its base
+# siblings inside one layer or folder: a part and its base
 SHARED = {
     "run_sections": {"config"},
     "registry": {"config", "run_sections", "prompts", "links"},
@@ -107,8 +109,7 @@ RECURRING = {
 
 
 def test_a_file_name_has_one_meaning() -> None:
-    commands = {PACKAGE / "cli", PACKAGE / "commands"}
-    places = Counter(path.stem for path in FILES if not commands & set(path.parents))
+    places = Counter(path.stem for path in FILES if path.parent != PACKAGE / "cli")
     assert {name for name, count in places.items() if count > 1} <= RECURRING
 
 
@@ -158,7 +159,7 @@ def test_a_dataclass_of_many_fields_takes_them_by_name() -> None:
 COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
     "config", "export", "compare", "runs", "watch",
-    "pair", "pair import", "pair inspect", "pair check", "pair export", "pair merge", "pair split",
+    "pair", "pair import", "pair inspect", "pair signal", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip
 
@@ -174,6 +175,28 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_the_command_lines_files_import_nothing_heavy() -> None:
+    names = [f"vpo_kit.cli.{path.stem}" for path in FILES if path.parent == PACKAGE / "cli"]
+    code = (
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_is_a_file_of_its_name() -> None:
+    groups = {"": app, "pair_": pair_app, "reward_": reward_app}
+    found = {
+        f"{group}{command.name or command.callback.__name__}".replace("-", "_"): command.callback.__module__
+        for group, typed in groups.items()
+        for command in typed.registered_commands
+        if command.callback is not None
+    }
+    assert found == {name: f"vpo_kit.cli.{name}" for name in found}
+    assert {*found, "pair", "reward"} == {name.replace(" ", "_").replace("-", "_") for name in COMMANDS if name}
 
 
 def test_help_is_fast() -> None:

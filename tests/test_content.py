@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vpo_kit import content
-from vpo_kit.commands import clips as clips_command
+from vpo_kit.cli import clips as clips_command
 from vpo_kit.errors import ConfigError
 from vpo_kit.library.pair import make_pairs
 from vpo_kit.pairing import make, store
@@ -30,7 +30,7 @@ def test_keys() -> None:
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four clips, each with its caption beside it."""
     folder = tmp_path_factory.mktemp("clips") / "made"
-    clips_command.run(folder, 5, seed=3)
+    clips_command.clips(folder, 5, seed=3)
     for number, line in enumerate((folder / "metadata.jsonl").read_text().splitlines()):
         text = line.split('"text": "')[1].split('"')[0]
         (folder / f"{number:05d}.txt").write_text(text)

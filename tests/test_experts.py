@@ -18,10 +18,10 @@ from tests.conftest import PROMPTS
 from tests.offline_run import make_set, run
 from tests.test_cli import fails, main_ok
 from vpo_kit import config, models
-from vpo_kit.commands import export as command
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.library import card
+from vpo_kit.library import export as exporting
 from vpo_kit.methods.instruct import Instruct
 from vpo_kit.methods.preference import noised
 from vpo_kit.models import memory
@@ -271,7 +271,7 @@ def in_diffusers(folder: Path, lora: Path | None = None) -> VideoModel:
 def test_exports_in_diffusers_alone(made: tuple[Path, Tensor], form: Any, folder: Path, tmp_path: Path) -> None:
     root, expected = made
     copy = tmp_path / "copy"
-    command.run(root, form, copy, None, None)
+    exporting.export(root, form, copy, None, None)
     plain = in_diffusers(copy) if form == "merged" else in_diffusers(folder, copy)
     torch.testing.assert_close(outputs(plain), expected, atol=1e-5, rtol=1e-5)
     if form == "comfyui":
@@ -292,16 +292,16 @@ def test_a_lost_expert_is_refused(
     model: VideoModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     begin(model).export(tmp_path / "lora")
-    write = command._write
+    write = exporting._write
 
     def damaged(source: Any, form: Any, target: Path) -> Any:
         found = write(source, form, target)
         (target / f"{lost}.safetensors").unlink()
         return found
 
-    monkeypatch.setattr(command, "_write", damaged)
+    monkeypatch.setattr(exporting, "_write", damaged)
     with pytest.raises(ModelError, match="of 32 weights 16 unmatched and 0 wrong"):
-        command.run(tmp_path / "lora", "diffusers", tmp_path / "copy", str(folder), None)
+        exporting.export(tmp_path / "lora", "diffusers", tmp_path / "copy", str(folder), None)
     assert not (tmp_path / "copy").exists()
 
 
@@ -339,7 +339,7 @@ def test_one_file_says_which_expert_it_is_for(model: VideoModel, folder: Path, t
     torch.testing.assert_close(found[0], bare[0])
     torch.testing.assert_close(found[1], ours[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(outputs(model), bare)
-    command.run(
+    exporting.export(
         tmp_path / "wan_low_noise_r2.safetensors", "comfyui", tmp_path / "out_low_noise.safetensors", str(folder), None
     )
     with loras.loaded(model, tmp_path / "out_low_noise.safetensors"):

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tests.test_cli import fails, main_ok
 from vpo_kit import config, models
-from vpo_kit.commands import export as command
 from vpo_kit.config import Lora
 from vpo_kit.errors import ModelError, OutputError
+from vpo_kit.library import export as exporting
 from vpo_kit.models.base import VideoModel
 from vpo_kit.testing.families import FAMILIES, TEXT
 from vpo_kit.training import export
@@ -88,7 +88,7 @@ def nothing_left(folder: Path) -> bool:
 def test_comfyui_file_in_diffusers_alone(made: Callable[[str], Made], family: str, tmp_path: Path) -> None:
     """Alpha included: the file has none, and diffusers and ComfyUI then apply it at scale 1."""
     run = made(family)
-    command.run(run.run, "comfyui", tmp_path / "own.safetensors", None, None)
+    exporting.export(run.run, "comfyui", tmp_path / "own.safetensors", None, None)
     state = load_file(tmp_path / "own.safetensors")
     assert all(key.startswith("diffusion_model.") and key.endswith(".weight") for key in state)
     assert len(state) == len(run.state)
@@ -119,7 +119,7 @@ def test_comfyui_names_of_wan(tmp_path: Path) -> None:
 
 def test_every_layer_of_a_block_goes_to_comfyui(tiny_wan: Path, tmp_path: Path) -> None:
     run = make(tmp_path / "run", tiny_wan, targets=["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"])
-    command.run(run.run, "comfyui", tmp_path / "own.safetensors", None, None)
+    exporting.export(run.run, "comfyui", tmp_path / "own.safetensors", None, None)
     plain = in_diffusers(run)
     plain.pipeline.load_lora_weights(str(tmp_path), weight_name="own.safetensors")
     torch.testing.assert_close(probe(plain), run.output, atol=1e-5, rtol=1e-5)
@@ -128,7 +128,7 @@ def test_every_layer_of_a_block_goes_to_comfyui(tiny_wan: Path, tmp_path: Path) 
 @pytest.mark.parametrize("family", ["wan", "ltx", "modelscope"])
 def test_merged_folder_in_diffusers_alone(made: Callable[[str], Made], family: str, tmp_path: Path) -> None:
     run, folder = made(family), tmp_path / "merged"
-    command.run(run.run, "merged", folder, None, None)
+    exporting.export(run.run, "merged", folder, None, None)
     torch.testing.assert_close(probe(in_diffusers(run, folder)), run.output, atol=1e-5, rtol=1e-5)
     assert not list(folder.rglob("*.bin"))
     network = models.load(str(folder)).network_name
@@ -141,7 +141,7 @@ def test_merged_folder_in_diffusers_alone(made: Callable[[str], Made], family: s
 def test_merged_folder_gives_the_same_video(made: Callable[[str], Made], tmp_path: Path) -> None:
     """Through the pipeline's own ``__call__``, against the pipeline with the LoRA beside the weights."""
     run = made("wan")
-    command.run(run.run, "merged", tmp_path / "merged", None, None)
+    exporting.export(run.run, "merged", tmp_path / "merged", None, None)
     beside = diffusers.WanPipeline.from_pretrained(run.model)
     beside.load_lora_weights(str(run.run / "lora"))
     videos = []
@@ -159,7 +159,7 @@ def test_merged_folder_gives_the_same_video(made: Callable[[str], Made], tmp_pat
 
 def test_diffusers_folder(made: Callable[[str], Made], tmp_path: Path) -> None:
     run = made("wan")
-    command.run(run.run / "lora", "diffusers", tmp_path / "own", str(run.model), None)
+    exporting.export(run.run / "lora", "diffusers", tmp_path / "own", str(run.model), None)
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["README.md", WEIGHTS_NAME]
     plain = in_diffusers(run)
     plain.pipeline.load_lora_weights(str(tmp_path / "own"))
@@ -193,7 +193,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 def damage(monkeypatch: pytest.MonkeyPatch, form: str, how: Callable[[Path], None]) -> None:
     """What is written is damaged on the disk, between writing and the check."""
-    write = command._write
+    write = exporting._write
 
     def damaged(source: Any, form: Any, target: Path) -> Any:
         found = write(source, form, target)
@@ -201,7 +201,7 @@ def damage(monkeypatch: pytest.MonkeyPatch, form: str, how: Callable[[Path], Non
         how(file or target / "transformer" / "diffusion_pytorch_model.safetensors")
         return found
 
-    monkeypatch.setattr(command, "_write", damaged)
+    monkeypatch.setattr(exporting, "_write", damaged)
 
 
 @pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters:RuntimeWarning")  # diffusers sees the gap too
@@ -216,7 +216,7 @@ def test_a_mismatch_is_refused(
     """Also in bfloat16, where the output alone would not show a lost layer."""
     damage(monkeypatch, form, how)
     with pytest.raises(ModelError) as caught:
-        command.run(made("wan").run, form, tmp_path / "own.safetensors", None, dtype)
+        exporting.export(made("wan").run, form, tmp_path / "own.safetensors", None, dtype)
     assert "\n" not in str(caught.value)
     assert nothing_left(tmp_path), str(caught.value)
     if how is drop:
@@ -231,7 +231,7 @@ def test_a_lost_alpha_is_refused(made: Callable[[str], Made], tmp_path: Path, mo
 
     damage(monkeypatch, "diffusers", forget)
     with pytest.raises(ModelError, match="0 unmatched and 16 wrong"):
-        command.run(made("wan").run, "diffusers", tmp_path / "own", None, None)
+        exporting.export(made("wan").run, "diffusers", tmp_path / "own", None, None)
     assert nothing_left(tmp_path)
 
 
@@ -239,9 +239,9 @@ def test_a_lora_that_rounding_takes_away_is_refused(tiny_wan: Path, tmp_path: Pa
     """Too small for the last digits of bfloat16 weights; the output alone would not show it."""
     run = make(tmp_path / "run", tiny_wan, by=1e-4)
     with pytest.raises(ModelError, match=r"% of the LoRA left.*give --dtype float32"):
-        command.run(run.run, "merged", tmp_path / "merged", None, "bfloat16")
+        exporting.export(run.run, "merged", tmp_path / "merged", None, "bfloat16")
     assert nothing_left(tmp_path)
-    command.run(run.run, "merged", tmp_path / "merged", None, "float32")
+    exporting.export(run.run, "merged", tmp_path / "merged", None, "float32")
 
 
 def test_the_rounding_of_a_merged_weight() -> None:
@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(OutputError, match="No space left on device"):
-        command.run(made("wan").run, "merged", tmp_path / "merged", None, None)
+        exporting.export(made("wan").run, "merged", tmp_path / "merged", None, None)
     assert nothing_left(tmp_path)
 
 

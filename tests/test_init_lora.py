@@ -15,9 +15,9 @@ from torch import Tensor
 from tests.test_cli import fails, main_ok
 from tests.test_training import BRIEF, PROMPTS, Brightness
 from vpo_kit import config, losses, models
-from vpo_kit.commands import export
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.library import export
 from vpo_kit.models.base import VideoModel
 from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.runs import train_briefly
@@ -153,7 +153,7 @@ def test_a_file_of_another_program(
     model: VideoModel, tiny_wan: Path, lora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A ComfyUI file: no metadata, names of its own, alpha in the weights."""
-    export.run(lora, "comfyui", tmp_path / "own.safetensors", str(tiny_wan), None)
+    export.export(lora, "comfyui", tmp_path / "own.safetensors", str(tiny_wan), None)
     main_ok(small(tiny_wan, tmp_path / "run", "--init-lora", tmp_path / "own.safetensors", "--dry-run"))
     assert "rank: 3\n  alpha: 3.0" in capsys.readouterr().out
     with loaded(model, lora):

@@ -355,7 +355,7 @@ def test_the_most_disagreed_pairs() -> None:
 
 def test_other_weights_are_another_judge() -> None:
     """Of one name and with one file of settings."""
-    from vpo_kit.commands.bench_reward import _identity
+    from vpo_kit.library.judge_bench import _identity
 
     judge = Heavy()
     before = _identity(judge)

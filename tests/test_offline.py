@@ -352,11 +352,11 @@ class TestBadSets:
     def test_another_models_set_is_a_warning(
         self, tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        from vpo_kit.commands import train
+        from vpo_kit.cli.train import train
 
         path = make_set(tmp_path / "set", model="someone/else")
-        options = {"method": "dpo", "model": str(tiny_wan), "pairs": path, "output": tmp_path / "run", "steps": 1}
-        train.run(options, None, ["evaluation.num_prompts=0"], resume=False, overwrite=False, dry_run=False)
+        given = ["evaluation.num_prompts=0"]
+        train("dpo", model=str(tiny_wan), pairs=path, output=tmp_path / "run", steps=1, set_=given)
         shown = " ".join(capsys.readouterr().out.split())
         assert f"was made by someone/else, and {tiny_wan} is trained on it" in shown
         assert "dpo is meant for independent pairs" in shown

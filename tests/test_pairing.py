@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from vpo_kit import models
+from vpo_kit.cli import clips as clips_command
 from vpo_kit.clips import read_folder
-from vpo_kit.commands import clips as clips_command
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.labelling import by_reward, by_scores
 from vpo_kit.labelling.answers import FOLDER
@@ -45,7 +45,7 @@ def model(tiny_wan: Path) -> VideoModel:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips") / "clips"
-    clips_command.run(folder, 6, seed=3)
+    clips_command.clips(folder, 6, seed=3)
     return folder
 
 

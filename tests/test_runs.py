@@ -12,9 +12,9 @@ import pytest
 from filelock import FileLock
 
 from vpo_kit import config
-from vpo_kit.cli import main
-from vpo_kit.commands import runs
+from vpo_kit.cli import main, watch
 from vpo_kit.files import LOCK
+from vpo_kit.training.run_seen import look
 
 
 def make(path: Path, steps: int, **summary: Any) -> Path:
@@ -54,26 +54,26 @@ def test_each_state(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_that_is_at_work(folder: Path) -> None:
-    assert runs.look(folder / "b").state == "broken off (--resume goes on)"
+    assert look(folder / "b").state == "broken off (--resume goes on)"
     with FileLock(folder / "b" / LOCK):
-        assert runs.look(folder / "b").state == "running"
-    assert runs.look(folder / "b").state == "broken off (--resume goes on)"
+        assert look(folder / "b").state == "running"
+    assert look(folder / "b").state == "broken off (--resume goes on)"
 
 
 def test_a_run_is_followed_to_its_end(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "ALIVE_S", -1.0)  # look whether it lives at each turn
+    monkeypatch.setattr(watch, "ALIVE_S", -1.0)  # look whether it lives at each turn
     lock = FileLock(folder / "b" / LOCK)
 
     def go_on(seconds: float) -> None:
         """While the watcher waits, the run takes its third step and is killed."""
-        assert seconds == runs.POLL_S
+        assert seconds == watch.POLL_S
         make(folder / "next", 3)
         (folder / "next" / "metrics.jsonl").replace(folder / "b" / "metrics.jsonl")
         lock.release()
 
-    monkeypatch.setattr(runs.time, "sleep", go_on)
+    monkeypatch.setattr(watch.time, "sleep", go_on)
     with lock:
         lines = shown(capsys, "watch", folder / "b")
     assert lines[0].endswith("grpo, 4 steps, running")
@@ -92,5 +92,5 @@ def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_torch() -> None:
-    code = "import sys, vpo_kit.commands.runs; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = "import sys, vpo_kit.training.run_seen; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

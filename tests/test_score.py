@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.footage import grey
-from vpo_kit.commands import score as command
+from vpo_kit.cli import score as command
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.library import score
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
@@ -34,14 +34,14 @@ def test_one_bad_clip_does_not_end_it(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "c.mp4").write_bytes(b"no video")
     grey(tmp_path / "d.mp4", 9)
     with pytest.raises(DataError, match=r"^2 of 4 clips left out: .*c.mp4 cannot be decoded as a video: "):
-        command.run([tmp_path], "vqa", None)
+        command.score([tmp_path], "vqa")
     words = " ".join(capsys.readouterr().out.split())
     assert "a.gif: variable frame rate: 9 frames are given out as 12 at 10 a second" in words
     one = "b.mp4: reward 'vqa' judges motion and needs at least 2 frames, not a single one"
     assert f"left out: {tmp_path / one}" in words
     scored = words.partition("motion")[2].partition("left out")[0]
     assert [name for name in ("a.gif", "b.mp4", "c.mp4", "d.mp4") if name in scored] == ["a.gif", "d.mp4"]
-    command.run([tmp_path / "b.mp4"], "technical", None)
+    command.score([tmp_path / "b.mp4"], "technical")
     assert "a single frame, taken for one second" in capsys.readouterr().out
 
 
@@ -59,7 +59,7 @@ def test_one_clip_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
         return footage
 
     monkeypatch.setattr(score, "read_video", watched)
-    command.run([tmp_path], "technical", None)
+    command.score([tmp_path], "technical")
     assert len(alive) == 4
 
 
@@ -91,7 +91,7 @@ def test_scores_go_into_a_file(kind: str, tmp_path: Path) -> None:
     grey(tmp_path / "d.mp4", 3)
     output = tmp_path / f"out.{kind}"
     with pytest.raises(DataError, match=r"2 of 4 clips left out: .*d\.mp4 has no caption"):
-        command.run([tmp_path], "tests.test_score:Wordy", None, output=output, segment_seconds=1.0)
+        command.score([tmp_path], "tests.test_score:Wordy", output=output, segments=1.0)
     text = output.read_text()
     rows = (
         list(csv.DictReader(text.splitlines())) if kind == "csv"
@@ -108,18 +108,18 @@ def test_a_damaged_listing_is_named_and_a_pair_sets_holds_no_captions(tmp_path: 
     grey(tmp_path / "a.mp4", 3)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.mp4", "text": "six by"}\n{"file_name": "b.mp4", "te')
     with pytest.raises(DataError, match=r"metadata\.jsonl, line 2, is not JSON"):
-        command.run([tmp_path], "technical", None)
+        command.score([tmp_path], "technical")
     (tmp_path / "metadata.jsonl").write_text('{"first_file_name": "a.mp4", "second_file_name": "a.mp4"}\n')
     assert score.clips_of([tmp_path], None) == {tmp_path / "a.mp4": None}
     (tmp_path / "metadata.jsonl").unlink()
     (tmp_path / "metadata.csv").write_text("name,text\na.mp4,six\n")
     with pytest.raises(DataError, match="must name the columns file_name and text, not name, text"):
-        command.run([tmp_path], "technical", None)
+        command.score([tmp_path], "technical")
 
 
 def test_errors_come_before_the_work(tmp_path: Path) -> None:
     grey(tmp_path / "a.mp4", 3)
     with pytest.raises(ConfigError, match="give --prompt, or captions in the folder"):
-        command.run([tmp_path], "tests.test_score:Wordy", None)
+        command.score([tmp_path], "tests.test_score:Wordy")
     with pytest.raises(ConfigError, match=r"give the name of a \.csv, \.jsonl, \.json file"):
-        command.run([tmp_path], "technical", None, output=tmp_path / "x.txt")
+        command.score([tmp_path], "technical", output=tmp_path / "x.txt")

@@ -297,17 +297,16 @@ EVIL = """a dog</title></script><script>alert("evil-1")</script> "onmouseover='a
 
 def test_the_page_of_a_run_shows_prompts_as_text(tiny_wan: Path, tmp_path: Path) -> None:
     """A whole run on prompts, and in a folder, that want to be markup."""
-    from vpo_kit.commands import train
+    from vpo_kit.cli.train import train
 
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\nanother cat\n")
     held_out = tmp_path / "held_out.txt"
     held_out.write_text(f"{EVIL}\nanother dog\n")
     output = tmp_path / "<img src=x onerror=evil-4>"
-    options = {"method": "vader", "model": str(tiny_wan), "output": output, "steps": 1, "prompts": prompts}
     values = ["evaluation.num_prompts=2", f"evaluation.prompts={held_out}", "batch_size=2", "validation.share=0",
               "evaluation.judges=[vqa]", "lora.rank=2"]  # fmt: skip
-    train.run(options, None, values, resume=False, overwrite=False, dry_run=False)
+    train("vader", model=str(tiny_wan), output=output, steps=1, prompts=prompts, set_=values)
     source = (output / "report.html").read_text()
     page = Page(source)
     assert EVIL in page.text

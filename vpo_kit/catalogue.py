@@ -89,6 +89,14 @@ def learning_from(kind: str, *, only: str | None = None, apart: str | None = Non
     )
 
 
+def preferring() -> str:
+    """The built-in methods that learn which video of a pair is the better one, for a help text: those for whose pairs
+    there is a strategy.
+    """
+    names = [name for name, facts in _read()["methods"].items() if facts["strategy"] is not None]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 @cache
 def _read() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))

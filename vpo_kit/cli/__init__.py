@@ -1,4 +1,7 @@
-"""The command line. Nothing heavy is imported here: each command imports its own module when it is called."""
+"""The command line, a file for each command, which adds itself to the application when it is imported.
+
+Nothing heavy is imported at the top of these files: a command imports what it needs when it is called.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,37 @@ from vpo_kit.errors import VpoError
 
 # isort: off
 # in the order of `vpo --help`
-from vpo_kit.cli import training, runs, pairs, data, loras, evaluation, lists, rewards  # noqa: F401
+from vpo_kit.cli import (  # noqa: F401
+    train,
+    plan,
+    runs,
+    watch,
+    pair,
+    pair_import,
+    pair_inspect,
+    pair_signal,
+    pair_check,
+    pair_export,
+    pair_merge,
+    pair_split,
+    label,
+    clips,
+    sample,
+    export,
+    eval,
+    compare,
+    score,
+    methods,
+    rewards,
+    metrics,
+    models,
+    config,
+    reward,
+    reward_train_vqa,
+    reward_check,
+    reward_bench,
+    reward_serve,
+)
 # isort: on
 
 

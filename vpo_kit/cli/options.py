@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,17 @@ def named(option: str, given: list[str] | None) -> dict[str, str]:
         if not (name.strip() and equals and value.strip()):
             raise ConfigError(f"{option} {name}{equals}{value}: write it as NAME=VALUE")
     return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def of_reward(assignments: list[str] | None) -> dict[str, Any]:
+    """What ``--set reward.NAME=VALUE`` gives, by name. Raises `ConfigError` for a field of another section."""
+    from vpo_kit.config import read_assignments
+
+    values = read_assignments(assignments or [])
+    if set(values) - {"reward"}:
+        raise ConfigError("--set: only reward.* can be set here")
+    found: dict[str, Any] = values.get("reward", {})
+    return found
 
 
 @app.callback()

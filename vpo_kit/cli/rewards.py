@@ -1,84 +1,98 @@
-"""`vpo reward` and what belongs to it."""
+"""`vpo rewards`: the rewards, or all that one of them says of itself."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpo_kit.cli.options import Columns, Separator, Set, Words, app, named
+from vpo_kit import catalogue
+from vpo_kit.cli.listing import WIDTH, cut, show, show_plugins
+from vpo_kit.cli.options import app
+from vpo_kit.errors import ModelError
 
-reward_app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Check rewards, train the built-in judges, serve over HTTP."
-)
-app.add_typer(reward_app, name="reward")
-
-
-@reward_app.command("train-vqa")
-def train_vqa(
-    output: Annotated[Path, typer.Option(help="folder for the weights and the report")],
-    kind: Annotated[Literal["vqa", "gold"], typer.Option(help="gold is the held-out judge")] = "vqa",
-    steps: Annotated[int, typer.Option(min=1)] = 1250,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    attacks: Annotated[bool, typer.Option(help="train against gradient attacks, too")] = True,
-) -> None:
-    """Train the built-in video quality judge on procedural clips."""
-    from vpo_kit.sprites.judges import train_vqa as command
-
-    command.train(kind, output, steps, seed, attacks=attacks)
+if TYPE_CHECKING:
+    from vpo_kit.rewards.base import RewardSpec
+    from vpo_kit.rewards.loading import RewardPlan
 
 
-@reward_app.command("check")
-def check_reward(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="rewards (vpo rewards), or package.module:Class", show_default="all that need no download"),
-    ] = None,
-    clips: Annotated[int, typer.Option(min=2, help="sprite clips to look at")] = 12,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    output: Annotated[Path | None, typer.Option(help="write the findings as JSON, too")] = None,
-    set_: Set = None,
-) -> None:
-    """Look at rewards before training on them: direction, frozen copies, gradient, batches, time, licence."""
-    from vpo_kit.commands import check_reward as command
-
-    command.run(names or [], clips, seed, set_ or [], output)
+@app.command()
+def rewards(name: Annotated[str | None, typer.Argument(help="one reward: weights, licence, settings")] = None) -> None:
+    """List the rewards, or show one with its weights, its licence and all of its settings."""
+    if name is None:
+        _show_all()
+    else:
+        _show_one(name)
 
 
-@reward_app.command("bench")
-def bench_reward(
-    sets: Annotated[list[Path], typer.Argument(help="tables (csv, jsonl, json, parquet) or folders with one")],
-    output: Annotated[Path, typer.Option(help="a .json file; a Markdown file and the scores go beside it")],
-    reward: Annotated[list[str] | None, typer.Option(help="judges; given several times", show_default="vqa")] = None,
-    layout: Annotated[str | None, typer.Option(help="of the tables", show_default="what their columns say")] = None,
-    column: Columns = None,
-    word: Words = None,
-    separator: Separator = None,
-    dimension: Annotated[list[str] | None, typer.Option(help="what people judged", show_default="all")] = None,
-    set_: Set = None,
-) -> None:
-    """Set judges against people's verdicts and ratings, beside judges that know nothing."""
-    from vpo_kit.commands import bench_reward as command
-    from vpo_kit.judged.layouts import Reading
+def _show_all() -> None:
+    """Print the rewards, with what a choice between them turns on; of those of other packages name and package."""
+    from vpo_kit.registry import REWARDS
 
-    reading = Reading(layout, named("--column", column), named("--word", word), separator)
-    command.run(sets, reward or ["vqa"], output, set_ or [], reading, dimension or [])
+    print(f"{'reward':11} {'for':8} {'grad':4} {'seg':3} {'prompt':6} {'ships':5} licence")
+    for name, facts in catalogue.rewards().items():
+        cells = [
+            f"{'training' if facts.training else 'checking':8}",
+            f"{_yes(facts.gradient):4}",
+            f"{_yes(facts.segments):3}",
+            f"{_yes(facts.prompt):6}",
+            f"{_yes(facts.ships):5}",
+        ]
+        print(cut(" ".join([f"{name:11}", *cells, facts.licence])))
+    show_plugins(REWARDS)
+    print(
+        "\ngrad: passes a gradient; seg: scores segments; ships: needs no download",
+        "vpo rewards NAME: scale, weights (here or missing), licence, settings",
+        sep="\n",
+    )
 
 
-@reward_app.command("serve")
-def serve_reward(
-    name: Annotated[str, typer.Argument(help="a reward (vpo rewards), or package.module:Class")],
-    host: Annotated[str, typer.Option(help="address to listen on; traffic is not encrypted")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
-    token: Annotated[
-        str | None, typer.Option(envvar="VPO_REWARD_TOKEN", help="what clients must send", show_default="a new one")
-    ] = None,
-    no_token: Annotated[bool, typer.Option("--no-token", help="let every user of this machine in")] = False,
-    max_body_mb: Annotated[int, typer.Option(min=1, help="largest request")] = 256,
-    set_: Set = None,
-) -> None:
-    """Serve a reward to runs elsewhere: vpo train --reward remote:http://HOST:PORT."""
-    from vpo_kit.commands import serve_reward as command
+def _show_one(name: str) -> None:
+    """Print a reward's facts, whether its weights are here, and its settings. Raises `ConfigError`."""
+    from vpo_kit.library.lists import reward_facts
+    from vpo_kit.rewards import loading
 
-    command.run(name, host, port, token, set_ or [], open_to_all=no_token, max_body_mb=max_body_mb)
+    (plan,) = loading.plan(name, {})
+    spec = plan.kind.spec
+    print(fill(f"{spec.name}: {', '.join(_uses(spec))}", WIDTH))
+    for label, text in (
+        ("scale", spec.scale),
+        ("source", spec.source),
+        ("licence", spec.licence),
+        ("weights", _weights(plan)),
+    ):
+        print(fill(f"{label:8} {text}", WIDTH, subsequent_indent=" " * 9))
+    for one in reward_facts(plan.kind).settings:
+        show(one)
+
+
+def _uses(spec: RewardSpec) -> list[str]:
+    return [
+        "for training" if spec.for_training else "a held-out judge: for checking, never for training",
+        "passes a gradient" if spec.differentiable else "passes no gradient",
+        "scores segments" if spec.per_segment else "scores whole clips",
+        "needs the prompt" if spec.needs_prompt else "needs no prompt",
+        *(["knows the embedded model's world alone"] if spec.embedded_only else []),
+    ]
+
+
+def _weights(plan: RewardPlan) -> str:
+    """Where the weights are, with their size, or what is to be got."""
+    try:
+        found = plan.kind.locate(plan.config)
+    except ModelError as error:
+        return f"missing: {error}"
+    if found:
+        return "here: " + ", ".join(_sized(path) for path in found)
+    return "ship with the package, where it has any" if plan.kind.spec.self_contained else "looked for when loaded"
+
+
+def _sized(path: Path) -> str:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return f"{path} ({sum(file.stat().st_size for file in files) / 1e6:,.1f} MB)"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

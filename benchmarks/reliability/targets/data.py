@@ -38,7 +38,7 @@ def pair_set(folder: Path) -> Read:
 def pair_tools(folder: Path) -> Read:
     """``vpo pair merge``, ``split``, ``export``, ``inspect``, ``check`` on damaged sets: what they write is whole."""
     from tests.offline_run import make_set
-    from vpo_kit.commands import pair_tools as tools
+    from vpo_kit.cli import pair_check, pair_export, pair_inspect, pair_merge, pair_split
     from vpo_kit.pairing import store
 
     sound, other = (make_set(folder / name, shape=(2, 3, 2, 2), count=4) for name in ("set", "other"))
@@ -47,11 +47,11 @@ def pair_tools(folder: Path) -> Read:
         path, output = stage.copy(sound), stage.folder / "output"
         _damage_set(stage, path)
         runs: list[Callable[[], None]] = [
-            lambda: tools.merge([path, other], output),
-            lambda: tools.split(path, 0.5, 0, output),
-            lambda: tools.export_set(path, output / "pairs.table", stage.rng.choice(["trl", "csv"])),
-            lambda: tools.inspect(path, output / "page.html", 10),
-            lambda: tools.check_set(path, decode=False),
+            lambda: pair_merge.pair_merge([path, other], output),
+            lambda: pair_split.pair_split(path, output, 0.5),
+            lambda: pair_export.pair_export(path, output / "pairs.table", stage.rng.choice(["trl", "csv"])),
+            lambda: pair_inspect.pair_inspect(path, output / "page.html", 10),
+            lambda: pair_check.pair_check(path),
         ]
         try:
             stage.rng.choice(runs)()

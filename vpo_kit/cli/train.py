@@ -1,14 +1,18 @@
-"""`vpo train` and `vpo plan`."""
+"""`vpo train`: a method on a model, or what a recipe comes to."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vpo_kit.catalogue import learning_from
 from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
+from vpo_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vpo_kit.training.recipe import Recipe
 
 
 @app.command()
@@ -37,6 +41,9 @@ def train(
     plan: Annotated[bool, typer.Option("--plan", help="with --dry-run: also what the run needs (vpo plan)")] = False,
 ) -> None:
     """Align a model, with its measurement before and after on held-out prompts."""
+    from vpo_kit.library import train as trainings
+    from vpo_kit.training import initial, recipe
+
     options = {
         "method": method,
         "reward": reward,
@@ -49,43 +56,29 @@ def train(
         "seed": seed,
         "lora": {"init": init_lora} if init_lora else None,
     }
-    from vpo_kit.commands import train as command
+    config = trainings.file_of(config, output, resume=resume, overwrite=overwrite)
+    checked = initial.resolve(recipe.read(options, config, set_ or []))
+    if plan and not dry_run:
+        raise ConfigError("--plan goes with --dry-run; vpo plan is the same without data")
+    if dry_run:
+        _show(checked, plan=plan)
+    else:
+        trainings.run(checked, resume=resume, overwrite=overwrite)
 
-    command.run(options, config, set_ or [], resume=resume, overwrite=overwrite, dry_run=dry_run, plan=plan)
 
+def _show(checked: Recipe, *, plan: bool) -> None:
+    """Print the whole recipe, where its defaults come from, and what only the run itself can check."""
+    from vpo_kit import defaults
+    from vpo_kit.config import dump
+    from vpo_kit.library import checks
 
-@app.command()
-def plan(
-    method: Annotated[str | None, typer.Option(help="training method (vpo methods)", show_default="online")] = None,
-    reward: Annotated[str | None, typer.Option(help="as for vpo train", show_default="vqa")] = None,
-    model: Model = None,
-    prompts: Prompts = None,
-    pairs: Annotated[Path | None, typer.Option(help="pair set; it need not be there")] = None,
-    videos: Annotated[Path | None, typer.Option(help="folder of real clips; it need not be there")] = None,
-    output: Annotated[Path | None, typer.Option(help="run folder; nothing is written")] = None,
-    steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
-    init_lora: Annotated[Path | None, typer.Option(help="run, LoRA folder or file to start from")] = None,
-    seed: Seed = None,
-    config: Config = None,
-    set_: Set = None,
-    memory: Annotated[
-        str | None, typer.Option(help="of one device, as 24GB or 80GiB", show_default="this GPU's")
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="processes that share a batch, a device each")] = 1,
-) -> None:
-    """What a run needs, estimated without weights: memory by part, passes, time; and what to switch on first."""
-    options = {
-        "method": method,
-        "reward": reward,
-        "model": model,
-        "prompts": prompts,
-        "pairs": pairs,
-        "videos": videos,
-        "output": output,
-        "steps": steps,
-        "seed": seed,
-        "lora": {"init": init_lora} if init_lora else None,
-    }
-    from vpo_kit.library import plan as command
+    print(dump(checked.run), end="")
+    for line in defaults.provenance(checked.run, checked.given):
+        print(f"# {line}")
+    checks.check(checked)
+    for line in checks.unchecked(checked):
+        print(f"# not checked: {line}")
+    if plan:
+        from vpo_kit.library import plan as plans  # torch's private parts that it needs are no training's business
 
-    command.run(options, config, set_ or [], memory, processes)
+        plans.show(checked)

@@ -1,9 +1,8 @@
-"""`vpo pair signal`: whether a pair set can teach anything, and how far a recipe's steps would go, without training."""
+"""Whether a pair set can teach anything, and how far a recipe's steps would go: measured without training."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from vpo_kit import files
+from vpo_kit.catalogue import preferring
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.library import sources
@@ -26,57 +23,70 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.times import Times
-from vpo_kit.training import initial, reach, signal
+from vpo_kit.training import initial, signal
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training.data import Pairs
 from vpo_kit.training.lora import LoraPolicy
-from vpo_kit.training.reach import Reach
+from vpo_kit.training.reach import Reach, reach
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly, load_model, use
-from vpo_kit.training.signal import BANDS, Direction, Gradients, Signal
+from vpo_kit.training.signal import Gradients, Signal
 from vpo_kit.training.stream import Stream
-
-LITTLE, MUCH = 0.05, 10.0
-"""Mean logits that a recipe's steps reach: below the first nothing is learned, above the second everything is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of the command line."""
+class SignalRequest:
+    """What is to be measured: the set at `path`, at most so many of its `pairs`, and the recipe, as for training."""
 
     path: Path
-    model: str | None
-    method: str | None
-    config: Path | None
-    assignments: Sequence[str]
-    pairs: int
-    seed: int
-    output: Path | None
+    model: str | None = None
+    method: str | None = None
+    config: Path | None = None
+    assignments: Sequence[str] = ()
+    pairs: int = 128
+    seed: int = 0
 
 
-def run(request: Request) -> None:
-    """Measure, print, and write ``--output``. Raises `VpoError` for whatever a user can mend."""
-    recipe = _recipe(request)
-    found, count = _measure(recipe, request)
-    move = reach.reach(recipe.run)
-    _show(Console(), recipe, found, move, count)
-    if request.output is not None:
-        facts = {
-            "set": str(request.path),
-            "model": recipe.run.model,
-            "method": recipe.run.method_name,
-            "pairs_in_set": count,
-            "signal": _plain(asdict(found)),
-            "reach": asdict(move),
-            "verdict": move.verdict,
-            "logit": _plain(_logit(found, move)),
-            "seed": request.seed,
+@dataclass(frozen=True, kw_only=True)
+class SetSignal:
+    """What was measured: the signal of a set, and how far the recipe's steps move the weights."""
+
+    request: SignalRequest
+    recipe: Recipe
+    signal: Signal
+    count: int
+    """How many pairs of the set have something to teach."""
+    move: Reach
+
+    @property
+    def logit(self) -> float:
+        """How far the mean logit moves over the whole run, to first order."""
+        return self.signal.logit_per_rate * self.move.rates
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        return {
+            "set": str(self.request.path),
+            "model": self.recipe.run.model,
+            "method": self.recipe.run.method_name,
+            "pairs_in_set": self.count,
+            "signal": _plain(asdict(self.signal)),
+            "reach": asdict(self.move),
+            "verdict": self.move.verdict,
+            "logit": _plain(self.logit),
+            "seed": self.request.seed,
             "versions": versions(),
         }
-        files.write(request.output, json.dumps(facts, indent=2) + "\n")
 
 
-def _recipe(request: Request) -> Recipe:
+def measure(request: SignalRequest) -> SetSignal:
+    """Take the gradients of the set's pairs. Raises `VpoError` for whatever a user can mend."""
+    recipe = _recipe(request)
+    found, count = _measure(recipe, request)
+    return SetSignal(request=request, recipe=recipe, signal=found, count=count, move=reach(recipe.run))
+
+
+def _recipe(request: SignalRequest) -> Recipe:
     """As for `vpo train`, but nothing is measured on held-out prompts; the method is that of the set's strategy."""
     strategies = {pair.strategy for pair in store.read(request.path).pairs}
     method = request.method or ("dense" if strategies == {"guided"} else "dpo")
@@ -90,11 +100,11 @@ def _recipe(request: Request) -> Recipe:
     }
     recipe = initial.resolve(recipes.read(options, request.config, request.assignments))
     if not issubclass(recipe.method, OfflinePairs):
-        raise ConfigError(f"method {method!r} learns no preference from pairs: give --method dense, structural or dpo")
+        raise ConfigError(f"method {method!r} learns no preference from pairs: give --method {preferring()}")
     return recipe
 
 
-def _measure(recipe: Recipe, request: Request) -> tuple[Signal, int]:
+def _measure(recipe: Recipe, request: SignalRequest) -> tuple[Signal, int]:
     """The signal, and how many pairs of the set have something to teach."""
     run, console = recipe.run, Console()
     model = load_model(run.model_copy(update={"compile": False}))  # each pair goes through alone: it would not pay
@@ -142,61 +152,6 @@ def _by_band(recipe: Recipe, context: Context) -> list[Method]:
         own = config.model_copy(update={"times": times.model_copy(update={"low": low, "high": high})})
         found.append(recipe.method(own, context))
     return found
-
-
-def _logit(found: Signal, move: Reach) -> float:
-    """How far the mean logit moves over the whole run, to first order."""
-    return found.logit_per_rate * move.rates
-
-
-def _show(console: Console, recipe: Recipe, found: Signal, move: Reach, count: int) -> None:
-    run, whole = recipe.run, found.whole
-    console.print(
-        f"{run.pairs}, {run.method_name} on {run.model}: {found.pairs} of {count} pairs, {found.draws} gradients",
-        soft_wrap=True,
-        markup=False,
-    )
-    if whole.found:
-        console.print(f"direction: found (p {whole.p:.3f} of random labels); cosine of two halves {whole.cosine}")
-        console.print(
-            f"at a cosine of .71 with the true one after {whole.pairs} pairs, or {found.draws_needed:,.0f} draws of "
-            "(t, noise), each of another pair",
-            soft_wrap=True,
-        )
-    else:
-        console.print(
-            f"direction: not found with {found.draws} draws (p {whole.p:.2f} of random labels): more pairs (--pairs), "
-            "or labels that agree more",
-            soft_wrap=True,
-        )
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0))
-    for column in ("where", "p", "cosine of halves", "pairs for .71"):
-        table.add_column(column, justify="left" if column == "where" else "right", no_wrap=True)
-    for name in BANDS:
-        table.add_row(f"{name} times", *_cells(found.bands[name]))
-    console.print(table)
-    layers = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0))
-    for column in ("layers", "share of the direction", "p"):
-        layers.add_column(column, justify="left" if column == "layers" else "right", no_wrap=True)
-    for kind, (share, p) in sorted(found.kinds.items(), key=lambda item: -item[1][0]):
-        layers.add_row(kind, f"{share:.0%}" if math.isfinite(share) else "", f"{p:.3f}")
-    console.print(layers)
-    for line in _verdict(found, move):
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def _cells(one: Direction) -> tuple[str, str, str]:
-    return f"{one.p:.3f}", str(one.cosine), str(one.pairs) if one.found else "not found"
-
-
-def _verdict(found: Signal, move: Reach) -> list[str]:
-    """What the recipe's steps can do, in words."""
-    lines = [f"recipe: {move}"]
-    logit = _logit(found, move)
-    if found.whole.found and math.isfinite(logit):
-        words = "nothing is learned" if logit < LITTLE else "the pairs are used up" if logit > MUCH else "enough"
-        lines.append(f"the mean logit of these pairs would move by about {logit:.2g}: {words}")
-    return lines
 
 
 def _plain(value: Any) -> Any:

@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from rich.console import Console
+import typer
 
-from vpo_kit import files
+from vpo_kit.cli.options import Seed, app
 from vpo_kit.errors import OutputError
-from vpo_kit.sprites import world
-from vpo_kit.video import write_video
 
 
-def run(output: Path, count: int, seed: int) -> None:
-    """Write `count` training clips with their captions and, as truth, the windows that are flawed."""
+@app.command()
+def clips(
+    output: Annotated[Path, typer.Option(help="folder for the videos and metadata.jsonl")],
+    count: Annotated[int, typer.Option(min=1, help="how many")] = 64,
+    seed: Seed = None,
+) -> None:
+    """Write real clips of the embedded model's world as a videofolder, flawed ones among them."""
+    import torch
+    from rich.console import Console
+
+    from vpo_kit import files
+    from vpo_kit.sprites import world
+    from vpo_kit.video import write_video
+
     if output.exists() and any(output.iterdir()):
         raise OutputError(f"{output} is not empty: give another --output")
     lines = []
-    for i, clip in enumerate(world.training_clips(count, seed)):
+    for i, clip in enumerate(world.training_clips(count, seed or 0)):
         name = f"{i:05d}.mp4"
         write_video(output / name, torch.from_numpy(clip.video), world.FPS)
         flaws = [asdict(flaw) for flaw in clip.flaws]

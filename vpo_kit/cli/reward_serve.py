@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from contextlib import suppress
+from typing import Annotated
 
-import torch
+import typer
 
-from vpo_kit import config
+from vpo_kit.cli.options import Set, of_reward
+from vpo_kit.cli.reward import reward_app
 from vpo_kit.errors import ConfigError
-from vpo_kit.rewards import loading as rewards
 
 
-def run(
-    name: str,
-    host: str,
-    port: int,
-    token: str | None,
-    assignments: Sequence[str],
-    *,
-    open_to_all: bool,
-    max_body_mb: int,
+@reward_app.command("serve")
+def serve_reward(
+    name: Annotated[str, typer.Argument(help="a reward (vpo rewards), or package.module:Class")],
+    host: Annotated[str, typer.Option(help="address to listen on; traffic is not encrypted")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(envvar="VPO_REWARD_TOKEN", help="what clients must send", show_default="a new one")
+    ] = None,
+    no_token: Annotated[bool, typer.Option("--no-token", help="let every user of this machine in")] = False,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="largest request")] = 256,
+    set_: Set = None,
 ) -> None:
-    """Serve until interrupted. Raises `VpoError` for whatever a user can mend."""
+    """Serve a reward to runs elsewhere: vpo train --reward remote:http://HOST:PORT."""
+    import torch
+
+    from vpo_kit.rewards import loading as rewards
+
     try:
         import uvicorn
 
@@ -31,17 +37,14 @@ def run(
         from vpo_kit.rewards.server import create_app
     except ImportError as error:
         raise ConfigError(f"vpo reward serve needs {error.name}: pip install 'vpo-kit[server]'") from error
-    if open_to_all and (token is not None or not serve.is_loopback(host)):
+    if no_token and (token is not None or not serve.is_loopback(host)):
         raise ConfigError("--no-token: only with --host 127.0.0.1, and without --token or VPO_REWARD_TOKEN")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
         raise ConfigError("--token: one line of ASCII without spaces around it")
-    values = config.read_assignments(assignments)
-    if set(values) - {"reward"}:
-        raise ConfigError("--set: only reward.* can be set here")
-    plans = rewards.plan(name, values.get("reward", {}))
+    plans = rewards.plan(name, of_reward(set_))
     if len(plans) > 1:
         raise ConfigError(f"serve one reward, not {name!r}: mix on the other side, remote:URL:0.5+other:0.5")
-    key = None if open_to_all else token or secrets.token_urlsafe(24)
+    key = None if no_token else token or secrets.token_urlsafe(24)
     with serve.listen(host, port) as listener:  # before the weights: a port that is taken should not cost minutes
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         reward = rewards.load(plans, device).parts[0]

@@ -1,4 +1,4 @@
-"""`vpo export`: a run's LoRA in another form, loaded again and compared before it is called done."""
+"""A run's LoRA in another form, loaded again and compared before it is called done."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from torch import Tensor
 
 from vpo_kit import config, files, models
 from vpo_kit.errors import ConfigError, ModelError, OutputError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import comfyui, export, initial, loras
+from vpo_kit.training import comfyui, initial, loras
+from vpo_kit.training.export import (
+    LEFT,
+    Check,
+    check,
+    compare_loras,
+    compare_merged,
+    probe,
+    write_comfyui,
+    write_merged,
+)
 from vpo_kit.training.lora import LoraPolicy, Start
 
 Format = Literal["diffusers", "comfyui", "merged"]
@@ -42,9 +51,12 @@ class Original:
     output: Tensor
 
 
-def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | None) -> None:
-    """Write `output` whole or not at all. Raises `ModelError` when the copy does not give the same, and then leaves
-    nothing behind.
+def export(path: Path, form: Format, output: Path, model: str | None = None, dtype: str | None = None) -> Check:
+    """Write the LoRA at `path` (a run folder, a LoRA folder or file) to `output`, whole or not at all, and return what
+    the copy gave. `model` and `dtype` are by default those of the run.
+
+    Raises `ModelError` when the copy does not give the same, and then leaves nothing behind; `ConfigError` and
+    `OutputError` before a weight is loaded.
     """
     source = _source(path, model, dtype)
     if output.exists():
@@ -56,10 +68,10 @@ def run(path: Path, form: Format, output: Path, model: str | None, dtype: str | 
         gc.collect()  # the first model goes before the second comes
         result = _compare(source, form, copy, original)
         if not result.passed:
-            rounded = result.weights.left is not None and result.weights.left < export.LEFT
+            rounded = result.weights.left is not None and result.weights.left < LEFT
             hint = "; give --dtype float32" if rounded and source.dtype != "float32" else ""
             raise ModelError(f"{form} does not give what {source.lora} gave: {result}; nothing is written{hint}")
-    Console().print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
+    return result
 
 
 def _check_name(weights: Mapping[str, Path], output: Path) -> None:
@@ -90,13 +102,13 @@ def _write(source: LoraSource, form: Format, target: Path) -> Original:
         comfyui.check_family(type(model.pipeline).__name__)
     start = initial.read(model, source.lora)
     with loras.loaded(model, source.lora):
-        output = export.probe(model)
+        output = probe(model)
     policy = LoraPolicy(model, config.Lora(rank=start.rank, alpha=start.alpha), 0, start)
     if form == "merged":
-        output = export.probe(model)  # with the LoRA in float32: the pipeline has rounded it to the model's dtype
-        export.write_merged(policy, target, source.revision)
+        output = probe(model)  # with the LoRA in float32: the pipeline has rounded it to the model's dtype
+        write_merged(policy, target, source.revision)
     elif form == "comfyui":
-        export.write_comfyui(policy, target)
+        write_comfyui(policy, target)
     else:
         policy.export(target)
         card = next(iter(loras.weights_of(source.lora).values())).parent / "README.md"
@@ -105,16 +117,16 @@ def _write(source: LoraSource, form: Format, target: Path) -> Original:
     return Original(start, output)
 
 
-def _compare(source: LoraSource, form: Format, copy: Path, original: Original) -> export.Check:
+def _compare(source: LoraSource, form: Format, copy: Path, original: Original) -> Check:
     fresh, output = source.load(), None
     if form == "merged":
-        weights = export.compare_merged(fresh, original.lora, copy)
+        weights = compare_merged(fresh, original.lora, copy)
         del fresh
         gc.collect()
         if weights.right:  # diffusers would make up what is missing
-            output = export.probe(models.load(str(copy), dtype=source.dtype))
+            output = probe(models.load(str(copy), dtype=source.dtype))
     else:
-        weights = export.compare_loras(original.lora, initial.read(fresh, copy))
+        weights = compare_loras(original.lora, initial.read(fresh, copy))
         with loras.loaded(fresh, copy):
-            output = export.probe(fresh)
-    return export.check(weights, original.output, output, source.dtype)
+            output = probe(fresh)
+    return check(weights, original.output, output, source.dtype)

@@ -5,45 +5,68 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+import typer
 
-from vpo_kit.config import FORMAT, Model, read_assignments
+from vpo_kit.cli.options import Columns, Separator, Set, Words, named
+from vpo_kit.cli.pair import pair_app
 from vpo_kit.errors import ConfigError
-from vpo_kit.evaluation.report import versions
-from vpo_kit.folders import resolve
-from vpo_kit.judged import reader as foreign
-from vpo_kit.judged.layouts import Reading
-from vpo_kit.library import sources
-from vpo_kit.library.display import look_through_bar
-from vpo_kit.pairing import imported, store
-from vpo_kit.pairing.imported import Imported
-from vpo_kit.processes import Processes
-from vpo_kit.training import run as assembly
-from vpo_kit.training import sections
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vpo_kit.pairing.imported import Imported
 
 SHOWN = 10
 """Rows that are named on the terminal; all are in ``dataset.yaml``."""
 
 
-def run(
-    source: Path,
-    reading: Reading,
-    output: Path,
-    least: float | None,
-    model: str | None,
-    assignments: Sequence[str],
+@pair_app.command("import")
+def pair_import(
+    source: Annotated[Path, typer.Argument(help="a table (csv, jsonl, json, parquet) or a folder with one")],
+    output: Annotated[Path, typer.Option(help="folder of the set")],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="its layout, or folder for columns by option", show_default="detected"),
+    ] = None,
+    column: Columns = None,
+    word: Words = None,
+    separator: Separator = None,
+    least_difference: Annotated[
+        float | None, typer.Option(min=0, help="form pairs of ratings, a tie where they differ by so much or less")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="also encode the videos for it, which training would do")] = None,
+    set_: Set = None,
 ) -> None:
-    """Read, look through, link; with `model` also encode, all processes together. Raises `VpoError`."""
-    given = read_assignments(assignments)
+    """Make a set of other people's videos and verdicts, or ratings; no model is needed."""
+    from rich.console import Console
+
+    from vpo_kit.config import FORMAT, Model, read_assignments
+    from vpo_kit.evaluation.report import versions
+    from vpo_kit.folders import resolve
+    from vpo_kit.judged import reader as foreign
+    from vpo_kit.judged.layouts import Reading
+    from vpo_kit.library import sources
+    from vpo_kit.library.display import look_through_bar
+    from vpo_kit.pairing import imported, store
+    from vpo_kit.processes import Processes
+    from vpo_kit.training import run as assembly
+    from vpo_kit.training import sections
+
+    reading = Reading(format_, named("--column", column), named("--word", word), separator)
+    given = read_assignments(set_ or [])
     wanted = sections.read(Model, given if model is None else {**given, "model": model})
-    if assignments and model is None:
+    if set_ and model is None:
         raise ConfigError("--set: it says how videos are encoded, so it goes with --model")
     if model is not None:
         resolve(model)
     processes = Processes()
     console = Console(quiet=not processes.is_main)
-    if processes.is_main and not _is_there(output, source, model):
+    # a set that was imported before only goes on with its encoding
+    there = model is not None and (output / "dataset.yaml").is_file()
+    there = there and store.read(output).facts.get("source") == str(source)
+    if processes.is_main and not there:
         found = foreign.read(source, reading)
         facts = {
             "format": FORMAT,
@@ -53,7 +76,7 @@ def run(
             "versions": versions(),
         }
         with look_through_bar(console) as progress:
-            written = imported.write(found, output, facts, least, progress)
+            written = imported.write(found, output, facts, least_difference, progress)
         _show(console, output, written)
     processes.wait()
     if model is None:
@@ -63,13 +86,6 @@ def run(
     pairs = store.read(output)
     kept, _ = sources.encode_pairs(pairs, loaded, settings, console, processes)
     console.print(f"{output}: {len(kept)} of {len(pairs.pairs)} pairs are encoded for {model}", soft_wrap=True)
-
-
-def _is_there(output: Path, source: Path, model: str | None) -> bool:
-    """Whether the set was imported before, and only its encoding is to go on."""
-    if model is None or not (output / "dataset.yaml").is_file():
-        return False
-    return store.read(output).facts.get("source") == str(source)
 
 
 def _show(console: Console, output: Path, written: Imported) -> None:

@@ -7,47 +7,52 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.table import Column, Table
+import typer
 
-from vpo_kit import files
+from vpo_kit.cli.options import Config, Set, app
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.library import score
-from vpo_kit.library.sample import Video
-from vpo_kit.library.score import Scored
-from vpo_kit.rewards import loading
+
+if TYPE_CHECKING:
+    from vpo_kit.library.sample import Video
+    from vpo_kit.library.score import Scored
 
 KINDS = (".csv", ".jsonl", ".json")
 
 
-def run(
-    paths: Sequence[Path],
-    reward: str | None,
-    prompt: str | None,
-    *,
-    device: str | None = None,
-    config: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-    output: Path | None = None,
-    segment_seconds: float | None = None,
+@app.command()
+def score(
+    videos: Annotated[list[Path], typer.Argument(help="clips, or folders of clips")],
+    reward: Annotated[str | None, typer.Option(help="reward or mixture", show_default="vqa")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="the clips' prompt", show_default="each clip's caption in its folder")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="also write a .csv, .jsonl or .json file")] = None,
+    segments: Annotated[float | None, typer.Option(min=0.01, help="also score segments of so many seconds")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1", show_default="the GPU, if any")] = None,
+    config: Config = None,
+    set_: Set = None,
 ) -> None:
-    """Print a table: file, each reward's score, motion; one clip is in memory at a time. `output` gets the same, and
-    each segment's scores, as csv, json lines or json.
+    """Score clips with a reward: higher is better."""
+    from rich.console import Console
+    from rich.table import Column, Table
 
-    What cannot be read or judged is named and left out. Raises `DataError` at the end where there is such a clip.
-    """
+    from vpo_kit import files
+    from vpo_kit.config import read_assignments
+    from vpo_kit.library import score as scoring
+    from vpo_kit.rewards import loading
+
     if output is not None and output.suffix.lower() not in KINDS:
         raise ConfigError(f"--output {output}: give the name of a {', '.join(KINDS)} file")
-    given = dict(settings or {})
+    given = read_assignments(set_ or [])
     own = given.pop("reward", {})
     if given:
         raise ConfigError(f"--set: only reward.* can be set here, not {min(given)}")
-    plans = score.plans(reward, config, own)
-    clips = score.clips_of(paths, prompt)
-    score.check_prompts([plan.spec for plan in plans], clips.values())
-    judges = loading.load(plans, score.device_of(device))
+    plans = scoring.plans(reward, config, own)
+    clips = scoring.clips_of(videos, prompt)
+    scoring.check_prompts([plan.spec for plan in plans], clips.values())
+    judges = loading.load(plans, scoring.device_of(device))
     console, rows, wrong = Console(), list[dict[str, Any]](), list[str]()
     table = Table(Column("file", overflow="fold"), *(judge.spec.name for judge in judges.parts), "motion")
 
@@ -55,7 +60,7 @@ def run(
         wrong.append(str(error) if str(clip) in str(error) else f"{clip}: {error}")
         rows.append({"file": str(clip), "prompt": text, "error": wrong[-1]})
 
-    for found in score.each(clips, judges, leave_out, segment_seconds):
+    for found in scoring.each(clips, judges, leave_out, segments):
         if found.notice:
             console.print(f"{found.name}: {found.notice}", soft_wrap=True, markup=False)
         table.add_row(found.name, *(f"{value:.4f}" for value in found.scores.values()), f"{found.motion:.4f}")

@@ -3,61 +3,67 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from rich.console import Console
-from rich.table import Column, Table
+import typer
 
-from vpo_kit import config
+from vpo_kit.cli.options import Set, of_reward
+from vpo_kit.cli.reward import reward_app
 from vpo_kit.errors import ConfigError, OutputError, VpoError
-from vpo_kit.evaluation.report import versions
-from vpo_kit.registry import REWARDS
-from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Reward, RewardSpec
-from vpo_kit.sprites.judges import check
-from vpo_kit.sprites.judges.check import JudgeFinding
 
-Checked = tuple[RewardSpec, Sequence[JudgeFinding]]
+if TYPE_CHECKING:
+    from vpo_kit.rewards.base import RewardSpec
+    from vpo_kit.sprites.judges.check import JudgeFinding
+
+    Checked = tuple[RewardSpec, Sequence[JudgeFinding]]
 
 
-def run(names: Sequence[str], num_clips: int, seed: int, assignments: Sequence[str], output: Path | None) -> None:
-    """Print the findings, a column for each reward. Raises `VpoError` afterwards where one is not as it must be."""
-    values = config.read_assignments(assignments)
-    if set(values) - {"reward"}:
-        raise ConfigError("--set: only reward.* can be set here")
-    if values and len(names) != 1:
+@reward_app.command("check")
+def check_reward(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="rewards (vpo rewards), or package.module:Class", show_default="all that need no download"),
+    ] = None,
+    clips: Annotated[int, typer.Option(min=2, help="sprite clips to look at")] = 12,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    output: Annotated[Path | None, typer.Option(help="write the findings as JSON, too")] = None,
+    set_: Set = None,
+) -> None:
+    """Look at rewards before training on them: direction, frozen copies, gradient, batches, time, licence."""
+    import torch
+
+    from vpo_kit.registry import REWARDS
+    from vpo_kit.rewards import loading
+    from vpo_kit.sprites.judges import check
+
+    names, settings = names or [], of_reward(set_)
+    if set_ and len(names) != 1:
         raise ConfigError("--set: name the one reward that it is for")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    clips = check.FlawedClips.draw(num_clips, seed, device)
+    drawn = check.FlawedClips.draw(clips, seed, device)
     checked: list[Checked] = []
-    for name in names or _self_contained():
-        reward = _load(name, values.get("reward", {}), device)
-        checked.append((reward.spec, check.check(reward, clips)))
+    for name in names or [name for name in REWARDS.targets() if REWARDS.load(name).spec.self_contained]:
+        plans = loading.plan(name, settings)
+        if len(plans) > 1:
+            raise ConfigError(f"reward {name!r} is a mixture: check its parts one by one")
+        (reward,) = loading.load(plans, device).parts
+        checked.append((reward.spec, check.check(reward, drawn)))
     _print(checked)
     if output is not None:
-        _write(output, checked, num_clips, seed)
+        _write(output, checked, clips, seed)
     wrong = [f"{spec.name}: {f.what}" for spec, findings in checked for f in findings if f.passed is False]
     if wrong:
         raise VpoError(f"not as it must be: {'; '.join(wrong)}")
 
 
-def _self_contained() -> list[str]:
-    return [name for name in REWARDS.targets() if REWARDS.load(name).spec.self_contained]
-
-
-def _load(name: str, settings: Mapping[str, Any], device: torch.device) -> Reward:
-    plans = rewards.plan(name, settings)
-    if len(plans) > 1:
-        raise ConfigError(f"reward {name!r} is a mixture: check its parts one by one")
-    (reward,) = rewards.load(plans, device).parts
-    return reward
-
-
 def _print(checked: Sequence[Checked]) -> None:
+    """Print the findings, a column for each reward."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
     table = Table("property", *(Column(spec.name, overflow="fold") for spec, _ in checked))
     for what in ("scale", "licence", "source"):
         table.add_row(what, *(getattr(spec, what) for spec, _ in checked))
@@ -75,6 +81,8 @@ def _cell(finding: JudgeFinding | None) -> str:
 
 
 def _write(path: Path, checked: Sequence[Checked], num_clips: int, seed: int) -> None:
+    from vpo_kit.evaluation.report import versions
+
     rows = {spec.name: [asdict(finding) for finding in findings] for spec, findings in checked}
     facts = {"clips": num_clips, "seed": seed, "versions": versions(), "rewards": rows}
     try:

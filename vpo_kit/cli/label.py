@@ -1,4 +1,4 @@
-"""`vpo label` and `vpo clips`."""
+"""`vpo label`: labels for a set that is there, and how far labels agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vpo_kit.cli.options import Seed, Set, app
+from vpo_kit.cli import agreement as agreement_tables
+from vpo_kit.cli.options import Set, app
 from vpo_kit.errors import ConfigError
 
 
@@ -39,9 +40,7 @@ def label_set(
     if judge_against is not None:
         if with_ is not None:
             raise ConfigError("vpo label: --judge-against compares labels that are there: leave --with out")
-        from vpo_kit.commands import judge
-
-        judge.run(path, judge_against)
+        agreement_tables.of_sets(path, judge_against)
         return
     kind = (with_ or "reward:vqa").partition(":")[0]
     of_people = {"gold": gold, "seed": seed, "host": host, "port": port, "finish": finish or None}
@@ -57,18 +56,4 @@ def label_set(
         given = {name: value for name, value in {**of_people, **of_vlm}.items() if value is not None}
         label(path, with_ or "reward:vqa", **{**read_assignments(set_ or []), **given})
     if agreement:
-        from vpo_kit.commands import label_people
-
-        label_people.agreement(path)
-
-
-@app.command()
-def clips(
-    output: Annotated[Path, typer.Option(help="folder for the videos and metadata.jsonl")],
-    count: Annotated[int, typer.Option(min=1, help="how many")] = 64,
-    seed: Seed = None,
-) -> None:
-    """Write real clips of the embedded model's world as a videofolder, flawed ones among them."""
-    from vpo_kit.commands import clips as command
-
-    command.run(output, count, seed or 0)
+        agreement_tables.of_people(path)

@@ -1,0 +1,37 @@
+"""`vpo sample`: videos from prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpo_kit.cli.options import Config, Model, Seed, Set, app
+from vpo_kit.errors import ConfigError
+
+
+@app.command()
+def sample(
+    output: Annotated[Path, typer.Option(help="folder for the videos")],
+    prompt: Annotated[list[str] | None, typer.Option(help="a prompt; may be given several times")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="text file, one prompt a line")] = None,
+    model: Model = None,
+    lora: Annotated[Path | None, typer.Option(help="LoRA folder, or a run folder, whose settings are taken")] = None,
+    seed: Seed = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Make videos, one for each prompt."""
+    from rich.console import Console
+
+    from vpo_kit.config import read_assignments
+    from vpo_kit.library.sample import each
+    from vpo_kit.prompts import read_prompts
+
+    texts = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    if not texts:
+        raise ConfigError("give --prompt TEXT or --prompts FILE")
+    settings, console = read_assignments(set_ or []), Console()
+    for video in each(texts, model=model, lora=lora, output=output, seed=seed or 0, config=config, **settings):
+        console.print(f"{video.path}  {video.prompt}", soft_wrap=True, markup=False, highlight=False)

@@ -1,1 +1,0 @@
-"""What each command of `vpo` does, one file each."""
