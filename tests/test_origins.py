@@ -10,6 +10,8 @@ import pytest
 from tests.offline_run import make_set
 from vpo_kit.cli import main
 from vpo_kit.errors import DataError
+from vpo_kit.labelling.people.by_people import describe, unanswered
+from vpo_kit.labelling.people.finish import Finished
 from vpo_kit.pairing import store
 from vpo_kit.pairing.origins import by_labeller, of_labeller
 from vpo_kit.pairing.store import PairSet
@@ -33,6 +35,31 @@ def test_all_are_counted(mixed: PairSet) -> None:
     assert by_labeller(mixed.pairs) == "5 by vqa, 2 by people"
     assert by_labeller([mixed.pairs[2]]) == ""
     assert of_labeller(mixed, None) is mixed
+
+
+def test_tables_and_cards_count_them(mixed: PairSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["pair", "inspect", mixed.path],
+        ["pair", "export", mixed.path, "--format", "hub", "--output", tmp_path / "hub"],
+    ):
+        with pytest.raises(SystemExit):
+            main([str(argument) for argument in arguments])
+    assert "5 by vqa, 2 by people" in capsys.readouterr().out
+    assert "- labels: 5 by vqa, 2 by people" in (tmp_path / "hub/README.md").read_text()
+
+
+def test_what_a_finish_leaves_is_said_as_it_is(mixed: PairSet) -> None:
+    """The page's dialog, before the labels are written, and the line afterwards."""
+    some = "Pairs that are not answered in all segments"
+    assert unanswered(mixed, drop=False) == f"{some} keep the labels that they have (by people, vqa)."
+    assert unanswered(mixed, drop=True) == f"{some} have no labels then."
+    assert unanswered(replace(mixed, pairs=[mixed.pairs[2]]), drop=False) == f"{some} have no labels then."
+    done = Finished(pairs=85, labelled=2, partly=0, annotators=1, stale=0, others="83 by vqa")
+    assert describe(mixed.path, done).endswith(
+        "keep the labels they had (83 by vqa): --set data.labeller=people trains on people's alone"
+    )
+    for drop, others in ((True, ""), (False, "")):
+        assert describe(mixed.path, replace(done, others=others), drop=drop).endswith("in part, have no labels")
 
 
 def test_one_is_chosen(mixed: PairSet) -> None:

@@ -422,8 +422,11 @@ def test_two_annotators_become_labels_whatever_side_they_saw(folder: Path) -> No
                 assert served.answer(name, pair, k, side(survey, name, pair, row[k]))[0] == 200
         served.answer("ann", "000003", 0, "a")
         assert labels(folder) == labels_before(folder)
+        told = json.loads(served.ask("GET", "/tasks?annotator=ann")[1])["rest"]
+        assert told == "Pairs that are not answered in all segments keep the labels that they have (by reward:vqa)."
         said = served.stop()
     assert "3 of 4 pairs labelled by 3 annotators; the other 1, 1 of them answered in part, keep the labels" in said
+    assert "(1 by reward:vqa): --set data.labeller=people trains on people's alone" in said
     assert labels(folder) == {
         "000000": ([1, 1], 1, "people"), "000001": ([-1, -1], -1, "people"), "000002": ([0, 1], 1, "people"),
         "000003": (OLD[3], OLD_CLIPS[3], "reward:vqa"),
@@ -756,6 +759,7 @@ def test_a_browser_labels_a_set_by_keyboard_and_loses_no_answer(folder: Path) ->
             assert "All 8 segments are answered" in page.inner_text("#status")
             assert labels(folder) == labels_before(folder)
             page.keyboard.press("f")
+            assert "keep the labels" not in page.inner_text("#sure")  # nothing is left open
             page.keyboard.press("Escape")
             until(page, lambda: page.evaluate("!busy"))
             assert page.inner_text("#over") == ""

@@ -10,6 +10,7 @@ import yaml
 
 from vpo_kit import files
 from vpo_kit.errors import DataError, OutputError
+from vpo_kit.pairing.origins import by_labeller
 from vpo_kit.pairing.store import PairSet
 
 
@@ -107,7 +108,7 @@ def _card(found: PairSet, made: Exported, name: str) -> str:
         "",
         f"- made by: {facts.get('model') or facts.get('layout', 'unknown')}",
         f"- source: {facts.get('source') or facts.get('data', 'unknown')}",
-        f"- labelled by: {', '.join(sorted({p.labeller for p in found.pairs if p.labeller})) or 'nobody'}",
+        f"- labels: {by_labeller(found.pairs) or 'none'}",
         "- licence: not stated; that of the videos is their makers'",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n" + "\n".join(lines) + "\n"

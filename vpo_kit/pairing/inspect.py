@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vpo_kit.pairing.origins import by_labeller
 from vpo_kit.pairing.store import Pair
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -64,7 +65,8 @@ class Summary:
     pairs: int
     prompts: int
     strategies: list[str]
-    labellers: list[str]
+    labellers: str
+    """``83 by vqa, 2 by people``; empty without labels."""
     etas: tuple[float, float, float] | None
     """Lowest, median, highest noise level of guided pairs."""
     segments: Labels
@@ -89,7 +91,7 @@ def summarise(pairs: Sequence[Pair]) -> Summary:
         pairs=len(pairs),
         prompts=len({pair.prompt for pair in pairs}),
         strategies=sorted({pair.strategy for pair in pairs}),
-        labellers=sorted({pair.labeller for pair in pairs if pair.labeller}),
+        labellers=by_labeller(pairs),
         etas=(min(etas), float(np.median(etas)), max(etas)) if etas else None,
         segments=_labels(segments),
         clips=_labels([pair.label for pair in pairs]),

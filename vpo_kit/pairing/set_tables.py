@@ -62,7 +62,7 @@ def _about(found: PairSet, summary: Summary) -> Grid:
         ("strategy", ", ".join(summary.strategies)),
         ("model", found.model),
         ("videos", lengths + (", ..." if len(sizes) > IDS_SHOWN else "")),
-        ("labels by", ", ".join(summary.labellers) or "nobody yet"),
+        ("labels", summary.labellers or "none yet"),
     ]
     if summary.etas:
         low, middle, high = summary.etas

@@ -17,6 +17,7 @@ from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import People, PeopleLabelling, Survey, read_gold
 from vpo_kit.pairing import store
+from vpo_kit.pairing.origins import UNNAMED
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import PairSet
 
@@ -64,7 +65,8 @@ class ByPeople(Labeller):
                 running.should_exit = True
                 return said
 
-            app = server.create_app(survey, answers, token=token, finish=end)
+            rest = unanswered(found, drop=self.config.unanswered == "drop")
+            app = server.create_app(survey, answers, token=token, finish=end, rest=rest)
             running = uvicorn.Server(serve.settings(app, CONNECTIONS))
             questions = sum(len(parts) for parts in survey.questions.values())
             say(f"{path}: {len(survey.pairs)} pairs, {questions} segments; answers are kept in {path / FOLDER}")
@@ -85,9 +87,22 @@ def describe(path: Path, done: finish.Finished, *, drop: bool = False) -> str:
         return f"{path}: no pair is answered in all of its segments, the labels stay as they are{stale}"
     people = f"{done.annotators} annotator{'s' if done.annotators != 1 else ''}"
     rest = done.pairs - done.labelled
-    left = "have no labels now" if drop else "keep the labels they had"
+    left = (
+        "have no labels"
+        if drop or not done.others
+        else (f"keep the labels they had ({done.others}): --set data.labeller=people trains on people's alone")
+    )
     kept = f"; the other {rest}, {done.partly} of them answered in part, {left}" if rest else ""
     return f"{path}: {done.labelled} of {done.pairs} pairs labelled by {people}{kept}{stale}"
+
+
+def unanswered(found: PairSet, *, drop: bool) -> str:
+    """One sentence on what becomes of pairs that are not answered throughout, for whoever ends the labelling."""
+    which = "Pairs that are not answered in all segments"
+    known = sorted({pair.labeller or UNNAMED for pair in found.pairs if pair.label is not None})
+    if drop or not known:
+        return f"{which} have no labels then."
+    return f"{which} keep the labels that they have (by {', '.join(known)})."
 
 
 def _installed(name: str) -> bool:

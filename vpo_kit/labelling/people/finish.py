@@ -14,6 +14,7 @@ from vpo_kit.labelling.agreement import Agreement, agreement
 from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import Question, Survey
 from vpo_kit.pairing import store
+from vpo_kit.pairing.origins import by_labeller
 from vpo_kit.pairing.segments import vote
 from vpo_kit.pairing.store import Pair
 
@@ -32,6 +33,8 @@ class Finished:
     annotators: int
     stale: int
     """Answers about videos or segments that the set no longer has."""
+    others: str = ""
+    """Whose labels the other pairs have: ``83 by reward:vqa``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,7 @@ def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False) -> Finishe
         partly=sum(map(any, given.values())) - len(done),
         stale=len(current) - len(known),
         annotators=len({answer.annotator for answer in known}),
+        others=by_labeller(pair for pair in pairs if pair.id not in done),
     )
     if done:
         facts: dict[str, Any] = {"labeller": LABELLER, "annotators": outcome.annotators}

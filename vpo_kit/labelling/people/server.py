@@ -83,11 +83,14 @@ class PostedAnswer(Undo):
 class _Desk:
     """One set, its answers and the people in front of it."""
 
-    def __init__(self, survey: Survey, answers: PeopleAnswers, token: str, finish: Callable[[], str]) -> None:
+    def __init__(
+        self, survey: Survey, answers: PeopleAnswers, token: str, finish: Callable[[], str], rest: str
+    ) -> None:
         self._survey = survey
         self._answers = answers
         self._token = token
         self._finish = finish
+        self._rest = rest
         self._root = survey.path.resolve()
         # one browser may label several sets at once, and cookies do not know of ports
         self._cookie = f"vpo-label-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
@@ -125,7 +128,7 @@ class _Desk:
             }
             for name, pair in self._survey.pairs.items()
         ]
-        body = {"annotator": annotator, "others": len(others), "pairs": rows}
+        body = {"annotator": annotator, "others": len(others), "rest": self._rest, "pairs": rows}
         return JSONResponse(body, headers=PRIVATE)
 
     def video(self, pair: str, side: Side, annotator: Asking) -> Response:
@@ -202,9 +205,11 @@ def meant(choice: Choice, swapped: bool) -> int:
     return 0 if choice == "tie" else -1 if (choice == "b") != swapped else 1
 
 
-def create_app(survey: Survey, answers: PeopleAnswers, *, token: str, finish: Callable[[], str]) -> FastAPI:
-    """The application; `finish` makes the answers the set's labels, ends the server, and says in a line what it did."""
-    desk = _Desk(survey, answers, token, finish)
+def create_app(survey: Survey, answers: PeopleAnswers, *, token: str, finish: Callable[[], str], rest: str) -> FastAPI:
+    """The application; `finish` makes the answers the set's labels, ends the server, and says in a line what it did;
+    `rest` says what that does to pairs that are not answered throughout.
+    """
+    desk = _Desk(survey, answers, token, finish, rest)
     app = FastAPI(title="vpo label", openapi_url=None, redirect_slashes=False)
     guard: Any = [Depends(desk.authorise)]
     app.add_api_route("/", desk.page, methods=["GET"], response_model=None)
