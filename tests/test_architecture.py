@@ -113,6 +113,18 @@ def test_a_file_name_has_one_meaning() -> None:
     assert {name for name, count in places.items() if count > 1} <= RECURRING
 
 
+def test_a_docstring_has_a_subject() -> None:
+    """`Characters per token`, not `Of one token`: it is read where the name it belongs to is not seen."""
+    fragments = ("As", "Beside", "By", "For", "From", "Of", "To", "With")
+    assert not [
+        f"{path.relative_to(PACKAGE)}: {node.value.value}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        and node.value.value.split(" ")[0] in fragments
+    ]  # fmt: skip
+
+
 def test_no_import_cycle() -> None:
     """Of imports at the top of a file; those inside functions are allowed to look back."""
     modules = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}

@@ -65,7 +65,7 @@ __all__ = [
 
 T = TypeVar("T", bound=BaseModel)
 FORMAT: Literal[2] = 2
-"""Of recipes, runs, pair sets and boards: `vpo_kit.formats` says what changed."""
+"""The number of the format of recipes, runs, pair sets and boards: `vpo_kit.formats` says what changed."""
 
 
 class Run(Model):
@@ -239,7 +239,7 @@ def validate(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def _elsewhere(kind: type[BaseModel], name: str) -> str:
-    """Where a recipe has a field of this name in another section; nothing where it has none."""
+    """The section in which a recipe has a field of this name beside this one; nothing where it has none."""
     settings = list(fields.of(kind))
     if issubclass(kind, Run):
         settings += [one for method in catalogue.methods().values() for one in method.settings]

@@ -1,4 +1,4 @@
-"""Where a run's settings come from when nobody gives them: published ones by method, and those that a model's folder
+"""The settings of a run that nobody gives: published ones by method, and those that a model's folder
 brings along. No torch here.
 
 A later layer beats an earlier one: the program's own defaults, ``defaults.yaml`` (published settings, with their
@@ -20,7 +20,7 @@ from vpo_kit.folders import recipe_of
 
 PUBLISHED = Path(__file__).parent / "defaults.yaml"
 LEARNING = ("method", "steps", "batch_size", "lora", "optimiser")
-"""Sections whose numbers decide how a run learns: of these it is said where they come from."""
+"""Sections whose numbers decide how a run learns: it is said where these come from."""
 
 
 class _Part(BaseModel):

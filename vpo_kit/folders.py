@@ -26,7 +26,7 @@ def resolve(name_or_path: str) -> str:
 
 
 def place(name_or_path: str) -> Path:
-    """Where a model's folder would be on this machine."""
+    """The place where a model's folder would be on this machine."""
     return EMBEDDED.get(name_or_path, Path(name_or_path))
 
 

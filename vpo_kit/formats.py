@@ -28,12 +28,12 @@ DRAWS_TIMES = ("online", "dense", "structural", "dpo", "sft")
 
 
 SETS = 3
-"""Of pair sets that `vpo pair` makes."""
+"""The number of the format of pair sets that `vpo pair` makes."""
 EARLIER = {
     1: ("0.1.0", "drew training times and sampled the embedded model in another way"),
     2: ("0.2.0", "knew clips and prompts by their places and drew their seeds from these"),
 }
-"""Of formats before: the version that wrote them, and what it did."""
+"""The formats before: the version that wrote each, and what it did."""
 
 SINCE_2: dict[str, Any] = {"optimiser": {"schedule": "constant", "ema": 0.0}, "selection": {"strengths": []}}
 """What format 1 did where it had no setting: a model's own defaults may be others now."""

@@ -18,8 +18,8 @@ Group = Literal["judges", "motion", "over time", "pictures", "sets", "truth", "V
 GROUPS: tuple[Group, ...] = ("judges", "motion", "over time", "pictures", "sets", "truth", "VBench")
 """Parts of a table, in their order."""
 Need = Literal["prompt", "fps", "truth", "reference", "seeds", "dino", "clip"]
-"""Beside the pixels: the prompt, frames a second, a made world, reference clips, several videos of a prompt, weights of
-DINO, or ``clip`` as a judge.
+"""What a measure needs beside the pixels: the prompt, frames a second, a made world, reference clips, several videos of
+a prompt, weights of DINO, or ``clip`` as a judge.
 """
 
 

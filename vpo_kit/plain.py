@@ -61,7 +61,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Of a file: as `csv_of`."""
+    """The columns and rows of a file, as `csv_of` gives them."""
     return csv_of(read(path), path)
 
 

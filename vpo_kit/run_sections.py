@@ -114,7 +114,7 @@ class Optimiser(Section):
 
 
 class Evaluation(Section):
-    """Before and after training: held-out prompts, the same seeds."""
+    """The measurement before and after training: held-out prompts, the same seeds."""
 
     prompts: Path | None = Field(None, description="text file; default: the model's own held-out prompts")
     num_prompts: int = Field(48, ge=0, description="at most so many of them; 0 turns evaluation off")
@@ -167,7 +167,7 @@ class Checkpoints(Section):
 
 
 class Data(Section):
-    """Which of a set's labels or ratings are learnt from."""
+    """The choice of a set's labels or ratings that are learnt from."""
 
     labeller: str | None = Field(None, description="whose labels (people, vqa, ...); default: all that are there")
 
@@ -178,7 +178,7 @@ class Data(Section):
 
 
 class Health(Section):
-    """When to stop a run that has gone wrong."""
+    """The conditions under which a run has gone wrong and is stopped."""
 
     disable: list[str] = Field([], description="names of checks to turn off")
     window: int = Field(10, ge=1, description="optimiser steps that a check looks back over")
@@ -201,7 +201,7 @@ class EarlyStopping(Section):
 
 
 class Model(Section):
-    """Which model is sampled, how it is held in memory, and what its videos are like: the same in all commands."""
+    """The model that is sampled, how it is held in memory, and what its videos are like: the same in all commands."""
 
     model: str = Field("sprites", description="sprites, a diffusers pipeline folder or a hub id")
     revision: str | None = Field(None, description="of a model on the hub: branch, tag or commit")

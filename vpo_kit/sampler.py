@@ -22,12 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from vpo_kit.schedule import Schedule
 
 SAMPLING: ContextVar[bool] = ContextVar("sampling", default=False)
-"""True in a step of `sample` that builds no graph: what it predicts enters a video, and no loss."""
+"""Whether a step of `sample` that builds no graph is under way: what it predicts enters a video, and no loss."""
 
 Callback = Callable[[int, Tensor], None]
 Constrain = Callable[[Tensor, Tensor | None], Tensor]
-"""From latents after a step, and the schedule's time at which the next one starts (None after the last), to what goes
-on."""
+"""A function from latents after a step, and the schedule's time at which the next starts (None after the last), to what
+goes on.
+"""
 
 
 class Denoiser(Protocol):

@@ -32,11 +32,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def place(self, t: Tensor) -> Tensor:
-        """Where ``t`` lies on its axis, in float64: the inverse of `at`."""
+        """The place of ``t`` on its axis, in float64: the inverse of `at`."""
 
     @abstractmethod
     def add_noise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """``x_t``."""
+        """The noised latent ``x_t``."""
 
     @abstractmethod
     def target(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:

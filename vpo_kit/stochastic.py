@@ -29,13 +29,15 @@ LEVELS = {"flow": 0.7, "constant": 0.3, "ddim": 1.0}
 
 @dataclass(frozen=True)
 class Step:
-    """Where one step goes: its mean, and its deviation, a number; 0 is a step without noise."""
+    """The place to which one step goes: its mean, and its deviation, a number; 0 is a step without noise."""
 
     mean: Tensor
     deviation: float
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Of each video ``[B]``: the mean over its numbers, not the sum, so that it does not grow with the video."""
+        """The log-probability of each video ``[B]``: the mean over its numbers, not the sum, so that it does not grow
+        with the video.
+        """
         apart = (x.float() - self.mean.float()) / self.deviation
         per_number = -0.5 * apart.pow(2) - math.log(self.deviation) - 0.5 * math.log(2 * math.pi)
         return per_number.mean((1, 2, 3, 4))
@@ -68,7 +70,7 @@ class Chain:
         return len(self.times)
 
     def step(self, number: int, x: Tensor, prediction: Tensor, *, noisy: bool = True) -> Step:
-        """Where step `number` goes from `x`, given the network's output there."""
+        """The place to which step `number` goes from `x`, given the network's output there."""
         if isinstance(self._schedule, DDPMSchedule):
             return self._ddim(self._schedule, number, x, prediction, self.level if noisy else 0.0)
         assert isinstance(self._schedule, FlowSchedule)

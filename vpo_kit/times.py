@@ -1,4 +1,4 @@
-"""At which noise levels a method trains: the distribution of training times, and how they are drawn.
+"""The noise levels at which a method trains: the distribution of training times, and how they are drawn.
 
 Legend: ``place`` where on a family's time axis, 0 clean to 1 noise: the flow time, or an index over the number of
 training steps. ``share`` a number in (0, 1) that is drawn; the distribution's quantile function turns it into a place.
@@ -132,7 +132,7 @@ class TimeSampler:
         return self.times.stratified
 
     def places(self, shares: Sequence[float]) -> list[float]:
-        """Where on the axis so much of what is drawn lies below, from 0 (clean) to 1 (noise)."""
+        """The places on the axis below which so much of what is drawn lies, from 0 (clean) to 1 (noise)."""
         found: list[float] = self._schedule.place(self._inside(torch.tensor(shares, dtype=torch.float64))).tolist()
         return found
 

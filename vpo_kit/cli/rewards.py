@@ -79,7 +79,7 @@ def _uses(spec: RewardSpec) -> list[str]:
 
 
 def _weights(plan: RewardPlan) -> str:
-    """Where the weights are, with their size, or what is to be got."""
+    """The place of the weights, with their size, or what is to be got."""
     try:
         found = plan.kind.locate(plan.config)
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""Which clips a folder names, and what it says of each: any `videofolder`, or videos with a text file beside each."""
+"""The clips that a folder names, with what it says of each: any `videofolder`, or videos with a text beside each."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Clip:
     name: str
     """The file relative to its folder, and where the window starts in seconds: ``a/b.mp4@5.06``."""
     sha256: str
-    """Of the file, hexadecimal."""
+    """The SHA-256 of the file, hexadecimal."""
 
     @property
     def key(self) -> str:
@@ -48,9 +48,9 @@ class ClipFolder:
 
     clips: list[Clip]
     skipped: list[str]
-    """One for each file that was left out."""
+    """A line for each file that was left out."""
     notices: list[str]
-    """One for each file whose pictures are treated, or that is damaged and used as far as it goes."""
+    """A line for each file whose pictures are treated, or that is damaged and used as far as it goes."""
 
 
 def read_folder(

@@ -27,7 +27,7 @@ BATCH = 32
 """Files in one run of ffmpeg: more start it less often, fewer share a run with a damaged file."""
 
 Progress = Callable[[int, int], None]
-"""Takes how many files were looked through, and of how many."""
+"""A function that is told how many files were looked through, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Line:
 
     @property
     def trained(self) -> bool:
-        """False for what the base gives by itself."""
+        """Whether anything was trained: False for what the base gives by itself."""
         return self.samples == 1
 
     @property
@@ -96,7 +96,7 @@ class Board:
 
     @property
     def seeds(self) -> list[int]:
-        """Of all runs that were measured."""
+        """The seeds of all runs that were measured."""
         return sorted({outcome.seed for row in self.lines if row.trained for outcome in row.measured})
 
 
@@ -109,7 +109,7 @@ def line(name: str, method: str, labels: int, settings: Mapping[str, Any], outco
 
 
 def ranked(lines: Sequence[Line], rank_by: str | None) -> list[Line]:
-    """By the change of one metric, the best first; rows without it last, in their own order."""
+    """The rows by the change of one metric, the best first; rows without it last, in their own order."""
     sign = -1 if rank_by and about(rank_by).direction == "lower" else 1
 
     def key(row: Line) -> float:

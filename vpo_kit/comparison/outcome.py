@@ -18,9 +18,11 @@ class Machine:
     """What a run cost on this machine; another one, or another day, gives other numbers."""
 
     seconds: float | None
-    """Of loading, training and the measurement afterwards; what was done again after a kill counts too."""
+    """The time of loading, training and the measurement afterwards; what was done again after a kill counts too."""
     seconds_complete: bool
-    """False where a process was killed together with the command that would have counted its seconds."""
+    """Whether all seconds were counted: False where a process was killed together with the command that would have
+    counted its seconds.
+    """
     peak_memory_mb: int | None
     """Resident memory of the process, not of a GPU."""
 

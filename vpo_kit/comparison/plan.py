@@ -1,4 +1,4 @@
-"""Which runs a comparison has: methods, what is set for each, what is swept, the budget. No weights are read here."""
+"""The runs of a comparison: methods, what is set for each, what is swept, the budget. No weights are read here."""
 
 from __future__ import annotations
 

@@ -31,11 +31,11 @@ from vpo_kit.training.run_folder import RunFolder
 
 BASE_SAMPLES = Path("samples") / "step-000000"
 LOCK = ".process.lock"
-"""Not `files.LOCK`, which the run's own process holds and which no other can inherit."""
+"""A lock beside `files.LOCK`, which the run's own process holds and which no other can inherit."""
 POLL = 0.1
 """Seconds between two looks at a process."""
 MIB = 2**20 if sys.platform == "darwin" else 2**10
-"""In the unit of the operating system's ``ru_maxrss``."""
+"""A mebibyte in the unit of the operating system's ``ru_maxrss``."""
 
 
 @dataclass(frozen=True)

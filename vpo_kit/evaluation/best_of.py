@@ -31,7 +31,7 @@ class Equal:
     high: float
 
     def facts(self) -> dict[str, float | str]:
-        """As JSON, which knows no infinity."""
+        """The numbers as JSON can hold them, which knows no infinity."""
         return {name: value if math.isfinite(value) else "more" for name, value in asdict(self).items()}
 
     def __str__(self) -> str:

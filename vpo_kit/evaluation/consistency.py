@@ -22,7 +22,7 @@ from vpo_kit.rewards.images import TextImageReward
 from vpo_kit.rewards.parts.weights import first_line
 
 SIDE = 224
-"""VBench's: the shorter side of what the network sees."""
+"""The shorter side of what the network sees, as in VBench."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINDS = {
     "vit": "ViTModel",

@@ -112,8 +112,8 @@ def load(name: str, dino: Dino | None, device: torch.device) -> ClipFeatures:
 
 
 def diversity(features: Tensor, groups: Sequence[int]) -> list[float]:
-    """For each video of ``[N, D]`` its mean Euclidean distance to the others of its prompt: all together, the mean
-    over all pairs. Every prompt needs two videos or more.
+    """Each video's diversity, of features ``[N, D]``: its mean Euclidean distance to the others of its prompt: all
+    together, the mean over all pairs. Every prompt needs two videos or more.
     """
     index = torch.tensor(groups)
     found = torch.empty(len(features), dtype=torch.float64)

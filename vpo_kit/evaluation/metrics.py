@@ -85,7 +85,7 @@ def about(name: str) -> Metric:
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """By group, in the catalogue's order inside a group: motion comes right after the judges."""
+    """The names by group, in the catalogue's order inside a group: motion comes right after the judges."""
     places = {name: place for place, name in enumerate(known())}
     return sorted(names, key=lambda name: (GROUPS.index(about(name).group), places.get(name, 0)))
 

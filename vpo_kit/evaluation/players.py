@@ -42,7 +42,7 @@ def shown(players: Sequence[Player], seeds: Sequence[int], metrics: Sequence[str
 
 
 def _numbers(players: Sequence[Player], metrics: Sequence[str]) -> dict[str, Any]:
-    """For the script: of each player and seed its folder, and by metric one number for each clip."""
+    """What the script needs: of each player and seed its folder, and by metric one number for each clip."""
 
     def run(folder: str, found: Results) -> dict[str, Any]:
         values = {key: [float(f"{value:.5g}") for value in numbers] for key, numbers in found.metrics.items()}

@@ -43,7 +43,7 @@ class Page:
     changes: Mapping[str, Mapping[str, Paired]] | None = None
     """Each model's changes against the base; by default those of its metrics."""
     live: bool = False
-    """Of a run that goes on: the page loads itself again."""
+    """Whether the run goes on: then the page loads itself again."""
     runs: Mapping[str, RunFacts] = field(default_factory=dict)
     """Facts about the evaluated runs, by the model's name."""
 

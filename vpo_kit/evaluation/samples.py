@@ -202,7 +202,7 @@ def finished(folder: Path, plan: SamplePlan | None = None) -> Results | None:
 
 
 def _take_up(folder: Path, plan: SamplePlan, parts: Parts) -> None:
-    """Where the folder holds a whole evaluation of other prompts, what it has of this plan's becomes parts again."""
+    """Make parts again of what a whole evaluation of other prompts in the folder has of this plan's."""
     if not (folder / METRICS).is_file():
         return
     old, wanted = Results.load(folder), set(plan.keys)

@@ -32,13 +32,15 @@ class Paired:
     low: float
     high: float
     win_rate: float | None
-    """None for a metric of a whole set of videos, which has no pairs; its interval likewise."""
+    """The share of pairs that rose, an unchanged one as half; None for a metric of a whole set of videos, which has no
+    pairs; its interval likewise.
+    """
     count: int
     """Videos of each side."""
     win_low: float | None = None
     win_high: float | None = None
     p: float = 1.0
-    """Of the difference under exchange of before and after, prompt by prompt; two-sided."""
+    """The probability of the difference under exchange of before and after, prompt by prompt; two-sided."""
     adjusted: float | None = None
     """`p` with Holm's correction over the metrics of one comparison; None where nothing has been corrected."""
     spread: float = 0.0
@@ -51,12 +53,12 @@ class Paired:
 
     @property
     def changed(self) -> bool:
-        """Any prompt's values changed."""
+        """Whether any prompt's values changed."""
         return not self.low == self.high == 0
 
     @property
     def sign(self) -> int:
-        """+1 rose, -1 fell, 0 cannot be told."""
+        """The direction of the change: +1 rose, -1 fell, 0 cannot be told."""
         return int(math.copysign(1, self.difference)) if self.significant else 0
 
 

@@ -30,7 +30,7 @@ _MARKDOWN = "\\`*_[]<>|~#"
 
 
 def decimals(change: Paired) -> int:
-    """So many that half of the interval shows two digits; from 1 to 4."""
+    """The number of decimals that shows two digits of half of the interval; from 1 to 4."""
     half = (change.high - change.low) / 2
     return 3 if not half > 0 else min(4, max(1, 1 - math.floor(math.log10(half))))
 
@@ -112,7 +112,7 @@ def latex_text(text: str) -> str:
 
 
 def _cells(changes: Mapping[str, Changes]) -> list[tuple[str, list[str]]]:
-    """For each metric the base's mean, and each model's mean with its change; empty where a model lacks it."""
+    """A row for each metric: the base's mean, and each model's mean with its change; empty where a model lacks it."""
     names = list(dict.fromkeys(name for found in changes.values() for name in found))
     rows = []
     for name in names:

@@ -24,7 +24,7 @@ from vpo_kit.rewards.technical import detail_of, softness
 from vpo_kit.video import motion
 
 WORKING_SIZE = 256
-"""Also the side on which VBench states its limit."""
+"""The largest shorter side of the pictures whose flow is found; VBench states its limit on it."""
 RATE, LIMIT, FASTEST = 8.0, 6.0, 0.05
 """VBench's dynamic degree: frames a second that are looked at, pixels a pair on a side of 256, share of the picture."""
 CHUNK = 16

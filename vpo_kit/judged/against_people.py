@@ -67,7 +67,7 @@ def spearman(scores: Floats, ratings: Floats) -> float:
 
 
 def reciprocal_rank(scores: Floats, ratings: Floats) -> float:
-    """Of the clip with the highest score among a prompt's, one over its place by the ratings (ties: the better)."""
+    """One over the place by the ratings of the clip with the highest score among a prompt's (ties: the better)."""
     return 1.0 / float(1 + (ratings > ratings[int(np.argmax(scores))]).sum())
 
 

@@ -137,7 +137,7 @@ LAYOUTS: dict[str, Layout] = {
     "fetv": RatingLayout(file="file_name"),
     "mos": RatingLayout(file="file", scores=("mos",), known_by=()),
 }
-"""`pairs` and `mos` are the plain ones."""
+"""The layouts by name, of which `pairs` and `mos` are the plain ones."""
 
 ALIASES = {
     "videoreward": "videogen-rewardbench",

@@ -1,4 +1,4 @@
-"""From a foreign folder or table to a `JudgedSet`: every row is used, or named with the reason why it is not."""
+"""A foreign folder or table as a `JudgedSet`: every row is used, or named with the reason why it is not."""
 
 from __future__ import annotations
 

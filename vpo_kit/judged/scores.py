@@ -23,7 +23,9 @@ MOTION = "motion"
 
 @dataclass(frozen=True)
 class JudgedScores:
-    """Of one clip: each judge's score, that of its first frame held still, and seconds; and how much the clip moves."""
+    """What is known of one clip: each judge's score, that of its first frame held still, and seconds; and how much it
+    moves.
+    """
 
     scores: Mapping[str, float]
     frozen: Mapping[str, float]

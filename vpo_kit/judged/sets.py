@@ -17,7 +17,7 @@ class JudgedClip:
     model: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     row: int = 0
-    """Where it stands in the source, from 1 on."""
+    """The number of its row in the source, from 1 on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
 
 
 def _lines(path: Path, separator: str | None) -> list[Any]:
-    """Of a text table. Its first line names the columns, or is one of them: then a video stands in its first cell."""
+    """The rows of a text table. Its first line names the columns, or is a row: then its first cell is a video."""
     text = plain.read(path)
     first = next(iter(plain.lines(text)), "")
     signs = [separator] if separator else [sign for sign in SEPARATORS if sign in first]

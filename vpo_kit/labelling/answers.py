@@ -24,7 +24,7 @@ FOLDER, FILE = ".answers", "answers.sqlite"
 PEOPLE, VLM, SCORES = "people", "vlm", "scores"
 APPLICATION = 0x76706F32  # "vpo2": the file's kind and version
 WAIT_S = 3.0
-"""For another process's turn, before an answer counts as not written."""
+"""Seconds to wait for another process's turn, before an answer counts as not written."""
 SCHEMA = """
 CREATE TABLE answers (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

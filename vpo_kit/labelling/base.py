@@ -27,11 +27,11 @@ from vpo_kit.rewards.base import Mixture
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a labeller works, and how it is heard."""
+    """The place where a labeller works, and how it is heard."""
 
     processes: Processes
     say: Callable[[str], None]
-    """Shows one line, in the main process alone."""
+    """A function that shows one line, in the main process alone."""
     bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
     """A bar by its name and total; what the block gets is called with how many more are done."""
 

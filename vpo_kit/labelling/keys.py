@@ -1,4 +1,4 @@
-"""By what the scores of a pair are known: by all that they depend on, and not by its place in a set."""
+"""The keys of a pair's scores: they are known by all that they depend on, and not by its place in a set."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PEOPLES, MODELS, LABELS = Path(".people", FILE), Path(".cache", "vlm.jsonl"), Pa
 TOKEN = Path(".people", "token")
 BEFORE = "before"
 LONG_S = 60.0
-"""For another process that is taking over."""
+"""Seconds to wait for another process that is taking over."""
 OLD_APPLICATION = 0x76706F31  # "vpo1"
 ROWS = (
     "SELECT a.key, a.annotator, a.pair, a.start, a.stop, a.videos, a.choice, a.swapped, a.seconds, a.given, b.key "
@@ -153,7 +153,9 @@ def _object(text: Any, path: Path) -> dict[str, Any]:
 
 
 def _move(folder: Path, names: list[Path]) -> None:
-    """Into the store's folder: the token as it is, all else aside, where a name that is taken gets a number."""
+    """Move old files into the store's folder: the token as it is, all else aside, where a name that is taken gets a
+    number.
+    """
     for name in names:
         source = folder / name
         if not source.exists():

@@ -131,7 +131,7 @@ class Bench:
 
     @cached_property
     def plan(self) -> SamplePlan:
-        """With the sampling settings that the folder was begun with; a new folder is begun here."""
+        """The plan, with the sampling settings that the folder was begun with; a new folder is begun here."""
         old = self._begun["settings"] if self._begun else None
         settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
@@ -160,7 +160,9 @@ class Bench:
         return None if self.request.dino is None else Dino(self.request.dino).to(device)
 
     def evaluation(self, label: str, plan: SamplePlan | None = None) -> Results:
-        """Of one model: from its folder, or sampled and measured. Raises `ConfigError` where the model has changed."""
+        """The results of one model: from its folder, or sampled and measured. Raises `ConfigError` where the model has
+        changed.
+        """
         plan = plan or self.plan
         done, lora = self.folder.finished(label, plan), self.loras.get(label)
         if done is not None:

@@ -28,7 +28,7 @@ def of(recipe: Recipe, console: Console) -> dict[str, str]:
 
 
 def _clips(folder: Path, rated: Mapping[str, float], console: Console) -> str:
-    """Of what a folder of clips holds and says, in its order, whatever the files are called."""
+    """The key of what a folder of clips holds and says, in its order, whatever the files are called."""
     said = dict(clips.captions(folder))
     with look_through_bar(console) as progress:
         known = clips.look_through(folder, list(said), progress)

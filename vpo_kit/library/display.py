@@ -132,7 +132,9 @@ def working(console: Console, what: str) -> Iterator[None]:
 
 @contextmanager
 def look_through_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """For what takes long the first time only: nothing, until it is called; then a bar, or without a terminal lines."""
+    """Progress of what takes long the first time only: nothing, until it is called; then a bar, or without a terminal
+    lines.
+    """
     with ExitStack() as held:
         ticks: list[Callable[[int], None]] = []
         before = 0

@@ -110,7 +110,7 @@ class Baseline:
 
 
 def _best_of(bench: Bench, results: Sequence[Results]) -> Baseline:
-    """By the first reward that is asked for, judged by one that is held out where there is one."""
+    """The base's best of n by the first reward that is asked for, judged by one that is held out where there is one."""
     plan = bench.candidates_plan
     if plan is None:
         return Baseline()

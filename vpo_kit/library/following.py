@@ -21,7 +21,7 @@ SHOWN = 4
 
 
 Sample = Callable[[SamplePlan, str], Results | None]
-"""Samples and measures a plan into a folder of ``samples/``, all processes together."""
+"""A function that samples and measures a plan into a folder of ``samples/``, all processes together."""
 
 
 @contextmanager

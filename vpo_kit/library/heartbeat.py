@@ -73,8 +73,8 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None before anything is done, or without a total. One that takes longer than the mean counts as
-        nearly done, and never as negative time.
+        """The seconds that are left; None before anything is done, or without a total. One that takes longer than the
+        mean counts as nearly done, and never as negative time.
         """
         own = self._done - self._first
         if self._total is None or own <= 0:
@@ -84,13 +84,13 @@ class Pace:
         return max(each * left - (self._clock() - self._last), each * (left - 1), 0.0)
 
     def words(self) -> str:
-        """``4:10 gone, about 12:00 left``."""
+        """The time in words: ``4:10 gone, about 12:00 left``."""
         left = self.left
         return f"{clock(self.elapsed)} gone" + ("" if left is None else f", about {clock(left)} left")
 
 
 def clock(seconds: float) -> str:
-    """``0:07``, ``12:00``, ``3:25:00``."""
+    """Seconds as a clock shows them: ``0:07``, ``12:00``, ``3:25:00``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

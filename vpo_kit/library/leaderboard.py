@@ -50,7 +50,7 @@ def train(console: Console, one: Planned) -> None:
 
 
 def show(console: Console, board: Board) -> None:
-    """For each judge a table with motion beside it, the cost, and why runs are missing."""
+    """Print for each judge a table with motion beside it, the cost, and why runs are missing."""
     for name in board.quality or [metric for metric in board.metrics if metric != "motion"][:1]:
         table = _table(f"{name}, change against the base [95%]", ("", name, "wins", "motion"))
         for row in board.lines:

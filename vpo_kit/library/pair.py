@@ -110,7 +110,7 @@ def _hashes(lora: Path | None) -> dict[str, str] | None:
 
 
 def _plain(settings: PairSettings) -> dict[str, Any]:
-    """As sets of older versions have it, with no more of the model section than was changed."""
+    """The settings as sets of older versions have them, with no more of the model section than was changed."""
     whole = settings.model_dump(mode="json", exclude=set(Model.model_fields) - {"sampling"})
     return whole | settings.model_dump(mode="json", include=OF_THE_WEIGHTS, exclude_defaults=True)
 

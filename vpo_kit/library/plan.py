@@ -37,7 +37,7 @@ NAMES = {
 }
 PHASES = {"measure": "measuring", "data": "data", "step": "training step"}
 LONGEST_S = 1000 * 3600.0
-"""Beyond which the figure is of no more use than that it is too long."""
+"""Seconds beyond which the figure is of no more use than that it is too long."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -88,7 +88,7 @@ def settled(recipe: Recipe, processes: int, memory: int | None, console: Console
 
 
 def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
-    """As for training, but data need not be at hand: prompts, pairs and clips are all alike to a plan."""
+    """The recipe as for training, but data need not be at hand: prompts, pairs and clips are all alike to a plan."""
     values = formats.recipe(config.read_file(file), file) if file else {}
     values = config.merge(values, config.read_assignments(assignments))
     values = config.merge(values, {key: value for key, value in options.items() if value is not None})
@@ -182,7 +182,7 @@ def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: 
 
 
 def _bytes(text: str) -> int:
-    """``24GB``, ``80 GiB`` or ``24``, which is gigabytes. Raises `ConfigError`."""
+    """The number of bytes in ``24GB``, ``80 GiB`` or ``24``, which is gigabytes. Raises `ConfigError`."""
     found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]I?)?B?\s*", text.upper())
     try:
         number = float(found[1]) if found else 0.0

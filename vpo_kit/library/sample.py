@@ -26,7 +26,7 @@ class Video:
     frames: Tensor
     fps: float
     path: Path | None = None
-    """Where it lies, if it was written."""
+    """The file in which it lies, if it was written."""
 
     def save(self, path: Path | str) -> None:
         """Write it as an mp4 file. Raises `OutputError`."""
@@ -68,7 +68,7 @@ def each(
     config: Path | str | None = None,
     **settings: Any,
 ) -> Iterator[Video]:
-    """As `sample`, one after the other as they are made."""
+    """The videos of `sample`, one after the other as they are made."""
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts or not all(text.strip() for text in texts):
         raise ConfigError("there is no prompt, or an empty one")

@@ -37,7 +37,7 @@ class Selected:
     reason: str
 
     def facts(self) -> dict[str, Any]:
-        """For the summary."""
+        """The selection as the summary has it."""
         return {"strength": self.strength, "reason": self.reason, "measured": [asdict(one) for one in self.measured]}
 
 

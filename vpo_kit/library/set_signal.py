@@ -87,7 +87,9 @@ def measure(request: SignalRequest) -> SetSignal:
 
 
 def _recipe(request: SignalRequest) -> Recipe:
-    """As for `vpo train`, but nothing is measured on held-out prompts; the method is that of the set's strategy."""
+    """The recipe as for `vpo train`, but nothing is measured on held-out prompts; the method is that of the set's
+    strategy.
+    """
     strategies = {pair.strategy for pair in store.read(request.path).pairs}
     method = request.method or ("dense" if strategies == {"guided"} else "dpo")
     options: dict[str, Any] = {
@@ -155,7 +157,7 @@ def _by_band(recipe: Recipe, context: Context) -> list[Method]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON, which knows no infinity."""
+    """The value as JSON can hold it, which knows no infinity."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

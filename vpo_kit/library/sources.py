@@ -1,4 +1,4 @@
-"""From a recipe to what its run learns from."""
+"""What a run learns from, by its recipe."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _rated(
 
 
 def unrated(folder: Path) -> DataError:
-    """Nobody has rated a clip of `folder`."""
+    """The error that nobody has rated a clip of `folder`."""
     return DataError(f"{folder} has no verdicts: metadata.jsonl or metadata.csv gives each file a rating or verdict")
 
 

@@ -243,7 +243,7 @@ class Ended:
 
     @property
     def health(self) -> str:
-        """In one line."""
+        """The run's health in one line."""
         if self.stopped is not None:
             return str(self.stopped)
         return "; ".join(f"{name}, {text}" for name, text in self.warnings.items()) or "passed"

@@ -1,4 +1,4 @@
-"""From the scores of a prompt's candidates to what is learned from each.
+"""What is learned from each of a prompt's candidates, by their scores.
 
 Legend: ``P`` prompts, ``n`` candidates each, scores ``[P, n]``.
 """

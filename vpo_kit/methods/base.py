@@ -174,7 +174,7 @@ class Method(ABC):
 
     @property
     def start(self) -> tuple[float, float] | None:
-        """Of a preference loss: its value and slope where policy and reference are the same."""
+        """The value and slope of a preference loss where policy and reference are the same."""
         return None
 
     @property

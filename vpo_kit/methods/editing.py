@@ -193,7 +193,9 @@ class Editing(Method):
         return [low + int(share * (high - low)) for low, high, share in zip(bounds, bounds[1:], drawn, strict=False)]
 
     def _bounds(self) -> list[int]:
-        """Where the segments begin, and the clip's end; every frame is a segment where none are asked for."""
+        """The frames at which the segments begin, and the clip's end; every frame is a segment where none are asked
+        for.
+        """
         count = self.context.sampling.frames
         segments = min(self.config.segments or count, count)
         return [round(i * count / segments) for i in range(segments + 1)]

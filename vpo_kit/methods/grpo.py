@@ -79,7 +79,7 @@ class GRPO(FollowsReference, FromRollouts):
         return self.config.num_candidates
 
     def prepare(self, step: int) -> None:
-        """Which steps have noise and which of them are trained, for one rollout."""
+        """Draw the steps that have noise and those of them that are trained, for one rollout."""
         config, allowed = self.config, self._allowed
         if config.window is not None:
             places = max(len(allowed) - config.window, 0) + 1

@@ -32,7 +32,7 @@ class MovingConfig(MethodConfig):
 
 
 class FollowsReference(Method):
-    """Of a method whose settings are a `MovingConfig`: what they say of its reference before a run begins."""
+    """A method whose settings are a `MovingConfig`, which say what becomes of its reference before a run begins."""
 
     @classmethod
     def moves_reference(cls, config: Any) -> bool:

@@ -21,10 +21,11 @@ from vpo_kit.sampler import draw_noise
 from vpo_kit.times import Strata, TimeSampler
 
 LossOf = Callable[[Tensor], tuple[Tensor, dict[str, float]]]
-"""From errors ``[R, T]`` to this process's share of the loss, and what is reported by label."""
+"""A function from errors ``[R, T]`` to this process's share of the loss, and what is reported by label."""
 Hold = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, float]]]
-"""From errors and the mean product of both members' residuals ``[P, T]`` to errors of the same values whose gradient is
-held back, and what is reported of that."""
+"""A function from errors and the mean product of both members' residuals ``[P, T]`` to errors of the same values whose
+gradient is held back, and what is reported of that.
+"""
 
 
 class DrawnConfig(TimesConfig):

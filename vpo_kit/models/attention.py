@@ -1,4 +1,4 @@
-"""Which kernels calculate the network's attention: diffusers' own dispatch, and what a person must know of each."""
+"""The kernels that calculate the network's attention: diffusers' own dispatch, and what a person must know of each."""
 
 from __future__ import annotations
 

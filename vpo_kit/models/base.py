@@ -80,7 +80,7 @@ class Settings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """The noise levels of the steps with guidance; the others cost one pass."""
     shift: float | None = None
-    """Of the sampler's chain; None is the scheduler's own."""
+    """The shift of the sampler's chain; None is the scheduler's own."""
 
     def __post_init__(self) -> None:
         low, high = self.guidance_interval
@@ -108,9 +108,9 @@ class VideoModel(ABC):
     causal: ClassVar[bool] = True
     """Whether latent frame 0 is pixel frame 0 alone, as in causal video autoencoders."""
     times: ClassVar[Times] = Times(name="uniform")
-    """At which times a method trains unless its recipe says otherwise: as the family itself was trained."""
+    """The times at which a method trains unless its recipe says otherwise: as the family itself was trained."""
     times_source: ClassVar[str] = "uniform over the training steps, as its family was trained"
-    """Where `times` comes from."""
+    """The source of `times`."""
     decode_context: ClassVar[int] = 2
     """Latent frames before a wanted one that are decoded with it: the left context of `decode` with `frames`."""
 
@@ -142,11 +142,13 @@ class VideoModel(ABC):
 
     @property
     def experts(self) -> dict[str, str]:
-        """Where there are several networks: the family's word for each, by the pipeline's names. Else nothing."""
+        """The family's word for each network, by the pipeline's names, where there are several; else nothing."""
         return {}
 
     def belongs(self, time: Tensor, name: str) -> Tensor:
-        """Which of the times ``[B]``, in the network's own units, go through the network `name`: booleans ``[B]``."""
+        """Whether each of the times ``[B]``, in the network's own units, goes through the network `name`: booleans
+        ``[B]``.
+        """
         return torch.ones_like(time, dtype=torch.bool)
 
     def prefix(self, name: str) -> str:

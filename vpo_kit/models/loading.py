@@ -1,4 +1,4 @@
-"""From a name, a folder or a hub id to the right adapter."""
+"""The right adapter for a name, a folder or a hub id."""
 
 from __future__ import annotations
 

@@ -80,9 +80,9 @@ class Failure:
     met: bool
     """Whether there was a connection."""
     number: int
-    """Of the request, from 1 on."""
+    """The number of the request, from 1 on."""
     wait_s: float | None
-    """Before the next one; None after the last."""
+    """Seconds before the next request; None after the last."""
 
     def __str__(self) -> str:
         return f"{self.problem} ({self.reason})" if self.reason else self.problem

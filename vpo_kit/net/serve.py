@@ -38,7 +38,7 @@ def is_loopback(host: str) -> bool:
 
 
 def settings(app: FastAPI, connections: int) -> uvicorn.Config:
-    """Of a quiet server for `app` that answers 503 beyond so many connections at once."""
+    """The settings of a quiet server for `app` that answers 503 beyond so many connections at once."""
     return uvicorn.Config(
         app,
         http="h11",

@@ -1,4 +1,5 @@
-"""Which candidates of a prompt become pairs: one choice for sets that are made and for videos that training samples.
+"""The choice of the candidates of a prompt that become pairs: one for sets that are made and for videos that training
+samples.
 
 A choice is a function of scores; a new one is an entry point of ``vpo_kit.choices``, or ``package.module:function``.
 Legend: ``P`` prompts, ``n`` candidates of each, ``K`` pairs of each; a column is a candidate's place in its prompt.

@@ -49,7 +49,7 @@ class _Seen:
     extent: Extent
     sha256: str
     file_name: str
-    """In the set, by content: one video in several pairs is one file."""
+    """The name of its file in the set, by content: one video in several pairs is one file."""
 
 
 def write(

@@ -75,7 +75,7 @@ class Summary:
     """Pairs with a +1 and a -1 among their segments."""
     labelled: int
     segment_margins: list[float] | None
-    """At `QUANTILES`; None without scores."""
+    """The margins of segments at `QUANTILES`; None without scores."""
     clip_margins: list[float] | None
     motion: MotionSummary | None
     duplicates: Duplicates

@@ -42,7 +42,7 @@ class Made:
     mark: str = ""
     """What tells it from the other pairs of its item, for its id."""
     label: Literal[-1, 1] | None = None
-    """Of the clip and all of its segments, where the way in which the pair is made says who wins."""
+    """The label of the clip and all of its segments, where the way in which the pair is made says who wins."""
 
 
 Outcome = list[Made] | str

@@ -25,7 +25,7 @@ class Segment:
     start: float
     end: float
     share: float
-    """Of the clip's length, in percent."""
+    """The segment's share of the clip's length, in percent."""
     kind: str
     note: str
 
@@ -90,7 +90,7 @@ def _segment(pair: Pair, index: int) -> Segment:
 
 
 def _verdict(label: int | None, scores: tuple[float, float] | None) -> str:
-    """``second is better (first -0.12, second 0.34)``."""
+    """The verdict in words: ``second is better (first -0.12, second 0.34)``."""
     return VERDICTS[label] + (f" (first {scores[0]:.3g}, second {scores[1]:.3g})" if scores else "")
 
 

@@ -49,7 +49,7 @@ def grids(found: PairSet, summary: Summary) -> list[Grid]:
 
 
 def part(count: int, total: int) -> str:
-    """``12 (25%)``."""
+    """A count with its share: ``12 (25%)``."""
     return f"{count} ({count / total:.0%})" if total else str(count)
 
 

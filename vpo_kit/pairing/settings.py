@@ -26,7 +26,7 @@ class Guided(Section):
 
 
 class Choosing(Section):
-    """Which candidates of a prompt become pairs (`vpo_kit.pairing.choose`)."""
+    """Settings of which candidates of a prompt become pairs (`vpo_kit.pairing.choose`)."""
 
     num_candidates: int = Field(2, ge=2, description="videos for each prompt (n)")
     pairs: str = Field(
@@ -71,7 +71,7 @@ class Local(Section):
 
 
 class Cutting(Section):
-    """Into which segments a clip is cut: what all labellers have in common."""
+    """Settings of the segments into which a clip is cut: what all labellers have in common."""
 
     segment_seconds: float | None = Field(
         None, gt=0, description="default: 1, or a quarter of a clip shorter than 4 seconds"
@@ -79,7 +79,7 @@ class Cutting(Section):
 
 
 class Labelling(Cutting):
-    """From scores of segments to first, second or tie."""
+    """Settings of the way from scores of segments to first, second or tie."""
 
     tie_margin: float | None = Field(None, ge=0, description="closer scores are a tie; default: calibrated")
     tie_share: float = Field(0.25, ge=0, lt=1, description="share of the segments that a calibrated margin calls ties")

@@ -241,7 +241,7 @@ def read_latents(path: Path) -> dict[str, Tensor]:
 
 
 def hashes(path: Path, names: Sequence[str]) -> Hashes:
-    """Of a pair's first video, second video and latents."""
+    """The hashes of a pair's first video, second video and latents."""
     first, second, latents = (files.sha256(path / name) for name in names)
     return Hashes(first=first, second=second, latents=latents)
 

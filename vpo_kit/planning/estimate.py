@@ -50,7 +50,7 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """Bytes."""
+        """The bytes of the phase that needs most."""
         return sum(self.phases[self.worst].values())
 
     @property

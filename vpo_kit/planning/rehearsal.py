@@ -149,7 +149,7 @@ class _Rehearsal:
             judge.forward = self._inside("reward", self._tried(judge, forward))  # type: ignore[method-assign]
 
     def _loaded(self, parts: list[nn.Module], call: Callable[..., Any]) -> Callable[..., Any]:
-        """With `offload`, the weights of `parts` are copied to the device for `call`, as in a real run."""
+        """Run `call`; with `offload`, the weights of `parts` are copied to the device for it, as in a real run."""
         if not self.subject.run.offload:
             return call
 

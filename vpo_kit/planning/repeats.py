@@ -84,11 +84,11 @@ class Repeats:
         return _made(outline, self._tracker.fake)
 
     def _stand_in(self, like: Tensor) -> Tensor:
-        """As `like`, with a graph that is as good as empty."""
+        """A tensor as `like`, with a graph that is as good as empty."""
         return torch.empty_like(like) * self._policy.parameters[0].flatten()[0]
 
     def _state(self, time: Tensor) -> Any:
-        """Which network runs for how many rows, and with which adapter."""
+        """The state of a pass: which network runs for how many rows, and with which adapter."""
         found: list[Any] = []
         for name, network in self._policy.model.networks.items():
             layer = next((m for m in network.modules() if isinstance(m, BaseTunerLayer)), None)

@@ -105,7 +105,7 @@ def _component(source: str, revision: str | None, name: str, library: str, kind:
 
 
 def cast(part: nn.Module, dtype: torch.dtype) -> None:
-    """As loading in `dtype` does it: some layers stay float32, and so does what no file holds."""
+    """Cast the weights as loading in `dtype` does it: some layers stay float32, and so does what no file holds."""
     kept = set(getattr(part, "_keep_in_fp32_modules", None) or ())
     if isinstance(part, transformers.PreTrainedModel) and dtype != torch.float16:
         kept = set()  # transformers keeps them for float16 alone

@@ -27,20 +27,21 @@ class RewardSpec:
     name: str
     licence: str
     source: str
-    """Where the weights come from."""
+    """The source of the weights."""
     scale: str
     """Range and direction in words; higher is always better."""
     differentiable: bool
     per_segment: bool
     needs_prompt: bool
     for_training: bool = True
-    """False for a held-out judge, which no training run may see."""
+    """Whether it may be trained on: False for a held-out judge, which no training run may see."""
     per_frame: bool = False
-    """True where each frame is scored on its own: then only the frames that are looked at need be decoded."""
+    """Whether each frame is scored on its own: then only the frames that are looked at need be decoded."""
     self_contained: bool = False
-    """True where all that it needs ships with the package."""
+    """Whether all that it needs ships with the package."""
     embedded_only: bool = False
-    """True for a judge that was trained and validated on the embedded model's world, and means little elsewhere."""
+    """Whether it is a judge that was trained and validated on the embedded model's world, and means little elsewhere.
+    """
     mean: float = 0.0
     std: float = 1.0
     """Typical mean and spread over good clips: the fixed scale on which a mixture adds rewards."""

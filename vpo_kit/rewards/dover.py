@@ -41,7 +41,7 @@ class Dover(Reward):
         weights: Path | None = None
         """The published ``DOVER.pth``, or its tensors as safetensors."""
         seed: int = Field(0, ge=0)
-        """Fixes where fragments are cut and which frames are taken."""
+        """The seed of where fragments are cut and which frames are taken."""
 
     spec: ClassVar[RewardSpec] = RewardSpec(
         name="dover",

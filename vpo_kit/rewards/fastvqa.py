@@ -86,7 +86,7 @@ class FastVQA(Reward):
         variant: Literal["fastervqa", "fastvqa", "fastvqa-m"] = "fastervqa"
         """The network, and the file that goes with it."""
         seed: int = Field(0, ge=0)
-        """Fixes where fragments are cut in time and space."""
+        """The seed of where fragments are cut in time and space."""
 
     spec: ClassVar[RewardSpec] = RewardSpec(
         name="fastvqa",

@@ -19,7 +19,7 @@ WINDOW = 7
 LEVELS, ITERATIONS, SMALLEST = 3, 3, 16
 """Halvings of the picture (no side below `SMALLEST`), and steps at each size, of one pixel at most."""
 RIDGE = 1e-4
-"""Added to the squared gradients: where there is nothing to see, the flow stays what it was."""
+"""What is added to the squared gradients: where there is nothing to see, the flow stays what it was."""
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def flow_of(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _solver(picture: Tensor) -> Callable[[Tensor], Tensor]:
-    """From a change of `picture` to the flow that explains it: least squares in each window."""
+    """A function from a change of `picture` to the flow that explains it: least squares in each window."""
     x, y = gradient(picture)
     mean_x, mean_y = local_mean(x, WINDOW), local_mean(y, WINDOW)
 

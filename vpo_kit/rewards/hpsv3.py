@@ -42,7 +42,7 @@ class HPSv3Config(ImageRewardConfig):
     question: Path | None = None
     """The authors' ``data_collator_qwen.py``, or its text; default: that file in the folder of the weights."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the weights."""
+    """The data type of the weights."""
     chunk: int = Field(1, ge=1)
     """Frames judged at once."""
 

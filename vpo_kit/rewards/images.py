@@ -30,10 +30,11 @@ class ImageRewardConfig(RewardConfig):
     weights: Path | None = None
     """A file in the published layout; by default the published one, from the hub's cache or downloaded."""
     frames: int = Field(8, ge=0)
-    """At most so many frames of a clip are scored, evenly spread; 0 is all of them."""
+    """The largest number of frames of a clip that are scored, evenly spread; 0 is all of them."""
     resize: Resize = "crop"
-    """To the network's square: the longer side fits and black fills up, the sides are squashed, or the shorter side
-    fits and the middle is kept."""
+    """How a frame is brought to the network's square: the longer side fits and black fills up, the sides are squashed,
+    or the shorter side fits and the middle is kept.
+    """
     chunk: int = Field(16, ge=1)
     """Frames that go through the network at once."""
 
@@ -167,7 +168,7 @@ def fit(frames: Tensor, size: tuple[int, int], resize: Resize, mode: Mode = "bic
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of `count` frames (0: all), the middles of equal stretches."""
+    """Indices of at most `most` of `count` frames (0: all), the middles of equal stretches."""
     if most == 0 or count <= most:
         return list(range(count))
     return [(2 * i + 1) * count // (2 * most) for i in range(most)]

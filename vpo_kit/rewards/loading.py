@@ -1,4 +1,4 @@
-"""From ``--reward`` and the recipe's `reward` section to loaded judges."""
+"""Judges, loaded as ``--reward`` and the recipe's `reward` section say."""
 
 from __future__ import annotations
 

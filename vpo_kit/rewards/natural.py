@@ -43,11 +43,11 @@ from vpo_kit.video import straight_through_clamp
 
 SHIPPED = Path(__file__).with_name("natural.safetensors")
 MOST_FRAMES, SIDE = 33, 128
-"""Of the temporal term: frames of a clip, and the shorter side that they are brought to."""
+"""The temporal term's frames of a clip, and the shorter side that they are brought to."""
 PICTURES, PICTURE_SIDE = 8, 256
-"""Of the static term."""
+"""The static term's frames of a clip, and their shorter side."""
 PAIRS, PAIR_SIDE = 16, 64
-"""Of the rigid term and of whether anything changes."""
+"""The pairs of the rigid term and of whether anything changes, and their shorter side."""
 STILL = 1e-4
 """Mean change between two frames that counts as none, in [0, 1]."""
 VETO = 2.0
@@ -70,7 +70,7 @@ class Judge(nn.Module):
         self.sharpness = nn.Linear(4, 1)
         self.likeness = _ensemble(FrameHead, state, "likeness")
         self.register_buffer("units", torch.ones(5, 2))
-        """For each term: mean and deviation over clean natural clips."""
+        """Mean and deviation of each term over clean natural clips."""
 
     def temporal_frames(self, video: Tensor) -> Tensor:
         """Scores ``[F]`` of the frames ``[F, 3, H, W]``, F >= 2, which are looked at in their order."""
@@ -149,8 +149,8 @@ class Natural(Reward):
         return RewardOutput(score[:, 0], None if segments is None else score[:, 1:], components)
 
     def _judged(self, video: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Of a clip ``[F, 3, H, W]`` and its segments: the terms of what changes ``[1 + S, 3]``, the pictures'
-        ``[1 + S, 2]``.
+        """The judgement of a clip ``[F, 3, H, W]`` and its segments: the terms of what changes ``[1 + S, 3]``, the
+        pictures' ``[1 + S, 2]``.
         """
         count = len(video)
         spans = [(0, count), *segments]
@@ -185,8 +185,8 @@ def soft_minimum(terms: Tensor) -> Tensor:
 
 
 def pair_facts(first: Tensor, second: Tensor) -> Tensor:
-    """Of neighbouring frames ``[P, 3, h, w]``: the logarithms ``[P, 2]`` of how closely they follow a camera and of how
-    much they differ.
+    """The facts of neighbouring frames ``[P, 3, h, w]``: the logarithms ``[P, 2]`` of how closely they follow a camera
+    and of how much they differ.
     """
     change = ((second - first).abs().mean((1, 2, 3)) + STILL).log()
     return torch.stack([-rigidity.stray(first, second), change], 1)
@@ -203,7 +203,9 @@ def pool(frames: Tensor) -> Tensor:
 
 
 def no_larger(frames: Tensor, side: int) -> Tensor:
-    """As `brought_to`, but smaller frames stay as they are: enlarging adds no detail, and would count as blur."""
+    """Frames as `brought_to` gives them, but smaller ones stay as they are: enlarging adds no detail, and would count
+    as blur.
+    """
     return frames if min(frames.shape[-2:]) < side else brought_to(frames, side)
 
 

@@ -22,12 +22,12 @@ ROOM_FOR_HEADER = 64 * 2**10
 
 
 class RemoteConfig(Connection):
-    """Where the server is, and how videos get there."""
+    """Settings of where the server is, and how videos get there."""
 
     batch: int = Field(8, ge=1)
     """Videos in a request, fewer where the server's limit on a body asks for it."""
     dtype: wire.Dtype | None = None
-    """Of the frames on the wire; default: what the server prefers."""
+    """The data type of the frames on the wire; default: what the server prefers."""
 
 
 class Remote(Reward):
@@ -64,8 +64,9 @@ class Remote(Reward):
     def forward(
         self, video: Tensor, prompts: Sequence[str] | None = None, *, fps: float, segments: Segments | None = None
     ) -> RewardOutput:
-        """As every reward. Raises `ModelError` for a server that is down, refuses or answers nonsense, `DataError`
-        for videos that it cannot take and for scores that are not finite."""
+        """Score as every reward. Raises `ModelError` for a server that is down, refuses or answers nonsense,
+        `DataError` for videos that it cannot take and for scores that are not finite.
+        """
         asked = segments if self.spec.per_segment else None
         size = self._batch(video)
         found = []

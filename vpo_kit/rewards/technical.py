@@ -35,7 +35,7 @@ SPATIAL, TEMPORAL = ("softness", "blocking"), ("flicker", "noise", "motion")
 UNITS = {"softness": 0.15, "blocking": 0.2, "flicker": 0.02, "noise": 0.02, "motion": 0.025}
 """How far outside its band a measure costs 1: about a plainly visible flaw, and a still picture costs 4."""
 WORKING_SIZE = 128
-"""Motion and flicker are measured on pictures with a shorter side of at most this: coarse things, and quicker."""
+"""The largest shorter side of the pictures on which motion and flicker are measured: coarse things, and quicker."""
 GRIDS, BLOCK_FRAMES = (4, 8), 9
 FLAT = 1e-3
 """Squared gradient, over three channels, at which a place counts as half flat and half detail."""

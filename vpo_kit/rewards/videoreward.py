@@ -35,7 +35,7 @@ ASPECTS = ("VQ", "MQ", "TA")
 TOKENS = [f"<|{aspect}_reward|>" for aspect in ASPECTS]
 LEAST = 4
 MIN_PIXELS = 128 * 28 * 28
-"""Smaller frames are enlarged to so many pixels, as in VideoAlign's reader of videos."""
+"""The number of pixels to which smaller frames are enlarged, as in VideoAlign's reader of videos."""
 
 
 class VideoReward(Reward):
@@ -55,7 +55,7 @@ class VideoReward(Reward):
         question: Path | None = None
         """VideoAlign's ``prompt_template.py``, or its text; default: that file in the folder of the weights."""
         dtype: Literal["bfloat16", "float32"] = "bfloat16"
-        """Of the weights."""
+        """The data type of the weights."""
         batch_size: int = Field(1, ge=1)
         """Videos judged at once."""
         context: float = Field(1.0, ge=0)

@@ -37,11 +37,11 @@ class VideoScore(Reward):
         weights: Path | None = None
         """The downloaded model folder."""
         version: Literal["v1", "v1.1"] = "v1.1"
-        """Which of the published networks the folder holds."""
+        """The published network that the folder holds."""
         question: Path | None = None
         """A file with the question, where the folder's ``README.md`` does not hold REGRESSION_QUERY_PROMPT."""
         dtype: Literal["bfloat16", "float32"] = "bfloat16"
-        """Of the weights."""
+        """The data type of the weights."""
         batch_size: int = Field(1, ge=1)
         """Videos judged at once; 16 frames are about 1,100 tokens."""
 

@@ -259,7 +259,7 @@ def _speed(path: Floats, sure: Bools) -> float:
 
 
 def _smooth(path: Floats, sure: Bools) -> Floats:
-    """At the sure points of the path: a parabola in time through them, by least absolute deviations."""
+    """The path smoothed at its sure points: a parabola in time through them, by least absolute deviations."""
     time = np.linspace(-1, 1, len(path))[sure]
     basis, points, weight = np.stack([time**0, time, time**2], 1), path[sure], np.ones(len(time))
     for _ in range(8):

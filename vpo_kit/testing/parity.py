@@ -31,7 +31,7 @@ class Case:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of its latents, ``C T h w``."""
+        """The shape of its latents, ``C T h w``."""
         return self.model.latent_shape(self.family.frames, self.family.size, self.family.size)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ class Spending:
 
     @property
     def seconds(self) -> float:
-        """Of training so far; 0 without a limit, so that checkpoints do not depend on the clock."""
+        """The seconds of training so far; 0 without a limit, so that checkpoints do not depend on the clock."""
         return 0.0 if self._run.max_seconds is None else time.monotonic() - self._started
 
     def resume(self, seconds: float) -> None:

@@ -26,7 +26,7 @@ WAN = {
 }
 LTX = {r"(transformer_blocks\.\d+\..*)": r"\1"}
 NAMES: dict[str, dict[str, str]] = {"WanPipeline": WAN, "SkyReelsV2Pipeline": WAN, "LTXPipeline": LTX}
-"""For each pipeline class: patterns of whole layer names in diffusers, and what ComfyUI calls them."""
+"""The names by pipeline class: patterns of whole layer names in diffusers, and what ComfyUI calls them."""
 
 
 def check_family(family: str) -> None:

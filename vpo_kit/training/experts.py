@@ -1,4 +1,4 @@
-"""Which of two experts learnt: an optimiser step changes one only if a time of its range was drawn."""
+"""The one of two experts that learnt: an optimiser step changes one only if a time of its range was drawn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from vpo_kit.training.lora import LoraPolicy, file_name, part_of
 
 LOGGED = "updated_"
-"""Before an expert's name, in a row of the log: 1 where the step had a gradient for it, else 0."""
+"""What stands before an expert's name in a row of the log: 1 where the step had a gradient for it, else 0."""
 
 
 def updated(groups: Mapping[str, Sequence[nn.Parameter]]) -> dict[str, float]:
-    """For the log, before the gradients are gone; nothing where one network alone is trained."""
+    """What the log says of a step, taken before the gradients are gone; nothing where one network alone is trained."""
     if len(groups) < 2:
         return {}
     return {LOGGED + name: float(any(_moves(parameter) for parameter in own)) for name, own in groups.items()}

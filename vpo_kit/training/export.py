@@ -111,8 +111,8 @@ def compare_merged(model: VideoModel, lora: Start, folder: Path) -> Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class _Merged:
-    """Of one network: weights without a counterpart, wrong ones, all; and the LoRA's inner product with what was added
-    (`kept`) and with itself (`whole`).
+    """The comparison of one network: weights without a counterpart, wrong ones, all; and the LoRA's inner product with
+    what was added (`kept`) and with itself (`whole`).
     """
 
     unmatched: int

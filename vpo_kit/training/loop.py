@@ -41,7 +41,7 @@ class RunParts:
     on_step: Callable[[Report], None]
     on_notice: Callable[[str], None]
     on_sample: Callable[[int], None] = lambda _: None
-    """Called by all processes every ``samples.every`` steps, with the policy that would be kept."""
+    """A function that all processes call every ``samples.every`` steps, with the policy that would be kept."""
 
     @property
     def facts(self) -> health.Facts:
@@ -188,7 +188,7 @@ def _log(job: RunParts, row: Report, history: list[Report], state: State) -> Non
 
 
 def _warnings(job: RunParts, history: Sequence[Report]) -> dict[str, str]:
-    """Of the whole log, so that a resumed run has those of its first part too."""
+    """The warnings of the whole log, so that a resumed run has those of its first part too."""
     found: dict[str, str] = {}
     for count in range(job.run.health.window, len(history) + 1):
         found |= health.check(history[:count], job.facts, job.run.health.disable)
@@ -196,7 +196,9 @@ def _warnings(job: RunParts, history: Sequence[Report]) -> dict[str, str]:
 
 
 def _must_be_finite(what: str, value: Tensor, batch: Batch, job: RunParts) -> None:
-    """Before the optimiser's step: afterwards the weights would be lost, and the next checkpoint with them."""
+    """Check the gradients before the optimiser's step: afterwards the weights would be lost, and the next checkpoint
+    with them.
+    """
     if not torch.isfinite(value) and "not_finite" not in job.run.health.disable:
         items = job.stream.names(job.processes.gather(list(batch.indices)))
         shown = "; ".join(repr(prompt) for prompt in batch.prompts[:3])

@@ -208,8 +208,8 @@ class LoraPolicy:
         return found
 
     def _switch(self, adapter: str | None) -> None:
-        """To one LoRA, or to none. Layer by layer: the network's own methods first look for the layers, which takes
-        longer than a small pass.
+        """Switch to one LoRA, or to none. It goes layer by layer: the network's own methods first look for the layers,
+        which takes longer than a small pass.
         """
         for layer in self._layers:
             if adapter is None or layer.disable_adapters:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vpo_kit.methods.advantages import advantages
 
 VERDICT = 0.5
-"""Between bad (0) and good (1)."""
+"""The limit between bad (0) and good (1)."""
 
 
 def tensors(ratings: Sequence[float], prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from vpo_kit.config import Run
 from vpo_kit.training.rates import factor
 
 LITTLE, MUCH = 0.02, 0.75
-"""Below the first a change cannot be seen in the videos; above the second most runs are lost."""
+"""The limits of a reach: below the first a change cannot be seen in the videos, above the second most runs are lost."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Reach:
 
 
 def reach(run: Run) -> Reach:
-    """Of the whole run; of two experts the one with the higher rate counts."""
+    """The reach of the whole run; of two experts the one with the higher rate counts."""
     lr = max(run.optimiser.lr.values()) if isinstance(run.optimiser.lr, dict) else run.optimiser.lr
     total = lr * sum(factor(run.optimiser, step, step / run.steps) for step in range(run.steps))
     return Reach(total, total * run.lora.scale * math.sqrt(run.lora.rank))

@@ -1,4 +1,4 @@
-"""From options, ``--set`` and a file to checked settings: everything that can be said before weights are read."""
+"""Checked settings, made of options, ``--set`` and a file: everything that can be said before weights are read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Recipe:
 
 
 def read(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
-    """Option over ``--set`` over file over default. Raises `ConfigError`, `DataError` or `ModelError`."""
+    """The checked recipe: an option counts before ``--set``, that before the file, that before the default. Raises
+    `ConfigError`, `DataError` or `ModelError`.
+    """
     values = formats.recipe(config.read_file(file), file) if file else {}
     values = config.merge(values, config.read_assignments(assignments))
     values = config.merge(values, {key: value for key, value in options.items() if value is not None})

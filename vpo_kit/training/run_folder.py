@@ -33,7 +33,9 @@ class RunFolder:
         return (self.path / "config.yaml").is_file()
 
     def check(self, run: Run, *, resume: bool, overwrite: bool) -> None:
-        """May `run` be written here? Raises `OutputError`, or `ConfigError` for a resumed run with other settings."""
+        """Check that `run` may be written here. Raises `OutputError`, or `ConfigError` for a resumed run with other
+        settings.
+        """
         if self.holds_run and not (resume or overwrite):
             raise OutputError(f"{self.path} already holds a run: go on with --resume or replace it with --overwrite")
         if self.holds_run and resume:

@@ -98,7 +98,7 @@ class Sketch:
         return sorted(self._kinds)
 
     def __call__(self, gradients: Sequence[Tensor]) -> Tensor:
-        """``[m, K]``."""
+        """The sketch ``[m, K]`` of a gradient."""
         rows = []
         for kind in self.kinds:
             total = torch.zeros(SIZE)
@@ -185,7 +185,7 @@ def measure(
 
 
 def direction(gradients: Floats, seed: int, resamples: int = 1000) -> Direction:
-    """Of gradients ``[n, d]``, one for each pair."""
+    """The common direction of gradients ``[n, d]``, one for each pair."""
     count = len(gradients)
     gram = gradients @ gradients.T
     rng = np.random.default_rng(seed)

@@ -35,7 +35,7 @@ class Best:
             self._waited += 1
 
     def state(self) -> dict[str, Tensor]:
-        """For a checkpoint; empty before the first value."""
+        """The state for a checkpoint; empty before the first value."""
         if self._value is None:
             return {}
         numbers = torch.tensor([self._value, self._waited, self.step], dtype=torch.float64)

@@ -42,7 +42,7 @@ class _OtherTreatmentError(Exception):
 
 
 class _ToneMappingError(Exception):
-    """There are colours that the filters do not take."""
+    """The case of colours that the filters do not take."""
 
 
 class Decoded:

@@ -27,11 +27,11 @@ from vpo_kit.video.said import FrameFacts, Said
 FORMATS = "mov,matroska,webm,gif,avi,mpegts,mpeg,flv,ogg,asf"
 """What a file may be inside, whatever its name. Playlists are not among them: they name other files and addresses."""
 MOST_PIXELS = 2**26
-"""Of a frame, 8192 x 8192: a few damaged bytes announce as many as fill any memory."""
+"""The most pixels of a frame, 8192 x 8192: a few damaged bytes announce as many as fill any memory."""
 WATCH = "showinfo@vpo=checksum=0"
 """The filter that says when each frame is shown; `said` reads its lines."""
 RULES = 2
-"""Raised whenever the same file gives other frames than before."""
+"""The number of the rules, which rises whenever the same file gives other frames than before."""
 
 
 def version() -> str:

@@ -134,7 +134,7 @@ def _check_memory(path: Path, count: int, pixels: Pixels) -> None:
 
 
 class _UnclearError(Exception):
-    """Only the file as a whole says when its frames are shown."""
+    """The case that only the file as a whole says when its frames are shown."""
 
 
 class _Stretch:
@@ -162,7 +162,7 @@ class _Stretch:
 
     @property
     def end(self) -> float:
-        """Where the last frame ends. A file of a single frame has no length. Raises `_UnclearError`."""
+        """The time at which the last frame ends. A file of a single frame has no length. Raises `_UnclearError`."""
         if len(self._ticks) == 1:
             if self._origin is not None:
                 raise _UnclearError

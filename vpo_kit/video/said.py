@@ -66,7 +66,7 @@ class Said:
     tick: Fraction | None = None
     """Seconds of one tick."""
     streams: dict[int, VideoStream] = field(default_factory=dict)
-    """By the number of the file among those that were opened."""
+    """The streams by the number of the file among those that were opened."""
     troubles: list[str] = field(default_factory=list)
     _open: int | None = None
     _half: FrameFacts | None = None
@@ -82,7 +82,7 @@ class Said:
             self._hear_header(line)
 
     def end(self) -> None:
-        """There are no more lines."""
+        """Take it that there are no more lines."""
         if self._half is not None:
             self.frames.append(self._half)
             self._half = None
@@ -121,7 +121,7 @@ class Said:
 
     @property
     def reason(self) -> str:
-        """Why nothing came of it, in ffmpeg's first words."""
+        """The reason why nothing came of it, in ffmpeg's first words."""
         if any("matches no streams" in line for line in self.troubles):
             return "there is no video in it"
         line = next(iter(self.troubles), "no frames")
@@ -139,7 +139,9 @@ def _frame(time: str, rest: str) -> FrameFacts:
 
 
 def _stream(words: str) -> VideoStream:
-    """From ``h264 (High), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, top first), 64x64 [SAR 2:1 DAR 2:1], ...``."""
+    """The stream that a line describes: ``h264 (High), yuv420p10le(tv, bt2020nc/bt2020/smpte2084, top first), 64x64
+    [SAR 2:1 DAR 2:1], ...``.
+    """
     codec = words.split(" ", 1)[0].rstrip(",")
     picture = re.search(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+", words)
     about = (picture[2] or "") if picture else ""

@@ -93,7 +93,9 @@ def _packets(paths: Sequence[Path]) -> list[Extent | None] | None:
 
 
 def _by_packets(packets: list[tuple[int, int]], tick: Fraction, stream: VideoStream) -> Extent | None:
-    """From the times and lengths of a stream's packets, in order; None where two are at once, or there is none."""
+    """The times of frames by the times and lengths of a stream's packets, in order; None where two are at once, or
+    there is none.
+    """
     times = [time for time, _ in packets]
     if not times or len(set(times)) < len(times):
         return None

@@ -46,7 +46,7 @@ class Timing:
 
     @property
     def picks(self) -> list[int]:
-        """Which frame of the file stands at each place of the grid."""
+        """The frame of the file that stands at each place of the grid."""
         if self.even:
             return list(range(self.count))
         frames = zip(self.times, range(len(self.times)), strict=True)
@@ -54,7 +54,8 @@ class Timing:
 
 
 def timing(ticks: Sequence[int | None], last: int, tick: Fraction) -> Timing:
-    """From the times of all frames in units of `tick` seconds, None where there is none, and the last one's length.
+    """The timing of a clip by the times of all frames in units of `tick` seconds, None where there is none, and the
+    last one's length.
 
     The last frame is shown for the usual step between frames, or for its own length where that is plainly more. Raises
     `DataError` for frames without times.
@@ -130,7 +131,7 @@ def places(duration: float, fps: float) -> int:
 
 
 def at(wanted: Sequence[float], frames: Iterable[tuple[float, T]], tick: float) -> Iterator[T]:
-    """For each of the rising times `wanted`, the newest frame that has begun by then; no frame is asked for needlessly.
+    """The newest frame that has begun by each of the rising times `wanted`; no frame is asked for needlessly.
 
     Times are rounded to `tick`, so a frame may seem to begin a little late: it has begun if it does so within a tick,
     or within a tenth of its distance to the frame before, whichever is less. Before the first frame there is the first

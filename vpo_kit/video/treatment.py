@@ -29,7 +29,7 @@ class Treatment:
     """Whether the alpha channel is looked at: transparent parts are shown on black."""
     decoder: str | None = None
     turned: bool = False
-    """Done by ffmpeg itself."""
+    """Whether the picture is turned, which ffmpeg itself does."""
     missing: tuple[str, ...] = ()
     """What should be done and cannot."""
 
@@ -50,7 +50,9 @@ class Treatment:
 
     @property
     def said(self) -> list[str]:
-        """In words, for people. Alpha is not among them: whether anything is transparent is seen in the pixels."""
+        """The treatment in words, for people. Alpha is not among them: whether anything is transparent is seen in the
+        pixels.
+        """
         words = ["rotated"] if self.turned else []
         if self.deinterlaced:
             words.append("deinterlaced")
@@ -88,7 +90,9 @@ def needed(looks: Collection[Look], stream: VideoStream | None, has: Callable[[s
 
 
 def _tone_mapping(look: Look) -> list[str]:
-    """To linear light and a screen's primaries, down to its range, and to RGB; what is not said is BT.2020."""
+    """The filters that go to linear light and a screen's primaries, down to its range, and to RGB; what is not said is
+    BT.2020.
+    """
     said = f"tin={look.transfer}"
     said += ":pin=bt2020" if look.primaries == "unknown" else ""
     said += ":min=bt2020nc" if look.matrix == "unknown" else ""

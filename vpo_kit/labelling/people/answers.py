@@ -29,7 +29,7 @@ class Answer:
     choice: int
     swapped: bool
     seconds: float
-    """From when the segment was shown, without the time in which its page was hidden."""
+    """The time since the segment was shown, without that in which its page was hidden."""
 
 
 class Content(BaseModel):

@@ -47,7 +47,7 @@ class ByPeople(Labeller):
         return store.read(found.path)
 
     def _serve(self, found: PairSet, answers: PeopleAnswers, say: Callable[[str], None]) -> None:
-        """Until Ctrl-C or the page's own finish key."""
+        """Serve the page until Ctrl-C or its own finish key."""
         import uvicorn
 
         from vpo_kit.labelling.people import server

@@ -1,4 +1,6 @@
-"""From answers to labels, and how far the annotators can be trusted. Nothing of the set is written but its labels."""
+"""The way from answers to labels, and how far the annotators can be trusted. Nothing of the set is written but its
+labels.
+"""
 
 from __future__ import annotations
 

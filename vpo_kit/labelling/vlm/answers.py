@@ -19,13 +19,13 @@ class Record(BaseModel):
     key: str
     """`protocol.key` of the question."""
     verdict: Verdict
-    """In the order in which the clips were shown."""
+    """The verdict in the order in which the clips were shown."""
     evidence: str
     pair: str
     segment: tuple[int, int]
     swapped: bool
     model: str
-    """By which the server says it was answered."""
+    """The name of the model by which the server says it was answered."""
     input_tokens: int
     output_tokens: int
 

@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 2**20
 """No answer to a question is so long: one that is cannot be read."""
 UNLIMITED_TOKENS = 4096
-"""Put aside for an answer whose length nothing limits."""
+"""Tokens that are put aside for an answer whose length nothing limits."""
 UNKNOWN_FIELD = (400, 415, 422, 501)
 """What servers answer to a field that they do not know."""
 NEWER, OLDER = "max_completion_tokens", "max_tokens"
@@ -171,7 +171,7 @@ class Chat:
         return answer
 
     def _refusal(self, answer: HttpAnswer) -> NoAnswer | ConfigError:
-        """Of this question alone, or of all that will ever be asked."""
+        """The refusal as an error: of this question alone, or of all that will ever be asked."""
         status, spent = answer.status, answer.error.get("code") == "insufficient_quota"
         said = f"{status} ({answer.reason})" if answer.reason else str(status)
         if status in (401, 402) or spent or (status == 403 and not self._answered):

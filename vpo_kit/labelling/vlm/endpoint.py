@@ -1,4 +1,4 @@
-"""Where a chat endpoint is, and which key it gets."""
+"""The address of a chat endpoint, and which key it gets."""
 
 from __future__ import annotations
 

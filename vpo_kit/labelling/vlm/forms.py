@@ -41,9 +41,11 @@ class Form:
 
     words: tuple[Any, ...]
     ask: Callable[[Sequence[Picture], Sequence[Picture], str], Messages]
-    """Pictures of the clip shown first, of the other, and the prompt of both, to the messages of one question."""
+    """A function from the pictures of the clip shown first, of the other, and the prompt of both, to one question's
+    messages.
+    """
     read: Callable[[str], OrderedAnswer]
-    """Raises `ValueError` for an answer that holds no verdict."""
+    """A function from an answer to its verdict. It raises `ValueError` for an answer that holds none."""
     reads_prompt: bool = False
 
     def said(self, prompt: str) -> list[Any]:
@@ -52,13 +54,15 @@ class Form:
 
     @property
     def characters(self) -> int:
-        """Of text in one question, without the prompt."""
+        """The number of characters of text in one question, without the prompt."""
         return sum(len(word) for word in self.words if isinstance(word, str))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """Where a form's question stands: the authors' file and the names that it gives to system text and question."""
+    """The place where a form's question stands: the authors' file and the names that it gives to system text and
+    question.
+    """
 
     file: str
     place: str

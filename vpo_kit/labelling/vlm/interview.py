@@ -1,4 +1,4 @@
-"""From a set and a vision-language model to labels: every question once, in both orders, then fold and vote.
+"""Labels of a set by a vision-language model: every question once, in both orders, then fold and vote.
 
 What is finished lies in the set's store, so a labelling that was stopped goes on where it was; the set's own labels
 change at the end, all at once.
@@ -38,7 +38,7 @@ class Judged:
     motion: Motion | None = None
     failed: str | None = None
     unanswered: bool = False
-    """Failed by the server, not by the pair's own files."""
+    """How many questions failed by the server, not by the pair's own files."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Labelled:
     found: PairSet
     tally: Tally
     failed: dict[str, str]
-    """Why, by pair."""
+    """The reason of each failure, by pair."""
 
 
 class Interview:

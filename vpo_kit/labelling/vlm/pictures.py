@@ -1,4 +1,4 @@
-"""Which frames of a clip a model is shown, and in what form: JPEG, small enough, with the second it stands at.
+"""The frames of a clip that a model is shown, and in what form: JPEG, small enough, with the second it stands at.
 
 Legend: ``F`` frames; video ``[F, 3, H, W]`` in [0, 1].
 """

@@ -14,7 +14,7 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.video import read_video
 
 CHARACTERS = 4
-"""Of English in one token, about."""
+"""Characters of English per token, roughly."""
 PATCH = 28
 """Side in pixels of what Qwen2-VL turns into one token."""
 LEAST = 85
@@ -29,11 +29,11 @@ class CostEstimate:
 
     pairs: int
     questions: int
-    """Two for each segment."""
+    """The number of questions, two for each segment."""
     answered: int
     """Questions whose answers are already on disk."""
     tokens_in: int
-    """Of the questions that are left."""
+    """The tokens of the questions that are left."""
 
 
 def question_tokens(pair: Pair, segment: Range, settings: Vlm, characters: int, of_a_frame: int) -> int:

@@ -57,7 +57,7 @@ _LINE = re.compile(
     r"^[^\w\n]{0,80}(?:final\s{1,80})?verdict\W{1,80}(first|second|tie)[^\w\n]{0,80}$", re.IGNORECASE | re.MULTILINE
 )
 _MAX_BROKEN = 100
-"""After so many openings of objects that are none, a text has no more of them."""
+"""The number of openings of objects that are none after which a text is taken to have no more of them."""
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,15 @@ class Tally:
 
     segments: int
     agreeing: int
-    """Both orders give one label, a tie twice included."""
+    """Segments to which both orders give one label, a tie twice included."""
     first: int
     """Verdicts for the clip that was shown first."""
     second: int
     ties: int
     z: float
-    """Of the difference of `first` and `second`: about normal for a labeller to whom position means nothing."""
+    """The z-score of the difference of `first` and `second`: about normal for a labeller to whom position means
+    nothing.
+    """
 
     @property
     def consistency(self) -> float:
@@ -56,7 +58,7 @@ class Tally:
         return abs(self.z) > BIAS_Z
 
     def facts(self) -> dict[str, Any]:
-        """For ``dataset.yaml``."""
+        """The counts as they stand in ``dataset.yaml``."""
         share = self.first_share
         return {
             "consistency": round(self.consistency, 4),

@@ -61,6 +61,6 @@ UNTAUGHT: dict[str, Degradation] = {
     "teleport": untaught.teleport,
     "halve": untaught.halve,
 }
-"""Neither `vqa` nor `gold` was trained on these."""
+"""Flaws on which neither `vqa` nor `gold` was trained."""
 WHOLE = frozenset({"drop", "slow", "collapse", "static"})  # no frame labels: the trace is not confined to the window
 MILD = frozenset({"slow"})  # clean all the same: less motion costs a little, never as much as a flaw

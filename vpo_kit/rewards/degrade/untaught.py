@@ -40,7 +40,7 @@ def echo(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
 
 
 def tear(clip: Drawn, window: Window, severity: int, rng: Rng) -> Tensor:
-    """Below a line, new in each frame, the picture stands beside itself."""
+    """The picture stands beside itself below a line, which is new in each frame."""
     size = tools.amount(severity, 0.8, 1.4, 2.2, 3.4, 5.0)
     lines = rng.uniform(0.2, 0.8, window[1] - window[0])
     signs = rng.choice([-1.0, 1.0], len(lines))

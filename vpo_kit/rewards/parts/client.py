@@ -20,7 +20,7 @@ MAX_ANSWER_BYTES = 16 * 2**20
 
 
 class Connection(Patience, RewardConfig):
-    """Where a server is, and how long to be patient with it."""
+    """The address of a server, and how long to be patient with it."""
 
     url: str = Field("", validate_default=True)
     """The server's address, http://HOST:PORT."""

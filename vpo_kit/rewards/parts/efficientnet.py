@@ -14,7 +14,7 @@ from torch.nn import functional
 
 STEM = 32
 BLOCKS = ((32, 16, 3, 1, 1), (16, 24, 3, 2, 6), (24, 24, 3, 1, 6), (24, 40, 5, 2, 6), (40, 40, 5, 1, 6))
-"""Of each block: channels in and out, side of its filters, stride, and by how much it widens inside."""
+"""The shape of each block: channels in and out, side of its filters, stride, and by how much it widens inside."""
 TAKEN = (2, 4)
 """Blocks whose maps are looked at: 24 channels at a quarter of the size, 40 at an eighth."""
 CHANNELS = (24, 40)
@@ -59,7 +59,7 @@ class Trunk(nn.Module):
 
 
 def _padded(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """As TensorFlow pads: what a stride does not divide is added behind, the odd pixel too."""
+    """The maps padded as TensorFlow does it: what a stride does not divide is added behind, the odd pixel too."""
     needs = []
     for side, size, stride in zip(x.shape[-2:], layer.kernel_size, layer.stride, strict=True):
         needs.append(max((-(-side // stride) - 1) * stride + size - side, 0))

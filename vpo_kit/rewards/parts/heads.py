@@ -28,7 +28,7 @@ class Ensemble(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def each(self, found: Tensor) -> Tensor:
-        """``[heads, ...]``."""
+        """Every head's output, ``[heads, ...]``."""
         x = (found - self.centre) / self.spread
         return torch.stack([head(x) for head in self.heads])
 

@@ -13,7 +13,9 @@ from vpo_kit.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """Where a reward's weights are published, for finding them and for the one line that says they are missing."""
+    """The place where a reward's weights are published, for finding them and for the one line that says they are
+    missing.
+    """
 
     reward: str
     repository: str

@@ -19,7 +19,7 @@ LAGS = (1, 2, 4)
 FLOOR = 1e-3
 """Squared feature that counts as none."""
 STILL = 30.0
-"""Times the floor: below that a change is said to be small, above it how large it is stays unsaid."""
+"""A multiple of the floor: below it a change is said to be small, above it how large it is stays unsaid."""
 
 
 def changes(maps: Tensor) -> Tensor:

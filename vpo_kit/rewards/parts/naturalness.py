@@ -24,16 +24,18 @@ from torch.nn import functional
 WINDOW, SIGMA = 7, 7 / 6
 """Side and deviation of the Gaussian window of local mean and deviation."""
 SATURATION = 1.0
-"""Added to the local deviation: in a flat place there is nothing to divide by."""
+"""What is added to the local deviation: in a flat place there is nothing to divide by."""
 SHAPES = (0.2, 10.0, 0.001)
 """Range and step of the shape that is looked up; between two steps it is interpolated, which carries the gradient."""
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
-"""Right, below, and the two diagonals."""
+"""The neighbours that are looked at: right, below, and the two diagonals."""
 EPSILON = 1e-12
 QUIET = 0.02
 """Detail, of 255, that counts as none."""
 OVER = 1.25
-"""Noise is taken for so much more than it is, so that nothing is gained by it where it is estimated too low."""
+"""The factor by which noise is taken for more than it is, so that nothing is gained by it where it is estimated too
+low.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Fit:
 
     @property
     def scale(self) -> Tensor:
-        """By which a deviation becomes the distribution's own width (beta)."""
+        """The factor by which a deviation becomes the distribution's own width (beta)."""
         return torch.exp((torch.lgamma(1 / self.shape) - torch.lgamma(3 / self.shape)) / 2)
 
     @property

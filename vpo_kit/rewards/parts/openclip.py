@@ -86,7 +86,7 @@ def tag_of(name: str, tag: str) -> Tag:
 
 
 def hub_file(reward: str, name: str, tag: str, setting: str = "weights") -> HubFile:
-    """Where the weights `tag` of `name` are on the hub. Raises `ConfigError` for what open_clip does not know."""
+    """The place of the weights `tag` of `name` on the hub. Raises `ConfigError` for what open_clip does not know."""
     import open_clip
 
     check_name(name)

@@ -25,7 +25,9 @@ ROUNDS, EPSILON = 3, 0.02
 FLOOR = 0.1
 """Share of the speed by which a flow may stray and nobody would say so: a still clip is no better than a clean one."""
 SPEED = 0.25
-"""Added to the camera's own speed, in pixels a frame, by which the residual is measured: a flow errs in proportion."""
+"""What is added to the camera's own speed, in pixels a frame, by which the residual is measured: a flow errs in
+proportion.
+"""
 
 
 def stray(first: Tensor, second: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ DILATIONS = (1, 2, 4, 8)
 REACH = 50
 """Frames before and after that a frame is compared with."""
 BINS = 8
-"""Of a colour channel in a histogram."""
+"""The bins of a colour channel in a histogram."""
 
 
 class Spread(nn.Module):
@@ -66,7 +66,7 @@ class Stack(nn.Module):
 
 
 class Similarity(nn.Module):
-    """From features of each frame to what their cosines with the frames around say, ``[B, T, 128]``."""
+    """Features of each frame to what their cosines with the frames around say, ``[B, T, 128]``."""
 
     def __init__(self, features: int | None) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class _Lora(BaseModel):
 
     @property
     def scale(self) -> float:
-        """By which ``B A`` is multiplied."""
+        """The factor by which ``B A`` is multiplied."""
         return self.lora_alpha / (math.sqrt(self.lora_r) if self.use_rslora else self.lora_r)
 
 
@@ -133,7 +133,7 @@ def newest(folder: Path) -> Path:
 
 
 def plain(state: State) -> State:
-    """Without PEFT's wrapping, under today's names."""
+    """The weights without PEFT's wrapping, under today's names."""
     return {_renamed(key.removeprefix(WRAPPING)): value for key, value in state.items()}
 
 

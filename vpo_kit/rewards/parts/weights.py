@@ -19,7 +19,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Where a user finds a judge's weights, for the one line that says so."""
+    """The place where a user finds a judge's weights, for the one line that says so."""
 
     reward: str
     what: str

@@ -31,12 +31,12 @@ class Header(BaseModel):
     """The first line of a request."""
 
     shape: tuple[PositiveInt, PositiveInt, Literal[3], PositiveInt, PositiveInt]
-    """``[B, F, 3, H, W]``."""
+    """The shape ``[B, F, 3, H, W]``."""
     dtype: Dtype
-    """Floats are in [0, 1], uint8 in 0 to 255."""
+    """The data type of the frames: floats are in [0, 1], uint8 in 0 to 255."""
     fps: float = Field(gt=0, allow_inf_nan=False)
     prompts: list[str] | None = None
-    """One for each video."""
+    """The prompts, one for each video."""
     segments: list[tuple[int, int]] | None = None
     """Half-open ranges of frames to be scored as well."""
 
@@ -50,9 +50,9 @@ class ScoreReply(BaseModel):
     """The answer to ``POST /score``; higher is better."""
 
     scores: list[float]
-    """``[B]``."""
+    """The scores ``[B]``."""
     segments: list[list[float]] | None = None
-    """``[B, S]``, where the request had segments and the reward can score them."""
+    """The segments' scores ``[B, S]``, where the request had segments and the reward can score them."""
     components: dict[Line, list[float]] = {}
     """Named parts of the score, each ``[B]``."""
 

@@ -113,7 +113,9 @@ def static_clone(reward: Reward, clips: FlawedClips, clean: Tensor) -> Iterator[
 
 
 def gradient(reward: Reward, clips: FlawedClips, clean: Tensor) -> Iterator[JudgeFinding]:
-    """With respect to the pixels of flawed clips; at a clean clip a reward may be at its best, with no gradient."""
+    """The gradient with respect to the pixels of flawed clips; at a clean clip a reward may be at its best, with no
+    gradient.
+    """
     if not reward.spec.differentiable:
         return
     video = torch.stack([clips.flawed[kind][0] for kind in PICTURE_FLAWS]).requires_grad_()

@@ -29,7 +29,7 @@ SIZE, NUM_FRAMES = world.SIZE, world.NUM_FRAMES
 NUM_CANVASES, CANVAS = 160, 128
 FAMILIES: dict[str, float] = {"sprite": 0.42, "leaves": 0.40, "texture": 0.18}
 OTHER_FAMILIES: dict[str, float] = {"sprite": 0.5, "cells": 0.25, "strokes": 0.25}
-"""Of a second corpus, which shares with the first only the world that it is for."""
+"""The families of a second corpus, which shares with the first only the world that it is for."""
 
 
 def clip(

@@ -76,7 +76,7 @@ def calibrate(judge: FrameScorer, clips: list[Drawn], seed: int, flaws: Flaws) -
 
 @torch.no_grad()
 def pair_accuracy(judge: FrameScorer, clips: list[Drawn], seed: int, flaws: Flaws) -> Measured:
-    """By kind: share of right pairs at each severity, and on sprites; of right windows; mean drops."""
+    """The accuracy by kind: share of right pairs at each severity, and on sprites; of right windows; mean drops."""
     pairs: dict[str, list[list[float]]] = defaultdict(list)
     sprites: dict[str, list[float]] = defaultdict(list)
     windows: dict[str, list[float]] = defaultdict(list)

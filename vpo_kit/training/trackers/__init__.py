@@ -1,1 +1,1 @@
-"""Where a run can also be followed: one file for each program, entry points `vpo_kit.trackers`."""
+"""The programs in which a run can also be followed: one file for each, entry points `vpo_kit.trackers`."""
