@@ -72,6 +72,12 @@ def test_weights_of_a_judge(refused: Fails, option: str) -> None:
     assert "download DOVER.pth" in refused(option)
 
 
+def test_a_model_without_what_the_method_asks_for(refused: Fails, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a dog\n")
+    option = ("--set", "method.rollout_decoder=preview")
+    assert "has no preview_decoder" in refused("--method", "nft", "--prompts", tmp_path / "p.txt", *option)
+
+
 def test_a_size_that_does_not_fit(refused: Fails) -> None:
     said = refused("--set", "evaluation.num_prompts=1", "--set", "sampling.frames=8")
     assert "the nearest that do are 9 frames of 32 x 32" in said

@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.test_cli import main_ok
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import report
-from vpo_kit.library import heartbeat
+from vpo_kit.library import following, heartbeat
 from vpo_kit.library.display import TrainingBar, count_bar, working
 from vpo_kit.library.heartbeat import Pace, clock
 from vpo_kit.registry import TRACKERS
@@ -174,6 +174,7 @@ def test_a_run_on_the_way(
     pages: list[str] = []
     render = report.render
     monkeypatch.setattr(report, "render", lambda page: pages.append(render(page)) or pages[-1])
+    monkeypatch.setattr(following, "PAGE_S", 0.0)
     run, board = tmp_path / "run", find_spec("tensorboard") is not None
     sets = ["batch_size=1", "evaluation.num_prompts=3", "method.num_candidates=2", "evaluation.judges=[]",
             "samples.every=2", "samples.num_prompts=2", "validation.every=2"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What can be said of a run before any weights are read: its data, the files of its judges, the size of its videos."""
+"""What can be said of a run before any weights are read: its data, its judges' files, what its model has and fits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check(recipe: Recipe) -> None:
     """Everything that needs no weights, the cheapest first. Raises `VpoError` for what training would stumble over."""
     loading.locate([*recipe.reward, *recipe.judges, *recipe.selection])
     DATA[recipe.data](recipe)
-    _size(recipe)
+    _model(recipe)
 
 
 def unchecked(recipe: Recipe) -> list[str]:
@@ -70,14 +70,15 @@ def _videos(recipe: Recipe) -> None:
 DATA: dict[str, Callable[[Recipe], None]] = {"prompts": _prompts, "pairs": _pairs, "videos": _videos}
 
 
-def _size(recipe: Recipe) -> None:
-    """Whether the videos fit the autoencoder: of a folder on this machine its configurations say so."""
+def _model(recipe: Recipe) -> None:
+    """Whether the videos fit the autoencoder and the method the model: a folder's configurations say so."""
     run = recipe.run
     if not Path(folders.resolve(run.model)).is_dir():
         return
     model = skeleton.build(run.model, FakeTensorMode(allow_non_fake_inputs=True), dtype=run.dtype)
     wanted = settings_of(model.settings, run.sampling)
     model.latent_shape(wanted.frames, wanted.height, wanted.width)
+    recipe.method.check_model(recipe.method_config, model)
 
 
 def _quiet(line: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +20,8 @@ from vpo_kit.training.trackers.base import Trackers, opened
 
 SHOWN = 4
 """Videos that a tracker gets of an evaluation."""
+PAGE_S = 60.0
+"""Seconds between two pages of a run: each is made of the whole log, which takes most of a second."""
 
 
 Sample = Callable[[SamplePlan, str], Results | None]
@@ -40,6 +44,7 @@ class Following:
         self._writes = writes
         self._before: Results | None = None
         self._samples: tuple[int, Results] | None = None
+        self._written = -math.inf
 
     def began(self, before: Results | None) -> None:
         """The run begins, or goes on, from this measurement."""
@@ -50,7 +55,8 @@ class Following:
     def step(self, row: Report) -> None:
         """A step has been logged."""
         self._trackers.scalars(row)
-        if int(row["step"]) % self._recipe.run.validation.every == 0:
+        due = int(row["step"]) % self._recipe.run.validation.every == 0
+        if due and time.monotonic() - self._written >= PAGE_S:
             self._write_page(int(row["step"]))
 
     def sampled(self, plan: SamplePlan, step: int) -> None:
@@ -93,6 +99,7 @@ class Following:
             live=True,
         )
         self._folder.write("report.html", report.render(page))
+        self._written = time.monotonic()
 
     def _log(self) -> list[Mapping[str, float]]:
         path = self._folder.path / "metrics.jsonl"

@@ -164,8 +164,15 @@ class Method(ABC):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     def __init__(self, config: Any, context: Context) -> None:
+        self.check_model(config, context.policy.model)
         self.config = config
         self.context = context
+
+    @classmethod
+    def check_model(cls, config: Any, model: VideoModel) -> None:  # noqa: B027 (most methods take any model)
+        """Raises `ConfigError` for settings that `model` has not the parts for. Weights need not be there: a run asks
+        it before they are read.
+        """
 
     def time_sampler(self) -> TimeSampler:
         """Draws the training times that the settings ask for. Raises `ConfigError` where none is left."""

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.base import Conditions, VideoModel
 from vpo_kit.run_sections import Levels
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
@@ -100,16 +100,19 @@ class FromRollouts(Method):
             guidance=config.rollout_guidance, guidance_interval=config.rollout_guidance_interval
         )
         self._guidance = model.guidance(settings, context.negative)
-        if config.rollout_decoder == "preview" and model.preview is None:
-            raise ConfigError(
-                f"method.rollout_decoder=preview: {model.source} has no preview_decoder in its folder: leave it out"
-            )
         self._steps = config.rollout_steps or settings.steps
         self._shape = model.latent_shape(settings.frames, settings.height, settings.width)
         self._first = 0
         if config.branch is not None:
             self._first = nearest_step(chain_levels(model, self._steps, self._shape), config.branch)
         self._fresh: Fresh | None = None
+
+    @classmethod
+    def check_model(cls, config: Any, model: VideoModel) -> None:
+        if config.rollout_decoder == "preview" and model.preview is None:
+            raise ConfigError(
+                f"method.rollout_decoder=preview: {model.source} has no preview_decoder in its folder: leave it out"
+            )
 
     @property
     def updates_per_batch(self) -> int:

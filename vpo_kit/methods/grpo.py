@@ -9,7 +9,7 @@ arXiv 2305.13301). Legend: ``N`` candidates, ``S`` trained steps, rows are steps
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -21,7 +21,7 @@ from vpo_kit.methods.base import Batch, Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
 from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.rows import summed
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.base import Conditions, VideoModel
 from vpo_kit.sampler import PartialStart, derive_seed, draw_noise, guided
 from vpo_kit.schedule import DDPMSchedule
 from vpo_kit.stochastic import Chain, Kind, Step
@@ -62,13 +62,17 @@ class GRPO(FollowsReference, FromRollouts):
         super().__init__(config, context)
         self._moving = Moving(context.policy)
         self._chain = Chain(context.policy.model, self._steps, self._shape, config.sde, config.noise)
-        if isinstance(context.policy.model.schedule, DDPMSchedule) and config.sde != "flow":
-            raise ConfigError(
-                "method.sde: the chain of this model is DDIM's, with method.noise as its eta: leave it out"
-            )
         self._noisy: list[int] = []
         self._trained: list[int] = []
         self._allowed = self._reached()
+
+    @classmethod
+    def check_model(cls, config: Any, model: VideoModel) -> None:
+        super().check_model(config, model)
+        if isinstance(model.schedule, DDPMSchedule) and config.sde != "flow":
+            raise ConfigError(
+                "method.sde: the chain of this model is DDIM's, with method.noise as its eta: leave it out"
+            )
 
     @property
     def notes(self) -> list[str]:
