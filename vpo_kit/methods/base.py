@@ -168,8 +168,8 @@ class Method(ABC):
         self.config = config
         self.context = context
 
-    @classmethod
-    def check_model(cls, config: Any, model: VideoModel) -> None:  # noqa: B027 (most methods take any model)
+    @classmethod  # noqa: B027 (most methods take any model)
+    def check_model(cls, config: Any, model: VideoModel) -> None:
         """Raises `ConfigError` for settings that `model` has not the parts for. Weights need not be there: a run asks
         it before they are read.
         """
