@@ -66,7 +66,7 @@ def _sigmoid(z: Tensor, options: LinkOptions) -> Tensor:
 
 
 def _robust(z: Tensor, options: LinkOptions) -> Tensor:
-    """Unbiased under labels of which a known share is swapped; unlike smoothing it has no lower bound."""
+    """A link that is unbiased where a known share of labels is swapped; unlike smoothing it has no lower bound."""
     rate = options.noise_rate
     return ((1 - rate) * F.softplus(-z) - rate * F.softplus(z)) / (1 - 2 * rate)
 

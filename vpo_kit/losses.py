@@ -205,7 +205,7 @@ def margin_loss(
 
 
 def _odds(x: Tensor) -> Tensor:
-    """``x / (exp(x) - 1)``, which is 1 at 0."""
+    """The function ``x / (exp(x) - 1)``, which is 1 at 0."""
     safe = torch.where(x.abs() < 1e-6, torch.ones_like(x), x)
     return torch.where(x.abs() < 1e-6, 1 - x / 2, safe / torch.expm1(safe))
 

@@ -56,7 +56,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def chain_times(self, scheduler: Any) -> Tensor:
-        """``t`` at which each step of a sampling chain starts, from a diffusers scheduler whose steps are set."""
+        """The ``t`` at which each step of a sampling chain starts, from a diffusers scheduler whose steps are set."""
 
     @abstractmethod
     def noise_level(self, t: Tensor) -> Tensor:

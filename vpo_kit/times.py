@@ -97,7 +97,7 @@ class Strata:
 
 
 class TimeSampler:
-    """Draws training times of a model: those of `times` for which a trained network is there.
+    """A distribution of training times of a model: those of `times` for which a trained network is there.
 
     `chain` ``[N]`` holds the schedule's times that the sampler visits; `experts` maps the name of each trained network
     (of a model with two: the family's word for it) to a function that says which of the network's own times belong to

@@ -107,7 +107,7 @@ def train(planned: Planned, on_notice: Callable[[str], None], watch: Callable[[]
 
 
 def _prepare(planned: Planned) -> None:
-    """Settings, checked where they are there already, and the base's measurement."""
+    """Put the settings into the run's folder, or check those that are there, and the base's measurement."""
     folder = RunFolder(planned.path)
     if folder.holds_run:
         folder.check(planned.run, resume=True, overwrite=False)

@@ -31,12 +31,12 @@ def costs(row: Line) -> list[str]:
 
 
 def equal(row: Line) -> str:
-    """``3.1 [2.0, 4.4]`` samples of the base, or nothing."""
+    """The number of samples of the base that do as well, ``3.1 [2.0, 4.4]``, or nothing."""
     return "" if row.equal is None else str(row.equal)
 
 
 def cell(change: Paired | None) -> str:
-    """``+0.12 [+0.03, +0.21]*``, or nothing."""
+    """The change of a metric, ``+0.12 [+0.03, +0.21]*``, or nothing."""
     return "" if change is None else tables.span(change) + ("*" if change.significant else "")
 
 

@@ -49,7 +49,7 @@ def weights(count: int, n: int) -> Floats:
 
 
 def counts(most: int) -> list[int]:
-    """2, 4, 8, ... up to `most`, and `most` itself."""
+    """The numbers 2, 4, 8, ... up to `most`, and `most` itself."""
     return sorted({*(2**k for k in range(1, most.bit_length()) if 2**k <= most), most} - {0, 1})
 
 

@@ -104,7 +104,7 @@ def consistency(features: Tensor) -> Tensor:
 
 
 class Consistency:
-    """Measures subject consistency where DINO is given, and background consistency where ``clip`` is a judge."""
+    """Subject consistency where DINO is given, and background consistency where ``clip`` is a judge."""
 
     metrics: ClassVar[Sequence[Metric]] = (
         Metric(

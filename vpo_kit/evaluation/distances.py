@@ -42,7 +42,7 @@ def _factor(x: Floats) -> Floats:
 
 
 def kernel(x: Floats, y: Floats) -> float:
-    """Unbiased squared maximum mean discrepancy with ``k(a, b) = (a.b / D + 1)^3``; N, M from 2."""
+    """The unbiased squared maximum mean discrepancy with ``k(a, b) = (a.b / D + 1)^3``; N, M from 2."""
     return float(_apart(_gram(x, x)) + _apart(_gram(y, y)) - 2 * _gram(x, y).mean())
 
 

@@ -184,7 +184,7 @@ def flow_between(first: Tensor, second: Tensor) -> Tensor:
 
 
 def inside(flow: Tensor) -> Tensor:
-    """``[P, h, w]``: 1 where the flow stays in the picture."""
+    """A mask ``[P, h, w]``, 1 where the flow stays in the picture."""
     height, width = flow.shape[-2:]
     across = torch.arange(width, device=flow.device) + flow[:, 0]
     down = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]

@@ -18,7 +18,7 @@ from vpo_kit.rewards.base import Mixture
 
 
 class RewardScorer:
-    """Scores by a mixture's fixed scales."""
+    """A scorer by a mixture's fixed scales."""
 
     def __init__(self, name: str, reward: Mixture) -> None:
         self.name = f"reward:{name}"

@@ -31,7 +31,7 @@ from vpo_kit.video import motion, read_video
 
 
 class Scorer(Protocol):
-    """Scores both members of a pair, segment by segment; `name` goes into the set."""
+    """What scores both members of a pair, segment by segment; `name` goes into the set."""
 
     @property
     def name(self) -> str: ...

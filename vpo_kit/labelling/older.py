@@ -119,7 +119,7 @@ def _models(store: Store) -> tuple[int, int]:
 
 
 def _scores(store: Store) -> tuple[int, int]:
-    """Those of a set that no longer has a pair stay where they are moved to, counted as unread."""
+    """Take the scores over; those of pairs that are gone stay where they are moved to, counted as unread."""
     path = store.folder / LABELS
     try:
         stamp = json.loads((path / "settings.json").read_text(encoding="utf-8"))
@@ -173,7 +173,9 @@ def _move(folder: Path, names: list[Path]) -> None:
 
 
 def _free(folder: Path, name: Path) -> Path:
-    """``people-answers.sqlite`` of ``.people/answers.sqlite``, with a number before it where that is taken."""
+    """The new name, ``people-answers.sqlite`` of ``.people/answers.sqlite``, with a number before it where that is
+    taken.
+    """
     plain = "-".join(part.strip(".") for part in name.parts)
     number = 1
     while (folder / (found := plain if number == 1 else f"{number}-{plain}")).exists():

@@ -1,4 +1,4 @@
-"""Writes what is generated from the classes: ``catalogue.json``, which the lists read, and ``docs/recipe.md``.
+"""Write what is generated from the classes: ``catalogue.json``, which the lists read, and ``docs/recipe.md``.
 
 ``python -m vpo_kit.library.lists`` in a checkout, or ``make lists``.
 """

@@ -251,7 +251,7 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurer:
-    """Evaluates the model as it is, all processes together, or takes what a killed run has already measured."""
+    """What evaluates the model as it is, all processes together, or takes what a killed run has already measured."""
 
     model: VideoModel
     run: Path

@@ -50,7 +50,7 @@ class Policy(Protocol):
 
     @property
     def networks(self) -> Mapping[str, Any]:
-        """Those of the model's networks that are trained."""
+        """The networks of the model that are trained."""
 
     def reference(self) -> AbstractContextManager[None]:
         """Inside, the model is the reference."""
@@ -175,7 +175,7 @@ class Method(ABC):
         """
 
     def time_sampler(self) -> TimeSampler:
-        """Draws the training times that the settings ask for. Raises `ConfigError` where none is left."""
+        """The training times, to be drawn, that the settings ask for. Raises `ConfigError` where none is left."""
         policy = self.context.policy
         return policy.model.time_sampler(self.config.times, self.context.sampling, policy.networks)
 

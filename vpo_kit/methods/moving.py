@@ -44,7 +44,7 @@ class FollowsReference(Method):
 
 
 class Moving:
-    """Moves a policy's reference; `last` is the step before which it moved last, -1 for never."""
+    """What moves a policy's reference; `last` is the step before which it moved last, -1 for never."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

@@ -173,7 +173,8 @@ class VideoModel(ABC):
         return Guidance(at, negative, detached)
 
     def time_sampler(self, times: Times | None, settings: Settings, networks: Iterable[str]) -> TimeSampler:
-        """Draws training times for those of `networks` that are trained; `times` None is the family's own way.
+        """The training times, to be drawn, for those of `networks` that are trained; `times` None is the family's own
+        way.
 
         Raises `ConfigError` where no time is left for them.
         """

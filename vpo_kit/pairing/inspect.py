@@ -42,7 +42,7 @@ class MotionSummary:
 
     @property
     def ratio(self) -> float:
-        """Winners to losers; above 1, the labels reward motion."""
+        """The motion of winners over that of losers; above 1, the labels reward motion."""
         return self.winner / self.loser if self.loser else float("nan")
 
 

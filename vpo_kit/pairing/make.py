@@ -70,7 +70,7 @@ class Folder:
             files.write(self.path / "dataset.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
-        """Those that are not made, or of which a file is not what it was when it was written."""
+        """The items that are not made, or of which a file is not what it was when it was written."""
         return [item for item in items if not self._whole(item)]
 
     def put(self, item: Item, outcome: Outcome, task: Task, strategy: str) -> None:

@@ -105,7 +105,7 @@ def box_mask(shape: Sequence[int], least: float, most: float, seed: int) -> Tens
 
 
 def outside(schedule: Schedule, x: Tensor, noise: Tensor, masks: Tensor) -> Constrain:
-    """Holds what lies outside the masks to the clips `x`, noised to each step's own level."""
+    """A constraint that holds what lies outside the masks to the clips `x`, noised to each step's own level."""
     inside = masks[:, None].bool()
 
     def constrain(latents: Tensor, t: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ MOST = 1024
 
 
 def micro_batch_size(subject: Subject, memory: int) -> int | None:
-    """None where all videos of a step fit `memory` bytes at once, else the largest power of two that does.
+    """The largest power of two of videos that fits `memory` bytes at once, or None where all videos of a step do.
 
     The gradient is the same whichever it is. Raises `ConfigError` where not even one video fits.
     """

@@ -17,7 +17,7 @@ Components = tuple[str, dict[str, Callable[[], Any]]]
 
 
 def tokenizer(length: int) -> PreTrainedTokenizerFast:
-    """Knows one word: a plan needs the number of tokens, which is always padded to `length`."""
+    """A tokenizer that knows one word: a plan needs the number of tokens, which is always padded to `length`."""
     backend = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
     backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(

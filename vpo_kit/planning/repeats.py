@@ -17,7 +17,7 @@ from vpo_kit.training.lora import LoraPolicy
 
 
 class Repeats:
-    """Remembers what each kind of pass costs; `rows` counts the videos that go through the network."""
+    """A memory of what each kind of pass costs; `rows` counts the videos that go through the network."""
 
     def __init__(self, tracker: MemoryTracker, policy: LoraPolicy) -> None:
         self.rows = 0

@@ -78,7 +78,7 @@ def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spots(x: Tensor) -> Tensor:
-    """Less the mean of the four neighbours, edges repeated."""
+    """The picture less the mean of the four neighbours, edges repeated."""
     flat = functional.pad(x.flatten(0, 1), (1, 1, 1, 1), mode="replicate")
     around = flat[..., :-2, 1:-1] + flat[..., 2:, 1:-1] + flat[..., 1:-1, :-2] + flat[..., 1:-1, 2:]
     return x - around.view_as(x) / 4

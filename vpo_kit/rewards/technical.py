@@ -66,7 +66,7 @@ class TechnicalConfig(RewardConfig):
     noise: Band = (0.0, 0.01)
     """Fine change between frames where the picture is flat."""
     motion: Band = (0.1, 1000.0)
-    """Pixels a frame, the shorter side at most 128."""
+    """Motion in pixels a frame, the shorter side at most 128."""
 
 
 class Technical(Reward):

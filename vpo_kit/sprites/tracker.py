@@ -71,7 +71,7 @@ class _Frames:
 
     @property
     def clear(self) -> Bools:
-        """``[F]``: the shape is visible and the background calm."""
+        """Whether the shape is visible and the background calm, ``[F]``."""
         return (self.amplitude > MIN_AMPLITUDE) & (self.residual <= NOISE_LIMIT)
 
 
@@ -241,7 +241,7 @@ def _bend(path: Floats) -> Floats:
 
 
 def _sure(path: Floats, clear: Bools) -> Bools:
-    """``[F]``: centroids of clear frames in a smooth run of four; everything if there are fewer than five."""
+    """A mask ``[F]`` of centroids of clear frames in a smooth run of four; everything if there are fewer than five."""
     pair = sliding_window_view(_bend(path), 2).max(1)
     run = sliding_window_view(np.pad(pair, 3, constant_values=np.inf), 4).min(1)
     sure = clear & (run < SURE_BEND)

@@ -64,7 +64,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """True for the combinations of colour, shape and motion that no training clip shows (18 of 120)."""
+        """Whether this is a combination of colour, shape and motion that no training clip shows (18 of 120 are)."""
         return self._class == 0
 
     @property

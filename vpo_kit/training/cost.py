@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Passes:
-    """Counts the rows of every forward pass of `networks` while it is open; a recomputed pass counts again."""
+    """A counter of the rows of every forward pass of `networks` while it is open; a recomputed pass counts again."""
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
         self._networks = list(networks)

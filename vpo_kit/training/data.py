@@ -45,7 +45,7 @@ class Prompts:
 
     @property
     def names(self) -> Sequence[str]:
-        """Their numbers, from 1 on."""
+        """The prompts' names: their numbers, from 1 on."""
         return [str(i + 1) for i in range(len(self.prompts))]
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ class Factors:
 
     @property
     def scaled_up(self) -> Tensor:
-        """``B`` with ``alpha / rank`` in it."""
+        """The factor ``B`` with ``alpha / rank`` in it."""
         return self.up if self.alpha is None else self.up * (self.alpha / len(self.down))
 
 

@@ -122,7 +122,7 @@ def _names(prefix: str, network: Any) -> list[str]:
 
 
 class Gradients:
-    """Gathers the gradients of single pairs: sketches of all, and the sums over two halves of the pairs."""
+    """The gradients of single pairs, gathered: sketches of all, and the sums over two halves of the pairs."""
 
     def __init__(self, policy: LoraPolicy, seed: int) -> None:
         self._policy = policy

@@ -9,7 +9,7 @@ from vpo_kit.config import EarlyStopping
 
 
 class Best:
-    """Follows one metric of the log. With ``patience`` 0 it does nothing."""
+    """The best value so far of one metric of the log, which it follows. With ``patience`` 0 it does nothing."""
 
     def __init__(self, settings: EarlyStopping) -> None:
         self._settings = settings

@@ -98,7 +98,7 @@ def read_window(path: Path, window: Window, height: int, width: int) -> Tensor:
 
 
 def seek(window: Window) -> list[str]:
-    """ffmpeg's options that begin a little before a window, where that spares it something."""
+    """The options with which ffmpeg begins a little before a window, where that spares it something."""
     if window.origin is None or window.start <= EARLIER:
         return []
     return ["-seek_timestamp", "1", "-noaccurate_seek", "-ss", f"{window.origin + window.start - EARLIER:.6f}"]

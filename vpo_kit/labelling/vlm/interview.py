@@ -83,7 +83,7 @@ class Interview:
         self._frame_tokens = price.frame_tokens(found.path, self._pairs, settings.vlm)
 
     def estimate(self) -> CostEstimate:
-        """Counted by what is on disk; nothing is asked."""
+        """What the labelling will cost, counted by what is on disk; nothing is asked."""
         questions = [
             (self._tokens(pair, index), self._key(pair, index, swapped) in self._answers)
             for pair in self._pairs
@@ -144,7 +144,7 @@ class Interview:
     def _ask_all(self, pair: Pair, chat: Chat) -> Judged:
         @cache
         def clips() -> PairPictures:
-            """Decoded only for a pair that has a question left."""
+            """The clips of a pair, decoded only where it has a question left."""
             with self._decoding:  # one at a time: whole videos are large, and JPEGs are not
                 return pictures.read(self._found.path, pair, self._settings)
 

@@ -37,7 +37,9 @@ class Ensemble(nn.Module):
 
 
 class TimeHead(nn.Module):
-    """``[B, F, K]`` to ``[B, F]``: a frame sees those within three frames, and the whole clip's mean and maximum."""
+    """A network from ``[B, F, K]`` to ``[B, F]``: a frame sees those within three frames, and the whole clip's mean and
+    maximum.
+    """
 
     def __init__(self, inputs: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class TimeHead(nn.Module):
 
 
 class FrameHead(nn.Module):
-    """``[N, K]`` to ``[N]``."""
+    """A network from ``[N, K]`` to ``[N]``."""
 
     def __init__(self, inputs: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ class Fit:
 
     @property
     def mean(self) -> Tensor:
-        """``(beta right - beta left) gamma(2 / shape) / gamma(1 / shape)``."""
+        """The distribution's mean, ``(beta right - beta left) gamma(2 / shape) / gamma(1 / shape)``."""
         ratio = torch.exp(torch.lgamma(2 / self.shape) - torch.lgamma(1 / self.shape))
         return (self.right - self.left) * self.scale * ratio
 
@@ -84,7 +84,7 @@ def products(coefficients: Tensor) -> list[Tensor]:
 
 
 def fit(values: Tensor) -> Fit:
-    """Moment estimate of ``[N, n]``."""
+    """The moment estimate of ``[N, n]``."""
     below, above = values.clamp(max=0), values.clamp(min=0)
     left = (below.square().sum(1) / (values < 0).sum(1).clamp(min=1) + EPSILON).sqrt()
     right = (above.square().sum(1) / (values >= 0).sum(1).clamp(min=1) + EPSILON).sqrt()

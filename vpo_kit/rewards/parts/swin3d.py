@@ -190,7 +190,7 @@ def joined(x: Tensor, grid: Triple, window: Triple) -> Tensor:
 
 
 def places_of(grid: Triple) -> Tensor:
-    """``[T, h, w, 3]``: each token's place."""
+    """The place ``[T, h, w, 3]`` of each token."""
     return torch.stack(torch.meshgrid(*[torch.arange(n) for n in grid], indexing="ij"), -1)
 
 

@@ -1,4 +1,4 @@
-"""Trains the embedded judges by ranking: clean above slightly degraded above badly degraded, frame by frame.
+"""Train the embedded judges by ranking: clean above slightly degraded above badly degraded, frame by frame.
 
 Legend: ``G`` contents, ``V`` variants of each (clean, two severities of one degradation, one of another),
 ``F`` frames. No human label is used: the order within a chain is known by construction. Parts of the loss:
