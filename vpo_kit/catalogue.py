@@ -41,6 +41,7 @@ class RewardFacts:
     training: bool
     gradient: bool
     segments: bool
+    in_groups: bool
     prompt: bool
     ships: bool
     licence: str

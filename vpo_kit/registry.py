@@ -112,6 +112,7 @@ REWARDS = Registry(
         "hpsv3": "vpo_kit.rewards.hpsv3:HPSv3",
         "viclip": "vpo_kit.rewards.viclip:ViCLIP",
         "remote": "vpo_kit.rewards.remote:Remote",
+        "pairwise": "vpo_kit.labelling.pairwise:Pairwise",
     },
 )
 MODELS = Registry(

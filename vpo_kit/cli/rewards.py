@@ -54,7 +54,7 @@ def _show_one(name: str) -> None:
     from vpo_kit.library.lists import reward_facts
     from vpo_kit.rewards import loading
 
-    (plan,) = loading.plan(name, {})
+    (plan,) = loading.plan(name, {}, in_groups=True)
     spec = plan.kind.spec
     print(fill(f"{spec.name}: {', '.join(_uses(spec))}", WIDTH))
     for label, text in (
@@ -72,7 +72,7 @@ def _uses(spec: RewardSpec) -> list[str]:
     return [
         "for training" if spec.for_training else "a held-out judge: for checking, never for training",
         "passes a gradient" if spec.differentiable else "passes no gradient",
-        "scores segments" if spec.per_segment else "scores whole clips",
+        _scored(spec),
         "needs the prompt" if spec.needs_prompt else "needs no prompt",
         *(["knows the embedded model's world alone"] if spec.embedded_only else []),
     ]
@@ -96,3 +96,9 @@ def _sized(path: Path) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _scored(spec: RewardSpec) -> str:
+    if spec.in_groups:
+        return "compares a prompt's candidates"
+    return "scores segments" if spec.per_segment else "scores whole clips"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vpo_kit import config
+from vpo_kit import catalogue, config
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Data, Method
 from vpo_kit.registry import METHODS, nearest
@@ -18,6 +18,8 @@ from vpo_kit.rewards.base import parse
 SHARED_ONLY = ("evaluation", "model", "output", "revision", "seed")
 """Settings that are the same for all runs: without them nothing can be compared."""
 BUDGETS = {"optimiser_steps": "steps", "network_passes": "passes", "seconds": "seconds", "labelled_segments": "labels"}
+IN_GROUPS = [name for name, facts in catalogue.rewards().items() if facts.in_groups]
+"""Rewards that only compare the candidates of a prompt: no judge of a video alone."""
 OPTIONS: dict[Data, str] = {"prompts": "--prompts FILE", "pairs": "--pairs SET", "videos": "--videos DIR"}
 
 
@@ -198,7 +200,8 @@ def _with_judges(found: Sequence[Row]) -> list[Row]:
         reward = row.values.get("reward", "vqa")
         reward = {"name": reward} if isinstance(reward, str) else reward
         if METHODS.load(row.method).needs.reward != "none" and set(reward) <= {"name"}:
-            trained += [name for name, _ in parse(str(reward.get("name", "vqa")))]
+            named = [name for name, _ in parse(str(reward.get("name", "vqa")))]
+            trained += [name for name in named if name.partition(":")[0] not in IN_GROUPS]
     rows = []
     for row in found:
         evaluation = dict(row.values.get("evaluation", {}))

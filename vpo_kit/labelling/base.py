@@ -17,6 +17,7 @@ import torch
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.labelling.comparing import Comparer
 from vpo_kit.pairing.segments import cut, default_seconds
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import Pair, PairSet
@@ -65,6 +66,19 @@ class Labeller(ABC):
     def chooses(self) -> bool:
         """Whether `judge` gives one, which nothing is loaded to know."""
         return type(self).judge is not Labeller.judge
+
+    def comparer(self, device: torch.device) -> Comparer | None:
+        """What says which of two clips at hand is better (``--reward pairwise:NAME``); None where nothing can."""
+        return None
+
+    @property
+    def compares(self) -> bool:
+        """Whether `comparer` gives one, which nothing is loaded to know."""
+        return type(self).comparer is not Labeller.comparer
+
+    def requests(self, frames: int, fps: float) -> int:
+        """Requests to a server for one comparison of two clips of `frames` frames, without retries; 0 for none."""
+        return 0
 
 
 def plan(text: str, settings: Mapping[str, Any], prefix: str = "") -> Labeller:

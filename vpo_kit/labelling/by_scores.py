@@ -20,6 +20,7 @@ from torch import Tensor
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.answers import SCORES, Store, labelling
 from vpo_kit.labelling.base import Labeller, Surroundings, all_read, recut
+from vpo_kit.labelling.comparing import Comparer, Match, pair_of
 from vpo_kit.labelling.keys import score_key
 from vpo_kit.labelling.older import LONG_S, opened
 from vpo_kit.pairing import store
@@ -57,6 +58,9 @@ class ByScores(Labeller):
     def scorer(self, device: torch.device) -> Callable[[Tensor, Tensor, Pair], Scores]:
         """What scores a pair: of both videos ``[F, 3, H, W]`` in [0, 1], each of ``pair.segments`` and the clip."""
 
+    def comparer(self, device: torch.device) -> Comparer:
+        return ScoreComparer(self.scorer(device), self.config)
+
     def facts(self) -> dict[str, Any]:
         """More about the labels, for ``dataset.yaml``."""
         return {}
@@ -69,6 +73,31 @@ class ByScores(Labeller):
         for line in summary(done):
             around.say(line)
         return done
+
+
+class ScoreComparer(Comparer):
+    """Two clips at hand by the scores of both, with the labels' own rules; without a set there is nothing to calibrate
+    a margin on, so a margin that is not given is 0.
+    """
+
+    def __init__(self, score: Callable[[Tensor, Tensor, Pair], Scores], settings: Labelling) -> None:
+        self._score = score
+        self._settings = settings.model_copy(update={"tie_margin": settings.tie_margin or 0.0})
+
+    def compare(self, matches: Sequence[Match]) -> list[int | None]:
+        return [self._label(match) for match in matches]
+
+    def _label(self, match: Match) -> int | None:
+        pair = pair_of(len(match.first), match.fps, match.prompt, self._settings.segment_seconds)
+        moved = [_motion(video, pair.segments) for video in (match.first, match.second)]
+        scored = pair.model_copy(
+            update={
+                "scores": self._score(match.first, match.second, pair),
+                "motion": Motion(first=moved[0], second=moved[1]),
+            }
+        )
+        (labelled,), _ = decide([scored], self._settings)
+        return labelled.label
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,8 @@ def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned,
     found = finished(wanted.base / runner.BASE_SAMPLES) if wanted else None
     if wanted is None or base is None or found is None:
         return lines
-    trained = {e.recipe.run.reward_name: e.recipe.reward for e in entries if e.recipe.reward}
+    scoring = [e.recipe for e in entries if e.recipe.reward and not any(p.spec.in_groups for p in e.recipe.reward)]
+    trained = {recipe.run.reward_name: recipe.reward for recipe in scoring}
     # where no method has a reward, a person would pick by a judge that may be trained on
     others = {p.spec.name: [p] for p in entries[0].recipe.judges if p.spec.for_training}
     rewards = {name: [(p.spec, p.weight) for p in plans] for name, plans in (trained or others).items()}
@@ -300,7 +301,8 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
         for e, runs in zip(entries, planned, strict=True)
     ]
     trained = {part.spec.name for entry in entries for part in entry.recipe.reward}
-    specs = {p.spec.name: p.spec for e in entries for p in [*e.recipe.reward, *e.recipe.judges]}
+    every = [p.spec for e in entries for p in [*e.recipe.reward, *e.recipe.judges]]
+    specs = {spec.name: spec for spec in every if not spec.in_groups}
     # a judge that nothing was trained on, a held-out one before others
     rank_by = min(specs, key=lambda name: (name in trained, specs[name].for_training), default=None)
     first = entries[0].recipe

@@ -47,6 +47,7 @@ def reward_facts(kind: type[Reward]) -> RewardFacts:
         training=spec.for_training,
         gradient=spec.differentiable,
         segments=spec.per_segment,
+        in_groups=spec.in_groups,
         prompt=spec.needs_prompt,
         ships=spec.self_contained,
         licence=spec.licence,

@@ -143,6 +143,8 @@ def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Spe
     table = Table.grid(padding=(0, 2))
     table.add_row("network passes a step", f"{estimate.passes:g}")
     table.add_row("arithmetic a step", _flops(estimate.flops))
+    for what, rollout, together in estimate.judging:
+        table.add_row(f"{what} of a rollout", f"{rollout}, {together} in the run, without retries")
     if speed is None:
         console.print(table)
         console.print(

@@ -148,7 +148,7 @@ def _train(
     with working(console, "loading the rewards"):
         reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
         judges = [
-            *(reward.parts if reward else []),
+            *(part for part in (reward.parts if reward else []) if not part.spec.in_groups),
             *rewards.load(recipe.judges, model.device, offload=run.offload).parts,
         ]
     if processes.is_main:
@@ -198,6 +198,9 @@ def _train(
             done = int(trained.history[-1]["step"])  # not the bar's: a resumed run may have nothing left to do
         except HealthError as error:
             stopped, done = error, bar.done
+        finally:
+            for line in (text for part in (reward.parts if reward else []) for text in part.spent()):
+                bar.notice(line)
     choice = None if stopped else _select(recipe, settings, policy, measurer, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")

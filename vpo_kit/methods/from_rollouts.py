@@ -165,6 +165,7 @@ class FromRollouts(Method):
             "reward_margin": float((scores.amax(1) - scores.amin(1)).mean()),
             "motion": float(moved.mean()),
             **(raw if len(raw) > 1 else {}),
+            **scored.report,
         }
         return self.select(
             Candidates(

@@ -42,6 +42,8 @@ class Estimate:
     passes: float
     steps: int
     notes: list[str] = field(default_factory=list)
+    judging: list[tuple[str, int, int]] = field(default_factory=list)
+    """What rewards cost beside arithmetic: its name, how many of it in a rollout of all processes, and in the run."""
 
     @property
     def worst(self) -> str:

@@ -101,7 +101,19 @@ class _Rehearsal:
             passes=passes,
             steps=count,
             notes=self.notes,
+            judging=self._judging(method),
         )
+
+    def _judging(self, method: Method) -> list[tuple[str, int, int]]:
+        """By the method's candidates; a method without a rollout has none."""
+        run, candidates = self.subject.run, getattr(self.subject.method_config, "num_candidates", 0)
+        if not candidates:
+            return []
+        found, rollouts = Counter[str](), -(-run.steps // method.updates_per_batch)
+        for part in self.subject.reward:
+            own = part.kind.cost(part.config, candidates=candidates, frames=self.settings.frames, fps=self.settings.fps)
+            found.update({f"{part.spec.name}: {what}": run.batch_size * number for what, number in own.items()})
+        return [(what, number, number * rollouts) for what, number in found.items()]
 
     def _adopt(self) -> dict[str, int]:
         """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait."""
@@ -145,6 +157,9 @@ class _Rehearsal:
             "text", self.repeats.once(self._loaded(texts, model.encode_prompts), always=True)
         )
         for judge in self.judges:
+            if judge.spec.in_groups:  # its cost is counted in comparisons
+                judge.among = _compared  # type: ignore[method-assign]
+                continue
             forward = self.repeats.once(self._loaded([judge], judge.forward))
             judge.forward = self._inside("reward", self._tried(judge, forward))  # type: ignore[method-assign]
 
@@ -200,7 +215,7 @@ class _Rehearsal:
         with self.policy.reference():
             for items, video in videos(self.model, plan, plan.batches[:1]):
                 with torch.no_grad():
-                    for judge in self.judges:
+                    for judge in (one for one in self.judges if not one.spec.in_groups):
                         judge(video, [STAND_IN] * len(items), fps=self.settings.fps)
 
     def _batch(self, encode: PromptCache) -> Batch:
@@ -257,6 +272,10 @@ class _Rehearsal:
             torch.nn.utils.clip_grad_norm_(self.policy.parameters, 1.0)
             optimiser.step()
         optimiser.zero_grad()
+
+
+def _compared(video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
+    return RewardOutput(video.flatten(1).mean(1))
 
 
 def _linear(network: nn.Module) -> set[int]:

@@ -42,6 +42,8 @@ class RewardSpec:
     embedded_only: bool = False
     """Whether it is a judge that was trained and validated on the embedded model's world, and means little elsewhere.
     """
+    in_groups: bool = False
+    """Whether it only compares the candidates of one prompt: a video alone has no score then."""
     mean: float = 0.0
     std: float = 1.0
     """Typical mean and spread over good clips: the fixed scale on which a mixture adds rewards."""
@@ -54,6 +56,8 @@ class RewardOutput:
     score: Tensor
     segments: Tensor | None = None
     components: dict[str, Tensor] = field(default_factory=dict)
+    report: dict[str, float] = field(default_factory=dict)
+    """What else is logged of a step, by names of its own."""
 
 
 class RewardConfig(BaseModel):
@@ -92,6 +96,19 @@ class Reward(nn.Module):
     ) -> RewardOutput:
         """Score `video` ``[B, F, 3, H, W]`` in [0, 1] at `fps`; `segments` are half-open ranges of frames."""
         raise NotImplementedError
+
+    def among(self, video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
+        """Score `video` as `forward` does; rows ``i * group ... (i + 1) * group - 1`` are one prompt's candidates."""
+        return self(video, prompts, fps=fps)  # type: ignore[no-any-return]
+
+    @classmethod
+    def cost(cls, config: Any, *, candidates: int, frames: int, fps: float) -> Mapping[str, int]:
+        """What judging the `candidates` of one prompt costs beside arithmetic: numbers by what they count."""
+        return {}
+
+    def spent(self) -> list[str]:
+        """What its use has cost beside arithmetic, in lines for the end of a run."""
+        return []
 
 
 class Mixture(nn.Module):
@@ -135,13 +152,15 @@ class Mixture(nn.Module):
 
         Raises `DataError` when a reward gives a value that is not finite.
         """
-        scores = {r.spec.name: r(video, prompts, fps=fps).score.float() for r in self.parts}
+        found = {r.spec.name: r.among(video, prompts, fps=fps, group=group) for r in self.parts}
+        scores = {name: output.score.float() for name, output in found.items()}
+        report = {key: value for output in found.values() for key, value in output.report.items()}
         for name, score in scores.items():
             if not torch.isfinite(score).all():
                 bad = int((~torch.isfinite(score)).nonzero()[0])
                 raise DataError(f"reward {name!r} is not finite for the prompt {prompts[bad]!r}: it cannot be used")
         if len(scores) == 1:
-            return RewardOutput(next(iter(scores.values())), components=scores)
+            return RewardOutput(next(iter(scores.values())), components=scores, report=report)
         total = torch.zeros_like(next(iter(scores.values())))
         for weight, score, reward in zip(self.weights, scores.values(), self.parts, strict=True):
             if not decoupled:
@@ -150,7 +169,7 @@ class Mixture(nn.Module):
             rows = score.view(-1, group)
             spread = rows.std(1, keepdim=True, correction=0).clamp_min(1e-6)
             total = total + weight * ((rows - rows.mean(1, keepdim=True)) / spread).flatten()
-        return RewardOutput(total, components=scores)
+        return RewardOutput(total, components=scores, report=report)
 
 
 def add_fixed(parts: Sequence[tuple[RewardSpec, float]], scores: Mapping[str, Sequence[float]]) -> list[float]:

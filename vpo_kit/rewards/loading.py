@@ -30,10 +30,10 @@ class RewardPlan:
         return self.kind.describe(self.config)
 
 
-def plan(text: str, settings: Mapping[str, Any]) -> list[RewardPlan]:
+def plan(text: str, settings: Mapping[str, Any], *, in_groups: bool = False) -> list[RewardPlan]:
     """Check names and settings. One reward takes `settings` as they are, each of several its own section by name.
 
-    Raises `ConfigError`.
+    Raises `ConfigError`, also for a reward that only compares candidates where there are none (not `in_groups`).
     """
     parts = [(*_split(term), weight) for term, weight in parse(text)]
     plans = []
@@ -41,6 +41,11 @@ def plan(text: str, settings: Mapping[str, Any]) -> list[RewardPlan]:
         kind = REWARDS.load(name)
         if not (isinstance(kind, type) and issubclass(kind, Reward)):
             raise ConfigError(f"{name} is not a reward: it must be a subclass of vpo_kit.rewards.base.Reward")
+        if kind.spec.in_groups and not in_groups:
+            raise ConfigError(
+                f"reward {name!r} only compares the candidates of a prompt, and here each video is scored alone: it is "
+                "for training by a method that samples candidates (online, nft, grpo, rwr)"
+            )
         own = settings if len(parts) == 1 else settings.get(name, {})
         if argument:
             own = _with_argument(kind, name, argument, own)

@@ -78,7 +78,7 @@ def check(run: Run) -> Recipe:
     data = _data(run, method)
     rated = data == "videos" and method.needs.ratings  # people's ratings are the reward
     judged = method.needs.reward != "none" and not rated
-    reward = rewards.plan(run.reward_name, _rest(run.reward)) if judged else []
+    reward = rewards.plan(run.reward_name, _rest(run.reward), in_groups=True) if judged else []
     for part in reward:
         _check_reward(part, method, run.method_name)
     _fits_together(run)
@@ -125,6 +125,11 @@ def _selection(run: Run, reward: list[rewards.RewardPlan]) -> list[rewards.Rewar
         return []
     found = rewards.plan(run.selection.reward, {}) if run.selection.reward is not None else reward
     for part in found:
+        if part.spec.in_groups:
+            raise ConfigError(
+                f"selection.reward: {part.spec.name!r} scores no video alone: give one that does, or "
+                "selection.strengths=[] to keep the LoRA as it is trained"
+            )
         if not part.spec.for_training:
             raise ConfigError(
                 f"selection.reward: {part.spec.name!r} is a held-out judge: chosen by it, nothing is left to check with"
@@ -192,7 +197,7 @@ def _data(run: Run, method: type[Method]) -> Data:
 
 def _judges(run: Run, reward: list[rewards.RewardPlan]) -> list[rewards.RewardPlan]:
     """The judges of the evaluation that are not the run's own reward already."""
-    trained = {(part.kind, part.config) for part in reward}
+    trained = [(part.kind, part.config) for part in reward]  # no set: settings may hold mappings
     plans = [plan for name in run.evaluation.judges for plan in rewards.plan(name, {})]
     return [plan for plan in plans if (plan.kind, plan.config) not in trained]
 

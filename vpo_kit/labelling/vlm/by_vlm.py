@@ -5,16 +5,21 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any, ClassVar
 
+import torch
+
 from vpo_kit.errors import ConfigError
 from vpo_kit.labelling.answers import labelling
 from vpo_kit.labelling.base import Labeller, Surroundings, alone
+from vpo_kit.labelling.comparing import Comparer, pair_of
 from vpo_kit.labelling.older import LONG_S, opened
-from vpo_kit.labelling.vlm.chat import Chat
+from vpo_kit.labelling.vlm.chat import MAX_ANSWER_BYTES, Chat
+from vpo_kit.labelling.vlm.comparer import VlmComparer
 from vpo_kit.labelling.vlm.endpoint import checked_url, key_for
 from vpo_kit.labelling.vlm.interview import Interview, Labelled
 from vpo_kit.labelling.vlm.limits import CostLimit
 from vpo_kit.labelling.vlm.price import CostEstimate
 from vpo_kit.labelling.vlm.settings import Vlm, VlmLabelling
+from vpo_kit.net.ask import Server, Unanswered, patiently
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import PairSet
 
@@ -30,6 +35,24 @@ class ByVlm(Labeller):
         if not config.base_url or not config.model:
             raise ConfigError("labeller vlm: give --base-url URL and --model NAME")
         key_for(checked_url(config.base_url))
+
+    def locate(self) -> None:
+        """Raises `ConfigError` where nobody answers at the address, whatever an answer says."""
+        url, patience = checked_url(self.config.base_url), self.config.vlm
+        server = Server(str(url), {"Authorization": f"Bearer {key_for(url)}"}, patience, max_bytes=MAX_ANSWER_BYTES)
+        try:
+            patiently(lambda: server.send("/models"), patience)
+        except Unanswered as error:
+            if not error.last.met:
+                raise ConfigError(f"--base-url {url}: the server {error}") from error
+        finally:
+            server.close()
+
+    def comparer(self, device: torch.device) -> Comparer:
+        return VlmComparer(self.config)
+
+    def requests(self, frames: int, fps: float) -> int:
+        return 2 * len(pair_of(frames, fps, "", self.config.segment_seconds).segments)
 
     def label(self, found: PairSet, around: Surroundings) -> PairSet:
         alone(around, "vlm", "vlm.concurrency says how many questions are under way at once")

@@ -64,6 +64,10 @@ class Chat:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections that are kept."""
         self._server.close()
 
     def ask(self, messages: list[dict[str, Any]], tokens_in: int, read: Callable[[str], T]) -> tuple[T, Reply]:

@@ -42,20 +42,27 @@ def question_tokens(pair: Pair, segment: Range, settings: Vlm, characters: int, 
     return characters // CHARACTERS + frames * (of_a_frame + BESIDE)
 
 
+def size_tokens(settings: Vlm, height: int, width: int) -> int:
+    """Tokens of a frame: as set, or by its size in pixels."""
+    if settings.tokens_per_frame is not None:
+        return settings.tokens_per_frame
+    if settings.detail == "low":
+        return LEAST
+    width, height = pictures.scaled(width, height, settings.max_pixels)
+    return max(LEAST, -(-width // PATCH) * -(-height // PATCH))
+
+
 def frame_tokens(folder: Path, pairs: Sequence[Pair], settings: Vlm) -> int:
     """Tokens of a frame: as set, or by the size of the first video that can be read, for all of a set have one size.
 
     Raises `DataError` when no video can be read.
     """
-    if settings.tokens_per_frame is not None:
-        return settings.tokens_per_frame
-    if settings.detail == "low":
-        return LEAST
+    if settings.tokens_per_frame is not None or settings.detail == "low":
+        return size_tokens(settings, 1, 1)
     for pair in pairs:
         try:
             height, width = read_video(folder / pair.first_file_name).size
         except DataError:
             continue
-        width, height = pictures.scaled(width, height, settings.max_pixels)
-        return max(LEAST, -(-width // PATCH) * -(-height // PATCH))
+        return size_tokens(settings, height, width)
     raise DataError(f"{folder} holds no video that can be read")
