@@ -105,7 +105,7 @@ class _Rehearsal:
         )
 
     def _judging(self, method: Method) -> list[tuple[str, int, int]]:
-        """By the method's candidates; a method without a rollout has none."""
+        """What the rewards cost beside arithmetic, by the method's candidates; without a rollout nothing."""
         run, candidates = self.subject.run, getattr(self.subject.method_config, "num_candidates", 0)
         if not candidates:
             return []
