@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.support.forks import side_by_side, vpo
+from tests.test_cli import fails, main_ok
 from vpo_kit import models
 from vpo_kit.cli import clips as clips_command
 from vpo_kit.clips import read_folder
@@ -204,16 +206,9 @@ class TestClips:
 
 def command(model: Path, clips: Path, output: Path, *more: str) -> list[str]:
     return [
-        "-m", "vpo_kit", "pair", "--strategy", "guided", "--videos", str(clips), "--model", str(model),
+        "pair", "--strategy", "guided", "--videos", str(clips), "--model", str(model),
         "--output", str(output), "--set", "sampling.batch_size=4", "--set", "guided.pairs_per_clip=3", *more,
     ]  # fmt: skip
-
-
-def run(arguments: list[str], **changes: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -225,40 +220,47 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def undisturbed(tiny_wan: Path, clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets") / "whole"
-    done = run(command(tiny_wan, clips, folder))
-    assert done.returncode == 0, done.stderr
+    main_ok(command(tiny_wan, clips, folder))
     return folder
 
 
-def test_kill_9_and_go_on(tiny_wan: Path, clips: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_kill_9_and_go_on(
+    tiny_wan: Path, clips: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "killed"
-    arguments = [sys.executable, *command(tiny_wan, clips, folder)]
-    child = subprocess.Popen(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
-    until = time.monotonic() + 120
-    while len(list(folder.glob(".parts/*.json"))) < 5:
-        assert time.monotonic() < until
-        assert child.poll() is None, child.stderr.read().decode() if child.stderr else ""
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    with vpo(*command(tiny_wan, clips, folder)) as child:
+        until = time.monotonic() + 120
+        while len(list(folder.glob(".parts/*.json"))) < 5:
+            assert time.monotonic() < until
+            assert child.code is None, child.errors
+            time.sleep(0.005)
     assert not (folder / "metadata.jsonl").exists()
     with pytest.raises(DataError, match="not finished"):
         store.read(folder)
     # and as if the power had gone too: what finished items speak of is not all on the disk
     for i, name in enumerate(sorted(folder.glob(".parts/latents/*"))[:1] + sorted(folder.glob(".parts/videos/*"))[3:4]):
         name.write_bytes(name.read_bytes()[: 10 * i])
-    done = run(command(tiny_wan, clips, folder))
-    assert done.returncode == 0, done.stderr
+    main_ok(command(tiny_wan, clips, folder))
     assert contents(folder) == contents(undisturbed)
-    other = run(command(tiny_wan, clips, folder, "--seed", "5"))
     # a finished set is not begun again with other settings
-    assert other.returncode == 2
-    assert "another seed" in other.stderr
+    code, shown = fails(capsys, *command(tiny_wan, clips, folder, "--seed", "5"))
+    assert (code, "another seed" in shown) == (2, True)
 
 
 def test_two_processes_make_the_same_set(tiny_wan: Path, clips: Path, undisturbed: Path, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
-    done = run([*launcher, *command(tiny_wan, clips, tmp_path / "two")])
+    started = side_by_side(2, partial(vpo, *command(tiny_wan, clips, tmp_path / "two")))
+    assert [(process.wait(), process.errors[-2000:]) for process in started if process.wait()] == []
+    assert contents(tmp_path / "two") == contents(undisturbed)
+
+
+@pytest.mark.slow
+def test_torchrun_makes_the_same_set(tiny_wan: Path, clips: Path, undisturbed: Path, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
+    done = subprocess.run(
+        [*launcher, "-m", "vpo_kit", *command(tiny_wan, clips, tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "two") == contents(undisturbed)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -26,6 +24,7 @@ import torch
 import yaml
 
 from tests.browser import browsing, until
+from tests.support.forks import Fork, vpo
 from tests.test_remote import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import OutputError
@@ -37,7 +36,6 @@ from vpo_kit.pairing import store
 from vpo_kit.testing.pairs import pair_row
 from vpo_kit.video import write_video
 
-ROOT = Path(__file__).parent.parent
 FRAMES, FPS = 8, 8.0
 PROMPTS = ["the brighter one", "the darker one", "neither", "the brighter one, please"]
 SHOULD = [1, -1, 0, 1]
@@ -86,7 +84,7 @@ class Served:
     """A process of ``vpo label SET --with people``, and a client that has been let in."""
 
     folder: Path
-    process: subprocess.Popen[str]
+    process: Fork
     url: str
     token: str
     cookie: str = ""
@@ -125,31 +123,19 @@ class Served:
 
     def stop(self) -> str:
         """Ctrl-C; what the server said last."""
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.stdout is not None
-        said = self.process.stdout.read()
+        self.process.send(signal.SIGINT)
         assert self.process.wait(20) == 0
-        return said
+        return self.process.output
 
 
 @contextmanager
 def serving(folder: Path, *options: object) -> Iterator[Served]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     options = options if "--port" in options else (*options, "--port", 0)
-    command = [sys.executable, "-m", "vpo_kit", "label", str(folder), "--with", "people", *map(str, options)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        try:
-            said = ""
-            while (found := re.search(r"^(http://\S+)/\?token=(\S{32})$", said, re.MULTILINE)) is None:
-                line = process.stdout.readline()
-                assert line, f"the server ended: {said}"
-                said += line
-            served = Served(folder, process, found[1], found[2])
-            served.enter()
-            yield served
-        finally:
-            process.kill()
+    with vpo("label", folder, "--with", "people", *options) as process:
+        found = process.until(r"^(http://\S+)/\?token=(\S{32})$")
+        served = Served(folder, process, found[1], found[2])
+        served.enter()
+        yield served
 
 
 @pytest.fixture(scope="module")

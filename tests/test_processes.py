@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +19,7 @@ from safetensors.torch import load_file
 
 from tests import train_runs
 from tests.offline_run import make_set
+from tests.support.forks import Fork, side_by_side
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.processes import Processes
@@ -36,35 +34,14 @@ SHARED = ["nft", "grpo", "rwr", "kto", "mapo"]
 NETWORKS = ["wan2.2-a14b", "modelscope", "hunyuan"]  # two experts; a UNet; two kinds of blocks
 
 
-def start(commands: Sequence[Sequence[str]], variables: dict[str, str], count: int = 2) -> list[subprocess.Popen[str]]:
+def start(commands: Sequence[Sequence[str]], variables: dict[str, str], count: int = 2) -> list[Fork]:
     """`count` processes that run the same commands, with the variables that a launcher sets."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {
-        **os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables,
-    }  # fmt: skip
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.train_runs", json.dumps(commands)], cwd=ROOT, text=True,
-            env={**common, "RANK": str(i), "LOCAL_RANK": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for i in range(count)
-    ]  # fmt: skip
+    return side_by_side(count, partial(Fork, train_runs.run, commands), **variables)
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], seconds: float = 540) -> list[tuple[int, str]]:
-    """Exit code and standard error of each; whatever still runs after `seconds` is killed."""
-    end, found = time.monotonic() + seconds, []
-    for process in processes:
-        try:
-            process.wait(max(1.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        _, shown = process.communicate()
-        found.append((process.returncode, shown))
-    return found
+def finish(processes: Sequence[Fork]) -> list[tuple[int, str]]:
+    """Exit code and standard error of each."""
+    return [(process.wait(), process.errors) for process in processes]
 
 
 class Bench:
@@ -234,11 +211,11 @@ def test_a_dead_process_ends_the_run(tiny_wan: Path, tmp_path: Path, launch: str
     try:
         end = time.monotonic() + 300
         while not (log.is_file() and log.read_text().count("\n") > 3):
-            assert (first.poll(), second.poll()) == (None, None)
+            assert (first.code, second.code) == (None, None)
             assert time.monotonic() < end
             time.sleep(0.2)
-        second.send_signal(signal.SIGKILL)
-        (code, shown), _ = finish([first, second], seconds=60)
+        second.kill()
+        code, shown = first.wait(60), first.errors
     finally:
         first.kill()
         second.kill()

@@ -24,6 +24,7 @@ import uvicorn
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.support.forks import Fork, vpo
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError, ModelError, VpoError
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
@@ -576,23 +577,15 @@ def test_the_wire_format_is_what_its_page_says() -> None:
 
 
 @contextmanager
-def process(*arguments: object, lives: int = -1) -> Iterator[tuple[str, str, subprocess.Popen[str]]]:
+def process(*arguments: object, lives: int = -1) -> Iterator[tuple[str, str, Fork]]:
     """``vpo reward serve``: its address, all that it printed, and the process."""
-    environment = {k: v for k, v in os.environ.items() if k != "VPO_REWARD_TOKEN"}
-    environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "VPO_TEST_LIVES": str(lives)}
+    environment = {"VPO_REWARD_TOKEN": None, "VPO_TEST_LIVES": str(lives)}
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    command = [sys.executable, "-m", "vpo_kit", "reward", "serve", *map(str, arguments)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
-        assert server.stdout is not None
-        shown = ""
-        while "vpo train --reward remote:" not in shown:
-            line = server.stdout.readline()
-            assert line, f"the server ended: {shown}"
-            shown += line
-        try:
-            yield shown.split("remote:")[1].strip(), shown, server
-        finally:
-            server.terminate()
+    with vpo("reward", "serve", *arguments, environment=environment) as server:
+        found = server.until(r"vpo train --reward remote:(.*)\n")
+        yield found[1].strip(), server.output, server
+        server.send(signal.SIGTERM)
+        server.wait(20)
 
 
 def test_the_served_vqa_scores_as_the_one_in_process(
@@ -609,7 +602,7 @@ def test_the_served_vqa_scores_as_the_one_in_process(
         with pytest.raises(SystemExit):
             main(["reward", "serve", "vqa", "--port", url.rpartition(":")[2]])
         assert "Address already in use: give another --port or --host" in capsys.readouterr().err
-    assert server.returncode in (0, -signal.SIGTERM)
+    assert server.code in (0, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

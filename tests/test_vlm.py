@@ -10,12 +10,8 @@ import base64
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -32,6 +28,7 @@ import torch
 import yaml
 from PIL import Image, ImageStat
 
+from tests.support.forks import vpo
 from tests.test_pair_tools import FPS, FRAMES, edit, fails, pair, works
 from vpo_kit.labelling import agreement
 from vpo_kit.labelling.answers import Store
@@ -460,12 +457,8 @@ def test_nothing_is_asked_twice_after_a_kill(
             handler.truth(asked)
 
     stub.behave = behave
-    arguments = [sys.executable, "-m", "vpo_kit", *command(found, stub, concurrency=1)]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        try:
-            assert reached.wait(120)
-        finally:
-            process.send_signal(signal.SIGKILL)
+    with vpo(*command(found, stub, concurrency=1)):
+        assert reached.wait(120)
     over.set()
     assert stub.answered.total() == 20
     assert state(found)[0] != state(undisturbed)[0]

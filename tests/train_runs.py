@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,7 +82,3 @@ def held(model: VideoModel) -> int:
     """Numbers of the frozen networks that lie in this process."""
     frozen = [p for network in model.networks.values() for p in network.parameters() if not p.requires_grad]
     return sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in frozen)
-
-
-if __name__ == "__main__":
-    run(json.loads(sys.argv[1]))

@@ -26,7 +26,9 @@ def forest(changes: Mapping[str, Paired]) -> str:
     shown = {name: change for name, change in changes.items() if change.spread > 0}
     if not shown:
         return ""
-    figure = _figure(8, 0.9 + 0.24 * len(shown))
+    notes = {"lower": " (less is right)", "higher": "", "neutral": " (no direction)"}
+    labels = [name.replace("_", " ") + notes[about(name).direction] for name in shown]
+    figure = _figure(8, 0.9 + 0.24 * len(shown), left=0.25 + 0.065 * max(map(len, labels)), bottom=0.45)
     axis = figure.add_subplot()
     axis.axvline(0, color="#888888", linewidth=0.8)
     for place, (name, change) in enumerate(shown.items()):
@@ -35,8 +37,6 @@ def forest(changes: Mapping[str, Paired]) -> str:
         said = verdict(name, change)
         axis.plot([low, high], [place, place], color=COLOURS[said], linewidth=1.6, solid_capstyle="butt")
         axis.plot([middle], [place], SHAPES[said], color=COLOURS[said], markersize=5.5)
-    notes = {"lower": " (less is right)", "higher": "", "neutral": " (no direction)"}
-    labels = [name.replace("_", " ") + notes[about(name).direction] for name in shown]
     axis.set_yticks(range(len(shown)), labels, fontsize=8)
     axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.tick_params(axis="x", labelsize=8)
@@ -70,7 +70,8 @@ def _panels(shown: Sequence[tuple[str, Log]], path: Log = ()) -> str:
     if not total:
         return ""
     lines = (total + 2) // 3
-    figure = _figure(9, 2.0 * lines)
+    figure = _figure(9, 2.0 * lines, left=0.5, bottom=0.45 if path else 0.3, top=0.3)
+    figure.subplots_adjust(wspace=0.3, hspace=0.45)
     for i, (key, rows) in enumerate(shown):
         axis = _panel(figure, lines, i, key.replace("_", " "))
         points = [(row["step"], row[key]) for row in rows if key in row]
@@ -85,10 +86,13 @@ def _panels(shown: Sequence[tuple[str, Log]], path: Log = ()) -> str:
     return _svg(figure)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, left: float, bottom: float, top: float = 0.1) -> Any:
+    """All in inches. Margins that are given: to measure every label for them takes longer than to draw the picture."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(left / width, bottom / height, 1 - 0.1 / width, 1 - top / height)
+    return figure
 
 
 def _panel(figure: Any, lines: int, place: int, title: str) -> Any:
