@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +19,8 @@ from rich.console import Console
 from tests.browser import check_players
 from tests.conftest import PROMPTS
 from tests.offline_run import LABELS, make_set
+from tests.support import forked_runs
+from tests.support.forks import Fork
 from tests.test_cli import fails, main_ok
 from vpo_kit import config
 from vpo_kit.comparison import board, board_page, labels, outcome, plan, runner, text
@@ -61,13 +61,13 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def wait_for(path: Path, lines: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, lines: int, process: Fork) -> None:
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.code is None:
         if path.is_file() and path.read_text().count("\n") >= lines:
             return
         time.sleep(0.02)
-    pytest.fail(f"{path} has not come")
+    pytest.fail(f"{path} has not come: {process.errors}")
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +76,15 @@ def killed(tiny_wan: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
     again; its first run must not be touched by that.
     """
     folder = tmp_path_factory.mktemp("compare") / "killed"
-    command = arguments(tiny_wan, pairs, folder)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vpo_kit", *map(str, command)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    wait_for(folder / "runs/structural-0/metrics.jsonl", 1, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    command = [str(word) for word in arguments(tiny_wan, pairs, folder)]
+    with Fork(forked_runs.vpo, command, leads=True) as process:
+        wait_for(folder / "runs/structural-0/metrics.jsonl", 1, process)
+        os.killpg(process.pid, signal.SIGKILL)
     first = folder / "runs" / "sft-0"
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
     assert first / "summary.json" in before
-    main_ok(command)
+    process = Fork(forked_runs.vpo, command)
+    assert process.wait() == 0, process.errors
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()} == before
     return folder
 
@@ -493,6 +490,16 @@ def test_a_process_that_was_left_behind_is_waited_for(tmp_path: Path) -> None:
     thread.join()
     assert "another process is at work here" in lines[0]
     assert not (tmp_path / "attempts.jsonl").exists()
+
+
+def test_a_run_is_a_process_of_its_own_and_what_ends_it_is_noted(tmp_path: Path) -> None:
+    """As a user's is: all other runs of these tests are forks."""
+    run = config.build({"output": tmp_path / "run", "model": "/none", "reward": "vqa"})
+    runner.train(runner.Planned("row", run, tmp_path / "base"), print, lambda: None)
+    first, last = (json.loads(line) for line in (tmp_path / "run/attempts.jsonl").read_text().splitlines())
+    assert (first["event"], last["event"]) == ("start", "end")
+    assert last["reason"].startswith("no model '/none'")
+    assert last["seconds"] > 0
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -334,9 +334,9 @@ def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[st
 def test_learns_and_resumes_exactly(tmp_path: Path) -> None:
     bench = Bench("wan2.1", tmp_path / "model")
     bench.model.network.delete_adapters(["default"])
-    whole = run(bench, tmp_path / "whole", 8)
-    run(bench, tmp_path / "parts", 4)
-    assert run(bench, tmp_path / "parts", 8) == whole
+    whole = run(bench, tmp_path / "whole", 4)
+    run(bench, tmp_path / "parts", 2)
+    assert run(bench, tmp_path / "parts", 4) == whole
     assert whole[-1]["heldout_reward"] > whole[1]["heldout_reward"]
     assert "heldout_motion" in whole[1]
 
@@ -351,7 +351,7 @@ def test_as_in_the_paper(tmp_path: Path) -> None:
     bench.shape = bench.model.latent_shape(16, bench.sampling.height, bench.sampling.width)
     entered: list[float] = []
     watch = bench.model.network.register_forward_pre_hook(lambda _, inputs: entered.append(float(inputs[1][0])))
-    rows = run(bench, tmp_path / "run", 8, guidance_gradient=True, attenuation="raw")
+    rows = run(bench, tmp_path / "run", 4, guidance_gradient=True, attenuation="raw")
     watch.remove()
     chain = list(dict.fromkeys(entered))
     assert chain == [551.0 - 50 * i for i in range(12)]

@@ -364,7 +364,7 @@ def lora(tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> EvaluateRequest:
     settings = {"sampling": {"batch_size": 3, "steps": 2}}
-    wanted = {"num_prompts": 2, "videos_per_prompt": 2, "settings": settings, **more}
+    wanted = {"num_prompts": 2, "videos_per_prompt": 2, "best_of": 2, "settings": settings, **more}
     return EvaluateRequest(runs=[lora], output=output, model=str(tiny_wan), **wanted)
 
 

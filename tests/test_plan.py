@@ -129,9 +129,9 @@ def test_the_embedded_model_takes_what_was_planned(method: str, sets: list[str],
     ("method", "sets"),
     [
         ("dense", ["batch_size=4", "micro_batch_size=1"]),
-        ("online", ["batch_size=2", "sampling.batch_size=3"]),
-        ("instruct", ["batch_size=2", "vae=[slicing]"]),
-        ("draft", ["batch_size=1", "sampling.steps=1"]),
+        ("online", ["batch_size=2", "sampling.batch_size=3", "sampling.steps=2", "method.num_candidates=2"]),
+        ("instruct", ["batch_size=2", "vae=[slicing]", "sampling.steps=2", "sampling.frames=5"]),
+        ("draft", ["batch_size=1", "sampling.steps=1", "sampling.frames=5"]),
         ("dpo", ["batch_size=4", "dtype=bfloat16"]),
     ],
 )
@@ -139,7 +139,11 @@ def test_the_tiny_model_takes_what_was_planned(tiny_wan: Path, method: str, sets
     check(subject(tiny_wan, method, *sets))
 
 
-@pytest.mark.parametrize("name", ["wan2.2-a14b", "ltx", "cogvideox-5b", "hunyuan1.5", "modelscope"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("cogvideox-5b", "hunyuan1.5", "modelscope")]
+"""Of the same kinds of layers as those two and the tiny model, or in the nightly run alone: a UNet takes long."""
+
+
+@pytest.mark.parametrize("name", ["wan2.2-a14b", "ltx", *OTHERS])
 def test_other_families_take_what_was_planned(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     family = FAMILIES[name]
@@ -159,7 +163,8 @@ def test_a_folder_of_configurations_is_enough(tiny_wan: Path, tmp_path: Path) ->
 
 
 def test_passes_and_phases(tiny_wan: Path) -> None:
-    planned = subject(tiny_wan, "online", "batch_size=2", "method.num_draws=1", "evaluation.num_prompts=2")
+    sizes = ("batch_size=2", "sampling.steps=2", "sampling.frames=5")
+    planned = subject(tiny_wan, "online", *sizes, "method.num_draws=1", "evaluation.num_prompts=2")
     found = rehearse(planned)
     chain = 2 * 4 * 2 * found.settings.steps  # prompts, candidates, branches of guidance, steps
     assert found.steps == 2
