@@ -8,12 +8,13 @@ import matplotlib.figure  # noqa: F401
 import torch.distributed.fsdp  # noqa: F401
 import uvicorn  # noqa: F401
 
-import vpo_kit.commands.label_people
-import vpo_kit.commands.serve_reward
+import vpo_kit.labelling.people.by_people
+import vpo_kit.labelling.people.server
 import vpo_kit.library.evaluate
 import vpo_kit.library.pair
 import vpo_kit.library.train
 import vpo_kit.models.wan
+import vpo_kit.rewards.server
 import vpo_kit.rewards.vqa  # noqa: F401
 from vpo_kit.registry import METHODS
 
