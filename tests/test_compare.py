@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -492,14 +493,19 @@ def test_a_process_that_was_left_behind_is_waited_for(tmp_path: Path) -> None:
     assert not (tmp_path / "attempts.jsonl").exists()
 
 
-def test_a_run_is_a_process_of_its_own_and_what_ends_it_is_noted(tmp_path: Path) -> None:
-    """As a user's is: all other runs of these tests are forks."""
-    run = config.build({"output": tmp_path / "run", "model": "/none", "reward": "vqa"})
+def test_a_run_is_a_process_of_its_own_and_what_ends_it_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is called, by a program in Python's place; all other runs of the quick tests are forks."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "vpo: $*"\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    run = config.build({"output": tmp_path / "run"})
     runner.train(runner.Planned("row", run, tmp_path / "base"), print, lambda: None)
     first, last = (json.loads(line) for line in (tmp_path / "run/attempts.jsonl").read_text().splitlines())
     assert (first["event"], last["event"]) == ("start", "end")
-    assert last["reason"].startswith("no model '/none'")
-    assert last["seconds"] > 0
+    assert last["reason"] == f"-m vpo_kit train --resume --output {tmp_path / 'run'}"
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:

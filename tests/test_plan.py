@@ -263,7 +263,8 @@ def test_the_command_fits_a_narrow_terminal(
         assert words in text
     with pytest.raises(SystemExit):
         main(["train", "--model", str(tiny_wan), "--plan"])
-    sets = ["--set", "batch_size=1", "--set", "method.num_candidates=2", "--set", "evaluation.num_prompts=0"]
+    small = ("batch_size=1", "method.num_candidates=2", "evaluation.num_prompts=0", "sampling.steps=1")
+    sets = [part for text in (*small, "sampling.frames=5") for part in ("--set", text)]
     main_ok(["train", "--model", tiny_wan, "--dry-run", "--plan", *sets])
     text = capsys.readouterr().out
     assert "give --memory" in text
@@ -285,7 +286,8 @@ class Leaves(VQA):
 
 
 def test_a_reward_that_leaves_torch_is_named(tiny_wan: Path) -> None:
-    sets = ["batch_size=1", "reward.name=tests.test_plan:Leaves", "method.num_candidates=2"]
+    sizes = ["batch_size=1", "method.num_candidates=2", "sampling.steps=1", "sampling.frames=5"]
+    sets = [*sizes, "reward.name=tests.test_plan:Leaves"]
     found = rehearse(subject(tiny_wan, "online", *sets))
     assert [note.partition(":")[0] for note in found.notes] == ["reward vqa is not counted"]
     assert found.passes > 0

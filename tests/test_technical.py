@@ -45,6 +45,20 @@ def scenes(*flaws: world.Flaw) -> Tensor:
     return torch.from_numpy(np.stack(videos))
 
 
+def whole(clips: list[Drawn]) -> Tensor:
+    return torch.stack([clip.video for clip in clips])
+
+
+@pytest.fixture(scope="module")
+def clip_scores(clips: list[Drawn]) -> Tensor:
+    return score(whole(clips))
+
+
+@pytest.fixture(scope="module")
+def scene_scores() -> Tensor:
+    return score(scenes())
+
+
 # flow
 
 
@@ -142,29 +156,28 @@ def test_noise_and_flicker_do_not_pass_for_motion(clips: list[Drawn]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "blocks", "flicker"])
-def test_clean_sprites_score_above_flawed_ones(kind: str) -> None:
-    clean, flawed = score(scenes()), score(scenes(world.Flaw(kind, 4, 13, 0.3)))
+def test_clean_sprites_score_above_flawed_ones(scene_scores: Tensor, kind: str) -> None:
+    clean, flawed = scene_scores, score(scenes(world.Flaw(kind, 4, 13, 0.3)))
     assert (clean > flawed + 0.2).all()
     assert clean.min() > -0.5
 
 
 @pytest.mark.parametrize("kind", ["blur", "downup", "noise", "grain", "blocks", "flicker"])
-def test_worse_is_lower(clips: list[Drawn], kind: str) -> None:
-    spoil = degrade.DEGRADATIONS[kind]
-    chain = [torch.stack([clip.video for clip in clips])]
+def test_worse_is_lower(clips: list[Drawn], clip_scores: Tensor, kind: str) -> None:
+    spoil, chain = degrade.DEGRADATIONS[kind], [clip_scores]
     for severity in (3, 5):
         rngs = [np.random.default_rng([SEED, i]) for i in range(NUM_CLIPS)]
         spoilt = [spoil(clip, (0, 17), severity, rng) for clip, rng in zip(clips, rngs, strict=True)]
-        chain.append(torch.stack(spoilt))
-    clean, middle, worst = (score(video) for video in chain)
+        chain.append(score(torch.stack(spoilt)))
+    clean, middle, worst = chain
     assert (clean > middle).all()
     assert (middle > worst).float().mean() >= 0.8
 
 
-def test_a_frozen_clip_never_wins(clips: list[Drawn]) -> None:
-    moving = torch.cat([torch.stack([clip.video for clip in clips]), scenes()])
+def test_a_frozen_clip_never_wins(clips: list[Drawn], clip_scores: Tensor, scene_scores: Tensor) -> None:
+    moving, scores = torch.cat([whole(clips), scenes()]), torch.cat([clip_scores, scene_scores])
     for k in (0, 8, 16):
-        assert (score(moving[:, k : k + 1].expand_as(moving)) < score(moving) - 1).all()
+        assert (score(moving[:, k : k + 1].expand_as(moving)) < scores - 1).all()
 
 
 def test_segments_and_components(clips: list[Drawn]) -> None:
