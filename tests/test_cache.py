@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.forks import Fork
 from tests.test_cli import main_ok
 from vpo_kit import models
 from vpo_kit.clips import read_folder
@@ -129,23 +129,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert "from here on nothing is added" in notices[0]
 
 
-RACE = """
-import sys, torch
-from pathlib import Path
-from vpo_kit.models.cache import DiskCache
-disk = DiskCache(Path(sys.argv[1]), lambda line: sys.exit(line))
-for visit in range(3):
-    for i in range(40):
-        got = disk.get("prompts", {"i": i, "visit": visit}, lambda: {"x": torch.full((20000,), float(i))})
-        assert got["x"].eq(i).all()
-"""
+def race(folder: Path) -> None:
+    disk = DiskCache(folder, lambda line: sys.exit(line))
+    for visit in range(3):
+        for i in range(40):
+            made = {"x": torch.full((20000,), float(i))}
+            got = disk.get("prompts", {"i": i, "visit": visit}, lambda made=made: made)  # type: ignore[misc]
+            assert got["x"].eq(i).all()
 
 
 def test_processes_share_a_folder(tmp_path: Path) -> None:
-    running = [subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(2)]
-    for process in running:
-        _, problem = process.communicate(timeout=120)
-        assert process.returncode == 0, problem.decode()
+    running = [Fork(race, tmp_path) for _ in range(2)]
+    assert [(process.wait(), process.errors) for process in running] == [(0, "")] * 2
     names = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert len(names) == 120
     assert all(name.endswith(".safetensors") for name in names)
