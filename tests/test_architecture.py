@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
 from vpo_kit.cli.options import app
 from vpo_kit.cli.pair import pair_app
 from vpo_kit.cli.reward import reward_app
 from vpo_kit.registry import METHODS, MODELS, REWARDS, Registry
 
-PACKAGE = Path(__file__).parent.parent / "vpo_kit"
+PACKAGE, TESTS = ROOT / "vpo_kit", ROOT / "tests"
 
 # each layer may import the ones before it
 LAYERS = [
@@ -52,8 +53,8 @@ SHARED = {
 }
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of this package that a file imports, at its top or inside a function."""
+def imports(path: Path, package: str = "vpo_kit") -> set[str]:
+    """The modules of a package that a file imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -62,7 +63,7 @@ def imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         else:
             continue
-        found |= {name for name in names if name.startswith("vpo_kit.")}
+        found |= {name for name in names if name.startswith(f"{package}.")}
     return found
 
 
@@ -236,3 +237,32 @@ def test_no_pickle() -> None:
                 assert not {"pickle", "dill", "joblib"} & set(names), path
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 assert any(k.arg == "weights_only" and ast.unparse(k.value) == "True" for k in node.keywords), path
+
+
+APART = {"project", "support", "data"}
+"""Folders of the tests that mirror none: what is of the whole project, what tests share, and files they read."""
+OWN_NAMES = {
+    "test_architecture.py",  # the two trees themselves
+    "models/test_adapters.py",  # every family at once, each beside diffusers' own pipeline
+}
+
+
+def test_tests_mirror_the_package() -> None:
+    """``tests/rewards/test_vqa.py`` is of ``rewards/vqa.py``, or of a package of that name; or it has its folder's."""
+    apart = set()
+    for path in TESTS.rglob("test_*.py"):
+        place, name = path.relative_to(TESTS), path.stem.removeprefix("test_")
+        if place.parts[0] in APART:
+            continue
+        folder = PACKAGE / place.parent
+        assert folder.is_dir(), f"{place}: there is no vpo_kit/{place.parent}"
+        if name != folder.name and not (folder / f"{name}.py").is_file() and not (folder / name).is_dir():
+            apart.add(place.as_posix())
+    assert apart == OWN_NAMES
+    assert {path.name for path in TESTS.iterdir() if path.is_dir() and "__" not in path.name} >= APART
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_imports_a_test(path: Path) -> None:
+    found = {name for name in imports(path, "tests") if any(part.startswith("test_") for part in name.split("."))}
+    assert not found, "what several tests need is in tests/support"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.prompts import read_prompts
@@ -74,9 +75,7 @@ def test_prompt_files(tmp_path: Path) -> None:
         read_prompts(tmp_path / "none.txt")
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda p: p.name
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_recipe_loads(path: Path) -> None:
     run = config.build(config.read_file(path))
     settings = {key: value for key, value in run.method.items() if key != "name"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import fails
+from tests.support.commands import fails
+from tests.support.places import DATA
 from vpo_kit import config, formats
 from vpo_kit.errors import ConfigError
 from vpo_kit.library import compare
@@ -16,7 +17,7 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.make import Folder
 from vpo_kit.training import recipe
 
-OLD = Path(__file__).parent / "data" / "v0.1.0"
+OLD = DATA / "v0.1.0"
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from tests import train_runs
-from tests.offline_run import make_set
+from tests.support import train_runs
 from tests.support.forks import Fork, side_by_side
+from tests.support.offline_run import make_set
+from tests.support.places import ROOT
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.processes import Processes
 from vpo_kit.testing.families import FAMILIES
 
-ROOT = Path(__file__).parent.parent
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
 LAUNCHES = {"ddp": {}, "fsdp": FSDP}
 METHODS = ["online", "dense"]
@@ -72,7 +72,7 @@ class Bench:
             "rwr": ["method={num_candidates: 2, of: reward}", "batch_size=2"],
         }[name]
         judged = name in ("online", "draft", "nft", "grpo", "rwr")
-        source = ["--reward", "tests.train_runs:SomeTies"] if judged else ["--pairs", str(self._pairs)]
+        source = ["--reward", "tests.support.train_runs:SomeTies"] if judged else ["--pairs", str(self._pairs)]
         main = name in METHODS
         common = [
             "optimiser={lr: 1e-3, warmup_steps: 5}", "sampling.batch_size=2", "lora={rank: 4, alpha: 8}",

@@ -21,7 +21,7 @@ from benchmarks.reliability import kills
 from benchmarks.reliability.fuzz import fuzz
 from benchmarks.reliability.nursery import ROOT, Nursery
 from benchmarks.reliability.targets import TARGETS
-from tests.offline_run import make_set
+from tests.support.offline_run import make_set
 from vpo_kit import files
 
 RESULTS = Path(__file__).parent.parent / "results" / "reliability.json"

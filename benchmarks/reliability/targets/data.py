@@ -14,7 +14,7 @@ from benchmarks.reliability.targets.stage import Read, Stage
 
 def pair_set(folder: Path) -> Read:
     """Pair sets: listing, facts and latents, with and without a hash that fits, as training reads them."""
-    from tests.offline_run import make_set
+    from tests.support.offline_run import make_set
     from vpo_kit.pairing import check, store
     from vpo_kit.training.data import Pairs, usable
 
@@ -37,7 +37,7 @@ def pair_set(folder: Path) -> Read:
 
 def pair_tools(folder: Path) -> Read:
     """``vpo pair merge``, ``split``, ``export``, ``inspect``, ``check`` on damaged sets: what they write is whole."""
-    from tests.offline_run import make_set
+    from tests.support.offline_run import make_set
     from vpo_kit.cli import pair_check, pair_export, pair_inspect, pair_merge, pair_split
     from vpo_kit.pairing import store
 
@@ -76,7 +76,7 @@ def _damage_set(stage: Stage, path: Path) -> None:
 
 def video_file(folder: Path) -> Read:
     """Videos of six kinds: read whole, looked through, and cut into windows."""
-    from tests.footage import VP9, grey, piped
+    from tests.support.footage import VP9, grey, piped
     from vpo_kit.errors import DataError
     from vpo_kit.video import Window, read_video, read_window, scan
 
