@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +28,15 @@ from tests.support.commands import fails, main_ok
 from tests.support.forks import Fork
 from tests.support.offline_run import LABELS, make_set
 from vpo_kit import config
-from vpo_kit.comparison import board, board_page, labels, outcome, plan, runner, text
+from vpo_kit.comparison import board, board_files, board_page, labels, outcome, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.samples import Results
-from vpo_kit.evaluation.statistics import paired
+from vpo_kit.evaluation.statistics import Paired, paired
 from vpo_kit.library import leaderboard
 from vpo_kit.methods.dense import Dense
 from vpo_kit.methods.sft import SFT
@@ -164,6 +169,34 @@ def test_again_is_nothing_new(killed: Path, tiny_wan: Path, pairs: Path, capsys:
         listing.write_bytes(rows)
     assert (code, "the pairs of sft are not what they were" in line, line.count("\n")) == (2, True, 1), line
     assert [(killed / name).read_bytes() for name in names] == before
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(
+    tiny_wan: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("vpo_kit.models.load", lambda *_, **__: pytest.fail("loaded"))
+    main_ok([*arguments(tiny_wan, pairs, tmp_path / "new"), "--dry-run"])
+    shown = capsys.readouterr().out
+    assert not (tmp_path / "new").exists()
+    sft, structural = (next(line.split() for line in shown.splitlines() if line.startswith(n)) for n in ("sft", "str"))
+    # three steps of two clips; a pair is four videos through the policy and the reference
+    assert (sft[1:6], structural[1:6]) == (["2", "of", "2", "3", "6"], ["2", "of", "2", "3", "24"])
+    assert sft[6] == "about"
+    assert "4 of 4 runs are left, 60 passes, about " in shown
+    assert all(len(line) <= 80 for line in shown.split("4 of 4")[0].splitlines())
+
+
+def test_a_dry_run_takes_the_time_of_finished_runs(
+    killed: Path, tiny_wan: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in killed.rglob("*")}
+    main_ok([*arguments(tiny_wan, pairs, killed), "--dry-run"])
+    shown = capsys.readouterr().out
+    assert "0 of 4 runs are left" in shown
+    assert {path: path.stat().st_mtime_ns for path in killed.rglob("*")} == before
+    code, said = fails(capsys, *arguments(tiny_wan, pairs, killed), "--dry-run", "--set", "batch_size=3")
+    assert (code, "nothing else may change" in said) == (2, True)
 
 
 def test_the_page_shows_all_methods_side_by_side(killed: Path) -> None:
@@ -412,8 +445,8 @@ def test_the_board_in_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[s
     leaderboard.show(Console(width=80), found)
     shown = capsys.readouterr().out
     assert "…" not in shown
-    tables = shown.split("package.module:Method, seed 1 failed")[0]
-    assert max(map(len, tables.splitlines())) <= 80
+    grids = shown.split("package.module:Method, seed 1 failed")[0]
+    assert max(map(len, grids.splitlines())) <= 80
     for part in ("+0.53 [+0.40, +0.80]", "1/2", "1,234,567", "≥12,346", "98,765 MB", "1,200", "0/1"):
         assert part in shown
     assert "package.module:Method, seed 1 failed: ended by SIGKILL (out of memory?) <b>" in shown
@@ -437,6 +470,71 @@ def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:
     assert "non-commercial</span>" in shown
     assert 'src="runs/x-0/samples/step-000009/000-0.mp4"' in shown
     assert board_page.render(found, tmp_path / "report.html") == shown
+
+
+def change(before: float, after: float, low: float, high: float) -> Paired:
+    return Paired(
+        before=before, after=after, difference=after - before, low=low, high=high, win_rate=0.5, count=4, p=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "shown"),
+    [
+        (change(0.5, 0.62, 0.03, 0.21), "+0.120 [+0.030, +0.210]"),
+        (change(0.5, 0.4999, -0.5, 0.5), "+0.00 [-0.50, +0.50]"),  # no sign on what is rounded to zero
+        (change(0.0312, 0.0312 - 4e-6, -1.6e-5, 8e-6), "-0.4e-5 [-1.6e-5, +0.8e-5]"),
+        (change(0.0, 3e-9, 1e-9, 5e-9), "+3.0e-9 [+1.0e-9, +5.0e-9]"),
+        (change(0.0, 0.5, 0.499999, 0.500001), "+0.5000 [+0.5000, +0.5000]"),
+        (change(0.0, 1e-5, 1e-5, 1e-5), "+1.00e-5 [+1.00e-5, +1.00e-5]"),  # one prompt has no interval
+        (change(0.25, 0.25, 0.0, 0.0), "0 [0, 0]"),
+        (change(0.25, 0.75, 0.5, 0.5), "+0.500 [+0.500, +0.500]"),
+        (change(1000.0, 1200.0, -100.0, 500.0), "+200.0 [-100.0, +500.0]"),
+    ],
+)
+def test_figures_show_what_is_not_zero(found: Paired, shown: str) -> None:
+    assert tables.span(found) == shown
+    assert len(shown) <= 30
+    assert not re.search(r"-0\.0+\b(?!e)", shown)
+
+
+def test_small_effects_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two hundred thousandths, on the terminal, in the files and on the page."""
+    before = evaluation("before", vqa=[0.0, 1.0, 2.0], motion=[0.1, 0.2, 0.3])
+    after = evaluation("after", vqa=[1e-5, 1 + 2e-5, 2 + 3e-5], motion=[0.1 + 1e-7, 0.2 - 1e-7, 0.3 + 3e-7])
+    outcome = replace(a_board(tmp_path).lines[0].measured[0], before=before, after=after)
+    found = Board([board.line("sft", "sft", 0, {}, [outcome])], "vqa", {"title": "t", "seeds": [0]}, {})
+    leaderboard.show(Console(width=80), found)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.split("Means, and")[0].splitlines())) <= 80
+    for text_of in (shown, text.markdown(found), board_page.render(found, tmp_path / "report.html")):
+        assert "+2.0e-5" in text_of
+        assert not re.search(r"[+-]0\.0+ ", text_of)
+    assert "base 1.000000, change against it" in shown
+
+
+def test_csv_and_latex_hold_the_board(tmp_path: Path) -> None:
+    found = a_board(tmp_path)
+    rows = list(csv.DictReader(io.StringIO(board_files.table(found))))
+    assert [(row["row"], row["metric"]) for row in rows] == [
+        *[(name, metric) for name in ("package.module:Method", "dense method.beta=5000") for metric in found.metrics],
+        ("dpo", ""),
+    ]
+    (gold,) = [row for row in rows if (row["row"], row["metric"]) == ("package.module:Method", "gold")]
+    exact = found.lines[0].changes["gold"]
+    assert [float(gold[key]) for key in ("base", "mean", "change", "low", "high", "p")] == [
+        exact.before, exact.after, exact.difference, exact.low, exact.high, exact.p,
+    ]  # fmt: skip
+    assert float(gold["mean"]) - float(gold["base"]) == pytest.approx(float(gold["change"]))
+    assert (gold["runs_measured"], gold["runs"], gold["passes"], gold["better"]) == ("1", "2", "1234567.0", "higher")
+    tex = board_files.latex(found)
+    body = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in body} == {len(found.metrics) + 1 + len(text.COSTS)}
+    assert body[1].startswith("base & 1.00 & 1.00 & 0.20")
+    assert r"package.module:Method & 1.53" in tex
+    assert r"1.53 ($+$0.53 [$+$0.40, $+$0.80])" in tex
+    assert r"gold $\uparrow$" in tex
+    assert "| base | 1.00 | 1.00 | 0.200 |" in text.markdown(found).replace("\\", "")
 
 
 def test_runs_on_other_prompts_are_not_compared() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from markdown_it import MarkdownIt
 from tests.support.commands import main_ok
 from vpo_kit import config, models
 from vpo_kit.config import Lora
-from vpo_kit.evaluation.statistics import paired
+from vpo_kit.evaluation import tables
+from vpo_kit.evaluation.statistics import Paired, paired
 from vpo_kit.library import card
 from vpo_kit.library.card import RunOutcome, render
 from vpo_kit.testing.families import FAMILIES
@@ -55,7 +56,8 @@ def test_the_card_of_a_run(run: Path, tiny_wan: Path) -> None:
     for name, value in {"method.beta": "77.0", "LoRA rank": "5", "seed": "9", "optimiser steps": "2"}.items():
         assert f"| {name} | {value} |" in text
     for name, change in summary["changes"].items():
-        row = f"| {card.escape(name)} | {change['before']:.4g} | {change['after']:.4g} | {change['difference']:+.4g} "
+        shown = Paired(**{key: change[key] for key in {field.name for field in fields(Paired)}})
+        row = " | ".join(["", card.escape(name), *tables.values(shown), card.escape(tables.span(shown))]).strip()
         assert row in text, row
     for name in ("vqa", "gold"):
         assert f"| {name} | Apache-2.0 |" in text

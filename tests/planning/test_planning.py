@@ -46,7 +46,7 @@ QUIET = ["evaluation.num_prompts=0", "evaluation.judges=[]"]
 
 def subject(model: Path | str, method: str, *sets: str) -> Subject:
     recipe = command._recipe({"model": str(model), "method": method}, None, [*QUIET, *sets])
-    return command._subject(recipe, 1)
+    return command.subject_of(recipe, 1)
 
 
 def measured(planned: Subject) -> int:
@@ -171,7 +171,7 @@ def test_passes_and_phases(tiny_wan: Path) -> None:
     assert found.passes == chain / 2 + 2 * 2 + 2 * 2  # pairs of two videos: the reference's pass and the policy's
     assert set(found.phases) == {"measure", "data", "step"}
     assert found.parameters["reference"] == found.parameters["lora"] > 0
-    split = rehearse(command._subject(command._recipe({"model": str(tiny_wan), "method": "dpo"}, None, QUIET), 4))
+    split = rehearse(command.subject_of(command._recipe({"model": str(tiny_wan), "method": "dpo"}, None, QUIET), 4))
     assert split.passes == 2 * 2 * 2, "8 pairs over 4 processes"
 
 

@@ -45,13 +45,15 @@ def compare(
         Path | None, typer.Option(help=f"pair set from independent noise, for {INDEPENDENT}")
     ] = None,
     videos: Annotated[Path | None, typer.Option(help=f"folder of real clips, for {learning_from('videos')}")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, show what it costs, and stop")] = False,
 ) -> None:
     """Train methods on one base, budget and data, several seeds each; one board of gains and costs."""
     from vpo_kit.comparison.plan import Given
     from vpo_kit.library import compare as command
 
     given = Given(prompts, pairs, independent_pairs, videos)
-    command.run(
+    act = command.dry_run if dry_run else command.run
+    act(
         command.CompareRequest(
             methods=methods,
             output=output,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.metrics import about
@@ -40,6 +43,17 @@ def cell(change: Paired | None) -> str:
     return "" if change is None else tables.span(change) + ("*" if change.significant else "")
 
 
+def bases(board: Board) -> dict[str, Line]:
+    """What the rows are set against, by its name, each with a row that has it: one base, but for rows that start from
+    a LoRA of their own.
+    """
+    found: dict[str, Line] = {}
+    for row in board.lines:
+        if row.before is not None and all(row.before != known.before for known in found.values()):
+            found[f"base of {label(row.name)}" if found else "base"] = row
+    return found
+
+
 def caption(board: Board) -> str:
     """What the numbers are."""
     count = max((len(row.measured) for row in board.lines), default=0)
@@ -47,7 +61,7 @@ def caption(board: Board) -> str:
     if count < 2:
         how = "over prompts alone (one seed says nothing about the next)"
     return (
-        f"Change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
+        f"Means, and the change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
         f"* p below {LEVEL}, with Holm's correction for the metrics of a row."
         + (f" Rows are in the order of {board.rank_by}." if board.rank_by else "")
         + (EQUAL_CAPTION.format(board.rank_by) if any(row.equal for row in board.lines) else "")
@@ -65,19 +79,33 @@ COST_CAPTION = (
 )
 
 
-def markdown(board: Board) -> str:
-    """One row a method, one column a metric, then the cost; names are escaped, arrows say which way is better."""
-    escape, metrics = tables.markdown_text, board.metrics
-    head = [
-        "method",
-        *(f"{escape(name)} {ARROWS[about(name).direction]}" for name in metrics),
-        "equals best of",
-        *COSTS,
+def grid(board: Board, arrows: Mapping[str, str]) -> list[list[str]]:
+    """The head, the bases' means, and for each row its means with their changes, then its cost; nothing is escaped."""
+    names = board.metrics
+    head = ["method", *(f"{name} {arrows[about(name).direction]}" for name in names), "equals best of", *COSTS]
+    before = [
+        [name, *(tables.values(row.changes[key])[0] if key in row.changes else "" for key in names)]
+        for name, row in bases(board).items()
     ]
     rows = [
-        [escape(label(row.name)), *(cell(row.changes.get(name)) for name in metrics), escape(equal(row)), *costs(row)]
+        [label(row.name), *(_whole(row.changes.get(name)) for name in names), equal(row), *costs(row)]
         for row in board.lines
     ]
+    return [head, *(row + [""] * (len(head) - len(row)) for row in before), *rows]
+
+
+def _whole(change: Paired | None) -> str:
+    """``0.63 (+0.12 [+0.03, +0.21])*``, or nothing."""
+    return "" if change is None else tables.whole(change)
+
+
+def markdown(board: Board) -> str:
+    """One row a method, one column a metric, then the cost; names are escaped, arrows say which way is better."""
+    first, *rest = grid(board, ARROWS)
+    head = [tables.markdown_text(cell) for cell in first]
+    # of figures only what would begin a tag: brackets are easier to read as they are
+    rows = [[tables.markdown_text(row[0]), *(re.sub("([<>])", r"\\\1", cell) for cell in row[1:])] for row in rest]
     lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
+    escape = tables.markdown_text
     reasons = [f"- {escape(row.name)}, {escape(reason)}" for row in board.lines for reason in row.reasons]
     return "\n".join([*lines, "", *reasons, *([""] if reasons else []), caption(board), COST_CAPTION, ""])

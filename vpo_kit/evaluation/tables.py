@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from vpo_kit.evaluation.metrics import about
@@ -26,25 +27,54 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
 }
+LATEX_ARROWS = {"higher": "↑", "lower": "↓", "neutral": "--"}
 _MARKDOWN = "\\`*_[]<>|~#"
 
 
+MOST_DECIMALS = 4
+"""More are written with an exponent."""
+
+
 def decimals(change: Paired) -> int:
-    """The number of decimals that shows two digits of half of the interval; from 1 to 4."""
+    """The number that shows two digits of half of the interval, or without one three of the change; at least 1.
+
+    A change that its interval is tiny beside needs no more than four digits of its own.
+    """
     half = (change.high - change.low) / 2
-    return 3 if not half > 0 else min(4, max(1, 1 - math.floor(math.log10(half))))
+    largest = max(abs(change.difference), abs(change.low), abs(change.high))
+    if not (math.isfinite(largest) and largest > 0):
+        return 3
+    own = 3 - math.floor(math.log10(largest))
+    if not half > 0:
+        return max(3, own - 1)
+    found = max(1, 1 - math.floor(math.log10(half)))
+    return found if found <= MOST_DECIMALS else min(found, max(MOST_DECIMALS, own))
 
 
 def values(change: Paired) -> tuple[str, str]:
     """The means before and after."""
-    digits = decimals(change)
-    return f"{change.before:.{digits}f}", f"{change.after:.{digits}f}"
+    digits = min(decimals(change), 7)
+    return f"{change.before:z.{digits}f}", f"{change.after:z.{digits}f}"
 
 
 def span(change: Paired) -> str:
-    """The difference with its interval, ``+0.12 [+0.03, +0.21]``."""
-    digits = decimals(change)
-    return f"{change.difference:+.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]"
+    """The difference with its interval, ``+0.12 [+0.03, +0.21]``; a small one as ``+0.4e-6 [-0.8e-6, +1.6e-6]``, and
+    none at all as ``0 [0, 0]``: whatever is not zero is not shown as zero.
+    """
+    parts = (change.difference, change.low, change.high)
+    if not any(parts):
+        return "0 [0, 0]"
+    digits, power = decimals(change), 0
+    if digits > MOST_DECIMALS:
+        power = math.floor(math.log10(max(map(abs, parts))))
+        digits = max(1, digits + power)
+    shown = [f"{part / 10.0**power:+z.{digits}f}" + (f"e{power}" if power else "") for part in parts]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def whole(change: Paired) -> str:
+    """The mean with its change, ``0.63 (+0.12 [+0.03, +0.21])*``; the star is p below `LEVEL`."""
+    return f"{values(change)[1]} ({span(change)}){'*' if change.significant else ''}"
 
 
 def chance(change: Paired) -> str:
@@ -82,9 +112,8 @@ def markdown(base: str, changes: Mapping[str, Changes]) -> str:
 
 def latex(base: str, changes: Mapping[str, Changes]) -> str:
     """The same for LaTeX with booktabs; the names are escaped."""
-    arrows = {"higher": r"$\uparrow$", "lower": r"$\downarrow$", "neutral": "--"}
     rows = [
-        " & ".join([latex_text(name), arrows[about(name).direction], *map(_negative, map(latex_text, cells))])
+        " & ".join([latex_text(name), latex_cell(LATEX_ARROWS[about(name).direction]), *map(latex_cell, cells)])
         for name, cells in _cells(changes)
     ]
     head = " & ".join(["metric", "better", latex_text(base), *map(latex_text, changes)])
@@ -117,19 +146,18 @@ def _cells(changes: Mapping[str, Changes]) -> list[tuple[str, list[str]]]:
     rows = []
     for name in names:
         present = [found[name] for found in changes.values() if name in found]
-        cells = [_cell(found[name]) if name in found else "" for found in changes.values()]
+        cells = [whole(found[name]) if name in found else "" for found in changes.values()]
         rows.append((name, [values(present[0])[0], *cells]))
     return rows
-
-
-def _cell(change: Paired) -> str:
-    return f"{values(change)[1]} ({span(change)}){'*' if change.significant else ''}"
 
 
 def _row(cells: Sequence[str], escape: Callable[[str], str]) -> str:
     return f"| {' | '.join(map(escape, cells))} |"
 
 
-def _negative(cell: str) -> str:
-    """LaTeX sets a hyphen outside of mathematics; a minus sign is longer."""
-    return cell.replace("-", "$-$").replace("+", "$+$")
+def latex_cell(cell: str) -> str:
+    """Escaped; LaTeX sets a hyphen outside of mathematics where a minus sign is longer, and arrows inside it."""
+    found = latex_text(cell)
+    if any(sign in cell for sign in "[(") or re.fullmatch(r"-[\d.]+", cell):
+        found = found.replace("-", "$-$").replace("+", "$+$")
+    return found.replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$").replace("≥", r"$\geq$")

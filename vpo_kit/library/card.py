@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 import yaml
 
-from vpo_kit.evaluation import report
+from vpo_kit.evaluation import report, tables
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.base import VideoModel
@@ -161,10 +161,7 @@ def _results(recipe: Recipe, changes: Mapping[str, Paired]) -> str:
         return "The run was not evaluated."
     prompts = recipe.held_out
     before = "the LoRA that the run started from" if recipe.run.lora.init else "the bare model"
-    rows = [
-        (name, f"{c.before:.4g}", f"{c.after:.4g}", f"{c.difference:+.4g} [{c.low:+.4g}, {c.high:+.4g}]")
-        for name, c in changes.items()
-    ]
+    rows = [(name, *tables.values(change), tables.span(change)) for name, change in changes.items()]
     shown = "\n".join(_item(prompt) for prompt in prompts[:SHOWN])
     return (
         f"{len(prompts)} held-out prompts, {next(iter(changes.values())).count} videos, the same seeds before and "

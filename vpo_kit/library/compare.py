@@ -15,14 +15,14 @@ import yaml
 from rich.console import Console
 
 from vpo_kit import config, files, formats
-from vpo_kit.comparison import baseline, board, board_page, labels, outcome, plan, runner, text
+from vpo_kit.comparison import baseline, board, board_files, board_page, labels, outcome, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Allowance, Given, Row
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.samples import finished
-from vpo_kit.library import contents, leaderboard
+from vpo_kit.library import contents, forecast, leaderboard
 from vpo_kit.library.display import working
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
@@ -113,10 +113,10 @@ def compare(
 def run(request: CompareRequest) -> Board:
     """Check everything, train what is not finished, and write the board. Raises `VpoError`."""
     console = Console(quiet=request.quiet)
-    rows, budget, seeds = _rows(request)
-    entries = [_entry(row, budget, request.output, console) for row in rows]
-    _begin(request.output, entries, seeds)
-    planned = [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
+    entries, planned = _checked(request, console)
+    _begin(request.output, entries, [one.run.seed for one in planned[0]])
+    for line in forecast.lines(forecast.known([entry.recipe for entry in entries], planned)):
+        leaderboard.notice(console, line)
     with _ended_by_sigterm():
         _measure_bases(planned, console)
         _measure_candidates(planned[0][0], console)
@@ -131,6 +131,20 @@ def run(request: CompareRequest) -> Board:
         failed = next(line for line in found.lines if line.reasons)
         raise VpoError(f"no run was measured: {failed.name}, {failed.reasons[0]}")
     return found
+
+
+def dry_run(request: CompareRequest) -> None:
+    """Check everything and print what is left to train and what that costs; nothing is written. Raises `VpoError`."""
+    console = Console(quiet=request.quiet)
+    entries, planned = _checked(request, console)
+    _refuse_another(request.output, _listing(entries, [one.run.seed for one in planned[0]]))
+    forecast.show([entry.recipe for entry in entries], planned, console)
+
+
+def _checked(request: CompareRequest, console: Console) -> tuple[list[Entry], list[list[Planned]]]:
+    rows, budget, seeds = _rows(request)
+    entries = [_entry(row, budget, request.output, console) for row in rows]
+    return entries, [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
 
 
 def _rows(request: CompareRequest) -> tuple[list[Row], Allowance, list[int]]:
@@ -198,23 +212,32 @@ def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None
 
     Raises `OutputError` for a folder of other things, `ConfigError` for a comparison with other settings.
     """
-    listing = output / LISTING
-    new = {
+    new = _listing(entries, seeds)
+    _refuse_another(output, new)
+    files.write(output / LISTING, yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
+    for entry in entries:
+        if entry.part is not None and entry.recipe.run.pairs is not None:
+            labels.write(*entry.part, entry.recipe.run.pairs)
+
+
+def _listing(entries: Sequence[Entry], seeds: Sequence[int]) -> dict[str, Any]:
+    return {
         "format": config.FORMAT,
         "seeds": list(seeds),
         "rows": {entry.row.name: entry.settings for entry in entries},
         "contents": {entry.row.name: dict(entry.contents) for entry in entries},
     }
+
+
+def _refuse_another(output: Path, new: Mapping[str, Any]) -> None:
+    """Raises as `_begin`."""
+    listing = output / LISTING
     if listing.is_file():
         old = config.read_file(listing)
         formats.unchanged(old, listing, "comparison")
         _check_same(listing, old, new)
     elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
-    files.write(listing, yaml.safe_dump(new, sort_keys=False, allow_unicode=True))
-    for entry in entries:
-        if entry.part is not None and entry.recipe.run.pairs is not None:
-            labels.write(*entry.part, entry.recipe.run.pairs)
 
 
 def _check_same(listing: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -295,7 +318,7 @@ def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned,
 
 
 def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
-    """``results.json``, ``results.md`` and ``report.html`` of what there is by now."""
+    """``results`` as .json, .md, .csv and .tex, and ``report.html``, of what there is by now."""
     lines = [
         board.line(e.row.name, e.row.method, e.labels, e.settings, [outcome.read(one) for one in runs])
         for e, runs in zip(entries, planned, strict=True)
@@ -322,6 +345,8 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)
     files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
     files.write(request.output / "results.md", text.markdown(found))
+    files.write(request.output / "results.csv", board_files.table(found))
+    files.write(request.output / "results.tex", board_files.latex(found))
     place = request.output / "report.html"
     files.write(place, board_page.render(found, place))
     return found

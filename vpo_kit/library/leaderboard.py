@@ -52,19 +52,17 @@ def train(console: Console, one: Planned) -> None:
 def show(console: Console, board: Board) -> None:
     """Print for each judge a table with motion beside it, the cost, and why runs are missing."""
     for name in board.quality or [metric for metric in board.metrics if metric != "motion"][:1]:
-        table = _table(f"{name}, change against the base [95%]", ("", name, "wins", "motion"))
-        for row in board.lines:
-            shown = [row.changes.get(key) for key in (name, "motion")]
-            cells = [_cell(key, change) for key, change in zip((name, "motion"), shown, strict=True)]
-            wins = tables.share(shown[0].win_rate) if shown[0] else ""
-            table.add_row(Text(text.label(row.name)), cells[0], wins, cells[1])
-        console.print(table, "")
+        shown = _gains(board, name, "motion")
+        if console.measure(shown).minimum > console.width:  # small changes have more signs
+            console.print(_gains(board, name), "")
+            shown = _gains(board, "motion")
+        console.print(shown, "")
     if equals := [row for row in board.lines if row.equal]:
-        table = _table(f"by {board.rank_by}, as good as the base's best of [95%]", ("", "samples"))
+        table = empty_table(f"by {board.rank_by}, as good as the base's best of [95%]", ("", "samples"))
         for row in equals:
             table.add_row(Text(text.label(row.name)), text.equal(row))
         console.print(table, "")
-    table = _table("cost of a run", ("", *text.COSTS))
+    table = empty_table("cost of a run", ("", *text.COSTS))
     for row in board.lines:
         table.add_row(Text(text.label(row.name)), *text.costs(row))
     console.print(table, "")
@@ -73,7 +71,20 @@ def show(console: Console, board: Board) -> None:
     console.print(f"{text.caption(board)} {text.COST_CAPTION}", style="dim", highlight=False)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def _gains(board: Board, name: str, beside: str | None = None) -> Table:
+    """Means and changes of one metric, with the changes of another one beside them."""
+    before = [tables.values(row.changes[name])[0] for row in text.bases(board).values() if name in row.changes]
+    title = f"{name}, base {' and '.join(before)}, change against it [95%]" if before else name
+    table = empty_table(title, ("", "mean", name, "wins", *([beside] if beside else [])))
+    for row in board.lines:
+        change = row.changes.get(name)
+        means = [tables.values(change)[1], _cell(name, change), tables.share(change.win_rate)] if change else [""] * 3
+        table.add_row(Text(text.label(row.name)), *means, *([_cell(beside, row.changes.get(beside))] if beside else []))
+    return table
+
+
+def empty_table(title: str, columns: Sequence[str]) -> Table:
+    """A table with its head, of names and then figures, that fits 80 columns where its figures do."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for i, column in enumerate(columns):
         # names give way first: numbers that are cut would be wrong ones

@@ -53,7 +53,7 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     console = Console()
     size = _bytes(memory) if memory else _device_memory()
     recipe = settled(recipe, processes, size, console)
-    subject = _subject(recipe, processes)
+    subject = subject_of(recipe, processes)
     with console.status("rehearsing without weights"):
         estimate = rehearse(subject)
         # with --memory and no GPU the plan is for another machine, of whose speed nothing is known
@@ -81,7 +81,7 @@ def settled(recipe: Recipe, processes: int, memory: int | None, console: Console
     if size is None:
         raise ConfigError("micro_batch_size: auto goes by a GPU's memory, and there is none here: give a number")
     with console.status("looking for the micro-batch that fits"):
-        found = auto.micro_batch_size(_subject(recipe, processes), size)
+        found = auto.micro_batch_size(subject_of(recipe, processes), size)
     shown = "all videos of a step" if found is None else f"{found} at once"
     console.print(f"micro_batch_size auto: {shown}, by the plan for {_readable(size)}", soft_wrap=True)
     return replace(recipe, run=recipe.run.model_copy(update={"micro_batch_size": found}))
@@ -105,7 +105,8 @@ def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence
     return initial.resolve(recipes.complete(config.merge(values, missing)))
 
 
-def _subject(recipe: Recipe, processes: int) -> Subject:
+def subject_of(recipe: Recipe, processes: int) -> Subject:
+    """What is rehearsed of a checked run. Raises `ConfigError` for a batch that does not divide."""
     run = recipe.run
     if run.batch_size % processes:
         raise ConfigError(f"batch_size {run.batch_size} does not divide over {processes} processes")
@@ -149,13 +150,11 @@ def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Spe
         console.print(table)
         console.print(
             "No time is given: there is no GPU here whose speed could be probed. At 100 TFLOP/s the arithmetic of a "
-            f"step takes {_time(estimate.flops / 1e14)}."
+            f"step takes {duration(estimate.flops / 1e14)}."
         )
         return
     seconds = speed.seconds(estimate.ops["step"]) / estimate.steps
-    once = speed.seconds(estimate.ops["measure"]) if "measure" in estimate.ops else 0.0
-    sampled = -(-subject.measured // recipe.run.sampling.batch_size)
-    whole = recipe.run.steps * seconds + 2 * sampled * once
+    whole = recipe.run.steps * seconds + 2 * measuring(estimate, subject, speed)
     table.add_row("a step", f"{_about(seconds)} on {speed.device}")
     table.add_row(f"the run, {recipe.run.steps} steps", f"{_about(whole)} on {speed.device}")
     console.print(table)
@@ -163,6 +162,12 @@ def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Spe
         f"Times are estimates for {speed.device}, from a probe of {speed.matrix / 1e9:.0f} GFLOP/s in matrix products "
         f"and {speed.bytes / 1e9:.3g} GB/s.",
     )
+
+
+def measuring(estimate: Estimate, subject: Subject, speed: Speed) -> float:
+    """Seconds of one measurement, before or after training."""
+    once = speed.seconds(estimate.ops["measure"]) if "measure" in estimate.ops else 0.0
+    return -(-subject.measured // subject.run.sampling.batch_size) * once
 
 
 def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: int) -> None:
@@ -214,10 +219,11 @@ def _flops(number: float) -> str:
 
 
 def _about(seconds: float) -> str:
-    return f"about {_time(seconds)}" if seconds < LONGEST_S else f"more than {_time(LONGEST_S)}"
+    return f"about {duration(seconds)}" if seconds < LONGEST_S else f"more than {duration(LONGEST_S)}"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``12 min`` or ``7.5 h``."""
     if seconds < 100:
         return f"{seconds:.2g} s"
     if seconds < 6000:

@@ -1,0 +1,81 @@
+"""A board as CSV for programs, and as LaTeX for a paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from vpo_kit.comparison import text
+from vpo_kit.comparison.board import Board, Line
+from vpo_kit.evaluation import tables
+from vpo_kit.evaluation.metrics import about
+from vpo_kit.evaluation.statistics import Paired
+
+COLUMNS = (
+    "row", "method", "metric", "better", "unit", "base", "mean", "change", "low", "high", "p", "corrected_p", "wins",
+    "runs_measured", "runs", "passes", "seconds", "peak_memory_mb", "labels", "samples", "equals_best_of",
+)  # fmt: skip
+
+
+def table(board: Board) -> str:
+    """One line for each row and metric, with all digits, means and changes over all measured runs; the cost of a run
+    is in each of its lines. A row without a measurement has one line without a metric.
+    """
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in board.lines:
+        for name, change in row.changes.items() or [("", None)]:
+            writer.writerow({**_cost(row), **(_change(name, change) if change else {})})
+    return out.getvalue()
+
+
+def _cost(row: Line) -> dict[str, Any]:
+    return {
+        "row": row.name,
+        "method": row.method,
+        "runs_measured": len(row.measured),
+        "runs": len(row.outcomes),
+        "passes": row.passes,
+        "seconds": row.machine.seconds,
+        "peak_memory_mb": row.machine.peak_memory_mb,
+        "labels": row.labels,
+        "samples": row.samples,
+        "equals_best_of": row.equal,
+    }
+
+
+def _change(name: str, change: Paired) -> dict[str, Any]:
+    return {
+        "metric": name,
+        "better": about(name).direction,
+        "unit": about(name).unit,
+        "base": change.before,
+        "mean": change.after,
+        "change": change.difference,
+        "low": change.low,
+        "high": change.high,
+        "p": change.p,
+        "corrected_p": change.adjusted,
+        "wins": change.win_rate,
+    }
+
+
+def latex(board: Board) -> str:
+    """The table of `text.markdown` with booktabs: one row a method, one column a metric, then the cost."""
+    head, *rows = text.grid(board, tables.LATEX_ARROWS)
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        rf"{' & '.join(tables.latex_cell(cell) for cell in head)} \\",
+        r"\midrule",
+        *(rf"{' & '.join(tables.latex_cell(cell) for cell in row)} \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(f"% {tables.latex_text(f'{row.name}, {reason}')}" for row in board.lines for reason in row.reasons),
+        f"% {tables.latex_text(text.caption(board))}",
+        f"% {tables.latex_text(text.COST_CAPTION)}",
+        "",
+    ]
+    return "\n".join(lines)
