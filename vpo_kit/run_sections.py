@@ -205,6 +205,11 @@ class Model(Section):
 
     model: str = Field("sprites", description="sprites, a diffusers pipeline folder or a hub id")
     revision: str | None = Field(None, description="of a model on the hub: branch, tag or commit")
+    variant: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="fp16 or another name of weight files that lie beside the usual ones",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the model's weights; the LoRA's are float32"
     )

@@ -18,6 +18,7 @@ from tests.support.foreign_sets import SHARED, import_set, run, train
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.reader import read
+from vpo_kit.net.push import push
 from vpo_kit.pairing import check, export, imported, store
 from vpo_kit.video import read_video
 
@@ -266,7 +267,7 @@ def test_the_way_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert [(facts["repo_type"], facts.get("private")) for facts in pushed] == [("dataset", True), ("dataset", None)]
     monkeypatch.undo()
     with pytest.raises(OutputError, match=r"cannot push to a b: .*; the folder .* is whole"):
-        export.push(folder, "a b")
+        push(folder, "a b", "dataset")
 
 
 @pytest.mark.skipif(not (SHARED / "videoalign").is_dir(), reason="no shared data")

@@ -293,3 +293,50 @@ def test_export_and_sample(made: Callable[[str], Made], tmp_path: Path, capsys: 
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
     main_ok(["sample", "--model", tmp_path / "merged", "--prompt", "a red circle", "--output", tmp_path / "out"])
     assert (tmp_path / "out" / "000-0.mp4").is_file()
+
+
+def test_push_takes_the_lora_and_its_card(
+    made: Callable[[str], Made], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[dict[str, Any]] = []
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, name, **facts: pushed.append(facts) or name)
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.upload_folder",
+        lambda self, **facts: pushed.append({**facts, "files": {path.name for path in facts["folder_path"].iterdir()}}),
+    )
+    main_ok(["export", made("wan").run, "--output", tmp_path / "quiet"])
+    assert not pushed
+    main_ok(["export", made("wan").run, "--output", tmp_path / "lora", "--push-to-hub", "me/mine"])
+    assert "pushed: me/mine" in capsys.readouterr().out
+    created, sent = pushed
+    assert (created["private"], created["repo_type"], sent["repo_type"]) == (True, "model", "model")
+    assert sent["files"] == {"README.md", "pytorch_lora_weights.safetensors"}
+    comfyui = ["export", made("wan").run, "--format", "comfyui", "--output", tmp_path / "one.safetensors"]
+    for command, words in (
+        ([*comfyui, "--push-to-hub", "me/mine"], "takes a folder"),
+        (["export", made("wan").run, "--output", tmp_path / "new", "--push-to-hub", "a b"], "--push-to-hub a b"),
+    ):
+        code, line = fails(capsys, *command)
+        assert (code, words in line) == (2, True), line
+    assert not (tmp_path / "one.safetensors").exists()
+    assert not (tmp_path / "new").exists()
+    assert len(pushed) == 2
+
+
+def test_weights_under_another_name(made: Callable[[str], Made], tmp_path: Path) -> None:
+    """`variant`: what diffusers writes and reads as such, from a run to its merged copy."""
+    plain, half = made("wan"), tmp_path / "half"
+    diffusers.DiffusionPipeline.from_pretrained(plain.model).save_pretrained(half, variant="fp16")
+    assert (half / "transformer" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    with pytest.raises(ModelError, match=r"no weights of the usual names: set variant .*\(variant=fp16\)"):
+        models.load(str(half))
+    with pytest.raises(ModelError, match=r"has no ema weights: set variant .*\(variant=fp16\)"):
+        models.load(str(half), variant="ema")
+    with pytest.raises(ModelError, match=r"has no fp16 weights: set variant .*\(none\)"):
+        models.load(str(plain.model), variant="fp16")
+    run = shutil.copytree(plain.run, tmp_path / "run")
+    (run / "config.yaml").write_text(config.dump(config.build({"model": str(half), "variant": "fp16"})))
+    main_ok(["export", run, "--format", "merged", "--output", tmp_path / "merged"])
+    assert (tmp_path / "merged" / "transformer" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    copy = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "merged", variant="fp16")
+    torch.testing.assert_close(probe(type(models.load(str(plain.model)))(copy, None, "plain")), plain.output)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vpo_kit.cli.options import app
+from vpo_kit.errors import ConfigError
 
 
 @app.command()
@@ -23,11 +24,22 @@ def export(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="of the base model's weights", show_default="the run's"),
     ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(help="also put the folder, with its card, on the Hub: USER/NAME; private if new")
+    ] = None,
 ) -> None:
     """Write a run's LoRA in another form, load that again, and compare what it does with the original."""
     from rich.console import Console
 
     from vpo_kit.library.export import export as write
+    from vpo_kit.net.push import check_name, push
 
+    if push_to_hub is not None:
+        if output.suffix == ".safetensors":
+            raise ConfigError("--push-to-hub takes a folder: leave --format comfyui out")
+        check_name(push_to_hub)
+    console = Console()
     result = write(path, format_, output, model, dtype)
-    Console().print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
+    if push_to_hub is not None:
+        console.print(f"pushed: {push(output, push_to_hub, 'model')}", soft_wrap=True, highlight=False)

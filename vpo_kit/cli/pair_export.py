@@ -31,10 +31,13 @@ def pair_export(
     from rich.console import Console
 
     from vpo_kit import files
+    from vpo_kit.net.push import check_name, push
     from vpo_kit.pairing import export
 
     if push_to_hub is not None and format_ != "hub":
         raise ConfigError("--push-to-hub goes with --format hub")
+    if push_to_hub is not None:
+        check_name(push_to_hub)
     found = readable(path)
     if output.exists():
         raise OutputError(f"{output} exists: give another --output")
@@ -56,7 +59,7 @@ def pair_export(
     left_out = f"{ties}{made.unlabelled} pairs without a label left out"
     console.print(f"{output}: {len(made.rows)} pairs; {left_out}", soft_wrap=True)
     if push_to_hub is not None:
-        console.print(f"pushed: {export.push(output, push_to_hub)}", soft_wrap=True, highlight=False)
+        console.print(f"pushed: {push(output, push_to_hub, 'dataset')}", soft_wrap=True, highlight=False)
 
 
 def _json_lines(rows: Sequence[Mapping[str, str]]) -> str:

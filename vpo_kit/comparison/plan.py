@@ -15,7 +15,7 @@ from vpo_kit.methods.base import Data, Method
 from vpo_kit.registry import METHODS, nearest
 from vpo_kit.rewards.base import parse
 
-SHARED_ONLY = ("evaluation", "model", "output", "revision", "seed")
+SHARED_ONLY = ("evaluation", "model", "output", "revision", "seed", "variant")
 """Settings that are the same for all runs: without them nothing can be compared."""
 BUDGETS = {"optimiser_steps": "steps", "network_passes": "passes", "seconds": "seconds", "labelled_segments": "labels"}
 IN_GROUPS = [name for name, facts in catalogue.rewards().items() if facts.in_groups]

@@ -30,7 +30,7 @@ from vpo_kit.training.lora import LoraPolicy, Start
 Format = Literal["diffusers", "comfyui", "merged"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraSource:
     """A finished LoRA (a run folder, a LoRA folder or a file) and the model that it belongs to."""
 
@@ -38,9 +38,10 @@ class LoraSource:
     model: str
     revision: str | None
     dtype: str
+    variant: str | None = None
 
     def load(self) -> VideoModel:
-        return models.load(self.model, revision=self.revision, dtype=self.dtype)
+        return models.load(self.model, revision=self.revision, variant=self.variant, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,16 @@ def _source(path: Path, model: str | None, dtype: str | None) -> LoraSource:
     if not file.is_file():
         if model is None:
             raise ConfigError(f"{path} is no run folder: say what model the LoRA is for with --model")
-        return LoraSource(path, model, None, dtype or "float32")
+        return LoraSource(lora=path, model=model, revision=None, dtype=dtype or "float32")
     made = config.build(config.read_file(file))
-    revision = made.revision if model in (None, made.model) else None
-    return LoraSource(path, model or made.model, revision, dtype or made.dtype)
+    own = model in (None, made.model)
+    return LoraSource(
+        lora=path,
+        model=model or made.model,
+        revision=made.revision if own else None,
+        dtype=dtype or made.dtype,
+        variant=made.variant if own else None,
+    )
 
 
 def _write(source: LoraSource, form: Format, target: Path) -> Original:
@@ -106,7 +113,7 @@ def _write(source: LoraSource, form: Format, target: Path) -> Original:
     policy = LoraPolicy(model, config.Lora(rank=start.rank, alpha=start.alpha), 0, start)
     if form == "merged":
         output = probe(model)  # with the LoRA in float32: the pipeline has rounded it to the model's dtype
-        write_merged(policy, target, source.revision)
+        write_merged(policy, target, source.revision, source.variant)
     elif form == "comfyui":
         write_comfyui(policy, target)
     else:
@@ -124,7 +131,7 @@ def _compare(source: LoraSource, form: Format, copy: Path, original: Original) -
         del fresh
         gc.collect()
         if weights.right:  # diffusers would make up what is missing
-            output = probe(models.load(str(copy), dtype=source.dtype))
+            output = probe(models.load(str(copy), dtype=source.dtype, variant=source.variant))
     else:
         weights = compare_loras(original.lora, initial.read(fresh, copy))
         with loras.loaded(fresh, copy):

@@ -12,6 +12,7 @@ def load(
     name_or_path: str,
     *,
     revision: str | None = None,
+    variant: str | None = None,
     dtype: str = "float32",
     attention: str = "auto",
     offload: bool = False,
@@ -21,7 +22,13 @@ def load(
     from vpo_kit.models import loading  # diffusers takes seconds to import, and the sprite world does without it
 
     return loading.load(
-        name_or_path, revision=revision, dtype=dtype, attention=attention, offload=offload, quantise=quantise
+        name_or_path,
+        revision=revision,
+        variant=variant,
+        dtype=dtype,
+        attention=attention,
+        offload=offload,
+        quantise=quantise,
     )
 
 

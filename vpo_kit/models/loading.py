@@ -54,10 +54,15 @@ def check_dtype(name: str, device: torch.device) -> None:
         raise ConfigError(f"dtype: {device.type} here cannot calculate in {name}: use float32") from error
 
 
+NAMES = ("diffusion_pytorch_model", "model")
+"""Of weight files in a pipeline folder: diffusers' and transformers'."""
+
+
 def load(
     name_or_path: str,
     *,
     revision: str | None = None,
+    variant: str | None = None,
     dtype: str = "float32",
     attention: str = "auto",
     offload: bool = False,
@@ -66,9 +71,10 @@ def load(
     """Load a pipeline and wrap it in the adapter of its class, on the GPU where there is one.
 
     `name_or_path` is an embedded model's name, a local folder or a hub id (`HF_HUB_OFFLINE` is respected); `dtype` a
-    torch dtype's name for the weights; `attention` is auto (diffusers' own choice), sdpa, xformers, flash or sage
-    (which only samples); with `offload` text encoder and autoencoder are on the GPU only while they are used;
-    `quantise` none or int8 says how the trained network's linear layers are kept.
+    torch dtype's name for the weights; `variant` the name of weight files beside the usual ones (``fp16``);
+    `attention` is auto (diffusers' own choice), sdpa, xformers, flash or sage (which only samples); with `offload` text
+    encoder and autoencoder are on the GPU only while they are used; `quantise` none or int8 says how the trained
+    network's linear layers are kept.
     Raises `ModelError`, or `ConfigError` for an option that cannot be had here or in this family.
     """
     check_attention(attention, dtype)
@@ -88,13 +94,14 @@ def load(
         )
     check_family(attention, family)
     adapter = MODELS.load(family)
-    _check_files(Path(source))
+    _check_files(Path(source), variant)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
         pipeline = getattr(diffusers, family).from_pretrained(
             source,
             revision=revision,
+            variant=variant,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             **load_options(quantise, index, adapter.network_name),
@@ -114,13 +121,25 @@ def load(
     return model
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path, variant: str | None) -> None:
     """That every weight file of a local pipeline folder is there and whole, as far as headers and sizes say.
 
     Raises `ModelError`, which names the file; the libraries' own errors do not always do so.
     """
-    files = [path for name in ("diffusion_pytorch_model", "model") for path in folder.glob(f"*/{name}.safetensors")]
-    for listing in sorted(folder.glob("*/*.safetensors.index.json")):
+    word = f".{variant}" if variant else ""
+    files = [path for name in NAMES for path in folder.glob(f"*/{name}{word}.safetensors")]
+    listings = sorted(folder.glob(f"*/*.safetensors.index{word}.json"))
+    if folder.is_dir() and not files and not listings:
+        found = {path.name.split(".")[1] for name in NAMES for path in folder.glob(f"*/{name}.*.safetensors")}
+        kinds = [f"variant={name}" for name in sorted(found)] + ["none"] * any(
+            path.is_file() for name in NAMES for path in folder.glob(f"*/{name}.safetensors*")
+        )
+        if found or variant:
+            raise ModelError(
+                f"{folder} has no {f'{variant} weights' if variant else 'weights of the usual names'}: "
+                f"set variant to one of what is there ({', '.join(kinds) or 'no safetensors at all'})"
+            )
+    for listing in listings:
         try:
             names = sorted(set(json.loads(listing.read_text())["weight_map"].values()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from vpo_kit import files
-from vpo_kit.errors import DataError, OutputError
+from vpo_kit.errors import DataError
 from vpo_kit.pairing.origins import by_labeller
 from vpo_kit.pairing.store import PairSet
 
@@ -112,18 +112,3 @@ def _card(found: PairSet, made: Exported, name: str) -> str:
         "- licence: not stated; that of the videos is their makers'",
     ]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n" + "\n".join(lines) + "\n"
-
-
-def push(folder: Path, repository: str) -> str:
-    """Put a folder of `hub` on the Hub, private where the repository is new; its address. Raises `OutputError`."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        api = HfApi()
-        address = api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset")
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise OutputError(f"cannot push to {repository}: {reason}; the folder {folder} is whole") from error
-    return str(address)

@@ -176,13 +176,14 @@ def write_comfyui(policy: LoraPolicy, target: Path) -> None:
         save_file(own, file, metadata={"format": "pt"})
 
 
-def write_merged(policy: LoraPolicy, folder: Path, revision: str | None) -> None:
+def write_merged(policy: LoraPolicy, folder: Path, revision: str | None, variant: str | None = None) -> None:
     """The pipeline with the LoRA added to its networks' weights, which stay in their dtype; `policy` is used up.
 
     The other components are copied as they are: a text encoder that was loaded in another dtype keeps its own on disk.
+    With a `variant` the networks' files have that name, as those of the model that it was made of.
     """
     model = policy.model
-    source = _folder_of(model.source, revision)
+    source = _folder_of(model.source, revision, variant)
     parts = [name for name in model.pipeline.config if (source / name).is_dir() and name not in policy.networks]
     for name in [*parts, "prompts"]:
         if (source / name).is_dir():
@@ -193,14 +194,14 @@ def write_merged(policy: LoraPolicy, folder: Path, revision: str | None) -> None
     for name, network in policy.networks.items():
         network.fuse_lora(safe_fusing=True, adapter_names=[POLICY])
         network.unload_lora()
-        network.save_pretrained(folder / name, safe_serialization=True)
+        network.save_pretrained(folder / name, safe_serialization=True, variant=variant)
         config = f"{name}/config.json"  # diffusers notes in its own where the weights were on this machine
         shutil.copy(source / config, folder / config)
 
 
-def _folder_of(source: str, revision: str | None) -> Path:
+def _folder_of(source: str, revision: str | None, variant: str | None) -> Path:
     """The folder of a model on this machine; that of a hub id is in the cache, from which it was just loaded."""
     found = resolve(source)
     if Path(found).is_dir():
         return Path(found)
-    return Path(diffusers.DiffusionPipeline.download(found, revision=revision, use_safetensors=True))
+    return Path(diffusers.DiffusionPipeline.download(found, revision=revision, variant=variant, use_safetensors=True))

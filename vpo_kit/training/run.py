@@ -27,6 +27,7 @@ def load_model(run: Model) -> VideoModel:
     model = models.load(
         run.model,
         revision=run.revision,
+        variant=run.variant,
         dtype=run.dtype,
         attention=run.attention,
         offload=run.offload,

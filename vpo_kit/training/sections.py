@@ -29,7 +29,7 @@ def read(kind: type[Kind], given: Mapping[str, Any], file: Path | None = None, r
     """The settings `given`, over those of `file`, over the model section of the run folder `run`.
 
     Of a recipe for training in `file`, what `kind` has no place for is left out. Where another model is named than the
-    run's, its revision is not taken. Raises `ConfigError`.
+    run's, its revision and variant are not taken. Raises `ConfigError`.
     """
     found = formats.recipe(config.read_file(file), file) if file else {}
     known = set(kind.model_fields)
@@ -37,4 +37,5 @@ def read(kind: type[Kind], given: Mapping[str, Any], file: Path | None = None, r
     values, below = config.merge(own, given), of_run(run)
     if values.get("model", below.get("model")) != below.get("model"):
         below.pop("revision", None)
+        below.pop("variant", None)
     return config.validate(kind, config.merge(below, values))

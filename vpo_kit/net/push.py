@@ -1,0 +1,37 @@
+"""Folders onto the Hugging Face Hub, and only when that was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from vpo_kit.errors import ConfigError, OutputError
+
+
+def check_name(repository: str) -> None:
+    """Raises `ConfigError` for a name that no repository can have, before anything is made that would go there."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigError(f"--push-to-hub {repository}: {_line(error)}") from error
+
+
+def push(folder: Path, repository: str, kind: Literal["dataset", "model"]) -> str:
+    """Put a folder on the Hub, private where the repository is new; its address. Raises `OutputError`."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        api = HfApi()
+        address = api.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=repository, repo_type=kind)
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise OutputError(f"cannot push to {repository}: {_line(error)}; the folder {folder} is whole") from error
+    return str(address)
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
