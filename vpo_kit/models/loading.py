@@ -55,7 +55,7 @@ def check_dtype(name: str, device: torch.device) -> None:
 
 
 NAMES = ("diffusion_pytorch_model", "model")
-"""Of weight files in a pipeline folder: diffusers' and transformers'."""
+"""Names of weight files in a pipeline folder: diffusers' and transformers'."""
 
 
 def load(
