@@ -12,9 +12,7 @@ QUIET_S = 30.0
 
 
 class Heartbeat:
-    """A thread of its own that says `line()` whenever nothing was said for `QUIET_S` seconds, from a thread of its own:
-    a step may take long.
-    """
+    """A thread that says `line()` whenever nothing was said for `QUIET_S` seconds: a step may take long."""
 
     def __init__(self, say: Callable[[str], None], line: Callable[[], str]) -> None:
         self._say, self._line, self._every = say, line, QUIET_S
