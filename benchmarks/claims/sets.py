@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vpo_kit.comparison.labels import link
+from vpo_kit.files import link
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import vote
 from vpo_kit.pairing.store import Pair, PairSet
