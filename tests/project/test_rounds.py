@@ -12,14 +12,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.test_pair_tools import works
+from tests.support.bright_pairs import works
+from tests.support.places import ROOT
 from vpo_kit.files import sha256
 from vpo_kit.folders import prompts_of
 from vpo_kit.pairing import store
 from vpo_kit.prompts import read_prompts
 from vpo_kit.training.lora import WEIGHTS_NAME
 
-PAGE = Path(__file__).parent.parent / "docs" / "rounds.md"
+PAGE = ROOT / "docs" / "rounds.md"
 SMALL = ["sampling.steps=2", "sampling.frames=9"]
 SHRINK = {
     "pair": ["--prompts", "prompts.txt", *(f"--set={one}" for one in SMALL)],
