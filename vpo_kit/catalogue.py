@@ -60,6 +60,18 @@ class MetricFacts:
     needs: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a pipeline class is for: published models, what a video is made from, whether some have two experts, and
+    whether ComfyUI's names of its layers are known.
+    """
+
+    weights: str
+    inputs: tuple[str, ...]
+    experts: bool
+    comfyui: bool
+
+
 def methods() -> dict[str, MethodFacts]:
     """The built-in methods by name."""
     return {name: MethodFacts(**_plain(facts)) for name, facts in _read()["methods"].items()}
@@ -74,6 +86,13 @@ def metrics() -> dict[str, MetricFacts]:
     """The built-in metrics by name, in the order of a table."""
     return {
         name: MetricFacts(**{**facts, "needs": tuple(facts["needs"])}) for name, facts in _read()["metrics"].items()
+    }
+
+
+def models() -> dict[str, ModelFacts]:
+    """The supported pipeline classes."""
+    return {
+        name: ModelFacts(**{**facts, "inputs": tuple(facts["inputs"])}) for name, facts in _read()["models"].items()
     }
 
 

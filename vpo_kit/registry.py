@@ -124,6 +124,7 @@ MODELS = Registry(
         "HunyuanVideo15Pipeline": "vpo_kit.models.hunyuan15:Hunyuan15Model",
         "HunyuanVideoPipeline": "vpo_kit.models.hunyuan:HunyuanModel",
         "LTXPipeline": "vpo_kit.models.ltx:LTXModel",
+        "LTXConditionPipeline": "vpo_kit.models.ltx:LTXConditionModel",
         "MochiPipeline": "vpo_kit.models.mochi:MochiModel",
         "SkyReelsV2Pipeline": "vpo_kit.models.wan:SkyReelsModel",
         "TextToVideoSDPipeline": "vpo_kit.models.modelscope:ModelScopeModel",

@@ -29,3 +29,8 @@ def show_plugins(registry: Registry) -> None:
 def cut(line: str) -> str:
     """The line, shortened to the terminal's width."""
     return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
+
+
+def yes(value: bool) -> str:
+    """A fact as a word of a table."""
+    return "yes" if value else "no"

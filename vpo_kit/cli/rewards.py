@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vpo_kit import catalogue
-from vpo_kit.cli.listing import WIDTH, cut, show, show_plugins
+from vpo_kit.cli.listing import WIDTH, cut, show, show_plugins, yes
 from vpo_kit.cli.options import app
 from vpo_kit.errors import ModelError
 
@@ -35,10 +35,10 @@ def _show_all() -> None:
     for name, facts in catalogue.rewards().items():
         cells = [
             f"{'training' if facts.training else 'checking':8}",
-            f"{_yes(facts.gradient):4}",
-            f"{_yes(facts.segments):3}",
-            f"{_yes(facts.prompt):6}",
-            f"{_yes(facts.ships):5}",
+            f"{yes(facts.gradient):4}",
+            f"{yes(facts.segments):3}",
+            f"{yes(facts.prompt):6}",
+            f"{yes(facts.ships):5}",
         ]
         print(cut(" ".join([f"{name:11}", *cells, facts.licence])))
     show_plugins(REWARDS)
@@ -92,10 +92,6 @@ def _weights(plan: RewardPlan) -> str:
 def _sized(path: Path) -> str:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return f"{path} ({sum(file.stat().st_size for file in files) / 1e6:,.1f} MB)"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _scored(spec: RewardSpec) -> str:

@@ -15,12 +15,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from vpo_kit import catalogue, fields, files
-from vpo_kit.catalogue import MethodFacts, RewardFacts, Setting
+from vpo_kit.catalogue import MethodFacts, ModelFacts, RewardFacts, Setting
 from vpo_kit.config import Run
 from vpo_kit.evaluation import metrics
 from vpo_kit.methods.base import Method, MethodConfig
-from vpo_kit.registry import METHODS, METRICS, REWARDS, TRUTHS
+from vpo_kit.models.base import VideoModel
+from vpo_kit.registry import METHODS, METRICS, MODELS, REWARDS, TRUTHS
 from vpo_kit.rewards.base import Reward
+from vpo_kit.training import comfyui
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 HEAD = """# The fields of a recipe
@@ -64,11 +66,19 @@ def metric_facts() -> dict[str, dict[str, Any]]:
     return {name: {key: value for key, value in one.items() if key != "name"} for name, one in plain.items()}
 
 
+def model_facts(name: str) -> ModelFacts:
+    """What an adapter says of its pipeline class."""
+    kind: type[VideoModel] = MODELS.load(name)
+    known = name in comfyui.NAMES
+    return ModelFacts(weights=kind.weights, inputs=tuple(kind.inputs), experts=kind.may_have_experts, comfyui=known)
+
+
 def facts() -> dict[str, dict[str, Any]]:
     """The catalogue of the built-in parts, plain."""
     methods = {name: asdict(method_facts(METHODS.load(name))) for name in METHODS.builtins}
     rewards = {name: asdict(reward_facts(REWARDS.load(name))) for name in REWARDS.builtins}
-    return {"methods": methods, "rewards": rewards, "metrics": metric_facts()}
+    models = {name: asdict(model_facts(name)) for name in MODELS.builtins}
+    return {"methods": methods, "rewards": rewards, "metrics": metric_facts(), "models": models}
 
 
 def text() -> str:

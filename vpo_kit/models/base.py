@@ -103,6 +103,12 @@ class VideoModel(ABC):
     network_name: ClassVar[str] = "transformer"
     """The pipeline's component that denoises; it is also the prefix of the keys in a LoRA file, whichever network of
     several the file is for."""
+    weights: ClassVar[str] = ""
+    """The published models that the pipeline class is for, in a few words (`vpo models`)."""
+    inputs: ClassVar[Sequence[str]] = ("text",)
+    """What a video is made from: text, image (its first frame), last (its last frame)."""
+    may_have_experts: ClassVar[bool] = False
+    """Whether some of these models have two networks, one for each part of the noise levels."""
     defaults: ClassVar[Settings]
     """The published usual sizes, for a model folder that does not state its own."""
     causal: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""LTX-Video: `LTXPipeline`."""
+"""LTX-Video: `LTXPipeline`, and `LTXConditionPipeline`, which 0.9.5 and later name, from text alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from torch import Tensor
 
 from vpo_kit.models.base import Conditions, Settings, VideoModel
@@ -23,9 +24,12 @@ class LTXModel(VideoModel):
     the decoder takes a time (LTX 0.9.1 and later) it is 0, the pipeline's default.
     """
 
+    weights: ClassVar[str] = "LTX-Video to 0.9.1"
     defaults: ClassVar[Settings] = Settings(frames=161, height=512, width=704, fps=25, steps=50, guidance=3.0)
     times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
     times_source: ClassVar[str] = "logit-normal, shifted by the number of tokens, as LTX-Video-Trainer does it"
+    text_tokens: ClassVar[int] = 128
+    """The pipeline's default; a tokenizer made for shorter texts says so."""
 
     @property
     def temporal_stride(self) -> int:
@@ -63,7 +67,7 @@ class LTXModel(VideoModel):
         embeds, mask, _, _ = self.pipeline.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
-            max_sequence_length=min(128, self.pipeline.tokenizer.model_max_length),
+            max_sequence_length=min(self.text_tokens, self.pipeline.tokenizer.model_max_length),
             device=self.device,
         )
         return Conditions({"embeds": embeds.to(self.dtype), "mask": mask})
@@ -86,14 +90,39 @@ class LTXModel(VideoModel):
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=time.to(latents.device),
             encoder_attention_mask=conditions.tensors["mask"],
-            num_frames=size[0],
-            height=size[1],
-            width=size[2],
-            rope_interpolation_scale=(
-                self.temporal_stride / self.settings.fps,
-                self.spatial_stride,
-                self.spatial_stride,
-            ),
             return_dict=False,
+            **self._places(latents),
         )[0]
         return output.float().transpose(1, 2).reshape(len(latents), -1, *size)
+
+    def _places(self, latents: Tensor) -> dict[str, Any]:
+        """Where the tokens are in time and space, as the network takes it."""
+        frames, height, width = latents.shape[2:]
+        stride = self.spatial_stride
+        scale = (self.temporal_stride / self.settings.fps, stride, stride)
+        return {"num_frames": frames, "height": height, "width": width, "rope_interpolation_scale": scale}
+
+
+class LTXConditionModel(LTXModel):
+    """The pipeline of LTX 0.9.5 and later, without given frames: a chain that is linear at first and then quadratic,
+    and tokens whose places are those of their pixels, the first frame standing for itself alone.
+    """
+
+    weights: ClassVar[str] = "LTX-Video 0.9.5 and later"
+    text_tokens: ClassVar[int] = 256
+
+    def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
+        scheduler = copy.deepcopy(self.pipeline.scheduler)
+        scheduler.set_timesteps(sigmas=linear_quadratic_schedule(steps).tolist())
+        return scheduler
+
+    def shift(self, shape: Sequence[int]) -> float:
+        """That of training: the chain itself is not shifted (LTX-Video-Trainer, shifted logit-normal times)."""
+        return math.exp(calculate_shift(math.prod(shape[1:]), 1024, 4096, 0.95, 2.05))
+
+    def _places(self, latents: Tensor) -> dict[str, Any]:
+        pipeline = self.pipeline
+        ids = pipeline._prepare_video_ids(len(latents), *latents.shape[2:], device=latents.device)
+        places = pipeline._scale_video_ids(ids, self.spatial_stride, self.temporal_stride).float()
+        places[:, 0] /= self.settings.fps
+        return {"video_coords": places}

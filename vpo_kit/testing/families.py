@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ class Family:
     more: dict[str, Any] = field(default_factory=dict)
     pack: Callable[[Tensor], Tensor] = lambda noise: noise
     draws: bool = False  # its scheduler draws noise in every step
+    takes_noise: bool = True  # its call begins from the noise that it is given, and does not draw its own
     negative: bool = True  # guidance needs a negative prompt
     scale_name: str = "guidance_scale"
     plain_lora: bool = True  # the pipeline class of diffusers loads LoRA files
@@ -51,11 +53,24 @@ class Family:
             pipeline.vae.enable_slicing()  # without it this autoencoder takes one video only
         else:
             arguments[self.scale_name] = scale
-        video: Tensor = pipeline(
-            prompt=prompts, latents=self.pack(noise.clone()), num_inference_steps=steps, output_type="pt",
-            num_frames=self.frames, height=self.size, width=self.size, **arguments,
-        ).frames  # fmt: skip
+        packed = self.pack(noise.clone())
+        with nullcontext() if self.takes_noise else _begin_from(pipeline, packed):
+            video: Tensor = pipeline(
+                prompt=prompts, latents=packed, num_inference_steps=steps, output_type="pt",
+                num_frames=self.frames, height=self.size, width=self.size, **arguments,
+            ).frames  # fmt: skip
         return video
+
+
+@contextmanager
+def _begin_from(pipeline: Any, latents: Tensor) -> Iterator[None]:
+    """The pipeline's own preparation, with `latents` in place of the noise that it draws."""
+    prepare = pipeline.prepare_latents
+    pipeline.prepare_latents = lambda *given, **named: (latents, *prepare(*given, **named)[1:])
+    try:
+        yield
+    finally:
+        del pipeline.prepare_latents
 
 
 def t5() -> dict[str, Any]:
@@ -126,19 +141,19 @@ def skyreels() -> Any:
     )  # fmt: skip
 
 
-def ltx(timed: bool = False) -> Any:
+def ltx(timed: bool = False, conditioned: bool = False) -> Any:
     vae = diffusers.AutoencoderKLLTXVideo(
         latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
         layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, timestep_conditioning=timed,
     )  # fmt: skip
     vae.latents_mean.fill_(0.1)
     vae.latents_std.fill_(0.5)
-    return diffusers.LTXPipeline(
+    moving = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "shift_terminal": 0.1}
+    chain = {} if conditioned else {"use_dynamic_shifting": True, **moving}
+    return (diffusers.LTXConditionPipeline if conditioned else diffusers.LTXPipeline)(
         **t5(),
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
-        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(**chain),
         transformer=diffusers.LTXVideoTransformer3DModel(
             in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=32,
             num_layers=2, caption_channels=32,
@@ -303,6 +318,14 @@ FAMILIES = {
         size=64,
         more={**TEXT, "frame_rate": 25},
         pack=lambda noise: noise.flatten(2).transpose(1, 2),
+    ),
+    "ltx0.9.5": Family(
+        build=lambda: ltx(timed=True, conditioned=True),
+        frames=17,
+        size=64,
+        more={**TEXT, "frame_rate": 25},
+        pack=lambda noise: noise.flatten(2).transpose(1, 2),
+        takes_noise=False,
     ),
     "cogvideox-2b": Family(build=lambda: cogvideox(rotary=False), more=TEXT, pack=lambda noise: noise.transpose(1, 2)),
     "cogvideox-5b": Family(

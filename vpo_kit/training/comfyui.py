@@ -25,7 +25,12 @@ WAN = {
     r"(blocks\.\d+)\.ffn\.net\.2": r"\1.ffn.2",
 }
 LTX = {r"(transformer_blocks\.\d+\..*)": r"\1"}
-NAMES: dict[str, dict[str, str]] = {"WanPipeline": WAN, "SkyReelsV2Pipeline": WAN, "LTXPipeline": LTX}
+NAMES: dict[str, dict[str, str]] = {
+    "WanPipeline": WAN,
+    "SkyReelsV2Pipeline": WAN,
+    "LTXPipeline": LTX,
+    "LTXConditionPipeline": LTX,
+}
 """The names by pipeline class: patterns of whole layer names in diffusers, and what ComfyUI calls them."""
 
 
