@@ -15,6 +15,11 @@ def resolve(name_or_path: str) -> str:
     path = place(name_or_path)
     if path.is_dir():
         if not (path / "model_index.json").is_file():
+            if (path / "modular_model_index.json").is_file():
+                raise ModelError(
+                    f"{path} holds modular pipelines alone (modular_model_index.json), which are not supported: give a "
+                    "folder with a model_index.json"
+                )
             raise ModelError(f"{path} holds no model_index.json: give a diffusers pipeline folder")
         return str(path)
     if path.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:

@@ -82,11 +82,6 @@ def load(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_dtype(dtype, device)
     source = resolve(name_or_path)
-    if (Path(source) / "modular_model_index.json").is_file() and not (Path(source) / "model_index.json").is_file():
-        raise ModelError(
-            f"{name_or_path} is a folder of diffusers' modular pipelines (modular_model_index.json), which are not "
-            "supported: give one with a model_index.json"
-        )
     try:
         index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
     except (OSError, ValueError, RecursionError) as error:
