@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support import foreign
+from tests.support.kept_videos import write_once
 from tests.support.loud import Loud
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError
@@ -20,7 +21,6 @@ from vpo_kit.judged.against_people import accuracy, accuracy_with_ties, reciproc
 from vpo_kit.judged.disagreement import DisagreementSection, page, strongest
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
-from vpo_kit.video import write_video
 
 LAYOUTS: dict[str, list[dict[str, str]]] = {
     "videogen-rewardbench": [
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     for i in range(4):
         noise = torch.rand(5, 3, 32, 32, generator=generator)
-        write_video(tmp_path / f"{i}.mp4", 0.5 + 0.15 * i * (noise - 0.5), 8)
+        write_once(tmp_path / f"{i}.mp4", 0.5 + 0.15 * i * (noise - 0.5), 8)
     return tmp_path
 
 

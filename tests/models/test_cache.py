@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.support.commands import main_ok
 from tests.support.forks import Fork
+from tests.support.kept_videos import write_once
 from vpo_kit import models
 from vpo_kit.clips import read_folder
 from vpo_kit.errors import OutputError
@@ -21,7 +22,6 @@ from vpo_kit.models.cache import DiskCache, text_facts, weights_hash
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training.data import ClipSource, Encoder
-from vpo_kit.video import write_video
 
 PROMPTS = ["a red circle moving right slowly", "a blue square circling quickly", ""]
 
@@ -151,7 +151,7 @@ def videos(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
     generator = torch.Generator().manual_seed(0)
     for i in range(3):
-        write_video(folder / f"{i}.mp4", torch.rand(9, 3, 32, 32, generator=generator), 8)
+        write_once(folder / f"{i}.mp4", torch.rand(9, 3, 32, 32, generator=generator), 8)
         (folder / f"{i}.txt").write_text(f"a red circle number {i}")
     return folder
 
@@ -184,7 +184,7 @@ def test_latents_from_disk_are_those_that_are_computed(tiny_wan: Path, videos: P
 @pytest.mark.parametrize("method", ["sft", "online"])
 def test_a_second_run_encodes_nothing(method: str, tiny_wan: Path, videos: Path, tmp_path: Path) -> None:
     """Neither prompts, those of the evaluation included, nor clips; and its log is that of a run without a cache."""
-    sets = ["batch_size=2", "evaluation.num_prompts=2", "evaluation.judges=[]", "sampling.steps=2"]
+    sets = ["batch_size=2", "evaluation.num_prompts=1", "evaluation.judges=[]", "sampling.steps=2"]
     sets += ["method.num_candidates=2"] if method == "online" else [f"videos={videos}"]
     model = models.load(str(tiny_wan))
 

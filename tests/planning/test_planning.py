@@ -130,7 +130,7 @@ def test_the_embedded_model_takes_what_was_planned(method: str, sets: list[str],
     [
         ("dense", ["batch_size=4", "micro_batch_size=1"]),
         ("online", ["batch_size=2", "sampling.batch_size=3", "sampling.steps=2", "method.num_candidates=2"]),
-        ("instruct", ["batch_size=2", "vae=[slicing]", "sampling.steps=2", "sampling.frames=5"]),
+        pytest.param("instruct", ["batch_size=2", "vae=[slicing]"], marks=pytest.mark.slow),
         ("draft", ["batch_size=1", "sampling.steps=1", "sampling.frames=5"]),
         ("dpo", ["batch_size=4", "dtype=bfloat16"]),
     ],

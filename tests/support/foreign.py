@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vpo_kit.video import write_video
+from tests.support.kept_videos import write_once
 
 PROMPTS = ("a red circle moves to the left", "a blue square stands still")
 
@@ -20,7 +20,7 @@ def clips(folder: Path, names: tuple[str, ...] = ("0.mp4", "1.mp4", "2.mp4", "3.
     for i, name in enumerate(names):
         frames, size, fps = ((12, 32, 8), (20, 48, 16))[i % 2]
         noise = torch.rand(frames, 3, size, size, generator=generator)
-        write_video(folder / name, 0.5 + 0.15 * (i + 1) * (noise - 0.5), fps)
+        write_once(folder / name, 0.5 + 0.15 * (i + 1) * (noise - 0.5), fps)
 
 
 def _csv(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tests.support.kept_videos import write_once
 from vpo_kit.models.base import VideoModel
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import cut
@@ -15,7 +16,6 @@ from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training.data import Pairs, usable
-from vpo_kit.video import write_video
 
 LABELS = [[1, 1, 0], [-1, 0, 0], [1, -1, -1], [0, 0, 1], [-1, -1, 1], [1, 1, 1], [0, -1, 0], [0, 1, 1]]
 
@@ -27,7 +27,7 @@ def make_set(path: Path, shape: tuple[int, ...] = (8, 3, 4, 4), count: int = 8, 
         first, second, source = draw_noise(shape, [10 * i, 10 * i + 1, 10 * i + 2])
         files = (f"videos/{i}-first.mp4", f"videos/{i}-second.mp4", f"latents/{i}.safetensors")
         for k, name in enumerate(files[:2]):
-            write_video(path / name, torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(2 * i + k)), 8)
+            write_once(path / name, torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(2 * i + k)), 8)
         store.write_latents(path / files[2], {"first": first, "second": second, "source": source})
         labels = LABELS[i % len(LABELS)]
         score = [float(label) for label in labels]
