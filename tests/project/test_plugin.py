@@ -68,10 +68,11 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-def test_it_is_listed_and_trains(environment: Mapping[str, str], tmp_path: Path) -> None:
+def test_it_is_listed_and_trains(environment: Mapping[str, str], tiny_wan: Path, tmp_path: Path) -> None:
     run, settings = tmp_path / "run", ["evaluation.num_prompts=0", "batch_size=1", "method.num_candidates=2"]
     settings += ["sampling.steps=2", "reward.target=0.3"]
-    train = ["train", "--method", "online", "--reward", "colourfulness", "--steps", "1", "--output", str(run)]
+    train = ["train", "--method", "online", "--reward", "colourfulness", "--steps", "1"]
+    train += ["--model", str(tiny_wan), "--output", str(run)]
     train += [part for setting in settings for part in ("--set", setting)]
     wrong = [*train, "--set", "reward.targt=1"]
     commands = json.dumps([["rewards"], wrong, train])
