@@ -5,7 +5,8 @@ Three stages, each by `vpo` in processes of its own, each going on where it was 
 - `data`: 480 clips of the world, guided and independent pairs of them and of their captions, labelled by `vqa`; local
   and real pairs, which need no label. What is there already is taken by ``--clips``, ``--guided``, ``--independent``.
 - `tune`: the same number of trials for each method, `GRIDS`, one seed, a third of the passes. Half of the validation
-  captions choose a run's strength, `vqa` on the other half chooses the trial: neither is trained on or reported.
+  captions choose a run's strength, `vqa` on the other half chooses the trial; no trial is trained on
+  these captions, and none of them is reported.
 - `board`: `vpo compare` with what was found, equal passes, three seeds, the reported captions. ``learning/board.json``
   holds the trials and the board; ``board.md`` and ``board.png`` show it.
 """
