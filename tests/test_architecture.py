@@ -171,7 +171,7 @@ def test_a_dataclass_of_many_fields_takes_them_by_name() -> None:
 
 COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
-    "config", "export", "compare", "runs", "watch",
+    "config", "doctor", "export", "compare", "runs", "watch",
     "pair", "pair import", "pair inspect", "pair signal", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip

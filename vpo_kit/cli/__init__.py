@@ -39,6 +39,7 @@ from vpo_kit.cli import (  # noqa: F401
     metrics,
     models,
     config,
+    doctor,
     reward,
     reward_train_vqa,
     reward_check,

@@ -13,7 +13,7 @@ from vpo_kit.errors import ConfigError
 app = typer.Typer(
     name="vpo",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Align text-to-video diffusion models to preferences.",
