@@ -335,6 +335,7 @@ class TestEnding:
         script = (
             "import os, signal\n"
             "from vpo_kit.training.ending import awaited\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
             "with awaited(print) as end:\n"
             "    os.kill(os.getpid(), signal.SIGINT)\n"
             "    print(end.asked, flush=True)\n"
