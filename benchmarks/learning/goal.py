@@ -37,7 +37,7 @@ class Oracle(GoldVQA):
 
 VARIATIONS = {
     "the recipe": [],
-    "judge: the held-out judge itself": ["--reward", f"{__name__}:Oracle"],
+    "judge: the held-out judge itself": ["--reward", "benchmarks.learning.goal:Oracle"],
     "steps: 224": ["--steps", "224"],
     "LoRA: rank 64": ["--set", "lora.rank=64"],
     "candidates: 16": ["--set", "method.num_candidates=16"],
