@@ -24,7 +24,8 @@ def models() -> None:
         print(f"{name:22} an embedded model, ships with the package")
     show_plugins(MODELS)
     print(
-        "\n--model takes a diffusers folder or a hub id. image, last: from the first, the last frame;",
-        "experts: of two networks; ComfyUI: LoRA files for it, beside diffusers' own",
+        "\n--model takes a diffusers folder or a hub id",
+        "image, last: from the first, the last frame; experts: of two networks;",
+        "ComfyUI: LoRA files for it, beside diffusers' own",
         sep="\n",
     )
