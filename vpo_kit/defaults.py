@@ -70,8 +70,8 @@ def build(values: Mapping[str, Any]) -> Run:
 
 def _over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """`high` over the layer `low`, whose alpha was for its own rank."""
-    own = high.get("lora") or {}
-    if "rank" in own and "alpha" not in own and "lora" in low:
+    own = high.get("lora")
+    if isinstance(own, Mapping) and "rank" in own and "alpha" not in own and "lora" in low:
         low = {**low, "lora": {key: value for key, value in low["lora"].items() if key != "alpha"}}
     return config.merge(low, high)
 

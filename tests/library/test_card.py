@@ -119,7 +119,7 @@ def test_a_hub_model_and_a_stopped_run(tiny_wan: Path) -> None:
     assert '.from_pretrained("some-owner/some_model")' in text
     assert "some-owner/some\\_model" in text
     assert "motion\\_collapse" in text
-    assert "| vqa | 1 | 2.167 | +1.167 \\[+1, +1.5\\] |" in text
+    assert "| vqa | 1.00 | 2.17 | +1.17 \\[+1.00, +1.50\\] |" in text
     assert "Among the prompts:" in text
     assert text.count("\n- ") == card.SHOWN + len(header(text)["tags"])
     quiet = render(hub, model, RunOutcome(steps=3, changes={}, health="passed"))

@@ -56,7 +56,9 @@ class Warmth(Reward):
 from vpo_kit.measures import Metric
 
 class Redness:
-    metrics = (Metric("redness", "pictures", "neutral", "0 to 1", "mean of the red channel"),)
+    metrics = (
+        Metric(name="redness", group="pictures", direction="neutral", unit="0 to 1", about="mean of the red channel"),
+    )
 
     def __call__(self, video, prompts, fps):
         return {"redness": video[:, :, 0].flatten(1).mean(1).tolist()}

@@ -63,7 +63,7 @@ def test_killed_in_the_middle_of(nursery: Nursery, pairs: Path, whole: Path, tmp
     """One run that is killed five times: before its settings have their name, before its log has its name, in a
     checkpoint, with a checkpoint that is written and has no name, and while it exports.
     """
-    places = [("folder.start", 3), ("folder.rewind", 3), ("checkpoints.save", 2), ("checkpoints.save", 14),
+    places = [("run_folder.start", 3), ("run_folder.rewind", 3), ("checkpoints.save", 2), ("checkpoints.save", 14),
               ("lora.export", 1)]  # fmt: skip
     traps = [Trap("file", nth, place) for place, nth in places]
     trial = kills.attempt(nursery, Case("sft", pairs), whole, tmp_path / "run", traps)
@@ -72,13 +72,13 @@ def test_killed_in_the_middle_of(nursery: Nursery, pairs: Path, whole: Path, tmp
 
 
 @pytest.mark.parametrize(("place", "nth", "left"), [
-    ("checkpoints.prune", 5, "checkpoints/step-000002"), ("parts.drop", 1, "samples/step-000000/.parts"),
+    ("checkpoints.prune", 5, "checkpoints/step-000002"), ("unfinished.drop", 1, "samples/step-000000/.parts"),
 ])  # fmt: skip
 def test_killed_before_it_has_tidied_up(
     nursery: Nursery, pairs: Path, tmp_path: Path, place: str, nth: int, left: str
 ) -> None:
     """The last step is saved, or all is measured: nothing that comes after would remove what is left over."""
-    case, folder = Case("sft", pairs, measured=place == "parts.drop"), tmp_path / "run"
+    case, folder = Case("sft", pairs, measured=place == "unfinished.drop"), tmp_path / "run"
     kills.undisturbed(nursery, case, tmp_path / "whole")
     assert nursery.run(case.arguments(folder), folder, trap=Trap("file", nth, place)).during == place
     assert (folder / left).exists()

@@ -441,10 +441,10 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "message"),
     [
-        ((200, b"no json"), ModelError, "something else than Scores: Invalid JSON"),
-        ((200, b""), ModelError, "something else than Scores: Invalid JSON"),
-        ((200, b"\xff\xfe\x00"), ModelError, "something else than Scores"),
-        ((200, b"[1, 2]"), ModelError, "something else than Scores"),
+        ((200, b"no json"), ModelError, "something else than ScoreReply: Invalid JSON"),
+        ((200, b""), ModelError, "something else than ScoreReply: Invalid JSON"),
+        ((200, b"\xff\xfe\x00"), ModelError, "something else than ScoreReply"),
+        ((200, b"[1, 2]"), ModelError, "something else than ScoreReply"),
         ((200, b"{}"), ModelError, "scores: Field required"),
         (good(scores=["high"] * 5), ModelError, r"scores.0: Input should be a valid number"),
         (good(scores=[None] * 5), ModelError, r"scores.0: Input should be a valid number"),

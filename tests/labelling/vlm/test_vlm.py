@@ -27,6 +27,7 @@ from tests.support.forks import vpo
 from tests.support.vlm_server import KEY, TRUTH, Asked, Handler, Stub, command, facts, labels, opened
 from tests.support.vlm_server import few as few
 from tests.support.vlm_server import found as found
+from tests.support.vlm_server import planted as planted
 from tests.support.vlm_server import stub as stub
 from vpo_kit.labelling import agreement
 from vpo_kit.labelling.answers import Store
