@@ -148,10 +148,8 @@ def test_again_is_nothing_new(killed: Path, tiny_wan: Path, pairs: Path, capsys:
     main_ok(command)
     shown = capsys.readouterr().out
     assert "done in" not in shown
-    missing = [
-        word for word in ("gold", "motion", "passes", "seconds", "memory", "labels", "1 stopped") if word not in shown
-    ]
-    assert not missing, shown
+    words = ("gold", "motion", "passes", "seconds", "memory", "labels", "1 stopped")
+    assert not [word for word in words if word not in shown], shown
     assert [(killed / name).read_bytes() for name in names] == before
     # another budget, and a command that leaves a row out, are refused; nothing is touched
     for change, message in (

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from vpo_kit.cli import main
 from vpo_kit.comparison import runner
 
@@ -63,6 +65,7 @@ def _train(path: Path) -> None:
     log, code = os.open(path / "output.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), 1
     os.dup2(log, 1)
     os.dup2(log, 2)
+    torch.set_num_threads(torch.get_num_threads())  # a fork's pool is made anew; two threads at once would miss it
     try:
         main(["train", "--resume", "--output", str(path)])
     except SystemExit as end:

@@ -53,8 +53,8 @@ def show(console: Console, board: Board) -> None:
     """Print for each judge a table with motion beside it, the cost, and why runs are missing."""
     for name in board.quality or [metric for metric in board.metrics if metric != "motion"][:1]:
         shown = _gains(board, name, "motion")
-        # measured without a bound: within the console's own width a table never seems wider than it
-        if console.measure(shown, options=console.options.update(max_width=1000)).minimum > console.width:
+        # its whole width, measured without a bound: within the console's own a table never seems wider than it
+        if console.measure(shown, options=console.options.update(max_width=1000)).maximum > console.width:
             console.print(_gains(board, name), "")
             shown = _gains(board, "motion")
         console.print(shown, "")
