@@ -66,7 +66,7 @@ class ModelFacts:
     whether ComfyUI's names of its layers are known.
     """
 
-    weights: str
+    published: str
     inputs: tuple[str, ...]
     experts: bool
     comfyui: bool

@@ -19,7 +19,7 @@ def models() -> None:
     print(f"{'pipeline class':22} {' '.join(INPUTS)} experts ComfyUI models")
     for family, facts in catalogue.models().items():
         has = {**{one: one in facts.inputs for one in INPUTS}, "experts": facts.experts, "ComfyUI": facts.comfyui}
-        print(f"{family:22} {' '.join(f'{yes(value):{len(name)}}' for name, value in has.items())} {facts.weights}")
+        print(f"{family:22} {' '.join(f'{yes(value):{len(name)}}' for name, value in has.items())} {facts.published}")
     for name in EMBEDDED:
         print(f"{name:22} an embedded model, ships with the package")
     show_plugins(MODELS)

@@ -63,6 +63,11 @@ def of_reward(assignments: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def of_run(init_lora: Path | None, **options: Any) -> dict[str, Any]:
+    """The options of `vpo train` and `vpo plan` as fields of a recipe."""
+    return {**options, "lora": {"init": init_lora} if init_lora else None}
+
+
 @app.callback()
 def _root(
     version: Annotated[

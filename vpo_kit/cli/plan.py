@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
+from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app, of_run
 
 
 @app.command()
@@ -32,16 +32,16 @@ def plan(
     """What a run needs, estimated without weights: memory by part, passes, time; and what to switch on first."""
     from vpo_kit.library import plan as command
 
-    options = {
-        "method": method,
-        "reward": reward,
-        "model": model,
-        "prompts": prompts,
-        "pairs": pairs,
-        "videos": videos,
-        "output": output,
-        "steps": steps,
-        "seed": seed,
-        "lora": {"init": init_lora} if init_lora else None,
-    }
+    options = of_run(
+        init_lora,
+        method=method,
+        reward=reward,
+        model=model,
+        prompts=prompts,
+        pairs=pairs,
+        videos=videos,
+        output=output,
+        steps=steps,
+        seed=seed,
+    )
     command.run(options, config, set_ or [], memory, processes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vpo_kit.catalogue import learning_from
-from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
+from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app, of_run
 from vpo_kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,18 +44,18 @@ def train(
     from vpo_kit.library import train as trainings
     from vpo_kit.training import initial, recipe
 
-    options = {
-        "method": method,
-        "reward": reward,
-        "model": model,
-        "prompts": prompts,
-        "pairs": pairs,
-        "videos": videos,
-        "output": output,
-        "steps": steps,
-        "seed": seed,
-        "lora": {"init": init_lora} if init_lora else None,
-    }
+    options = of_run(
+        init_lora,
+        method=method,
+        reward=reward,
+        model=model,
+        prompts=prompts,
+        pairs=pairs,
+        videos=videos,
+        output=output,
+        steps=steps,
+        seed=seed,
+    )
     config = trainings.file_of(config, output, resume=resume, overwrite=overwrite)
     checked = initial.resolve(recipe.read(options, config, set_ or []))
     if plan and not dry_run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -92,7 +91,7 @@ class Following:
             title=f"{run.method_name}, step {step} of {run.steps}",
             evaluations=shown,
             folders=folders,
-            log=self._log(),
+            log=self._folder.log(),
             settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*self._recipe.reward, *self._recipe.judges]},
             health="the run goes on; this page is loaded again by itself",
@@ -100,10 +99,6 @@ class Following:
         )
         self._folder.write("report.html", report.render(page))
         self._written = time.monotonic()
-
-    def _log(self) -> list[Mapping[str, float]]:
-        path = self._folder.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
 
 
 def place(step: int) -> str:

@@ -70,7 +70,7 @@ def model_facts(name: str) -> ModelFacts:
     """What an adapter says of its pipeline class."""
     kind: type[VideoModel] = MODELS.load(name)
     known = name in comfyui.NAMES
-    return ModelFacts(weights=kind.weights, inputs=tuple(kind.inputs), experts=kind.may_have_experts, comfyui=known)
+    return ModelFacts(published=kind.published, inputs=tuple(kind.inputs), experts=kind.may_have_experts, comfyui=known)
 
 
 def facts() -> dict[str, dict[str, Any]]:

@@ -204,7 +204,7 @@ def _train(
     choice = None if stopped else _select(recipe, settings, policy, measurer, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")
-        updates = experts.counts(_log(folder))
+        updates = experts.counts(folder.log())
         for line in experts.unchanged(policy, updates):
             notice(line)
     after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
@@ -342,7 +342,7 @@ def _finish(
             title=f"{run.method_name} with {run.reward_name}" if recipe.reward else run.method_name,
             evaluations=[before, after],
             folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
-            log=_log(folder),
+            log=folder.log(),
             settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*recipe.reward, *recipe.judges]},
             health=ended.health,
@@ -358,9 +358,3 @@ def _finish(
 
 def _last_samples(folder: RunFolder) -> str:
     return max(path.name for path in (folder.path / "samples").glob("step-*"))
-
-
-def _log(folder: RunFolder) -> list[Mapping[str, float]]:
-    file = folder.path / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []  # a run may fail at its first step
-    return [json.loads(line) for line in lines]

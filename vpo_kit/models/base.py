@@ -103,7 +103,7 @@ class VideoModel(ABC):
     network_name: ClassVar[str] = "transformer"
     """The pipeline's component that denoises; it is also the prefix of the keys in a LoRA file, whichever network of
     several the file is for."""
-    weights: ClassVar[str] = ""
+    published: ClassVar[str] = ""
     """The published models that the pipeline class is for, in a few words (`vpo models`)."""
     inputs: ClassVar[Sequence[str]] = ("text",)
     """What a video is made from: text, image (its first frame), last (its last frame)."""

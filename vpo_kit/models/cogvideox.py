@@ -41,7 +41,7 @@ class CogVideoXModel(VideoModel):
     chunks of two latent frames want it.
     """
 
-    weights: ClassVar[str] = "CogVideoX 2B, 5B"
+    published: ClassVar[str] = "CogVideoX 2B, 5B"
     defaults: ClassVar[Settings] = Settings(frames=49, height=480, width=720, fps=8, steps=50, guidance=6.0)
     times: ClassVar[Times] = Times(name="uniform", stratified=True)
     times_source: ClassVar[str] = "uniform, spread evenly over a batch (CogVideoX, arXiv 2408.06072, section 3.2)"

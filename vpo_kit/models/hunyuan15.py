@@ -22,7 +22,7 @@ class Hunyuan15Model(VideoModel):
     alone, ``pipe.transformer.load_lora_adapter`` reads the same file.
     """
 
-    weights: ClassVar[str] = "HunyuanVideo 1.5"
+    published: ClassVar[str] = "HunyuanVideo 1.5"
     defaults: ClassVar[Settings] = Settings(frames=121, height=480, width=848, fps=24, steps=50, guidance=6.0)
     times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
     times_source: ClassVar[str] = (

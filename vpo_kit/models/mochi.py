@@ -19,7 +19,7 @@ from vpo_kit.times import Times
 class MochiModel(VideoModel):
     """Flow matching in the network's own time, which runs from noise to data; 6x in time, 8x in space."""
 
-    weights: ClassVar[str] = "Mochi 1"
+    published: ClassVar[str] = "Mochi 1"
     defaults: ClassVar[Settings] = Settings(frames=163, height=480, width=848, fps=30, steps=64, guidance=4.5)
     times: ClassVar[Times] = Times(name="chain")
     times_source: ClassVar[str] = "the times that its sampler visits; nothing published was found, so this is ours"

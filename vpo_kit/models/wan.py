@@ -32,7 +32,7 @@ def _defaults(pipeline: Any) -> Settings:
 class WanModel(VideoModel):
     """Causal video autoencoder (latent frame 0 is pixel frame 0), T5 text, flow matching."""
 
-    weights: ClassVar[str] = "Wan 2.1, 2.2 A14B and 5B"
+    published: ClassVar[str] = "Wan 2.1, 2.2 A14B and 5B"
     may_have_experts: ClassVar[bool] = True
     times: ClassVar[Times] = Times(name="uniform", shift=5.0)
     times_source: ClassVar[str] = "uniform places in a chain of shift 5, as VideoX-Fun trains Wan 2.1 and 2.2"
@@ -123,7 +123,7 @@ class WanModel(VideoModel):
 class SkyReelsModel(WanModel):
     """SkyReels-V2 T2V: Wan's architecture in classes of its own; its diffusion-forcing pipelines are others."""
 
-    weights: ClassVar[str] = "SkyReels-V2 T2V"
+    published: ClassVar[str] = "SkyReels-V2 T2V"
     may_have_experts: ClassVar[bool] = False
     defaults: ClassVar[Settings] = Settings(frames=97, height=544, width=960, fps=24, steps=50, guidance=6.0)
     times_source: ClassVar[str] = "as Wan 2.1, which it goes on from; nothing was found of its own"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,12 @@ class RunFolder:
     def append(self, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` and bring it to the disk. Raises `OutputError`."""
         files.append(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
+
+    def log(self) -> list[Mapping[str, float]]:
+        """The rows of ``metrics.jsonl`` so far; a run may have failed at its first step and have none."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return [json.loads(line) for line in lines]
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drop the log's lines after `step` (a killed run's last ones) and return those that stay.
