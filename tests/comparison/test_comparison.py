@@ -452,7 +452,11 @@ def test_the_board_in_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert part in shown
     assert "package.module:Method, seed 1 failed: ended by SIGKILL (out of memory?) <b>" in shown
     assert "dpo, seed 0 open" in shown
-    assert shown.count("motion") == 2  # beside both judges
+    assert grids.count("motion, base") == 1  # one table for both judges, where it does not fit beside them
+    leaderboard.show(Console(width=100), found)
+    wide = capsys.readouterr().out
+    assert "motion, base" not in wide
+    assert sum(line.split()[-2:] == ["wins", "motion"] for line in wide.splitlines()) == 2
 
 
 def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:

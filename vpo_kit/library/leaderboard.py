@@ -50,14 +50,18 @@ def train(console: Console, one: Planned) -> None:
 
 
 def show(console: Console, board: Board) -> None:
-    """Print for each judge a table with motion beside it, the cost, and why runs are missing."""
-    for name in board.quality or [metric for metric in board.metrics if metric != "motion"][:1]:
-        shown = _gains(board, name, "motion")
-        # its whole width, measured without a bound: within the console's own a table never seems wider than it
-        if console.measure(shown, options=console.options.update(max_width=1000)).maximum > console.width:
-            console.print(_gains(board, name), "")
-            shown = _gains(board, "motion")
-        console.print(shown, "")
+    """Print for each judge a table with motion beside it, the cost, and why runs are missing.
+
+    Where one of them does not fit, the judges stand alone and motion has one table of its own.
+    """
+    judges = board.quality or [metric for metric in board.metrics if metric != "motion"][:1]
+    gains = [_gains(board, name, "motion") for name in judges]
+    # the whole width, measured without a bound: within the console's own a table never seems wider than it
+    unbound = console.options.update(max_width=1000)
+    if any(console.measure(table, options=unbound).maximum > console.width for table in gains):
+        gains = [_gains(board, name) for name in (*judges, "motion")]
+    for table in gains:
+        console.print(table, "")
     if equals := [row for row in board.lines if row.equal]:
         table = empty_table(f"by {board.rank_by}, as good as the base's best of [95%]", ("", "samples"))
         for row in equals:
