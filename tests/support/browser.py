@@ -28,6 +28,11 @@ SPREADS = """async seconds => {
 }"""
 """How far apart the players of a card in view are, in seconds, around the loop; and where the first one is."""
 ORDER = "() => [...document.querySelectorAll('.clip')].filter(c => !c.hidden).map(c => +c.dataset.place)"
+CHANGES = """() => {
+  const model = +at("model").value, of = (i, card) => value(i, card, "gold");
+  return cards.map(card => of(model, card) - of(models[model].base, card));
+}"""
+"""What the cards changed by the second judge, in the order in which they are shown."""
 
 
 @dataclass
@@ -77,8 +82,10 @@ def check_players(file: Path, word: str, count: int) -> None:
         page.select_option("#order", "place")
         assert page.evaluate(ORDER) == sorted(places)
         page.select_option("#metric", "gold")
-        rises, falls = (page.select_option("#order", way) and page.evaluate(ORDER) for way in ("rise", "fall"))
-        assert rises == falls[::-1]
+        # by what they changed, for two of them may have changed alike
+        rises, falls = (page.select_option("#order", way) and page.evaluate(CHANGES) for way in ("rise", "fall"))
+        assert rises == sorted(falls, reverse=True)
+        assert falls == sorted(rises)
         page.fill("#filter", word)
         assert len(page.evaluate(ORDER)) == count < len(places)
         assert page.inner_text("#count") == f"{count} shown"
