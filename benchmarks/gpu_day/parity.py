@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import CogVideoXDPMScheduler
 from torch import Tensor
 
 from benchmarks.gpu_day import card
@@ -18,6 +19,7 @@ from vpo_kit import losses, models
 from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import Guidance, draw_noise, sample
+from vpo_kit.testing.calling import Call, call_pipeline
 from vpo_kit.testing.families import FAMILIES, Family
 from vpo_kit.times import Times
 from vpo_kit.training.lora import LoraPolicy
@@ -57,7 +59,7 @@ def float32(family: Family, folder: Path, device: torch.device) -> dict[str, flo
     noise = draw_noise(shape(model, family), [11, 12], device)
     found = {}
     for name, scale in (("pipeline", 1.0), ("pipeline, guided", 4.0)):
-        ours, theirs = video(model, noise, scale), pipeline_video(family, plain, noise, scale)
+        ours, theirs = video(model, noise, scale), pipeline_video(model, plain, call(family), noise, scale)
         found[name] = float((ours - theirs).abs().max())
     here = ours.cpu(), step(model, family)
     model.pipeline.to("cpu")
@@ -76,8 +78,8 @@ def bfloat16(family: Family, folder: Path) -> dict[str, float]:
         rows = x[: len(t)]
         outputs = [m.predict(rows, t, m.encode_prompts(PROMPTS[: len(t)])) for m in (model, exact)]
         found = {"bfloat16": apart(*outputs)}
-        if not family.draws:
-            theirs = pipeline_video(family, model.pipeline, x.bfloat16(), 1.0)
+        if not draws(model):
+            theirs = pipeline_video(model, model.pipeline, call(family), x, 1.0)
             found["bfloat16, pipeline"] = apart(video(model, x, 1.0), theirs)
     return found
 
@@ -109,8 +111,19 @@ def video(model: VideoModel, noise: Tensor, scale: float) -> Tensor:
     return model.decode(sample(model, model.encode_prompts(PROMPTS), noise=noise, steps=3, guidance=guidance))
 
 
-def pipeline_video(family: Family, pipeline: Any, noise: Tensor, scale: float) -> Tensor:
-    return family.run(pipeline, noise, prompts=PROMPTS, negative=NEGATIVE, scale=scale, steps=3).float()
+def call(family: Family) -> Call:
+    return Call(frames=family.frames, height=family.size, width=family.size)
+
+
+def pipeline_video(model: VideoModel, pipeline: Any, how: Call, noise: Tensor, scale: float) -> Tensor:
+    if hasattr(pipeline, "guider"):
+        pipeline.vae.enable_slicing()  # without it the autoencoder of HunyuanVideo 1.5 takes one video only
+    return call_pipeline(model, pipeline, noise, how, prompts=PROMPTS, negative=NEGATIVE, scale=scale)
+
+
+def draws(model: VideoModel) -> bool:
+    """Whether the scheduler draws noise in every step."""
+    return isinstance(model.pipeline.scheduler, CogVideoXDPMScheduler)
 
 
 def times(model: VideoModel) -> Tensor:

@@ -7,7 +7,6 @@ form, written and loaded back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,10 @@ from vpo_kit.cli import main
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
-from vpo_kit.testing.families import FAMILIES, Family
+from vpo_kit.testing.calling import Call
 
 SIDE, REHEARSED_SIDE = 256, 32
 TOLERANCE = parity.LIMITS["bfloat16, pipeline"]
-OF_CLASS = {
-    "WanPipeline": "wan2.1", "LTXPipeline": "ltx", "CogVideoXPipeline": "cogvideox-2b", "MochiPipeline": "mochi",
-    "HunyuanVideoPipeline": "hunyuan", "HunyuanVideo15Pipeline": "hunyuan1.5", "TextToVideoSDPipeline": "modelscope",
-    "AnimateDiffPipeline": "animatediff",
-}  # fmt: skip
-"""By the pipeline's class, the tiny family that says how the pipeline is called."""
 QUICK = {
     "batch_size": 1, "dtype": "bfloat16", "offload": "true", "evaluation.num_prompts": 1, "validation.share": 0.0,
     "sampling.batch_size": 1, "sampling.steps": 4,
@@ -72,27 +65,17 @@ def pipeline(source: str, side: int) -> dict[str, Any]:
     scheduler = diffusers.DiffusionPipeline.load_config(source)["scheduler"][1]
     model = models.load(source, dtype="float32" if scheduler == "CogVideoXDPMScheduler" else "bfloat16")
     frames, side = size_of(model, side)
-    family = family_of(model, frames, side)
     shape = model.latent_shape(frames, side, side)
-    noise = draw_noise(shape, [1, 2], model.device).bfloat16().to(model.dtype)
+    noise = draw_noise(shape, [1, 2], model.device).bfloat16().float()  # the same noise for both
+    call = Call(frames=frames, height=side, width=side)
     videos: list[torch.Tensor] = []
     seconds = [
-        card.seconds(lambda: videos.append(parity.video(model, noise.float(), 4.0))),
-        card.seconds(lambda: videos.append(parity.pipeline_video(family, model.pipeline, noise, 4.0))),
+        card.seconds(lambda: videos.append(parity.video(model, noise, 4.0))),
+        card.seconds(lambda: videos.append(parity.pipeline_video(model, model.pipeline, call, noise, 4.0))),
     ]
     difference = parity.apart(*videos)
     found = {"difference": difference, "ours": round(seconds[0], 2), "theirs": round(seconds[1], 2), **card.peaks()}
     return found if difference <= TOLERANCE else {**found, "error": f"{difference:.2g} apart, at most {TOLERANCE}"}
-
-
-def family_of(model: VideoModel, frames: int, side: int) -> Family:
-    """How the pipeline is called, with texts as long as the adapter has them."""
-    found = FAMILIES[OF_CLASS[type(model.pipeline).__name__]]
-    more = dict(found.more)
-    if "max_sequence_length" in more:
-        more["max_sequence_length"] = model.encode_prompts([parity.NEGATIVE]).tensors["embeds"].shape[1]
-    draws = isinstance(model.pipeline.scheduler, diffusers.CogVideoXDPMScheduler)
-    return replace(found, frames=frames, size=side, more=more, draws=draws)
 
 
 def data(source: str, work: Path, side: int) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_the_table_names_every_family(cases: Cases) -> None:
 def test_same_video_as_the_pipeline(case: Case, scale: float) -> None:
     noise = draw_noise(case.shape, [11, 12])
     ours, theirs = case.ours(noise, scale), case.theirs(noise, scale)
-    assert ours.shape == (2, case.family.frames, 3, case.family.size, case.family.size)
+    assert ours.shape == (2, case.call.frames, 3, case.call.height, case.call.height)
     assert float((ours - theirs).abs().max()) < 1e-4
     assert float(ours.std()) > 0.01
 
@@ -131,7 +131,7 @@ def test_guidance_and_prompt_matter(case: Case) -> None:
 
 def test_encode_undoes_the_scaling_of_decode(case: Case) -> None:
     model, vae = case.model, case.plain.vae
-    video = torch.rand(2, case.family.frames, 3, case.family.size, case.family.size)
+    video = torch.rand(2, case.call.frames, 3, case.call.height, case.call.height)
     latents = model.encode(video)
     assert latents.shape == (2, *case.shape)
     pixels = (2 * video - 1).transpose(1, 2)
@@ -156,7 +156,7 @@ def test_decoding_single_frames(case: Case, monkeypatch: pytest.MonkeyPatch) -> 
     ranges = model.frame_map(frames)
     latents = draw_noise((channels, len(ranges), height, width), [5])
     wanted = [0, ranges[1][0], ranges[-2][0], frames - 1]
-    assert model.decode(latents, frames=wanted).shape == (1, 4, 3, case.family.size, case.family.size)
+    assert model.decode(latents, frames=wanted).shape == (1, 4, 3, case.call.height, case.call.height)
     # with all that there is as context, these are the frames of the whole clip
     monkeypatch.setattr(model, "decode_window", lambda _: (0, len(ranges)))
     whole = model.decode(latents)
@@ -221,7 +221,7 @@ def test_truncated_gradient(trained: tuple[Case, LoraPolicy], start: str) -> Non
         guidance=Guidance(4.0, model.encode_prompts([NEGATIVE])), callback=lambda i, x: seen.append(x.requires_grad),
     )  # fmt: skip
     assert seen == ([False, True] if partial else [False, False, False, True])
-    model.decode(latents, frames=[case.family.frames - 1]).square().mean().backward()
+    model.decode(latents, frames=[case.call.frames - 1]).square().mean().backward()
     last = model.new_scheduler(4, case.shape).timesteps[-1:]
     check_gradients(policy, [name for name in model.networks if model.belongs(last, name).all()])
 
@@ -252,7 +252,6 @@ def in_diffusers_alone(case: Case, folder: Path) -> Any:
     pipeline = type(case.plain).from_pretrained(case.folder)
     network = pipeline.components[case.model.network_name]
     ways = hasattr(pipeline, "load_lora_weights"), hasattr(network, "load_lora_adapter")
-    assert case.family.plain_lora == all(ways), "diffusers has changed: so must the docs"
     if ways == (False, True):
         network.load_lora_adapter(str(folder), weight_name=WEIGHTS_NAME)
         return pipeline
@@ -269,7 +268,7 @@ def in_diffusers_alone(case: Case, folder: Path) -> Any:
 def test_bfloat16(case: Case) -> None:
     """Weights in bfloat16, latents and video in float32, and the video of the float32 model as far as that goes."""
     model, noise = models.load(str(case.folder), dtype="bfloat16"), draw_noise(case.shape, [1])
-    for key, value in case.family.attributes.items():
+    for key, value in FAMILIES[case.folder.name].attributes.items():
         setattr(model.pipeline, key, value)
     with torch.no_grad():
         videos = [
@@ -340,14 +339,14 @@ def test_the_docs_have_every_familys_training_times(cases: Cases) -> None:
 
 
 def test_sizes_that_do_not_divide_name_the_nearest(case: Case) -> None:
-    model, size = case.model, case.family.size
-    right = f"the nearest that do are {case.family.frames} frames of {size} x {size}"
+    model, size = case.model, case.call.height
+    right = f"the nearest that do are {case.call.frames} frames of {size} x {size}"
     with pytest.raises(ConfigError, match=right) as caught:
-        model.latent_shape(case.family.frames, size + 1, size - 1)
+        model.latent_shape(case.call.frames, size + 1, size - 1)
     assert "\n" not in str(caught.value)
     if model.multiples[0] > 1:
         with pytest.raises(ConfigError, match=right):
-            model.latent_shape(case.family.frames + 1, size, size)
+            model.latent_shape(case.call.frames + 1, size, size)
 
 
 def test_animatediff_has_so_many_positions(cases: Cases) -> None:

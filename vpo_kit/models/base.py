@@ -348,6 +348,12 @@ class VideoModel(ABC):
         video: Tensor = self.preview(latents.float())
         return video.clamp(0, 1)
 
+    def pack(self, latents: Tensor) -> Tensor:
+        """Latents ``[B, C, T, h, w]`` as the pipeline holds them while it samples, where its network takes them in
+        another layout.
+        """
+        return latents
+
     @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """The network's output at ``x_t``, float32 ``[B, C, T, h, w]``; `time` ``[B]`` is the network's own."""

@@ -75,10 +75,13 @@ class CogVideoXModel(VideoModel):
         )
         return Conditions({"embeds": embeds.to(self.dtype)})
 
+    def pack(self, latents: Tensor) -> Tensor:
+        return latents.transpose(1, 2)
+
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network = self.network
         output: Tensor = network(
-            hidden_states=latents.transpose(1, 2).to(self.dtype),
+            hidden_states=self.pack(latents).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=time.to(latents.device),
             image_rotary_emb=self._rotary(latents),

@@ -83,10 +83,13 @@ class LTXModel(VideoModel):
         video: Tensor = vae.decode(z, time, return_dict=False)[0]
         return (video.float() / 2 + 0.5).transpose(1, 2)
 
+    def pack(self, latents: Tensor) -> Tensor:
+        return latents.flatten(2).transpose(1, 2)
+
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, size = self.network, latents.shape[2:]
         output: Tensor = network(
-            hidden_states=latents.flatten(2).transpose(1, 2).to(self.dtype),
+            hidden_states=self.pack(latents).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=time.to(latents.device),
             encoder_attention_mask=conditions.tensors["mask"],

@@ -1,9 +1,8 @@
-"""Tiny pipelines of every supported family, random weights in the real layout, and how diffusers itself runs them."""
+"""Tiny pipelines of every supported family, random weights in the real layout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +11,8 @@ import transformers
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from vpo_kit.sampler import step_generators
 from vpo_kit.sprites import world
 from vpo_kit.sprites.build import components
 
@@ -25,52 +22,12 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A builder, the smallest useful size, and what the pipeline's ``__call__`` takes besides the common arguments."""
+    """A builder, a small size that fits, and attributes of the pipeline that are made smaller to be fast."""
 
     build: Callable[[], Any]
     frames: int = 9
     size: int = 32
-    more: dict[str, Any] = field(default_factory=dict)
-    pack: Callable[[Tensor], Tensor] = lambda noise: noise
-    draws: bool = False  # its scheduler draws noise in every step
-    takes_noise: bool = True  # its call begins from the noise that it is given, and does not draw its own
-    negative: bool = True  # guidance needs a negative prompt
-    scale_name: str = "guidance_scale"
-    plain_lora: bool = True  # the pipeline class of diffusers loads LoRA files
-    attributes: dict[str, int] = field(default_factory=dict)  # of the pipeline, made smaller to be fast
-
-    def run(
-        self, pipeline: Any, noise: Tensor, *, prompts: list[str], negative: str, scale: float, steps: int
-    ) -> Tensor:
-        """The pipeline's own video ``[B, F, 3, H, W]``."""
-        arguments = dict(self.more)
-        if self.negative:
-            arguments["negative_prompt"] = [negative] * len(prompts)
-        if self.draws:
-            arguments["generator"] = step_generators(noise)
-        if hasattr(pipeline, "guider"):
-            pipeline.guider = pipeline.guider.new(guidance_scale=scale)
-            pipeline.vae.enable_slicing()  # without it this autoencoder takes one video only
-        else:
-            arguments[self.scale_name] = scale
-        packed = self.pack(noise.clone())
-        with nullcontext() if self.takes_noise else _begin_from(pipeline, packed):
-            video: Tensor = pipeline(
-                prompt=prompts, latents=packed, num_inference_steps=steps, output_type="pt",
-                num_frames=self.frames, height=self.size, width=self.size, **arguments,
-            ).frames  # fmt: skip
-        return video
-
-
-@contextmanager
-def _begin_from(pipeline: Any, latents: Tensor) -> Iterator[None]:
-    """The pipeline's own preparation, with `latents` in place of the noise that it draws."""
-    prepare = pipeline.prepare_latents
-    pipeline.prepare_latents = lambda *given, **named: (latents, *prepare(*given, **named)[1:])
-    try:
-        yield
-    finally:
-        del pipeline.prepare_latents
+    attributes: dict[str, int] = field(default_factory=dict)
 
 
 def t5() -> dict[str, Any]:
@@ -298,43 +255,21 @@ def animatediff() -> Any:
     )  # fmt: skip
 
 
-TEXT = {"max_sequence_length": 16}
 SHORT = {"tokenizer_max_length": 24, "tokenizer_2_max_length": 16, "vision_num_semantic_tokens": 8}
 FAMILIES = {
-    "wan2.1": Family(build=wan, more=TEXT),
-    "wan2.2-5b": Family(build=lambda: wan(expand_timesteps=True), more=TEXT),
-    "wan2.2-a14b": Family(build=lambda: wan(boundary_ratio=0.875), more=TEXT),
-    "skyreels2": Family(build=skyreels, more=TEXT),
-    "ltx": Family(
-        build=ltx,
-        frames=17,
-        size=64,
-        more={**TEXT, "frame_rate": 25},
-        pack=lambda noise: noise.flatten(2).transpose(1, 2),
-    ),
-    "ltx0.9.1": Family(
-        build=lambda: ltx(timed=True),
-        frames=17,
-        size=64,
-        more={**TEXT, "frame_rate": 25},
-        pack=lambda noise: noise.flatten(2).transpose(1, 2),
-    ),
-    "ltx0.9.5": Family(
-        build=lambda: ltx(timed=True, conditioned=True),
-        frames=17,
-        size=64,
-        more={**TEXT, "frame_rate": 25},
-        pack=lambda noise: noise.flatten(2).transpose(1, 2),
-        takes_noise=False,
-    ),
-    "cogvideox-2b": Family(build=lambda: cogvideox(rotary=False), more=TEXT, pack=lambda noise: noise.transpose(1, 2)),
-    "cogvideox-5b": Family(
-        build=lambda: cogvideox(rotary=True), more=TEXT, pack=lambda noise: noise.transpose(1, 2), draws=True
-    ),
-    "hunyuan": Family(build=hunyuan, negative=False),
-    "hunyuan-undistilled": Family(build=lambda: hunyuan(guidance_embeds=False), scale_name="true_cfg_scale"),
-    "hunyuan1.5": Family(build=hunyuan15, plain_lora=False, attributes=SHORT),
-    "mochi": Family(build=mochi, frames=13, more=TEXT),
-    "modelscope": Family(build=modelscope, frames=4, plain_lora=False),
+    "wan2.1": Family(build=wan),
+    "wan2.2-5b": Family(build=lambda: wan(expand_timesteps=True)),
+    "wan2.2-a14b": Family(build=lambda: wan(boundary_ratio=0.875)),
+    "skyreels2": Family(build=skyreels),
+    "ltx": Family(build=ltx, frames=17, size=64),
+    "ltx0.9.1": Family(build=lambda: ltx(timed=True), frames=17, size=64),
+    "ltx0.9.5": Family(build=lambda: ltx(timed=True, conditioned=True), frames=17, size=64),
+    "cogvideox-2b": Family(build=lambda: cogvideox(rotary=False)),
+    "cogvideox-5b": Family(build=lambda: cogvideox(rotary=True)),
+    "hunyuan": Family(build=hunyuan),
+    "hunyuan-undistilled": Family(build=lambda: hunyuan(guidance_embeds=False)),
+    "hunyuan1.5": Family(build=hunyuan15, attributes=SHORT),
+    "mochi": Family(build=mochi, frames=13),
+    "modelscope": Family(build=modelscope, frames=4),
     "animatediff": Family(build=animatediff, frames=4),
 }
