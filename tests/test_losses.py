@@ -251,6 +251,15 @@ def test_the_safeguard_keeps_the_winners_error_from_rising(granularity: str, gua
     assert (max(rose) > 1e-7) is not guarded, "without it some step does raise it"
 
 
+def test_the_safeguards_factor_worked_by_hand() -> None:
+    """(1 - .25) .3 / .5 = .45 of the second, which loses; a winner that is nearer to its target holds it back more."""
+    e = PairErrors(*(torch.tensor([[x, x + 0.2]]) for x in (0.2, 0.6, 0.0, 0.0)))
+    inner = torch.tensor([[0.4, 0.6]])
+    assert losses.safeguard(e, inner, torch.tensor([1.0]), 0.25)[1].item() == pytest.approx(0.45)
+    assert losses.safeguard(e, inner, torch.tensor([-1.0]), 0.5)[1].item() == pytest.approx(0.5 * 0.7 / 0.5)
+    assert losses.safeguard(e, -inner, torch.tensor([1.0]), 0.25)[1].item() == 1
+
+
 def test_links_of_label_noise_and_of_a_target() -> None:
     z = torch.linspace(-3, 3, 7, dtype=torch.float64)
     config = PreferenceConfig(link="robust", noise_rate=0.2)
