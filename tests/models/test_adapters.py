@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import pytest
 import torch
-from diffusers.loaders import PeftAdapterMixin
-from torch import Tensor
 
 from tests.support.places import ROOT
-from vpo_kit import losses, models
-from vpo_kit.config import Lora
+from vpo_kit import models
 from vpo_kit.errors import ConfigError, ModelError
-from vpo_kit.models.base import VideoModel, add_methods
 from vpo_kit.registry import MODELS
-from vpo_kit.sampler import Guidance, PartialStart, chain_levels, draw_noise, sample
+from vpo_kit.sampler import chain_levels, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
+from vpo_kit.testing import adapter
 from vpo_kit.testing.families import FAMILIES, cogvideox
-from vpo_kit.testing.parity import NEGATIVE, Case, make
+from vpo_kit.testing.lora_checks import with_lora
 from vpo_kit.testing.parity import PROMPTS as BOTH
-from vpo_kit.times import Times
-from vpo_kit.training.lora import WEIGHTS_NAME, LoraPolicy
+from vpo_kit.testing.parity import Case, make
 from vpo_kit.training.loras import loaded
 
 pytestmark = pytest.mark.filterwarnings(
@@ -58,139 +52,17 @@ def case(cases: Cases, request: pytest.FixtureRequest) -> Case:
     return cases[request.param]
 
 
-@pytest.fixture(params=FAMILIES)
-def trained(cases: Cases, request: pytest.FixtureRequest) -> Iterator[tuple[Case, LoraPolicy]]:
-    """A family with a LoRA on its shared model, taken off again afterwards."""
-    found = cases[request.param]
-    policy = LoraPolicy(found.model, Lora(rank=2, alpha=4), seed=0)
-    yield found, policy
-    remove(policy)
-
-
-def remove(policy: LoraPolicy) -> None:
-    for network in policy.networks.values():
-        if getattr(network, "peft_config", {}):
-            network.delete_adapters(["default"])
-
-
-def times_of(model: VideoModel, seed: int) -> Tensor:
-    """A training time of each network."""
-    uniform = Times(name="uniform")
-    return torch.cat([model.time_sampler(uniform, model.settings, [name]).draw([seed]) for name in model.networks])
-
-
-def move(policy: LoraPolicy, by: float = 0.05) -> None:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters:
-            parameter.add_(by * torch.randn(parameter.shape, generator=generator))
-
-
-def check_gradients(policy: LoraPolicy, names: Collection[str]) -> None:
-    """Every layer of the networks `names` has one, and no other network any."""
-    for name, network in policy.networks.items():
-        gradients = {n: p.grad for n, p in network.named_parameters() if ".lora_B.default." in n}
-        if name not in names:
-            assert all(gradient is None for gradient in gradients.values())
-            continue
-        assert gradients
-        assert all(g is not None and g.isfinite().all() for g in gradients.values())
-        silent = [n for n, g in gradients.items() if g is not None and not g.any()]
-        assert not silent, silent
-
-
 def test_the_table_names_every_family(cases: Cases) -> None:
     made = {json.loads((cases[name].folder / "model_index.json").read_text())["_class_name"] for name in FAMILIES}
     assert made == set(MODELS.targets())
 
 
-@pytest.mark.parametrize("scale", [1.0, 4.0], ids=["plain", "guided"])
-def test_same_video_as_the_pipeline(case: Case, scale: float) -> None:
-    noise = draw_noise(case.shape, [11, 12])
-    ours, theirs = case.ours(noise, scale), case.theirs(noise, scale)
-    assert ours.shape == (2, case.call.frames, 3, case.call.height, case.call.height)
-    assert float((ours - theirs).abs().max()) < 1e-4
-    assert float(ours.std()) > 0.01
-
-
-def test_guidance_and_prompt_matter(case: Case) -> None:
-    """Or parity would show nothing."""
-    model, noise = case.model, draw_noise(case.shape, [11])
-    negative = model.encode_prompts([NEGATIVE])
-
-    def latents(prompt: str, scale: float) -> Tensor:
-        with torch.no_grad():
-            return sample(
-                model, model.encode_prompts([prompt]), noise=noise, steps=2, guidance=Guidance(scale, negative)
-            )
-
-    base = latents(TWO[0], 4.0)
-    assert float((latents(TWO[0], 1.0) - base).abs().max()) > 1e-5
-    assert float((latents(TWO[1], 4.0) - base).abs().max()) > 1e-5
-
-
-def test_encode_undoes_the_scaling_of_decode(case: Case) -> None:
-    model, vae = case.model, case.plain.vae
-    video = torch.rand(2, case.call.frames, 3, case.call.height, case.call.height)
-    latents = model.encode(video)
-    assert latents.shape == (2, *case.shape)
-    pixels = (2 * video - 1).transpose(1, 2)
-    with torch.no_grad():  # the autoencoder alone: there and back, no scaling at all
-        if model.causal:
-            z = [vae.encode(row[None]).latent_dist.mode() for row in pixels]
-            extra = [torch.zeros(1)] if vae.config.get("timestep_conditioning") else []
-            whole = torch.cat([vae.decode(row, *extra).sample for row in z])
-            raw = torch.cat(z)
-        else:
-            frames = vae.encode(pixels.transpose(1, 2).flatten(0, 1)).latent_dist.mode()
-            raw = frames.unflatten(0, (2, -1)).transpose(1, 2)
-            whole = vae.decode(frames).sample.unflatten(0, (2, -1)).transpose(1, 2)
-    expected = (whole / 2 + 0.5).clamp(0, 1).transpose(1, 2)
-    assert float((model.decode(latents) - expected).abs().max()) < 1e-4
-    assert float((latents - raw).abs().max()) > 1e-3
-
-
-def test_decoding_single_frames(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (channels, _, height, width) = case.model, case.shape
-    frames = 4 * model.multiples[0] + int(model.causal)
-    ranges = model.frame_map(frames)
-    latents = draw_noise((channels, len(ranges), height, width), [5])
-    wanted = [0, ranges[1][0], ranges[-2][0], frames - 1]
-    assert model.decode(latents, frames=wanted).shape == (1, 4, 3, case.call.height, case.call.height)
-    # with all that there is as context, these are the frames of the whole clip
-    monkeypatch.setattr(model, "decode_window", lambda _: (0, len(ranges)))
-    whole = model.decode(latents)
-    assert whole.shape[1] == frames
-    torch.testing.assert_close(model.decode(latents, frames=wanted), whole[:, wanted], atol=1e-5, rtol=0)
-
-
-def test_dpo_step(trained: tuple[Case, LoraPolicy]) -> None:
-    """A pair at a time of each network, in one batch."""
-    case, policy = trained
-    model, schedule, count = case.model, case.model.schedule, len(case.model.networks)
-    x = draw_noise(case.shape, range(2 * count))
-    t = times_of(model, 3).repeat(2)
-    eps = draw_noise(case.shape, range(10, 10 + count)).repeat(2, 1, 1, 1, 1)
-    x_t, target, time = schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t)
-    conditions = model.encode_prompts(TWO[:1]).expand(2 * count)
-
-    def loss() -> Tensor:
-        with torch.no_grad(), policy.reference():
-            reference = losses.frame_errors(model.predict(x_t, time, conditions), target)
-        own = losses.frame_errors(model.predict(x_t, time, conditions), target)
-        errors = losses.PairErrors(*own.chunk(2), *reference.chunk(2))
-        config = losses.PreferenceConfig(beta=100)
-        return losses.preference_loss(errors, torch.ones(count), config).value.mean()
-
-    value = loss()
-    assert value.item() == pytest.approx(math.log(2), abs=1e-6)  # policy = reference
-    value.backward()
-    check_gradients(policy, model.networks)
-    with torch.no_grad():
-        for parameter in policy.parameters:
-            assert parameter.grad is not None
-            parameter.sub_(0.01 * parameter.grad / parameter.grad.norm().clamp_min(1e-12))
-    assert loss().item() < math.log(2)
+@pytest.mark.parametrize("check", adapter.CHECKS)
+def test_is_its_pipeline(case: Case, check: str) -> None:
+    """Every check of `vpo model check`."""
+    found = list(adapter.CHECKS[check](case))
+    assert found
+    assert all(one.passed for one in found), [one.line() for one in found]
 
 
 def test_trained_where_the_sampler_goes(case: Case) -> None:
@@ -208,61 +80,6 @@ def test_trained_where_the_sampler_goes(case: Case) -> None:
         visited, trained = float((chain >= level).float().mean()), float((levels >= level).float().mean())
         assert trained > 0.3 * visited, (level, visited, trained)
     assert model.times_source
-
-
-@pytest.mark.parametrize("start", ["noise", "clip"])
-def test_truncated_gradient(trained: tuple[Case, LoraPolicy], start: str) -> None:
-    """From noise and from a partly noised clip, with guidance, through one step and the decoding of one frame."""
-    case, policy = trained
-    model, noise, seen = case.model, draw_noise(case.shape, [6]), []
-    partial = PartialStart(draw_noise(case.shape, [7]), 2) if start == "clip" else None
-    latents = sample(
-        model, model.encode_prompts(TWO[:1]), noise=noise, steps=4, grad_steps=1, start=partial,
-        guidance=Guidance(4.0, model.encode_prompts([NEGATIVE])), callback=lambda i, x: seen.append(x.requires_grad),
-    )  # fmt: skip
-    assert seen == ([False, True] if partial else [False, False, False, True])
-    model.decode(latents, frames=[case.call.frames - 1]).square().mean().backward()
-    last = model.new_scheduler(4, case.shape).timesteps[-1:]
-    check_gradients(policy, [name for name in model.networks if model.belongs(last, name).all()])
-
-
-def test_lora_round_trip(trained: tuple[Case, LoraPolicy], tmp_path: Path) -> None:
-    case, policy = trained
-    model, x = case.model, draw_noise(case.shape, [8, 9])
-    conditions = model.encode_prompts(TWO)
-    time = model.schedule.network_time(torch.cat([times_of(model, 1), times_of(model, 2)])[:2])
-    with torch.no_grad():
-        base = model.predict(x, time, conditions)
-        move(policy)
-        ours = model.predict(x, time, conditions)
-        assert all(float(change.abs().max()) > 1e-3 for change in ours - base)
-        policy.export(tmp_path)
-        remove(policy)
-        with loaded(model, tmp_path):
-            torch.testing.assert_close(model.predict(x, time, conditions), ours, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(model.predict(x, time, conditions), base)
-        theirs = type(model)(in_diffusers_alone(case, tmp_path), model.settings, "plain")
-        torch.testing.assert_close(theirs.predict(x, time, conditions), ours, atol=1e-5, rtol=1e-5)
-
-
-def in_diffusers_alone(case: Case, folder: Path) -> Any:
-    """A fresh pipeline of diffusers with the LoRA, in the four ways of docs/models.md: by itself, by its network
-    (HunyuanVideo 1.5), after a line of ours (ModelScope), or a file for each expert (Wan 2.2 A14B).
-    """
-    pipeline = type(case.plain).from_pretrained(case.folder)
-    network = pipeline.components[case.model.network_name]
-    ways = hasattr(pipeline, "load_lora_weights"), hasattr(network, "load_lora_adapter")
-    if ways == (False, True):
-        network.load_lora_adapter(str(folder), weight_name=WEIGHTS_NAME)
-        return pipeline
-    if ways == (True, False):
-        add_methods(network, PeftAdapterMixin)
-    if case.model.experts:
-        pipeline.load_lora_weights(str(folder), weight_name="high_noise.safetensors")
-        pipeline.load_lora_weights(str(folder), weight_name="low_noise.safetensors", load_into_transformer_2=True)
-        return pipeline
-    pipeline.load_lora_weights(str(folder))
-    return pipeline
 
 
 def test_bfloat16(case: Case) -> None:
@@ -284,9 +101,8 @@ def test_lora_of_another_family_is_refused(cases: Cases, tmp_path: Path) -> None
     """Also where diffusers itself only logs that it found no place for the weights."""
     for source, targets in {"wan2.1": ["ltx", "modelscope"], "modelscope": ["animatediff", "mochi"]}.items():
         model = cases[source].model
-        policy = LoraPolicy(model, Lora(rank=2, alpha=4), seed=0)
-        policy.export(tmp_path / source)
-        remove(policy)
+        with with_lora(model) as policy:
+            policy.export(tmp_path / source)
         for target in targets:
             with (
                 pytest.raises(ModelError, match=r"is the LoRA of another model: \d+ of its \d+ weights have") as caught,
@@ -329,6 +145,18 @@ def test_the_docs_have_every_family_and_its_settings(cases: Cases) -> None:
         row = f"{s.frames} x {s.width} x {s.height} | {s.fps} | {s.steps} | {guidance}"
         assert row in text.replace("`", ""), row
         assert list(model.lora_targets) == ["to_q", "to_k", "to_v", "to_out.0"], "the docs say that all are the same"
+
+
+def test_the_docs_say_how_diffusers_loads_a_lora(cases: Cases) -> None:
+    ways = {(True, True): "`pipe.load", (False, True): "`pipe.transformer.load_lora_adapter`", (True, False): "none"}
+    lines = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+    for name in FAMILIES:
+        case = cases[name]
+        network = case.plain.components[case.model.network_name]
+        has = hasattr(case.plain, "load_lora_weights"), hasattr(network, "load_lora_adapter")
+        rows = [row for row in lines if row.startswith(f"| `{type(case.plain).__name__}`")]
+        assert rows
+        assert all(ways[has] in row.split("|")[5] or "each expert" in row for row in rows), name
 
 
 def test_the_docs_have_every_familys_training_times(cases: Cases) -> None:

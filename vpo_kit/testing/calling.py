@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.models.base import VideoModel
+from vpo_kit.registry import nearest
 from vpo_kit.sampler import step_generators
 
 FRAMES = ("num_frames", "frames", "video_length")
@@ -38,24 +38,64 @@ def call_pipeline(
     model: VideoModel, pipeline: Any, noise: Tensor, call: Call, *, prompts: Sequence[str], negative: str, scale: float
 ) -> Tensor:
     """The video ``[B, F, 3, H, W]`` of `pipeline`, by itself, from `noise` ``[B, C, T, h, w]``, whose layout in the
-    pipeline `model` knows. Texts are as long as the tokenizer says where the pipeline's default is longer.
+    pipeline `model` knows.
 
     Raises `ModelError` where the pipeline prepares latents of another shape, `ConfigError` for an argument in
     `call.more` that it does not take.
     """
+    packed, generators = model.pack(noise), step_generators(noise)
+    states = [generator.get_state() for generator in generators]
+
+    def begin(own: Tensor) -> Tensor:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)  # as before: the steps may draw from them
+        if own.shape != packed.shape:
+            raise ModelError(
+                f"{type(pipeline).__name__} prepares latents of the shape {tuple(own.shape)}, and its adapter "
+                f"{tuple(packed.shape)}: see latent_shape, and pack where the layout is another"
+            )
+        return packed.to(own)
+
+    arguments = arguments_of(model, pipeline, call, prompts=prompts, negative=negative, scale=scale)
+    with prepared(pipeline, begin):
+        video: Tensor = pipeline(**{"generator": generators, **arguments})[0]
+    return video.float()
+
+
+def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str) -> tuple[int, ...]:
+    """The shape of the latents that the pipeline prepares for one video; its call is left there."""
+
+    class Prepared(Exception):
+        """Found what was looked for."""
+
+    seen: list[tuple[int, ...]] = []
+
+    def leave(own: Tensor) -> Tensor:
+        seen.append(tuple(own.shape))
+        raise Prepared
+
+    arguments = arguments_of(model, pipeline, call, prompts=[prompt], negative="", scale=1.0)
+    with prepared(pipeline, leave), suppress(Prepared):
+        pipeline(**arguments)
+    return seen[0]
+
+
+def arguments_of(
+    model: VideoModel, pipeline: Any, call: Call, *, prompts: Sequence[str], negative: str, scale: float
+) -> dict[str, Any]:
+    """What the pipeline's call takes, under its own names. Texts are as long as the tokenizer says where the pipeline's
+    default is longer. Raises `ConfigError` for an argument in `call.more` that it does not take.
+    """
     known = inspect.signature(type(pipeline).__call__).parameters
     if unknown := [name for name in call.more if name not in known]:
-        raise ConfigError(f"the call of {type(pipeline).__name__} takes no {unknown[0]}")
-    generators = step_generators(noise)
-    arguments = {
+        raise ConfigError(
+            f"the call of {type(pipeline).__name__} has no argument {unknown[0]}{nearest(unknown[0], known)}"
+        )
+    return {
         "prompt": list(prompts), "height": call.height, "width": call.width, "num_inference_steps": call.steps,
-        "generator": generators, "output_type": "pt", **_named(known, FRAMES, call.frames),
-        **_named(known, RATE, model.settings.fps), **_length(known, pipeline),
-        **_guidance(model, known, pipeline, [negative] * len(prompts), scale), **call.more,
+        "output_type": "pt", **_named(known, FRAMES, call.frames), **_named(known, RATE, model.settings.fps),
+        **_length(known, pipeline), **_guidance(model, known, pipeline, [negative] * len(prompts), scale), **call.more,
     }  # fmt: skip
-    with begin_from(pipeline, model.pack(noise), generators):
-        video: Tensor = pipeline(**arguments)[0]
-    return video.float()
 
 
 def _named(known: Mapping[str, Any], names: Sequence[str], value: Any) -> dict[str, Any]:
@@ -82,28 +122,20 @@ def _guidance(
 
 
 @contextmanager
-def begin_from(pipeline: Any, packed: Tensor, generators: Sequence[torch.Generator]) -> Iterator[None]:
-    """The pipeline's own preparation, with `packed` in place of the noise that it draws; the generators are afterwards
-    as they were before, for the steps that draw from them. Raises `ModelError` where its latents are of another shape.
+def prepared(pipeline: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the pipeline begins from what `change` makes of the noise that it draws, in the pipeline's own layout.
+
+    Raises `ModelError` where it does not prepare its latents in a method of its own.
     """
     if not hasattr(pipeline, "prepare_latents"):
         raise ModelError(f"{type(pipeline).__name__} has no prepare_latents, by which it could be given its noise")
-    prepare, states = pipeline.prepare_latents, [generator.get_state() for generator in generators]
+    prepare = pipeline.prepare_latents
 
-    def prepared(*given: Any, **named: Any) -> Any:
+    def instead(*given: Any, **named: Any) -> Any:
         made = prepare(*given, **named)
-        own, more = (made[0], made[1:]) if isinstance(made, tuple) else (made, None)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        if own.shape != packed.shape:
-            raise ModelError(
-                f"{type(pipeline).__name__} prepares latents of the shape {tuple(own.shape)}, and its adapter "
-                f"{tuple(packed.shape)}: see latent_shape, and pack where the layout is another"
-            )
-        latents = packed.to(own)
-        return latents if more is None else (latents, *more)
+        return (change(made[0]), *made[1:]) if isinstance(made, tuple) else change(made)
 
-    pipeline.prepare_latents = prepared
+    pipeline.prepare_latents = instead
     try:
         yield
     finally:
