@@ -17,10 +17,11 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
-from tests.support import train_runs
+from tests.support import shared_steps, train_runs
 from tests.support.forks import Fork, side_by_side
 from tests.support.offline_run import make_set
 from tests.support.places import ROOT
+from vpo_kit import models
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.processes import Processes
@@ -255,3 +256,41 @@ def test_a_launch_that_is_not_supported(
         monkeypatch.setenv(key, value)
     with pytest.raises(ConfigError, match=message):
         Processes()
+
+
+def test_one_step_of_every_method_by_two_processes_is_that_of_one(tiny_wan: Path, tmp_path: Path) -> None:
+    """Whatever is averaged where shares are to be added, or the other way round, shows."""
+    pairs = make_set(tmp_path / "pairs")
+    started = side_by_side(2, partial(Fork, shared_steps.compare, str(tiny_wan), str(pairs), str(tmp_path)))
+    alone = {
+        name: (gradient, logged)
+        for name, gradient, logged in shared_steps.steps(
+            models.load(str(tiny_wan)), pairs, shared_steps.SETTINGS, Processes()
+        )
+    }
+    assert [(code, shown[-2000:]) for code, shown in finish(started) if code] == []
+    together = json.loads((tmp_path / "losses.json").read_text())
+    assert set(alone) == set(together)
+    for name, (gradient, logged) in alone.items():
+        assert float(gradient.norm()) > 1e-4, name
+        found = load_file(tmp_path / f"{name}.safetensors")["gradient"]
+        assert float((found - gradient).norm() / gradient.norm()) < 1e-4, name
+        for key in ("loss", "implicit_accuracy", "reward_mean", "skipped", "good_share", "informative"):
+            assert together[name].get(key, 0.0) == pytest.approx(logged.get(key, 0.0), rel=1e-4), (name, key)
+    for rank, own in enumerate(json.loads((tmp_path / f"sums-{rank}.json").read_text()) for rank in (0, 1)):
+        assert own == {
+            "share": [[0, 2, 4], [1, 3]][rank],
+            "total": 3.0,
+            "gather": [1, 2, 2],
+            "agree": 1,
+            "mean": {"all": pytest.approx(5 / 3), "second": 7.0},
+            "gradients": [[3.0, 3.0], [5.0, 5.0], None],
+            "lockstep": rank + 1,
+        }
+
+
+def test_processes_wait_for_each_other(tmp_path: Path) -> None:
+    started = side_by_side(2, partial(Fork, shared_steps.in_turn, str(tmp_path)))
+    assert [(code, shown[-2000:]) for code, shown in finish(started) if code] == []
+    assert [(tmp_path / f"seen-{rank}").read_text() for rank in (0, 1)] == ["", "by-0"]
+    assert [(tmp_path / f"waited-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]

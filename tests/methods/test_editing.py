@@ -286,8 +286,9 @@ def test_a_reward_at_its_target_gives_no_gradient(flow: Bench) -> None:
 
 
 def test_the_anchor_is_zero_at_the_reference(flow: Bench) -> None:
-    output = flow.method(anchor=1.0).step(flow.batch())
+    free, output = (flow.method(anchor=weight).step(flow.batch()) for weight in (0.0, 0.25))
     assert output.report["anchor"] > 0
+    assert float((output.loss - free.loss).detach()) == pytest.approx(0.25 * output.report["anchor"], rel=1e-3)
     state = flow.policy.state()
     flow.policy.load_state({k: torch.zeros_like(v) if "lora_B" in k else v for k, v in state.items()}, None)
     try:

@@ -60,8 +60,13 @@ def test_candidates_of_a_branch_are_alike_and_cheaper(model: VideoModel) -> None
     near, shared = spread(model, branch=0.3)
     assert all_steps == 3
     assert shared == 3 + 1  # the samples that the candidates branch off, and a third of the chain
+    assert spread(model, rollout_guidance=3.0, branch=0.3)[1] == 2 * shared
     assert (near > 0).all()
     assert (near < 0.5 * apart).all()
+
+
+def test_a_rollout_may_take_other_steps_than_sampling(model: VideoModel) -> None:
+    assert spread(model, rollout_steps=2)[1] == 2
 
 
 def test_guidance_costs_what_its_interval_holds(model: VideoModel) -> None:

@@ -14,9 +14,12 @@ from torch import Tensor
 from tests.support.offline_member import Member
 from tests.support.offline_member import model as model
 from vpo_kit.methods.base import Batch, StepOutput
+from vpo_kit.methods.from_rollouts import Fresh
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import METHODS
+from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.testing.rewards import Brightness
 from vpo_kit.testing.steps import context_of
 
 PROMPTS = ["a red circle moving right", "a blue square", "a green star moving left slowly"]
@@ -58,9 +61,9 @@ class Bench(Member):
             indices=INDICES, visits=[0, 0, 0], tensors=tensors,
         )  # fmt: skip
 
-    def method(self, name: str, **settings: Any) -> Any:
+    def method(self, name: str, reward: Reward | None = None, **settings: Any) -> Any:
         kind = METHODS.load(name)
-        context = context_of(self.policy, batch_size=3, scores=SCORES)
+        context = context_of(self.policy, reward, batch_size=3, scores=SCORES)
         return kind(kind.Config(num_draws=DRAWS, **settings), context)
 
     @torch.no_grad()
@@ -160,6 +163,22 @@ def test_a_pair_methods_step_written_plainly(bench: Bench, name: str) -> None:
     assert output.num_labels == len(values)
     if "anchor" in chosen:
         assert output.report["anchor"] == pytest.approx(mean(apart), rel=1e-3)
+
+
+def test_a_step_on_fresh_pairs_written_plainly(bench: Bench) -> None:
+    """Winners come first, whatever was sampled; a pair's draws are those of its place in the global batch."""
+    batch = bench.batch()
+    settings = {"beta": 30.0, "motion_weight": 0.5, "beta_schedule": "squared", "anchor": 0.2}
+    method = bench.method("online", reward=Brightness(), **settings)
+    tensors = {"winners": batch.tensors["first"], "losers": batch.tensors["second"], "motion": batch.tensors["motion"]}
+    output = method.update(Fresh(tensors, torch.arange(3), batch.conditions, {}), STEP)
+    values, apart = list[float](), list[float]()
+    for pair, winner, loser in bench.every(method):
+        gap = mean(winner.change) - mean(loser.change)
+        moved = min(1.0, MOTION[pair][0] / MOTION[pair][1]) ** 0.5
+        values.append(moved * falls(-0.5 * 30 * (1 - winner.t) ** 2 * gap))
+        apart += [winner.apart, loser.apart]
+    assert loss_of(output) == pytest.approx(mean(values) + 0.2 * mean(apart), rel=1e-4)
 
 
 def test_a_step_of_verdicts_written_plainly(bench: Bench) -> None:

@@ -1,0 +1,123 @@
+"""One step of every method by as many processes as there are: what each adds up to, and the gradient that is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.support.train_runs import SomeTies
+from vpo_kit import models
+from vpo_kit.config import Lora
+from vpo_kit.models.base import VideoModel
+from vpo_kit.models.encoding import PromptCache
+from vpo_kit.pairing import store
+from vpo_kit.processes import Processes
+from vpo_kit.registry import METHODS
+from vpo_kit.testing.rewards import Brightness
+from vpo_kit.testing.steps import context_of
+from vpo_kit.training.data import Pairs, Prompts, Source
+from vpo_kit.training.loop import backward
+from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.stream import Stream
+
+BATCH = 2
+"""Items of a step, each with another number of labels; of the prompts the first gives `online` no pair."""
+PROMPTS = ["a red circle moving right", "a blue square"]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dense": {"num_draws": 2},
+    "structural": {"fixed_draws": 2, "safeguard": 0.1},
+    "dpo": {"weight_alpha": 0.5, "anchor": 0.3},
+    "kto": {"good_weight": 2.0},
+    "mapo": {"num_draws": 2},
+    "sft": {},
+    "instruct": {"anchor": 0.1},
+    "online": {"num_candidates": 2, "num_draws": 2},
+    "nft": {"num_candidates": 2},
+    "grpo": {"num_candidates": 2, "kl": 0.1},
+    "rwr": {"num_candidates": 2, "of": "reward", "temperature": 0.1},
+}
+
+
+def compare(model: str, pairs: str, folder: str) -> None:
+    """The main process writes ``NAME.safetensors`` and, as JSON, the losses; each process ``sums-RANK.json``."""
+    processes, place = Processes(), Path(folder)
+    (place / f"sums-{processes.rank}.json").write_text(json.dumps(sums(processes)))
+    found, loaded = {}, models.load(model)
+    for name, gradient, loss in steps(loaded, Path(pairs), SETTINGS, processes):
+        if processes.is_main:
+            save_file({"gradient": gradient}, place / f"{name}.safetensors")
+        found[name] = loss
+    if processes.is_main:
+        (place / "losses.json").write_text(json.dumps(found))
+
+
+def steps(
+    model: VideoModel, pairs: Path, names: Iterable[str], processes: Processes
+) -> Iterable[tuple[str, Tensor, dict[str, float]]]:
+    """Each method, the gradient of its step in all weights as one row, and its loss with what is reported."""
+    encode = PromptCache(model)
+    for name in names:
+        policy = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0)
+        with torch.no_grad():
+            for i, parameter in enumerate(policy.parameters):
+                parameter.add_(0.02 * (i % 3))
+        kind, found = METHODS.load(name), store.read(pairs)
+        fresh = "prompts" in kind.needs.data and kind.needs.data[0] == "prompts"
+        source: Source = Prompts(PROMPTS) if fresh else Pairs(pairs, found.pairs, model.frame_map(9))
+        reward = None if kind.needs.reward == "none" else SomeTies() if name == "online" else Brightness()
+        scores = None if fresh else source.scores  # type: ignore[attr-defined]
+        context = context_of(policy, reward, batch_size=BATCH, scores=scores, processes=processes)
+        method = kind(kind.Config(**SETTINGS[name]), context)
+        stream = Stream(source, range(len(source.prompts)), BATCH, 0, encode, processes)
+        output = method.step(stream.batch(0, 0))
+        loss = processes.total(backward(output))
+        processes.sum_gradients(policy.parameters)
+        rows = [torch.zeros_like(p) if p.grad is None else p.grad for p in policy.parameters]
+        logged = processes.mean(output.report) | processes.mean(output.by_label, output.num_labels)
+        yield name, torch.cat([row.flatten() for row in rows]), {"loss": float(loss), **logged}
+        model.network.delete_adapters(list(model.network.peft_config))
+
+
+def sums(processes: Processes) -> dict[str, Any]:
+    """What a process gets of each way of sharing, given what only it knows: its rank, from 1 on."""
+    own, items = processes.rank + 1, list(range(5))
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad = torch.full((2,), float(own))
+    if processes.is_main:
+        parameters[1].grad = torch.full((2,), 5.0)
+    processes.sum_gradients(parameters)
+    return {
+        "share": processes.share(items),
+        "total": float(processes.total(torch.tensor(float(own)))),
+        "gather": processes.gather([own] * own),
+        "agree": processes.agree(own),
+        "mean": processes.mean({"all": float(own), **({"second": 7.0} if own == 2 else {})}, weight=own),
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in parameters],
+        "lockstep": processes.lockstep(own),
+    }
+
+
+def in_turn(folder: str, ranks: Sequence[int] = (0, 1)) -> None:
+    """The main process works first, and is slow at it; what the other one finds then is in ``seen-RANK``."""
+    import time
+
+    processes, place = Processes(), Path(folder)
+
+    def work() -> list[str]:
+        time.sleep(0.3 if processes.is_main else 0.0)
+        found = [f"by-{rank}" for rank in ranks if (place / f"by-{rank}").exists()]
+        (place / f"by-{processes.rank}").touch()
+        return found
+
+    (place / f"seen-{processes.rank}").write_text(" ".join(processes.main_first(work)))
+    if not processes.is_main:
+        time.sleep(0.3)
+        (place / "late").touch()
+    processes.wait()
+    (place / f"waited-{processes.rank}").write_text(str((place / "late").exists()))
