@@ -104,8 +104,8 @@ def _mode(encoded: Any) -> Tensor:
 
 @torch.no_grad()
 def decoded_frames(case: Case) -> Iterator[AdapterFinding]:
-    """A few frames, decoded with all the context that there is, are those of the whole clip; what `decode_window` leaves
-    out is measured, and may be any amount.
+    """A few frames, decoded with all the context that there is, are those of the whole clip; what `decode_window`
+    leaves out is measured, and may be any amount.
     """
     model, (channels, _, height, width) = case.model, case.shape
     frames = 4 * model.multiples[0] + int(model.causal)
