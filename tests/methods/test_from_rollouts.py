@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from vpo_kit.methods.base import Batch
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards.base import Mixture
+from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
 from vpo_kit.testing.rewards import Brightness, stub
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.video import motion
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,91 @@ def test_an_interval_that_holds_no_level_is_refused(levels: tuple[float, float])
     for kind, name in ((OnlineConfig, "rollout_guidance_interval"), (Sampling, "guidance_interval")):
         with pytest.raises(ValidationError, match="a lower and a higher noise level"):
             kind.model_validate({name: levels})
+
+
+def by_prompt(video: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Brightness, which a prompt with a square wants low."""
+    return video.flatten(1).mean(1) * torch.tensor([-1.0 if "square" in prompt else 1.0 for prompt in prompts])
+
+
+@torch.no_grad()
+def made_again(model: VideoModel, count: int, guidance: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents ``[P * n, C, T, h, w]``, scores ``[P, n]`` and motion ``[P * n]`` of the candidates of step 0, each made
+    alone: its own seed, under its own prompt.
+    """
+    shape, found = model.latent_shape(9, 32, 32), list[Tensor]()
+    scale = Guidance(guidance, model.encode_prompts([""]))
+    for i in range(len(PROMPTS) * count):
+        noise, conditions = (
+            draw_noise(shape, [derive_seed(0, "rollout", 0, i)]),
+            model.encode_prompts([PROMPTS[i // count]]),
+        )
+        found.append(sample(model, conditions, noise=noise, steps=3, guidance=scale))
+    latents = torch.cat(found)
+    video, repeated = model.decode(latents), [prompt for prompt in PROMPTS for _ in range(count)]
+    return latents, by_prompt(video, repeated).view(-1, count), motion(video)
+
+
+def test_pairs_are_the_best_and_the_worst_of_each_prompts_own_candidates(model: VideoModel) -> None:
+    reward = stub("by_prompt", by_prompt)()
+    with member(model, "online", reward=reward, num_candidates=3, motion_weight=1.0) as one:
+        latents, scores, moved = made_again(model, 3, guidance=3.0)
+        fresh = one.method._roll_out(one.batch)
+    rows = torch.arange(2) * 3
+    winners, losers = rows + scores.argmax(1), rows + scores.argmin(1)
+    for name, chosen in (("winners", winners), ("losers", losers)):
+        torch.testing.assert_close(fresh.tensors[name], latents[chosen], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fresh.tensors["motion"], moved[torch.stack([winners, losers], 1)], atol=1e-4, rtol=0)
+    assert fresh.numbers.tolist() == [0, 1]
+    for name, value in model.encode_prompts(PROMPTS).tensors.items():
+        assert torch.equal(fresh.conditions.tensors[name], value)
+    assert fresh.report["reward_mean"] == pytest.approx(float(scores.mean()), abs=1e-5)
+    assert fresh.report["reward_margin"] == pytest.approx(float((scores.amax(1) - scores.amin(1)).mean()), abs=1e-5)
+    assert fresh.report["motion"] == pytest.approx(float(moved.mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("nft", {"rollout_guidance": 1.5}), ("rwr", {"temperature": 0.5})])
+def test_every_candidate_counts_by_its_standing_under_its_own_prompt(
+    model: VideoModel, name: str, settings: dict[str, float]
+) -> None:
+    reward = stub("by_prompt", by_prompt)()
+    with member(model, name, reward=reward, num_candidates=3, **settings) as one:
+        latents, scores, _ = made_again(model, 3, settings.get("rollout_guidance", 3.0))
+        fresh = one.method._roll_out(one.batch)
+    torch.testing.assert_close(fresh.tensors["x"], latents, atol=1e-4, rtol=1e-4)
+    standing = ((scores - scores.mean(1, keepdim=True)) / scores.std(1, correction=0, keepdim=True)).flatten()
+    weight = (standing / 0.5).exp()
+    expected = standing / 10 + 0.5 if name == "nft" else weight / weight.mean()
+    torch.testing.assert_close(fresh.tensors["good" if name == "nft" else "weight"], expected, atol=1e-3, rtol=1e-3)
+    for key, value in model.encode_prompts(PROMPTS).tensors.items():
+        assert torch.equal(fresh.conditions.tensors[key], value.repeat_interleave(3, 0))
+
+
+def test_each_step_of_a_stochastic_chain_has_a_noise_of_its_own(model: VideoModel) -> None:
+    """What is kept of a candidate's steps: from where, to where, and that this is the mean and just that noise; and
+    what the video at the chain's end is worth among those of its prompt.
+    """
+    shape = model.latent_shape(9, 32, 32)
+    with member(model, "grpo", reward=stub("by_prompt", by_prompt)(), num_candidates=2) as one, torch.no_grad():
+        fresh = one.method.step(one.batch) and one.method._fresh
+        assert fresh is not None
+        kept, scores = fresh.tensors, list[Tensor]()
+        for i in range(4):
+            seed = derive_seed(0, "rollout", 0, i)
+            assert torch.equal(kept["x"][i, 0], draw_noise(shape, [seed])[0])
+            conditions = model.encode_prompts([PROMPTS[i // 2]])
+            for place, number in enumerate(kept["steps"][i].tolist()):
+                went = one.method._go(number, kept["x"][i : i + 1, place], conditions)  # type: ignore[attr-defined]
+                drawn = draw_noise(shape, [derive_seed(seed, "step", number)])
+                expected = (went.mean + went.deviation * drawn)[0]
+                torch.testing.assert_close(kept["next"][i, place], expected, atol=1e-4, rtol=1e-4)
+                if place:
+                    assert torch.equal(kept["x"][i, place], kept["next"][i, place - 1])
+            end = one.method._go(2, kept["next"][i : i + 1, -1], conditions, noisy=False).mean  # type: ignore[attr-defined]
+            scores.append(by_prompt(model.decode(end), [PROMPTS[i // 2]]))
+    # of two candidates one is as far above the mean as the other below
+    sign = (torch.cat(scores).view(2, 2).diff(dim=1) > 0) * 2.0 - 1
+    torch.testing.assert_close(kept["advantage"], torch.cat([-sign, sign], 1).flatten(), atol=1e-3, rtol=0)
 
 
 def test_a_branched_run_resumes_exactly(model: VideoModel, tmp_path: Path) -> None:
