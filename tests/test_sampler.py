@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from vpo_kit import models
 from vpo_kit.models.base import Conditions
-from vpo_kit.sampler import Guidance, PartialStart, chain_levels, derive_seed, draw_noise, sample
+from vpo_kit.sampler import Guidance, PartialStart, chain_levels, derive_seed, draw_noise, sample, step_generators
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule
 from vpo_kit.sprites import world
 
@@ -118,6 +119,23 @@ def test_noise_depends_on_the_seed_alone() -> None:
     assert torch.equal(draw_noise(SHAPE, [7, 8])[1], draw_noise(SHAPE, [8])[0])
     assert derive_seed(0, "a", 1) != derive_seed(0, "a", 2)
     assert derive_seed(0, "a", 1) == derive_seed(0, "a", 1) < 2**63
+
+
+def test_noise_is_standard_normal_and_no_two_videos_share_any() -> None:
+    """By Kolmogorov and Smirnov's test at 1%; rows of different seeds have nothing in common, and neither have what
+    their steps draw, which are those of the video alone.
+    """
+    noise = draw_noise((8, 2, 8, 8), range(20))
+    found = noise.flatten().double().sort().values
+    cdf = 0.5 * (1 + torch.erf(found / math.sqrt(2)))
+    steps = torch.arange(1, len(found) + 1) / len(found)
+    assert float((cdf - steps).abs().max()) < 1.63 / math.sqrt(len(found))
+    drawn = torch.stack([torch.randn(1024, generator=generator) for generator in step_generators(noise)])
+    every = torch.cat([noise.flatten(1), drawn])
+    together = torch.corrcoef(every) - torch.eye(40)
+    assert float(together.abs().max()) < 5 / math.sqrt(1024)
+    (alone,) = step_generators(noise[7:8])
+    assert torch.equal(torch.randn(1024, generator=alone), drawn[7])
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])

