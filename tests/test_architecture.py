@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.places import ROOT
+from vpo_kit.cli.model import model_app
 from vpo_kit.cli.options import app
 from vpo_kit.cli.pair import pair_app
 from vpo_kit.cli.reward import reward_app
@@ -171,7 +172,7 @@ def test_a_dataclass_of_many_fields_takes_them_by_name() -> None:
 
 COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
-    "config", "doctor", "export", "compare", "runs", "watch",
+    "config", "doctor", "model", "model check", "export", "compare", "runs", "watch",
     "pair", "pair import", "pair inspect", "pair signal", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip
@@ -203,7 +204,7 @@ def test_the_command_lines_files_import_nothing_heavy() -> None:
 
 
 def test_a_command_is_a_file_of_its_name() -> None:
-    groups = {"": app, "pair_": pair_app, "reward_": reward_app}
+    groups = {"": app, "pair_": pair_app, "reward_": reward_app, "model_": model_app}
     found = {
         f"{group}{command.name or command.callback.__name__}".replace("-", "_"): command.callback.__module__
         for group, typed in groups.items()
@@ -211,7 +212,9 @@ def test_a_command_is_a_file_of_its_name() -> None:
         if command.callback is not None
     }
     assert found == {name: f"vpo_kit.cli.{name}" for name in found}
-    assert {*found, "pair", "reward"} == {name.replace(" ", "_").replace("-", "_") for name in COMMANDS if name}
+    assert {*found, *(group.rstrip("_") for group in groups if group)} == {
+        name.replace(" ", "_").replace("-", "_") for name in COMMANDS if name
+    }
 
 
 def test_help_is_fast() -> None:

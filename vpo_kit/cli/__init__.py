@@ -40,6 +40,8 @@ from vpo_kit.cli import (  # noqa: F401
     models,
     config,
     doctor,
+    model,
+    model_check,
     reward,
     reward_train_vqa,
     reward_check,

@@ -16,6 +16,7 @@ from vpo_kit.evaluation import report, tables
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.loading import pipeline_class
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.training.lora import file_name
 from vpo_kit.training.recipe import Recipe
@@ -92,15 +93,16 @@ def _summary(recipe: Recipe, model: VideoModel) -> str:
 def _use(name: str, model: VideoModel) -> str:
     """How diffusers alone loads the LoRA: some of its classes lack a method, and then the network's own is used."""
     family, network = type(model.pipeline).__name__, model.network_name
-    lines = [f"from diffusers import {family}"]
+    pipeline = pipeline_class(family)
+    lines = [f"from {pipeline.__module__ if model.pipeline_class else 'diffusers'} import {family}"]
     if name in EMBEDDED:
         lines += ["from vpo_kit.models.loading import EMBEDDED"]
     load = _load(model)
-    kind = type(next(iter(model.networks.values()))).__name__
-    if not hasattr(getattr(diffusers, kind), "load_lora_adapter"):
+    kind = type(next(iter(model.networks.values())))
+    if not hasattr(getattr(diffusers, kind.__name__, kind), "load_lora_adapter"):
         lines += ["from diffusers.loaders import PeftAdapterMixin", "from vpo_kit.models.base import add_methods"]
         load = f"add_methods(pipe.{network}, PeftAdapterMixin)\n{load}"
-    elif not hasattr(getattr(diffusers, family), "load_lora_weights"):
+    elif not hasattr(pipeline, "load_lora_weights"):
         file = '"path/to/this/folder", weight_name="pytorch_lora_weights.safetensors"'
         load = f"pipe.{network}.load_lora_adapter({file})"
     source = f"EMBEDDED[{json.dumps(name)}]" if name in EMBEDDED else json.dumps(_name(name), ensure_ascii=False)

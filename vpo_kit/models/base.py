@@ -103,6 +103,8 @@ class VideoModel(ABC):
     network_name: ClassVar[str] = "transformer"
     """The pipeline's component that denoises; it is also the prefix of the keys in a LoRA file, whichever network of
     several the file is for."""
+    pipeline_class: ClassVar[Any] = None
+    """The pipeline's class where it is another package's; None is diffusers' class of the registered name."""
     published: ClassVar[str] = ""
     """The published models that the pipeline class is for, in a few words (`vpo models`)."""
     inputs: ClassVar[Sequence[str]] = ("text",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -82,23 +83,14 @@ def load(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_dtype(dtype, device)
     source = resolve(name_or_path)
-    try:
-        index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read model_index.json of {name_or_path}: {_line(error)}") from error
-    family = index.get("_class_name", "") if isinstance(index, dict) else ""
-    targets = MODELS.targets()
-    if not isinstance(family, str) or family not in targets:
-        raise ModelError(
-            f"{name_or_path} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}"
-        )
+    family, index = read_index(source, revision, name_or_path)
     check_family(attention, family)
-    adapter = MODELS.load(family)
+    adapter, kind = MODELS.load(family), pipeline_class(family)
     _check_files(Path(source), variant)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
-        pipeline = getattr(diffusers, family).from_pretrained(
+        pipeline = kind.from_pretrained(
             source,
             revision=revision,
             variant=variant,
@@ -119,6 +111,33 @@ def load(
     if attention != "auto":
         set_attention(model, attention)
     return model
+
+
+def read_index(source: str, revision: str | None, name: str) -> tuple[str, dict[str, Any]]:
+    """The pipeline class's name and the whole ``model_index.json`` of a folder or hub id, which the user calls `name`.
+
+    Raises `ModelError` where it cannot be read, or its class has no adapter.
+    """
+    try:
+        index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"cannot read model_index.json of {name}: {_line(error)}") from error
+    family = index.get("_class_name", "") if isinstance(index, dict) else ""
+    targets = MODELS.targets()
+    if not isinstance(family, str) or family not in targets:
+        raise ModelError(f"{name} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}")
+    return family, index
+
+
+def pipeline_class(family: str) -> Any:
+    """The class behind a registered name: the one that its adapter names, or diffusers'. Raises `ModelError`."""
+    found = MODELS.load(family).pipeline_class or getattr(diffusers, family, None)
+    if found is None:
+        raise ModelError(
+            f"diffusers {diffusers.__version__} has no {family}: its adapter {MODELS.check(family)} must say where it "
+            "is (pipeline_class)"
+        )
+    return found
 
 
 def _check_files(folder: Path, variant: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -43,7 +44,7 @@ def build(
     for part in components.values():
         if isinstance(part, nn.Module):
             cast(part, getattr(torch, dtype))
-    kind = getattr(diffusers, family)
+    kind = loading.pipeline_class(family)
     taken = inspect.signature(kind.__init__).parameters  # as from_pretrained leaves out what the class does not take
     pipeline = kind(**{key: value for key, value in {**components, **more}.items() if key in taken})
     adapter = MODELS.load(family)
@@ -63,37 +64,34 @@ def _from_configs(
     source: str, revision: str | None, fake: FakeTensorMode
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """The pipeline's class, its components and its other settings."""
-    try:
-        index = diffusers.DiffusionPipeline.load_config(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read model_index.json of {source}: {str(error).splitlines()[0]}") from error
-    family, targets = index.get("_class_name", ""), MODELS.targets()
-    if family not in targets:
-        raise ModelError(f"{source} is a {family or 'nameless pipeline'}: supported are {', '.join(sorted(targets))}")
+    family, index = loading.read_index(source, revision, source)
     components: dict[str, Any] = {}
+    own = MODELS.check(family).partition(":")[0].partition(".")[0]
     more = {key: value for key, value in index.items() if not key.startswith("_") and not isinstance(value, list)}
     for name, value in index.items():
         if isinstance(value, list):
             components[name] = (
-                None if value[1] is None else _component(source, revision, name, value[0], value[1], fake)
+                None if value[1] is None else _component(source, revision, name, value[0], value[1], own, fake)
             )
     return family, components, more
 
 
-def _component(source: str, revision: str | None, name: str, library: str, kind: str, fake: FakeTensorMode) -> Any:
+def _component(
+    source: str, revision: str | None, name: str, library: str, kind: str, own: str, fake: FakeTensorMode
+) -> Any:
     where = {"subfolder": name, "revision": revision}
     if "tokenizer" in name:
         try:
             return getattr(transformers, kind).from_pretrained(source, **where)
         except (OSError, ValueError, AttributeError, TypeError):
             return tokenizer(512)  # a folder of configurations alone
-    found = getattr(diffusers if library == "diffusers" else transformers, kind, None)
+    found = _class(library, kind, own)
     if found is None:
         raise ModelError(f"{source}: {library}.{kind} of {name} is not known here")
     try:
         if not issubclass(found, nn.Module):
             return found.from_pretrained(source, **where)
-        if library == "diffusers":
+        if issubclass(found, diffusers.ModelMixin):
             config = found.load_config(source, **where)
             with fake:
                 return found.from_config(config)
@@ -102,6 +100,16 @@ def _component(source: str, revision: str | None, name: str, library: str, kind:
             return found(settings)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {name} of {source}: {str(error).splitlines()[0]}") from error
+
+
+def _class(library: str, kind: str, own: str) -> Any:
+    """A component's class, of diffusers, of transformers, or of the package `own` that the adapter is in."""
+    if library.partition(".")[0] not in ("diffusers", "transformers", own):
+        return None
+    try:
+        return getattr(importlib.import_module(library), kind, None)
+    except ImportError:
+        return None
 
 
 def cast(part: nn.Module, dtype: torch.dtype) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,19 +28,24 @@ CHECKS: dict[str, Callable[[Case], Iterator[AdapterFinding]]] = {
 
 
 def check(case: Case) -> Iterator[AdapterFinding]:
-    """All checks in turn; one that ends with an error has failed, and the others go on."""
-    for name, one in CHECKS.items():
-        try:
-            yield from one(case)
-        except Exception as error:  # an adapter that is not right yet may raise anything
-            said = " ".join(str(error).split())
-            note = f"{type(error).__name__}: {said}" if said else type(error).__name__
-            yield AdapterFinding(what=name, figure=math.inf, bound=0, note=note[:300] + _place(case, error))
+    """All checks in turn."""
+    for name in CHECKS:
+        yield from run(name, case)
+
+
+def run(name: str, case: Case) -> Iterator[AdapterFinding]:
+    """One of `CHECKS`; where it ends with an error it has failed."""
+    try:
+        yield from CHECKS[name](case)
+    except Exception as error:  # an adapter that is not right yet may raise anything
+        said = " ".join(str(error).split())[:300]
+        note = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        yield AdapterFinding(what=name, figure=math.inf, bound=0, note=note + _place(case, error))
 
 
 def _place(case: Case, error: BaseException) -> str:
     """The last line of the adapter's own file that the error came through."""
     kind = type(case.model)
-    own = {inspect.getsourcefile(one) for one in kind.__mro__[: kind.__mro__.index(VideoModel)]}
+    own = {sys.modules[one.__module__].__file__ for one in kind.__mro__[: kind.__mro__.index(VideoModel)]}
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
     return f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else ""

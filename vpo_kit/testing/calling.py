@@ -34,14 +34,21 @@ class Call:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+def check_call(kind: type, call: Call) -> None:
+    """Raises `ConfigError` where the call of the pipelines of class `kind` does not have an argument in `call.more`."""
+    known = set(inspect.signature(kind.__call__).parameters) - {"self"}
+    for name in call.more:
+        if name not in known:
+            raise ConfigError(f"the call of {kind.__name__} has no argument {name!r}{nearest(name, known)}")
+
+
 def call_pipeline(
     model: VideoModel, pipeline: Any, noise: Tensor, call: Call, *, prompts: Sequence[str], negative: str, scale: float
 ) -> Tensor:
     """The video ``[B, F, 3, H, W]`` of `pipeline`, by itself, from `noise` ``[B, C, T, h, w]``, whose layout in the
     pipeline `model` knows.
 
-    Raises `ModelError` where the pipeline prepares latents of another shape, `ConfigError` for an argument in
-    `call.more` that it does not take.
+    Raises `ModelError` where the pipeline prepares latents of another shape.
     """
     packed, generators = model.pack(noise), step_generators(noise)
     states = [generator.get_state() for generator in generators]
@@ -84,13 +91,9 @@ def arguments_of(
     model: VideoModel, pipeline: Any, call: Call, *, prompts: Sequence[str], negative: str, scale: float
 ) -> dict[str, Any]:
     """What the pipeline's call takes, under its own names. Texts are as long as the tokenizer says where the pipeline's
-    default is longer. Raises `ConfigError` for an argument in `call.more` that it does not take.
+    default is longer.
     """
     known = inspect.signature(type(pipeline).__call__).parameters
-    if unknown := [name for name in call.more if name not in known]:
-        raise ConfigError(
-            f"the call of {type(pipeline).__name__} has no argument {unknown[0]}{nearest(unknown[0], known)}"
-        )
     return {
         "prompt": list(prompts), "height": call.height, "width": call.width, "num_inference_steps": call.steps,
         "output_type": "pt", **_named(known, FRAMES, call.frames), **_named(known, RATE, model.settings.fps),

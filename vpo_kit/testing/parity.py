@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor
 
-from vpo_kit import models
+from vpo_kit import folders, models
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.loading import pipeline_class
 from vpo_kit.sampler import Guidance, sample
-from vpo_kit.testing.calling import Call, call_pipeline
+from vpo_kit.testing.calling import Call, call_pipeline, check_call
 from vpo_kit.testing.families import Family
 
 PROMPTS = ("a red circle moving right slowly on a navy background", "a blue square circling quickly")
@@ -59,20 +59,44 @@ class Case:
         return float((self.ours(noise, scale) - self.theirs(noise, scale)).abs().max())
 
 
-def open_case(folder: Path, call: Call, attributes: Mapping[str, Any] | None = None) -> Case:
-    """Load the pipeline of `folder` twice; `attributes` are set on both. Raises `ModelError`."""
-    model = models.load(str(folder))
-    plain = diffusers.DiffusionPipeline.from_pretrained(folder).to(model.device)
+def open_case(
+    name: str,
+    *,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    steps: int = 3,
+    more: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Case:
+    """Load the pipeline of a folder, hub id or embedded name twice, once by `vpo` and once by diffusers alone.
+
+    A size that is not given is small: three latent frames (four frames where each is coded by itself), and sides of two
+    and three times what they must be multiples of. `more` are further arguments of the pipeline's call, `attributes`
+    are set on both pipelines. Raises `ModelError`, or `ConfigError` for a size that does not fit and for an argument
+    that the call does not have.
+    """
+    model = models.load(name)
+    kind = pipeline_class(type(model.pipeline).__name__)
+    time, tall, wide = model.multiples
+    few = 1 + 2 * time if model.causal else max(4, 2 * time)
+    call = Call(
+        frames=frames or few, height=height or 2 * tall, width=width or 3 * wide, steps=steps, more=dict(more or {})
+    )
+    check_call(kind, call)
+    model.latent_shape(call.frames, call.height, call.width)
+    source = Path(folders.resolve(name))
+    plain = kind.from_pretrained(source).to(model.device)
     plain.set_progress_bar_config(disable=True)
     for key, value in (attributes or {}).items():
         setattr(model.pipeline, key, value)
         setattr(plain, key, value)
-    return Case(folder, model, plain, call)
+    return Case(source, model, plain, call)
 
 
 def make(family: Family, folder: Path) -> Case:
     """Build the family's tiny pipeline with random weights (seed 0), save it to `folder`, and open it."""
     torch.manual_seed(0)
     family.build().save_pretrained(folder, safe_serialization=True)
-    call = Call(frames=family.frames, height=family.size, width=family.size)
-    return open_case(folder, call, family.attributes)
+    side = family.size
+    return open_case(str(folder), frames=family.frames, height=side, width=side, attributes=family.attributes)

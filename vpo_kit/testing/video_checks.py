@@ -69,7 +69,8 @@ def entered_chain(case: Case) -> Iterator[AdapterFinding]:
     guidance = Guidance(GUIDED, model.encode_prompts([NEGATIVE]))
     whole = sample(model, conditions, noise=begin, steps=steps, guidance=guidance)
     entered = sample(model, conditions, noise=noise, steps=steps, guidance=guidance, start=PartialStart(x, 0))
-    yield apart("chain entered at its first step", entered, whole, SAME, f"which is at noise level {level:.2f}")
+    bound = SAME + 10 * (1 - level) if level > FULL else SAME  # what is left of the clip where the chain starts
+    yield apart("chain entered at its first step", entered, whole, bound, f"at noise level {level:.4f}")
 
 
 @torch.no_grad()
