@@ -285,6 +285,11 @@ def test_a_reward_at_its_target_gives_no_gradient(flow: Bench) -> None:
     assert float(flow.gradients(flow.method(reward_cap=100.0).step(flow.batch()).loss).norm()) > 0
 
 
+def test_every_step_has_a_noise_of_its_own(flow: Bench) -> None:
+    found = [float(flow.method(segments=0).step(flow.batch(step)).loss.detach()) for step in (0, 1, 2)]
+    assert len(set(found)) == 3
+
+
 def test_the_anchor_is_zero_at_the_reference(flow: Bench) -> None:
     free, output = (flow.method(anchor=weight).step(flow.batch()) for weight in (0.0, 0.25))
     assert output.report["anchor"] > 0

@@ -23,7 +23,7 @@ from vpo_kit.models.base import Conditions, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Reward
-from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
+from vpo_kit.sampler import Guidance, PartialStart, derive_seed, draw_noise, sample
 from vpo_kit.testing.rewards import stub
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.loop import backward
@@ -187,3 +187,49 @@ def test_of_fresh_videos_the_best_becomes_likelier_than_the_worst(
     assert lead.mean() > 1e-4
     if name != "rwr":  # which knows no worst, and here fits two videos at once
         assert (lead > 1e-4).all()
+
+
+@pytest.mark.parametrize("score", [redness, blueness])
+def test_the_steps_of_the_best_become_likelier_than_those_of_the_worst(bench: Bench, score: Any) -> None:
+    """Of the chain that each prompt's candidates went, by the Gaussian of every step."""
+    settings = {"num_candidates": CANDIDATES, "updates_per_rollout": STEPS, "clip": 0.2}
+    method = bench.method("grpo", stub("colour", score)(), **settings)
+    batch = Batch(
+        step=0, prompts=TEXTS, conditions=bench.encode(TEXTS), positions=[0, 1], indices=[0, 1], visits=[0, 0]
+    )
+    bench.train(method, batch)
+    kept, model = method._fresh.tensors, bench.model
+    repeated = [text for text in TEXTS for _ in range(CANDIDATES)]
+    conditions = Conditions.cat([bench.encode([text]) for text in repeated])
+    gains, steps = list[Tensor](), kept["steps"][0].tolist()
+    with torch.no_grad():
+        for place, number in enumerate(steps):
+            went = method._go(number, kept["x"][:, place], conditions)
+            gains.append(went.log_prob(kept["next"][:, place]) - kept["likelihood"][:, place])
+        with bench.policy.reference():  # where the run began, and the candidates were made
+            end = method._go(method._steps - 1, kept["next"][:, -1], conditions, noisy=False)
+        scores = score(model.decode(end.mean), repeated).view(len(TEXTS), CANDIDATES)
+    gain = torch.stack(gains).mean(0).view(len(TEXTS), CANDIDATES)
+    lead = gain.gather(1, scores.argmax(1, keepdim=True)) - gain.gather(1, scores.argmin(1, keepdim=True))
+    assert (lead > 1e-3).all()
+
+
+@pytest.mark.parametrize("score", [redness, blueness])
+@pytest.mark.parametrize("name", ["instruct", "draft", "alignprop", "vader"])
+def test_the_reward_of_what_is_sampled_rises(bench: Bench, name: str, score: Any) -> None:
+    """From the same noises, or from the same clips at the same level, before and after."""
+    batch = labelled(bench, torch.ones(2), torch.ones(2, bench.shape[1]))
+    model, conditions = bench.model, bench.encode(TEXTS)
+    start = PartialStart(batch.tensors["clip"], 1) if name == "instruct" else None
+
+    def worth() -> Tensor:
+        guidance = Guidance(model.settings.guidance, bench.encode([""]))
+        noise = draw_noise(bench.shape, [91, 92])
+        with torch.no_grad():
+            latents = sample(model, conditions, noise=noise, steps=model.settings.steps, guidance=guidance, start=start)
+            found: Tensor = score(model.decode(latents), TEXTS)
+        return found
+
+    before = worth()
+    bench.train(bench.method(name, stub("colour", score)()), batch)
+    assert (worth() - before > 1e-3).all()
