@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, WanPipelin
 from torch import Tensor, nn
 
 from vpo_kit import models
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import Guidance, PartialStart, chain_levels, derive_seed, draw_noise, sample, step_generators
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule
 from vpo_kit.sprites import world

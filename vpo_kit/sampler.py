@@ -129,7 +129,7 @@ def sample(
     With `start` only the chain from step `start.first` on runs. Gradient flows through the network in the last
     `grad_steps` steps, or in those whose numbers it holds (counted in the part of the chain that runs), each
     checkpointed; the others build no graph of the network. `callback` gets each step's number and latents, and
-    `constrain` may change them.
+    `constrain` may change them. Frames that are given with the conditions stay as they are.
     """
     scheduler = model.new_scheduler(steps, noise.shape[1:])
     first, latents = 0, noise
@@ -137,6 +137,7 @@ def sample(
         first = start.first
         t = model.schedule.chain_times(scheduler)[first]
         latents = model.schedule.add_noise(start.x, noise, t.expand(len(noise)))
+    latents = conditions.held(latents)  # frames that are given have no noise, and no step changes them
     if hasattr(scheduler, "set_begin_index"):  # the others look the step up by its time
         scheduler.set_begin_index(first)
     timesteps = scheduler.timesteps[first:].to(noise.device)
@@ -160,7 +161,8 @@ def sample(
             latents = constrain(latents, later[0] if len(later) else None)
         if callback is not None:
             callback(i, latents)
-    return latents
+    found: Tensor = conditions.held(latents)
+    return found
 
 
 def guided(
@@ -183,7 +185,7 @@ def guided(
     if scale == 1:
         return predict(x_t, time.expand(count), conditions)
     positive = predict(x_t, time.expand(count), conditions)
-    negative = guidance.negative if len(guidance.negative) == count else guidance.negative.expand(count)
+    negative = conditions.instead(guidance.negative)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not guidance.detached):
         unconditional = predict(x_t, time.expand(count), negative)
     return unconditional + scale * (positive - unconditional)

@@ -20,7 +20,8 @@ from benchmarks.speed import jobs
 from benchmarks.speed.jobs import Bench
 from benchmarks.speed.timing import Clock, Row, ratio, seconds
 from vpo_kit import losses
-from vpo_kit.models.base import Conditions, Settings
+from vpo_kit.models.base import Settings
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import draw_noise
 from vpo_kit.training.data import Source

@@ -19,7 +19,8 @@ from tests.conftest import PROMPTS
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.methods.base import Batch, StepOutput
-from vpo_kit.models.base import Conditions, VideoModel
+from vpo_kit.models.base import VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Reward

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from vpo_kit.config import Run
-from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward

@@ -20,7 +20,7 @@ from vpo_kit import losses
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput, runs
 from vpo_kit.methods.stages import in_parts
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
-from vpo_kit.models.base import Conditions, VideoModel
+from vpo_kit.models.base import VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.run_sections import Levels
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
@@ -197,6 +198,7 @@ class FromRollouts(Method):
             if trunks is not None:
                 start = PartialStart(trunks.repeat_interleave(n, 0)[rows], self._first)
             found, parts = self.denoise(conditions[rows], noise, seeds[rows], start)
+            found = conditions[rows].held(found)
             latents.append(found)
             kept.append(parts)
             videos.append(decode(found))

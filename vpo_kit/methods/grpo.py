@@ -21,7 +21,8 @@ from vpo_kit.methods.base import Batch, Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
 from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.rows import summed
-from vpo_kit.models.base import Conditions, VideoModel
+from vpo_kit.models.base import VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import PartialStart, derive_seed, draw_noise, guided
 from vpo_kit.schedule import DDPMSchedule
 from vpo_kit.stochastic import Chain, Kind, Step

@@ -15,9 +15,9 @@ from torch import Tensor
 from vpo_kit import losses
 from vpo_kit.methods.base import Batch, Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
-from vpo_kit.methods.preference import DrawnConfig, Noised, member_weight, see_reference, step_output
+from vpo_kit.methods.preference import DrawnConfig, Noised, member_mask, see_reference, step_output
 from vpo_kit.methods.rows import Draws
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 
@@ -61,12 +61,8 @@ class KTO(FollowsReference):
         self._moving.follow(batch.step, config)
         x, sign, repeats = self._videos(batch)
         conditions = Conditions.cat([batch.conditions] * repeats)
-        rows = self._draws.rows(context, batch.step, x, conditions, list(batch.positions) * repeats)
-        level = context.policy.model.schedule.noise_level(rows.t)
-        weight = member_weight(batch, config.num_draws)
-        videos = Noised(
-            x_t=rows.x_t, target=rows.target, time=rows.time, conditions=rows.conditions, level=level, weight=weight
-        )
+        rows = self._draws.rows(context, batch.step, x, conditions, list(batch.positions) * repeats, member_mask(batch))
+        videos = Noised.of(rows, context.policy.model.schedule.noise_level(rows.t))
         sign, keep = torch.cat([sign] * config.num_draws), bool(config.anchor)
         reference = see_reference(context.policy, videos, context.micro_batch_size, keep_output=keep)
         side = side_weights(sign, config, context.processes)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, Needs, StepOutput, TimesConfig
-from vpo_kit.methods.preference import Noised, member_weight, step_output
+from vpo_kit.methods.preference import Noised, member_mask, step_output
 from vpo_kit.methods.rows import Draws
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair
 
 
@@ -48,12 +48,8 @@ class MaPO(Method):
         config, context = self.config, self.context
         x = torch.cat([batch.tensors["first"], batch.tensors["second"]])
         conditions, positions = Conditions.cat([batch.conditions] * 2), list(batch.positions) * 2
-        rows = self._draws.rows(context, batch.step, x, conditions, positions)
-        level = context.policy.model.schedule.noise_level(rows.t)
-        weight = member_weight(batch, config.num_draws)
-        videos = Noised(
-            x_t=rows.x_t, target=rows.target, time=rows.time, conditions=rows.conditions, level=level, weight=weight
-        )
+        rows = self._draws.rows(context, batch.step, x, conditions, positions, member_mask(batch))
+        videos = Noised.of(rows, context.policy.model.schedule.noise_level(rows.t))
         label = torch.cat([batch.tensors["label"]] * config.num_draws)
         total = context.batch_size * config.num_draws
 

@@ -28,7 +28,7 @@ from vpo_kit.methods.preference import (
     see,
     see_reference,
 )
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair
 from vpo_kit.sampler import derive_seed
 from vpo_kit.times import Strata

@@ -16,7 +16,8 @@ from torch import Tensor
 from vpo_kit import losses
 from vpo_kit.losses import PairErrors, PreferenceConfig, PreferenceLoss
 from vpo_kit.methods.base import Batch, Context, Policy, StepOutput, TimesConfig, runs
-from vpo_kit.models.base import Conditions
+from vpo_kit.methods.rows import Rows, rows_of
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import draw_noise
 from vpo_kit.times import Strata, TimeSampler
 
@@ -65,6 +66,18 @@ class Noised:
     level: Tensor
     weight: Tensor | None = None
 
+    @staticmethod
+    def of(rows: Rows, level: Tensor) -> Noised:
+        """Rows that are at the levels `level`."""
+        return Noised(
+            x_t=rows.x_t,
+            target=rows.target,
+            time=rows.time,
+            conditions=rows.conditions,
+            level=level,
+            weight=rows.weight,
+        )
+
     def __len__(self) -> int:
         return len(self.x_t)
 
@@ -112,22 +125,14 @@ def noised(
     schedule, (first, second) = policy.model.schedule, members
     t = times.draw(seeds, first.device, strata)
     eps = draw_noise(first.shape[1:], seeds, first.device)
-    x, eps2, t2 = torch.cat([first, second]), torch.cat([eps, eps]), torch.cat([t, t])
-    return Noised(
-        x_t=schedule.add_noise(x, eps2, t2),
-        target=schedule.target(x, eps2, t2),
-        time=schedule.network_time(t2),
-        conditions=Conditions.cat([conditions, conditions]),
-        level=schedule.noise_level(t),
-        weight=None if mask is None else losses.mask_weight(torch.cat([mask, mask])),
-    )
+    both, masks = Conditions.cat([conditions, conditions]), None if mask is None else torch.cat([mask, mask])
+    rows = rows_of(schedule, torch.cat([first, second]), torch.cat([eps, eps]), torch.cat([t, t]), both, masks)
+    return Noised.of(rows, schedule.noise_level(t))
 
 
-def member_weight(batch: Batch, draws: int) -> Tensor | None:
-    """What counts of the errors of all members, draw by draw, firsts before seconds; None where all of it does."""
-    if "mask" not in batch.tensors:
-        return None
-    return losses.mask_weight(torch.cat([batch.tensors["mask"]] * (2 * draws)))
+def member_mask(batch: Batch) -> Tensor | None:
+    """What counts of the errors of all members, firsts before seconds, ``[2P, T, h, w]``; None where all of it does."""
+    return torch.cat([batch.tensors["mask"]] * 2) if "mask" in batch.tensors else None
 
 
 def see(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_output: bool = False) -> Seen:

@@ -13,9 +13,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from vpo_kit import losses
 from vpo_kit.methods.base import Context, StepOutput
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import derive_seed, draw_noise
+from vpo_kit.schedule import Schedule
 from vpo_kit.times import Strata, TimeSampler
 
 Piece = TypeVar("Piece")
@@ -23,7 +25,9 @@ Piece = TypeVar("Piece")
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Clean `x`, noised `x_t`, the network's `target`; `t` ``[R]`` is the schedule's time and `time` the network's."""
+    """Clean `x`, noised `x_t`, the network's `target`; `t` ``[R]`` is the schedule's time and `time` the network's, and
+    `weight` ``[R, T, h, w]`` of mean 1, where there is one, what counts of the errors.
+    """
 
     x: Tensor
     x_t: Tensor
@@ -31,6 +35,7 @@ class Rows:
     t: Tensor
     time: Tensor
     conditions: Conditions
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -43,7 +48,26 @@ class Rows:
             t=self.t[rows],
             time=self.time[rows],
             conditions=self.conditions[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
+
+
+def rows_of(
+    schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor, conditions: Conditions, mask: Tensor | None = None
+) -> Rows:
+    """Videos `x` with noise `eps` at times `t` of the schedule. Errors count inside a `mask` ``[R, T, h, w]`` alone;
+    frames that are given with the conditions have neither noise nor error.
+    """
+    counted = conditions.free(mask, x)
+    return Rows(
+        x=x,
+        x_t=conditions.held(schedule.add_noise(x, eps, t)),
+        target=conditions.held(schedule.target(x, eps, t), 0.0),
+        t=t,
+        time=schedule.network_time(t),
+        conditions=conditions,
+        weight=None if counted is None else losses.mask_weight(counted),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,8 +81,18 @@ class Draws:
     times: TimeSampler
     room: int
 
-    def rows(self, context: Context, step: int, x: Tensor, conditions: Conditions, numbers: Sequence[int]) -> Rows:
-        """The videos `x` ``[N, C, T, h, w]``, whose places in the global batch are `numbers`, once for each draw."""
+    def rows(
+        self,
+        context: Context,
+        step: int,
+        x: Tensor,
+        conditions: Conditions,
+        numbers: Sequence[int],
+        mask: Tensor | None = None,
+    ) -> Rows:
+        """The videos `x` ``[N, C, T, h, w]``, whose places in the global batch are `numbers`, once for each draw; of
+        each counts what its `mask` ``[N, T, h, w]`` covers.
+        """
         schedule, seed = context.policy.model.schedule, context.seed
         keys = [(number, d) for d in range(self.count) for number in numbers]
         seeds = [derive_seed(seed, self.name, step, *key) for key in keys]
@@ -66,14 +100,8 @@ class Draws:
         strata = Strata(places, self.count * self.room, derive_seed(seed, "strata", step))
         t = self.times.draw(seeds, x.device, strata if self.times.stratified else None)
         clean, eps = torch.cat([x] * self.count), draw_noise(x.shape[1:], seeds, x.device)
-        return Rows(
-            x=clean,
-            x_t=schedule.add_noise(clean, eps, t),
-            target=schedule.target(clean, eps, t),
-            t=t,
-            time=schedule.network_time(t),
-            conditions=Conditions.cat([conditions] * self.count),
-        )
+        masks = None if mask is None else torch.cat([mask] * self.count)
+        return rows_of(schedule, clean, eps, t, Conditions.cat([conditions] * self.count), masks)
 
 
 def summed(pieces: Sequence[Piece], part: Callable[[Piece], tuple[Tensor, dict[str, Tensor]]]) -> StepOutput:

@@ -82,7 +82,7 @@ class RWR(FromRollouts):
         def part(chosen: slice) -> tuple[Tensor, dict[str, Tensor]]:
             some = rows[chosen]
             output = context.policy.model.predict(some.x_t, some.time, some.conditions)
-            errors = losses.frame_errors(output, some.target).mean(1)
+            errors = losses.frame_errors(output, some.target, some.weight).mean(1)
             return (weights[chosen] * errors).sum() / total, {"error": errors.detach()}
 
         return summed(runs(len(rows), context.micro_batch_size), part)

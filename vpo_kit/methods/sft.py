@@ -6,7 +6,6 @@ Legend: ``B`` clips, latents ``[B, C, T, h, w]``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,8 @@ from vpo_kit.methods.base import (
     TimesConfig,
     runs,
 )
-from vpo_kit.models.base import Conditions
+from vpo_kit.methods.rows import Rows, rows_of
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import derive_seed, draw_noise
 from vpo_kit.times import Strata
 
@@ -37,16 +37,6 @@ class SFTConfig(TimesConfig):
     caption_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of draws that see the negative prompt instead of the caption"
     )
-
-
-@dataclass(frozen=True)
-class NoisedClips:
-    """Clips at their times and noises, as rows."""
-
-    x_t: Tensor
-    target: Tensor
-    time: Tensor
-    conditions: Conditions
 
 
 class SFT(Method):
@@ -86,7 +76,7 @@ class SFT(Method):
         value, count = self.context.processes.total(sums).tolist()
         return {"heldout_loss": value / count} if count else {}
 
-    def _noised(self, batch: Batch, seeds: Sequence[int], strata: Strata | None, dropout: float = 0.0) -> NoisedClips:
+    def _noised(self, batch: Batch, seeds: Sequence[int], strata: Strata | None, dropout: float = 0.0) -> Rows:
         """The batch's clips once for every ``len(seeds) / B`` draws."""
         model, draws = self.context.policy.model, len(seeds) // len(batch.indices)
         x, schedule = torch.cat([batch.tensors["clip"]] * draws), model.schedule
@@ -97,11 +87,10 @@ class SFT(Method):
             generator = torch.Generator().manual_seed(derive_seed(seed, "dropout"))
             if float(torch.rand((), generator=generator)) < dropout:
                 conditions = conditions.replaced(i, self.context.negative)
-        return NoisedClips(
-            schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t), conditions
-        )
+        return rows_of(schedule, x, eps, t, conditions)
 
-    def _errors(self, clips: NoisedClips, rows: slice) -> Tensor:
+    def _errors(self, clips: Rows, rows: slice) -> Tensor:
         """The mean squared error of some rows, ``[n]``."""
-        output = self.context.policy.model.predict(clips.x_t[rows], clips.time[rows], clips.conditions[rows])
-        return losses.frame_errors(output, clips.target[rows]).mean(1)
+        some = clips[rows]
+        output = self.context.policy.model.predict(some.x_t, some.time, some.conditions)
+        return losses.frame_errors(output, some.target, some.weight).mean(1)

@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.models.base import Conditions, Settings
+from vpo_kit.models.base import Settings
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.unet import UNetModel
 
 

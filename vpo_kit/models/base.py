@@ -18,48 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from vpo_kit import schedule as schedules
-from vpo_kit.errors import ConfigError
+from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.inputs import Inputs
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import Guidance
 from vpo_kit.times import Times, TimeSampler
 from vpo_kit.video import straight_through_clamp
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Encoded prompts: named tensors, each with the prompts along its first dimension."""
-
-    tensors: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
-    def __getitem__(self, index: Tensor | list[int] | slice) -> Conditions:
-        return Conditions({k: v[index] for k, v in self.tensors.items()})
-
-    def repeat(self, count: int) -> Conditions:
-        """Each prompt `count` times in a row."""
-        return Conditions({k: v.repeat_interleave(count, 0) for k, v in self.tensors.items()})
-
-    def expand(self, count: int) -> Conditions:
-        """A single prompt as a batch of `count`, without a copy."""
-        return Conditions({k: v.expand(count, *v.shape[1:]) for k, v in self.tensors.items()})
-
-    def replaced(self, index: int, other: Conditions) -> Conditions:
-        """A copy in which the prompt at `index` is the one of `other`."""
-        tensors = {k: v.clone() for k, v in self.tensors.items()}
-        for name, value in tensors.items():
-            value[index] = other.tensors[name][0]
-        return Conditions(tensors)
-
-    def with_guidance(self, scale: float) -> Conditions | None:
-        """These prompts at an embedded guidance `scale`, or None where the network takes no such input."""
-        if "guidance" not in self.tensors:
-            return None
-        return Conditions({**self.tensors, "guidance": torch.full_like(self.tensors["guidance"], scale)})
-
-    @staticmethod
-    def cat(parts: Sequence[Conditions]) -> Conditions:
-        return Conditions({k: torch.cat([p.tensors[k] for p in parts]) for k in parts[0].tensors})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +56,7 @@ class Settings:
 
 
 class VideoModel(ABC):
-    """A diffusers text-to-video pipeline behind one interface. An adapter is one small file.
+    """A diffusers video pipeline behind one interface. An adapter is one small file.
 
     What is here fits a causal video autoencoder with one scaling factor and a transformer whose latents need no
     packing; an adapter says what is different in its family.
@@ -108,7 +72,7 @@ class VideoModel(ABC):
     published: ClassVar[str] = ""
     """The published models that the pipeline class is for, in a few words (`vpo models`)."""
     inputs: ClassVar[Sequence[str]] = ("text",)
-    """What a video is made from: text, image (its first frame), last (its last frame)."""
+    """What a video is made from: text, image (its first frame, which every item must have), last (its last frame)."""
     may_have_experts: ClassVar[bool] = False
     """Whether some of these models have two networks, one for each part of the noise levels."""
     defaults: ClassVar[Settings]
@@ -283,6 +247,39 @@ class VideoModel(ABC):
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         """Text to conditions, as the pipeline itself encodes it. No gradient."""
+
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        """What the network sees of the items' pictures at the sizes of `settings`: named tensors beside the text's,
+        with the items along their first dimension. No gradient. Raises `DataError` for a picture that cannot be read.
+        """
+        return {}
+
+    def encode_conditions(self, items: Sequence[Inputs]) -> Conditions:
+        """Prompts and pictures to conditions. Raises `DataError` as `check_inputs` and `encode_images` do."""
+        self.check_inputs(items)
+        text = self.encode_prompts([item.prompt for item in items])
+        return Conditions({**text.tensors, **self.encode_images(items)})
+
+    def check_inputs(self, items: Iterable[Inputs]) -> None:
+        """Raises `DataError` for an item that has not what a video is made from, or has what the family cannot take."""
+        for item in items:
+            if item.image is None and "image" in self.inputs:
+                raise DataError(
+                    f"{self.source} makes a video from a picture, and the prompt {item.prompt!r} has none: give "
+                    "prompts in a csv or jsonl file with a column image, or clips with data.first_frame=true"
+                )
+            wrong = [name for name, one in (("image", item.image), ("last", item.last_image)) if one is not None]
+            wrong = [name for name in wrong if name not in self.inputs]
+            if wrong:
+                column = {"image": "image", "last": "last_image"}[wrong[0]]
+                raise DataError(
+                    f"{self.source} takes no {column}, and the prompt {item.prompt!r} has one: leave it out"
+                )
+
+    def pictures(self, items: Sequence[Inputs]) -> Tensor:
+        """The items' first frames at the sizes of `settings`, ``[B, 3, H, W]`` in [0, 1]. Raises `DataError`."""
+        size = self.settings.height, self.settings.width
+        return torch.stack([item.image.read(*size) for item in items if item.image is not None])
 
     def statistics(self) -> tuple[Any, Any]:
         """Mean and standard deviation of the autoencoder's own latents: numbers, or one for each channel."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vpo_kit.models.base import Conditions, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, text_facts
+from vpo_kit.models.conditions import Conditions
 
 Encode = Callable[[Sequence[str]], Conditions]
 """Prompts to what the network sees of them."""

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
 
 

@@ -11,7 +11,8 @@ import torch
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from torch import Tensor
 
-from vpo_kit.models.base import Conditions, Settings, VideoModel, add_methods
+from vpo_kit.models.base import Settings, VideoModel, add_methods
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
 
 

@@ -13,7 +13,8 @@ from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from torch import Tensor
 
-from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
 
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vpo_kit.models.base import Conditions, VideoModel
+from vpo_kit.models.base import VideoModel
+from vpo_kit.models.conditions import Conditions
 
 
 class UNetModel(VideoModel):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.processes import Processes
 from vpo_kit.times import Times
 

@@ -16,7 +16,8 @@ from vpo_kit.errors import VpoError
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
-from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.offload import OFFLOADED, onloaded
 from vpo_kit.planning import skeleton
