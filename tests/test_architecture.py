@@ -26,7 +26,19 @@ PACKAGE, TESTS = ROOT / "vpo_kit", ROOT / "tests"
 LAYERS = [
     {"errors", "catalogue"},
     {"fields"},
-    {"registry", "run_sections", "config", "content", "measures", "plain", "prompts", "files", "links", "folders"},
+    {
+        "registry",
+        "run_sections",
+        "config",
+        "content",
+        "measures",
+        "plain",
+        "prompts",
+        "files",
+        "links",
+        "folders",
+        "inputs",
+    },
     {"formats", "defaults", "video", "schedule", "losses", "processes", "net"},
     {"sampler"},
     {"times", "stochastic"},
@@ -50,6 +62,7 @@ SHARED = {
     "run_sections": {"config"},
     "registry": {"config", "run_sections", "prompts", "links"},
     "plain": {"prompts"},
+    "inputs": {"prompts"},
     "base": {"rewards", "methods", "models"},
 }
 

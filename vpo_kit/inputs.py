@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Picture(Protocol):
+class Still(Protocol):
     """A picture that is read at any size."""
 
     @property
@@ -34,11 +34,11 @@ class Inputs:
     """What one video is made from. A picture that is None is not given."""
 
     prompt: str
-    image: Picture | None = None
-    last_image: Picture | None = None
+    image: Still | None = None
+    last_image: Still | None = None
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[Still]:
         """The pictures that are given."""
         return [picture for picture in (self.image, self.last_image) if picture is not None]
 
@@ -106,6 +106,13 @@ class Shade:
         across, down = torch.linspace(0, 1, width).expand(height, width), torch.linspace(0, 1, height)[:, None]
         parts = [across, down.expand(height, width), (across + down + self.seed / 7) % 1]
         return (torch.stack(parts) * 255).round() / 255
+
+
+def as_image(picture: Tensor) -> Image:
+    """A picture ``[3, H, W]`` in [0, 1] as image libraries hold it, in 8 bits."""
+    import PIL.Image
+
+    return PIL.Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
 def _decoded(path: Path) -> Image:

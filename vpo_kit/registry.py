@@ -121,14 +121,17 @@ MODELS = Registry(
     {
         "AnimateDiffPipeline": "vpo_kit.models.animatediff:AnimateDiffModel",
         "CogVideoXPipeline": "vpo_kit.models.cogvideox:CogVideoXModel",
+        "CogVideoXImageToVideoPipeline": "vpo_kit.models.cogvideox:CogVideoXImageModel",
         "HunyuanVideo15Pipeline": "vpo_kit.models.hunyuan15:Hunyuan15Model",
         "HunyuanVideoPipeline": "vpo_kit.models.hunyuan:HunyuanModel",
         "LTXPipeline": "vpo_kit.models.ltx:LTXModel",
         "LTXConditionPipeline": "vpo_kit.models.ltx:LTXConditionModel",
+        "LTXImageToVideoPipeline": "vpo_kit.models.ltx:LTXImageModel",
         "MochiPipeline": "vpo_kit.models.mochi:MochiModel",
         "SkyReelsV2Pipeline": "vpo_kit.models.wan:SkyReelsModel",
         "TextToVideoSDPipeline": "vpo_kit.models.modelscope:ModelScopeModel",
         "WanPipeline": "vpo_kit.models.wan:WanModel",
+        "WanImageToVideoPipeline": "vpo_kit.models.wan:WanImageModel",
     },
 )
 METRICS = Registry(

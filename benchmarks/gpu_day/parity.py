@@ -18,14 +18,13 @@ from benchmarks.gpu_day.protocol import Options
 from vpo_kit import losses, models
 from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
-from vpo_kit.sampler import Guidance, draw_noise, sample
-from vpo_kit.testing.calling import Call, call_pipeline
+from vpo_kit.sampler import draw_noise
+from vpo_kit.testing.calling import Call
 from vpo_kit.testing.families import FAMILIES, Family
+from vpo_kit.testing.parity import PROMPTS, Case
 from vpo_kit.times import Times
 from vpo_kit.training.lora import LoraPolicy
 
-PROMPTS = ["a red circle moving right slowly on a navy background", "a blue square circling quickly"]
-NEGATIVE = "blurry"
 LIMITS = {
     "pipeline": 1e-4,
     "pipeline, guided": 1e-4,
@@ -58,12 +57,13 @@ def float32(family: Family, folder: Path, device: torch.device) -> dict[str, flo
     model, plain = load(family, folder), pipeline_of(family, folder, device)
     noise = draw_noise(shape(model, family), [11, 12], device)
     found = {}
+    case = of(model, plain, family)
     for name, scale in (("pipeline", 1.0), ("pipeline, guided", 4.0)):
-        ours, theirs = video(model, noise, scale), pipeline_video(model, plain, call(family), noise, scale)
+        ours, theirs = case.ours(noise, scale), case.theirs(noise, scale)
         found[name] = float((ours - theirs).abs().max())
     here = ours.cpu(), step(model, family)
     model.pipeline.to("cpu")
-    there = video(model, noise.cpu(), 4.0), step(model, family)
+    there = case.ours(noise.cpu(), 4.0), step(model, family)
     return {**found, "processor": apart(here[0], there[0]), "gradient": apart(here[1], there[1])}
 
 
@@ -76,11 +76,11 @@ def bfloat16(family: Family, folder: Path) -> dict[str, float]:
     t = times(model)
     with torch.no_grad():
         rows = x[: len(t)]
-        outputs = [m.predict(rows, t, m.encode_prompts(PROMPTS[: len(t)])) for m in (model, exact)]
+        case = of(model, model.pipeline, family)
+        outputs = [m.predict(rows, t, case.conditions(PROMPTS[: len(t)], m)) for m in (model, exact)]
         found = {"bfloat16": apart(*outputs)}
         if not draws(model):
-            theirs = pipeline_video(model, model.pipeline, call(family), x, 1.0)
-            found["bfloat16, pipeline"] = apart(video(model, x, 1.0), theirs)
+            found["bfloat16, pipeline"] = apart(case.ours(x, 1.0), case.theirs(x, 1.0))
     return found
 
 
@@ -105,20 +105,9 @@ def shape(model: VideoModel, family: Family) -> tuple[int, int, int, int]:
     return model.latent_shape(family.frames, family.size, family.size)
 
 
-@torch.no_grad()
-def video(model: VideoModel, noise: Tensor, scale: float) -> Tensor:
-    guidance = Guidance(scale, model.encode_prompts([NEGATIVE]))
-    return model.decode(sample(model, model.encode_prompts(PROMPTS), noise=noise, steps=3, guidance=guidance))
-
-
-def call(family: Family) -> Call:
-    return Call(frames=family.frames, height=family.size, width=family.size)
-
-
-def pipeline_video(model: VideoModel, pipeline: Any, how: Call, noise: Tensor, scale: float) -> Tensor:
-    if hasattr(pipeline, "guider"):
-        pipeline.vae.enable_slicing()  # without it the autoencoder of HunyuanVideo 1.5 takes one video only
-    return call_pipeline(model, pipeline, noise, how, prompts=PROMPTS, negative=NEGATIVE, scale=scale)
+def of(model: VideoModel, pipeline: Any, family: Family) -> Case:
+    call = Call(frames=family.frames, height=family.size, width=family.size)
+    return Case(Path(model.source), model, pipeline, call)
 
 
 def draws(model: VideoModel) -> bool:
@@ -163,7 +152,7 @@ def loss_of(policy: LoraPolicy, family: Family) -> Tensor:
     x = draw_noise(shape(model, family), range(2 * count), device)
     eps = draw_noise(shape(model, family), range(10, 10 + count), device).repeat(2, 1, 1, 1, 1)
     x_t, target, time = schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t)
-    conditions = model.encode_prompts(PROMPTS[:1]).expand(2 * count)
+    conditions = of(model, model.pipeline, family).conditions(PROMPTS[:1]).expand(2 * count)
 
     def errors() -> tuple[Tensor, ...]:
         return losses.frame_errors(model.predict(x_t, time, conditions), target).chunk(2)

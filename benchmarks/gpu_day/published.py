@@ -22,6 +22,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.calling import Call
+from vpo_kit.testing.parity import PROMPTS, Case
 
 SIDE, REHEARSED_SIDE = 256, 32
 TOLERANCE = parity.LIMITS["bfloat16, pipeline"]
@@ -67,11 +68,11 @@ def pipeline(source: str, side: int) -> dict[str, Any]:
     frames, side = size_of(model, side)
     shape = model.latent_shape(frames, side, side)
     noise = draw_noise(shape, [1, 2], model.device).bfloat16().float()  # the same noise for both
-    call = Call(frames=frames, height=side, width=side)
+    case = Case(Path(source), model, model.pipeline, Call(frames=frames, height=side, width=side))
     videos: list[torch.Tensor] = []
     seconds = [
-        card.seconds(lambda: videos.append(parity.video(model, noise, 4.0))),
-        card.seconds(lambda: videos.append(parity.pipeline_video(model, model.pipeline, call, noise, 4.0))),
+        card.seconds(lambda: videos.append(case.ours(noise, 4.0))),
+        card.seconds(lambda: videos.append(case.theirs(noise, 4.0))),
     ]
     difference = parity.apart(*videos)
     found = {"difference": difference, "ours": round(seconds[0], 2), "theirs": round(seconds[1], 2), **card.peaks()}
@@ -82,7 +83,7 @@ def data(source: str, work: Path, side: int) -> dict[str, Any]:
     """Clips, prompts and a pair set of each strategy, all of the model's own."""
     vpo("clips", "--output", work / "clips", "--count", 2)
     prompts = work / "prompts.txt"
-    prompts.write_text("\n".join(parity.PROMPTS) + "\n", encoding="utf-8")
+    prompts.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
     for strategy, where in (("guided", ("--videos", work / "clips")), ("independent", ("--prompts", prompts))):
         sizes = {**sampling(source, side), "sampling.steps": 4, "labelling.tie_share": 0.0}
         vpo("pair", "--strategy", strategy, *where, "--model", source, "--output", work / strategy, *sets(sizes))
@@ -107,7 +108,7 @@ def export(source: str, work: Path, side: int) -> dict[str, Any]:
     for form in ("diffusers", "merged"):
         vpo("export", work / "sft", "--format", form, "--output", work / form)
         done[form] = "written, loaded and the same"
-    prompt = ("--prompt", parity.PROMPTS[0])
+    prompt = ("--prompt", PROMPTS[0])
     sizes = sets({**sampling(source, side), "sampling.steps": 2})
     vpo("sample", *prompt, "--model", source, "--lora", work / "diffusers", "--output", work / "videos", *sizes)
     return done

@@ -14,6 +14,7 @@ import torch
 from tests.support.places import ROOT
 from vpo_kit import models
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.models.wan import WanImageModel
 from vpo_kit.registry import MODELS
 from vpo_kit.sampler import chain_levels, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
@@ -89,7 +90,7 @@ def test_bfloat16(case: Case) -> None:
         setattr(model.pipeline, key, value)
     with torch.no_grad():
         videos = [
-            m.decode(sample(m, m.encode_prompts(TWO[:1]), noise=noise, steps=2)).float() for m in (model, case.model)
+            m.decode(sample(m, case.conditions(TWO[:1], m), noise=noise, steps=2)).float() for m in (model, case.model)
         ]
         latents = model.encode(videos[0])
     assert model.pipeline.vae.dtype == torch.bfloat16
@@ -144,7 +145,8 @@ def test_the_docs_have_every_family_and_its_settings(cases: Cases) -> None:
         guidance = " and ".join(f"{scale:g}" for scale in scales)
         row = f"{s.frames} x {s.width} x {s.height} | {s.fps} | {s.steps} | {guidance}"
         assert row in text.replace("`", ""), row
-        assert list(model.lora_targets) == ["to_q", "to_k", "to_v", "to_out.0"], "the docs say that all are the same"
+        seen = ["add_k_proj", "add_v_proj"] if isinstance(model, WanImageModel) else []
+        assert list(model.lora_targets) == ["to_q", "to_k", "to_v", "to_out.0", *seen], "the docs say so"
 
 
 def test_the_docs_say_how_diffusers_loads_a_lora(cases: Cases) -> None:

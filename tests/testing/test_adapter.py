@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vpo_kit import sampler
 from vpo_kit.errors import ConfigError
-from vpo_kit.models.base import Conditions
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.ltx import LTXModel
 from vpo_kit.models.wan import WanModel
 from vpo_kit.testing import adapter

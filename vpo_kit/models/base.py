@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vpo_kit import schedule as schedules
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.inputs import Inputs
+from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import Guidance
 from vpo_kit.times import Times, TimeSampler
@@ -275,6 +275,11 @@ class VideoModel(ABC):
                 raise DataError(
                     f"{self.source} takes no {column}, and the prompt {item.prompt!r} has one: leave it out"
                 )
+
+    def example(self, prompt: str) -> Inputs:
+        """An item that the model takes, with pictures that are only colours: for plans and checks."""
+        image, last = (Shade(i) if name in self.inputs else None for i, name in enumerate(("image", "last")))
+        return Inputs(prompt, image, last)
 
     def pictures(self, items: Sequence[Inputs]) -> Tensor:
         """The items' first frames at the sizes of `settings`, ``[B, 3, H, W]`` in [0, 1]. Raises `DataError`."""

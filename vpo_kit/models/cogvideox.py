@@ -10,6 +10,7 @@ from diffusers import CogVideoXDPMScheduler
 from torch import Tensor
 
 from vpo_kit.errors import ModelError
+from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
@@ -80,9 +81,11 @@ class CogVideoXModel(VideoModel):
         return latents.transpose(1, 2)
 
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
-        network = self.network
+        network, seen = self.network, latents
+        if "condition" in conditions.tensors:
+            seen = torch.cat([latents, conditions.tensors["condition"].to(latents)], 1)
         output: Tensor = network(
-            hidden_states=self.pack(latents).to(self.dtype),
+            hidden_states=self.pack(seen).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=time.to(latents.device),
             image_rotary_emb=self._rotary(latents),
@@ -100,3 +103,21 @@ class CogVideoXModel(VideoModel):
             height * stride, width * stride, frames, latents.device
         )
         return rotary
+
+
+class CogVideoXImageModel(CogVideoXModel):
+    """`CogVideoXImageToVideoPipeline`: the picture's latent lies beside the first noisy one, and zeros beside the rest.
+    The pipeline draws it from the autoencoder's posterior; here it is its mode, as everywhere.
+    """
+
+    published: ClassVar[str] = "CogVideoX 5B I2V"
+    inputs: ClassVar[Sequence[str]] = ("text", "image")
+
+    @torch.no_grad()
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        vae, settings = self.pipeline.vae, self.settings
+        first = self.encode(self.pictures(items)[:, None])
+        if vae.config.invert_scale_latents:  # how its authors trained it
+            first = self.denormalise(self.denormalise(first))
+        empty = self.latent_shape(settings.frames, settings.height, settings.width)[1] - 1
+        return {"condition": torch.cat([first, first.new_zeros(*first.shape[:2], empty, *first.shape[3:])], 2)}

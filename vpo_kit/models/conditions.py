@@ -56,13 +56,24 @@ class Conditions:
         count = len(self)
         return Conditions({**self.tensors, **(other if len(other) == count else other.expand(count)).tensors})
 
-    def held(self, latents: Tensor, value: Tensor | float | None = None) -> Tensor:
+    @property
+    def num_given(self) -> int:
+        """How many latent frames are given."""
+        return self.tensors["given"].shape[2] if "given" in self.tensors else 0
+
+    def token_times(self, time: Tensor, frames: int, tokens: int) -> Tensor:
+        """The times ``[B]`` for each token, ``[B, frames * tokens]`` frame by frame: 0 in the given frames."""
+        spread = time[:, None].repeat(1, frames)
+        spread[:, : self.num_given] = 0
+        return spread.repeat_interleave(tokens, 1)
+
+    def held(self, latents: Tensor, value: float | None = None) -> Tensor:
         """`latents` ``[B, C, T, h, w]`` with the given frames in their place, or with `value` there."""
-        given = self.tensors.get("given")
-        if given is None:
+        count = self.num_given
+        if not count:
             return latents
-        count = given.shape[2]
-        filling = given.to(latents) if value is None else torch.as_tensor(value).to(latents).expand_as(given)
+        own = latents[:, :, :count]
+        filling = self.tensors["given"].to(latents) if value is None else torch.full_like(own, value)
         return torch.cat([filling, latents[:, :, count:]], 2)
 
     def free(self, mask: Tensor | None, like: Tensor) -> Tensor | None:

@@ -1,4 +1,6 @@
-"""LTX-Video: `LTXPipeline`, and `LTXConditionPipeline`, which 0.9.5 and later name, from text alone."""
+"""LTX-Video: `LTXPipeline`, `LTXImageToVideoPipeline`, and `LTXConditionPipeline`, which 0.9.5 and later name, from
+text alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 from torch import Tensor
 
+from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
@@ -88,16 +91,18 @@ class LTXModel(VideoModel):
         return latents.flatten(2).transpose(1, 2)
 
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
-        network, size = self.network, latents.shape[2:]
+        network, size, time = self.network, latents.shape[2:], time.to(latents.device)
+        if conditions.num_given:
+            time = conditions.token_times(time, size[0], size[1] * size[2])
         output: Tensor = network(
-            hidden_states=self.pack(latents).to(self.dtype),
+            hidden_states=self.pack(conditions.held(latents)).to(self.dtype),
             encoder_hidden_states=conditions.tensors["embeds"],
-            timestep=time.to(latents.device),
+            timestep=time,
             encoder_attention_mask=conditions.tensors["mask"],
             return_dict=False,
             **self._places(latents),
         )[0]
-        return output.float().transpose(1, 2).reshape(len(latents), -1, *size)
+        return conditions.held(output.float().transpose(1, 2).reshape(len(latents), -1, *size), 0.0)
 
     def _places(self, latents: Tensor) -> dict[str, Any]:
         """Where the tokens are in time and space, as the network takes it."""
@@ -105,6 +110,18 @@ class LTXModel(VideoModel):
         stride = self.spatial_stride
         scale = (self.temporal_stride / self.settings.fps, stride, stride)
         return {"num_frames": frames, "height": height, "width": width, "rope_interpolation_scale": scale}
+
+
+class LTXImageModel(LTXModel):
+    """`LTXImageToVideoPipeline`: the first latent frame is given. The pipeline draws it from the autoencoder's
+    posterior; here it is its mode, as everywhere.
+    """
+
+    published: ClassVar[str] = "LTX-Video to 0.9.1, from an image"
+    inputs: ClassVar[Sequence[str]] = ("text", "image")
+
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        return {"given": self.encode(self.pictures(items)[:, None])}
 
 
 class LTXConditionModel(LTXModel):

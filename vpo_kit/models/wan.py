@@ -1,19 +1,22 @@
-"""Wan: `WanPipeline`, text to video. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B and A14B; SkyReels-V2.
+"""Wan: `WanPipeline` and `WanImageToVideoPipeline`. Wan 2.1 (also the embedded model), Wan 2.2 TI2V-5B and A14B;
+SkyReels-V2.
 
 Wan 2.2 A14B has two experts: `transformer` for times of at least `boundary_ratio` (of all training steps),
 `transformer_2` for the times below; its authors call them the high-noise and the low-noise expert. TI2V-5B takes one
-time for each token (`expand_timesteps`); without an input image they are all the same.
+time for each token (`expand_timesteps`), which is 0 in a first frame that is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from vpo_kit.errors import DataError
+from vpo_kit.inputs import Inputs, as_image
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.processes import Processes
@@ -107,18 +110,88 @@ class WanModel(VideoModel):
         return output
 
     def _run(self, network: Any, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
-        time = time.to(latents.device)
+        time, seen, more = time.to(latents.device), conditions.held(latents), dict[str, Any]()
         if self.pipeline.config.get("expand_timesteps"):
             _, patch_h, patch_w = network.config.patch_size
             _, _, frames, height, width = latents.shape
-            time = time[:, None].expand(-1, frames * (height // patch_h) * (width // patch_w))
+            time = conditions.token_times(time, frames, (height // patch_h) * (width // patch_w))
+        if "condition" in conditions.tensors:
+            seen = torch.cat([seen, conditions.tensors["condition"].to(seen)], 1)
+        if "pictures" in conditions.tensors:
+            more["encoder_hidden_states_image"] = conditions.tensors["pictures"].flatten(0, 1).to(self.dtype)
         output: Tensor = network(
-            hidden_states=latents.to(self.dtype),
+            hidden_states=seen.to(self.dtype),
             timestep=time,
             encoder_hidden_states=conditions.tensors["embeds"],
             return_dict=False,
+            **more,
         )[0]
-        return output.float()
+        return conditions.held(output.float(), 0.0)
+
+
+class WanImageModel(WanModel):
+    """Wan from a picture. The 14B models see a video of which the first frame, and with a last picture the last one, is
+    there and the rest is grey: its latents lie beside the noisy ones under a mask of which frames are there. Wan 2.1
+    also sees the pictures through CLIP. TI2V-5B is given the first latent frame itself.
+    """
+
+    published: ClassVar[str] = "Wan 2.1, 2.2 I2V, FLF2V, TI2V-5B"
+    inputs: ClassVar[Sequence[str]] = ("text", "image", "last")
+    # with the layers that look at CLIP's pictures, where there are any: diffusers adds them to a file that has none
+    lora_targets: ClassVar[Sequence[str]] = (*WanModel.lora_targets, "add_k_proj", "add_v_proj")
+
+    @property
+    def _num_seen(self) -> int:
+        """How many pictures CLIP must be shown; 0 where any will do."""
+        config = self.pipeline.transformer.config
+        return 0 if config.image_dim is None else 1 if config.pos_embed_seq_len is None else 2
+
+    @property
+    def _takes_last(self) -> bool:
+        return self._num_seen != 1 and not self.pipeline.config.expand_timesteps
+
+    def example(self, prompt: str) -> Inputs:
+        found = super().example(prompt)
+        return found if self._takes_last else Inputs(prompt, found.image)
+
+    def check_inputs(self, items: Iterable[Inputs]) -> None:
+        listed = list(items)
+        super().check_inputs(listed)
+        for item in listed:
+            last = item.last_image is not None
+            if last and not self._takes_last:
+                raise DataError(f"{self.source} takes no last_image, and {item.prompt!r} has one: leave it out")
+            if not last and self._num_seen == 2:
+                raise DataError(
+                    f"{self.source} takes a first and a last picture, and {item.prompt!r} has no last_image"
+                )
+
+    @torch.no_grad()
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        first, settings = self.pictures(items), self.settings
+        if self.pipeline.config.expand_timesteps:
+            return {"given": self.encode(first[:, None])}
+        size = settings.height, settings.width
+        video = torch.full((len(items), settings.frames, 3, *size), 0.5)
+        there = torch.zeros(len(items), settings.frames)
+        video[:, 0], there[:, 0] = first, 1
+        for row, item in enumerate(items):
+            if item.last_image is not None:
+                video[row, -1], there[row, -1] = item.last_image.read(*size), 1
+        latents = self.encode(video)
+        stride = self.temporal_stride
+        grouped = torch.cat([there[:, :1].repeat(1, stride), there[:, 1:]], 1).view(len(items), -1, stride)
+        mask = grouped.transpose(1, 2)[..., None, None].expand(-1, -1, -1, *latents.shape[3:]).to(latents)
+        found = {"condition": torch.cat([mask, latents], 1)}
+        if self._num_seen:
+            shown = [[video[row, 0], video[row, -1]][: self._num_seen] for row in range(len(items))]
+            found["pictures"] = torch.stack([self._looked_at(pictures) for pictures in shown])
+        return found
+
+    def _looked_at(self, pictures: Sequence[Tensor]) -> Tensor:
+        """What CLIP sees of one item's pictures, ``[n, tokens, d]``."""
+        seen: Tensor = self.pipeline.encode_image([as_image(one) for one in pictures], self.device)
+        return seen
 
 
 class SkyReelsModel(WanModel):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.inputs import as_image
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import nearest
 from vpo_kit.sampler import step_generators
@@ -43,12 +46,12 @@ def check_call(kind: type, call: Call) -> None:
 
 
 def call_pipeline(
-    model: VideoModel, pipeline: Any, noise: Tensor, call: Call, *, prompts: Sequence[str], negative: str, scale: float
+    model: VideoModel, pipeline: Any, noise: Tensor, call: Call, *, prompt: str, negative: str, scale: float
 ) -> Tensor:
-    """The video ``[B, F, 3, H, W]`` of `pipeline`, by itself, from `noise` ``[B, C, T, h, w]``, whose layout in the
-    pipeline `model` knows.
+    """The video ``[1, F, 3, H, W]`` of `pipeline`, by itself, of a prompt and the model's example pictures.
 
-    Raises `ModelError` where the pipeline prepares latents of another shape.
+    It begins from `noise` ``[1, C, T, h, w]``, in which frames that are given have their place, and whose layout in the
+    pipeline `model` knows. Raises `ModelError` where the pipeline prepares latents of another shape.
     """
     packed, generators = model.pack(noise), step_generators(noise)
     states = [generator.get_state() for generator in generators]
@@ -63,7 +66,7 @@ def call_pipeline(
             )
         return packed.to(own)
 
-    arguments = arguments_of(model, pipeline, call, prompts=prompts, negative=negative, scale=scale)
+    arguments = arguments_of(model, pipeline, call, prompt=prompt, negative=negative, scale=scale)
     with prepared(pipeline, begin):
         video: Tensor = pipeline(**{"generator": generators, **arguments})[0]
     return video.float()
@@ -81,29 +84,37 @@ def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str)
         seen.append(tuple(own.shape))
         raise Prepared
 
-    arguments = arguments_of(model, pipeline, call, prompts=[prompt], negative="", scale=1.0)
+    arguments = arguments_of(model, pipeline, call, prompt=prompt, negative="", scale=1.0)
     with prepared(pipeline, leave), suppress(Prepared):
         pipeline(**arguments)
     return seen[0]
 
 
 def arguments_of(
-    model: VideoModel, pipeline: Any, call: Call, *, prompts: Sequence[str], negative: str, scale: float
+    model: VideoModel, pipeline: Any, call: Call, *, prompt: str, negative: str, scale: float
 ) -> dict[str, Any]:
     """What the pipeline's call takes, under its own names. Texts are as long as the tokenizer says where the pipeline's
     default is longer.
     """
     known = inspect.signature(type(pipeline).__call__).parameters
     return {
-        "prompt": list(prompts), "height": call.height, "width": call.width, "num_inference_steps": call.steps,
+        "prompt": [prompt], "height": call.height, "width": call.width, "num_inference_steps": call.steps,
         "output_type": "pt", **_named(known, FRAMES, call.frames), **_named(known, RATE, model.settings.fps),
-        **_length(known, pipeline), **_guidance(model, known, pipeline, [negative] * len(prompts), scale), **call.more,
+        **_length(known, pipeline), **_guidance(model, known, pipeline, [negative], scale),
+        **_pictures(model, call, prompt), **call.more,
     }  # fmt: skip
 
 
 def _named(known: Mapping[str, Any], names: Sequence[str], value: Any) -> dict[str, Any]:
     """The value under the first of the names that the call takes."""
     return next(({name: value} for name in names if name in known), {})
+
+
+def _pictures(model: VideoModel, call: Call, prompt: str) -> dict[str, Image.Image]:
+    """The pictures of the model's example, at the size of the video, so that nothing is resized."""
+    item = model.example(prompt)
+    found = {"image": item.image, "last_image": item.last_image}
+    return {name: as_image(one.read(call.height, call.width)) for name, one in found.items() if one is not None}
 
 
 def _length(known: Mapping[str, Any], pipeline: Any) -> dict[str, int]:
@@ -132,14 +143,19 @@ def prepared(pipeline: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None
     """
     if not hasattr(pipeline, "prepare_latents"):
         raise ModelError(f"{type(pipeline).__name__} has no prepare_latents, by which it could be given its noise")
-    prepare = pipeline.prepare_latents
+    prepare, module = pipeline.prepare_latents, sys.modules[type(pipeline).__module__]
+    drawn = getattr(module, "retrieve_latents", None)
 
     def instead(*given: Any, **named: Any) -> Any:
         made = prepare(*given, **named)
         return (change(made[0]), *made[1:]) if isinstance(made, tuple) else change(made)
 
     pipeline.prepare_latents = instead
+    if drawn is not None:  # of a picture: here it is the mode, everywhere
+        vars(module)["retrieve_latents"] = lambda found, *_, **__: found.latent_dist.mode()
     try:
         yield
     finally:
         del pipeline.prepare_latents
+        if drawn is not None:
+            vars(module)["retrieve_latents"] = drawn

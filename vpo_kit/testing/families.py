@@ -58,15 +58,31 @@ def words(length: int, **more: Any) -> transformers.PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def wan(**config: Any) -> Any:
+def eye(size: int) -> dict[str, Any]:
+    """A tiny CLIP that looks at pictures, and what prepares them for it."""
+    config = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=size, patch_size=8
+    )
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size)
+    return {"image_encoder": transformers.CLIPVisionModel(config), "image_processor": processor}
+
+
+def wan(pictures: int | None = None, more: int = 0, **config: Any) -> Any:
+    """`pictures` is None for text alone, else how many CLIP is shown; `more` is the channels beside the latents."""
+    seen = {"image_dim": 16, "added_kv_proj_dim": 24} if pictures else {}
+    tokens = {"pos_embed_seq_len": 2 * (4 * 4 + 1)} if pictures == 2 else {}
+
     def network() -> diffusers.WanTransformer3DModel:
         return diffusers.WanTransformer3DModel(
-            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=8, out_channels=8,
-            text_dim=64, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32,
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=8 + more, out_channels=8,
+            text_dim=64, freq_dim=32, ffn_dim=48, num_layers=2, rope_max_seq_len=32, **seen, **tokens,
         )  # fmt: skip
 
     tokenizer = components.tokenizer()
-    return diffusers.WanPipeline(
+    if pictures:
+        tokenizer.model_max_length = 512  # the network takes what comes before the last 512 tokens for pictures
+    kind = diffusers.WanPipeline if pictures is None else diffusers.WanImageToVideoPipeline
+    return kind(
         tokenizer=tokenizer,
         text_encoder=components.text_encoder(len(tokenizer)),
         vae=components.autoencoder(latents_mean=[0.1] * 8, latents_std=[0.5] * 8),
@@ -75,6 +91,7 @@ def wan(**config: Any) -> Any:
         ),
         transformer=network(),
         transformer_2=network() if "boundary_ratio" in config else None,
+        **(eye(32) if pictures else {}),
         **config,
     )
 
@@ -98,7 +115,7 @@ def skyreels() -> Any:
     )  # fmt: skip
 
 
-def ltx(timed: bool = False, conditioned: bool = False) -> Any:
+def ltx(timed: bool = False, conditioned: bool = False, pictured: bool = False) -> Any:
     vae = diffusers.AutoencoderKLLTXVideo(
         latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
         layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, timestep_conditioning=timed,
@@ -107,7 +124,8 @@ def ltx(timed: bool = False, conditioned: bool = False) -> Any:
     vae.latents_std.fill_(0.5)
     moving = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "shift_terminal": 0.1}
     chain = {} if conditioned else {"use_dynamic_shifting": True, **moving}
-    return (diffusers.LTXConditionPipeline if conditioned else diffusers.LTXPipeline)(
+    kind = diffusers.LTXImageToVideoPipeline if pictured else diffusers.LTXPipeline
+    return (diffusers.LTXConditionPipeline if conditioned else kind)(
         **t5(),
         vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler(**chain),
@@ -118,17 +136,21 @@ def ltx(timed: bool = False, conditioned: bool = False) -> Any:
     )  # fmt: skip
 
 
-def cogvideox(rotary: bool, patch_size_t: int | None = None) -> Any:
+def cogvideox(rotary: bool, patch_size_t: int | None = None, pictured: bool = False) -> Any:
+    vae = diffusers.AutoencoderKLCogVideoX(
+        block_out_channels=(8,) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=2, scaling_factor=0.7,
+        invert_scale_latents=pictured,
+    )  # fmt: skip
+    learned = {"use_learned_positional_embeddings": True} if pictured else {}
     scheduler = diffusers.CogVideoXDPMScheduler if rotary else diffusers.CogVideoXDDIMScheduler
-    return diffusers.CogVideoXPipeline(
+    return (diffusers.CogVideoXImageToVideoPipeline if pictured else diffusers.CogVideoXPipeline)(
         **t5(),
-        vae=diffusers.AutoencoderKLCogVideoX(
-            block_out_channels=(8,) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=2, scaling_factor=0.7
-        ),
+        vae=vae,
         transformer=diffusers.CogVideoXTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8,
-            text_embed_dim=32, num_layers=2, sample_width=4, sample_height=4, sample_frames=9,
+            num_attention_heads=2, attention_head_dim=16, in_channels=4 + 4 * pictured, out_channels=4,
+            time_embed_dim=8, text_embed_dim=32, num_layers=2, sample_width=4, sample_height=4, sample_frames=9,
             max_text_seq_length=16, use_rotary_positional_embeddings=rotary, patch_size_t=patch_size_t,
+            **learned,
         ),
         scheduler=scheduler(
             prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
@@ -260,12 +282,18 @@ FAMILIES = {
     "wan2.1": Family(build=wan),
     "wan2.2-5b": Family(build=lambda: wan(expand_timesteps=True)),
     "wan2.2-a14b": Family(build=lambda: wan(boundary_ratio=0.875)),
+    "wan2.1-i2v": Family(build=lambda: wan(1, 12)),
+    "wan2.1-flf2v": Family(build=lambda: wan(2, 12)),
+    "wan2.2-i2v-a14b": Family(build=lambda: wan(0, 12, boundary_ratio=0.9)),
+    "wan2.2-5b-i2v": Family(build=lambda: wan(0, expand_timesteps=True)),
     "skyreels2": Family(build=skyreels),
     "ltx": Family(build=ltx, frames=17, size=64),
     "ltx0.9.1": Family(build=lambda: ltx(timed=True), frames=17, size=64),
     "ltx0.9.5": Family(build=lambda: ltx(timed=True, conditioned=True), frames=17, size=64),
+    "ltx-i2v": Family(build=lambda: ltx(pictured=True), frames=17, size=64),
     "cogvideox-2b": Family(build=lambda: cogvideox(rotary=False)),
     "cogvideox-5b": Family(build=lambda: cogvideox(rotary=True)),
+    "cogvideox-5b-i2v": Family(build=lambda: cogvideox(rotary=True, pictured=True)),
     "hunyuan": Family(build=hunyuan),
     "hunyuan-undistilled": Family(build=lambda: hunyuan(guidance_embeds=False)),
     "hunyuan1.5": Family(build=hunyuan15, attributes=SHORT),

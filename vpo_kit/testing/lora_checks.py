@@ -92,7 +92,7 @@ def _pair_loss(case: Case, policy: LoraPolicy) -> Tensor:
     t = times_of(model, 3).repeat(2)
     eps = draw_noise(case.shape, range(10, 10 + count), model.device).repeat(2, 1, 1, 1, 1)
     x_t, target, time = schedule.add_noise(x, eps, t), schedule.target(x, eps, t), schedule.network_time(t)
-    conditions = model.encode_prompts(PROMPTS[:1]).expand(2 * count)
+    conditions = case.conditions(PROMPTS[:1]).expand(2 * count)
     with torch.no_grad(), policy.reference():
         reference = losses.frame_errors(model.predict(x_t, time, conditions), target)
     own = losses.frame_errors(model.predict(x_t, time, conditions), target)
@@ -130,7 +130,7 @@ def sampled_gradient(case: Case) -> Iterator[AdapterFinding]:
     for by, start in (("the last step", None), ("a chain entered midway", PartialStart(x, steps // 2))):
         with with_lora(model) as policy:
             latents = sample(
-                model, model.encode_prompts(PROMPTS[:1]), noise=noise, steps=steps, grad_steps=1, start=start,
+                model, case.conditions(PROMPTS[:1]), noise=noise, steps=steps, grad_steps=1, start=start,
                 guidance=Guidance(4.0, model.encode_prompts([NEGATIVE])),
             )  # fmt: skip
             video = model.decode(latents, frames=[case.call.frames - 1])
@@ -147,7 +147,7 @@ def lora_file(case: Case) -> Iterator[AdapterFinding]:
         yield AdapterFinding(what="LoRA file", figure=math.inf, bound=CLOSE, note=note)
         return
     x = draw_noise(case.shape, [8, 9], model.device)
-    conditions = model.encode_prompts(PROMPTS)
+    conditions = case.conditions()
     time = model.schedule.network_time(torch.cat([times_of(model, 1), times_of(model, 2)])[:2])
     base = model.predict(x, time, conditions)
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from vpo_kit import folders, models
+from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.loading import pipeline_class
 from vpo_kit.sampler import Guidance, sample
 from vpo_kit.testing.calling import Call, call_pipeline, check_call
@@ -35,20 +37,32 @@ class Case:
         """The shape of its latents, ``C T h w``."""
         return self.model.latent_shape(self.call.frames, self.call.height, self.call.width)
 
+    def conditions(self, items: Sequence[str | Inputs] = PROMPTS, model: VideoModel | None = None) -> Conditions:
+        """What the networks see of `items` at the call's size, of a prompt alone with the model's example pictures;
+        `model` is another one of the family.
+        """
+        model, call = model or self.model, self.call
+        own = model.settings
+        model.settings = own.changed(frames=call.frames, height=call.height, width=call.width)
+        try:
+            return model.encode_conditions([model.example(i) if isinstance(i, str) else i for i in items])
+        finally:
+            model.settings = own
+
     @torch.no_grad()
-    def ours(self, noise: Tensor, scale: float, prompts: Sequence[str] = PROMPTS) -> Tensor:
+    def ours(self, noise: Tensor, scale: float, items: Sequence[str | Inputs] = PROMPTS) -> Tensor:
         """Our video ``[B, F, 3, H, W]`` from `noise` ``[B, C, T, h, w]`` at the guidance `scale`."""
         guidance = Guidance(scale, self.model.encode_prompts([NEGATIVE]))
-        conditions = self.model.encode_prompts(list(prompts))
-        latents = sample(self.model, conditions, noise=noise, steps=self.call.steps, guidance=guidance)
+        latents = sample(self.model, self.conditions(items), noise=noise, steps=self.call.steps, guidance=guidance)
         return self.model.decode(latents)
 
     def theirs(self, noise: Tensor, scale: float, prompts: Sequence[str] = PROMPTS) -> Tensor:
         """The pipeline's own videos from the same, one after the other: not all take a batch."""
+        noise = self.conditions(prompts).held(noise)
         return torch.cat(
             [
                 call_pipeline(
-                    self.model, self.plain, row[None], self.call, prompts=[prompt], negative=NEGATIVE, scale=scale
+                    self.model, self.plain, row[None], self.call, prompt=prompt, negative=NEGATIVE, scale=scale
                 )
                 for row, prompt in zip(noise, prompts, strict=True)
             ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vpo_kit.inputs import Shade
 from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import Guidance, PartialStart, chain_levels, draw_noise, sample
 from vpo_kit.testing.calling import prepared_shape
@@ -42,17 +44,32 @@ def same_video(case: Case) -> Iterator[AdapterFinding]:
     size = (len(noise), case.call.frames, 3, case.call.height, case.call.width)
     yield same_shape("shape of a video", found[GUIDED].shape, size)
     swapped = case.ours(noise, GUIDED, PROMPTS[::-1])
-    for what, other in (("guidance", found[1.0]), ("the prompt", swapped)):
+    changed = {"guidance": found[1.0], "the prompt": swapped, **_other_pictures(case, noise)}
+    for what, other in changed.items():
         yield AdapterFinding(
             what=f"what {what} changes", figure=float((found[GUIDED] - other).abs().max()), bound=1e-6, least=True
         )
 
 
+def _other_pictures(case: Case, noise: Tensor) -> dict[str, Tensor]:
+    """Guided videos of the same noise and prompts with one picture of the example exchanged."""
+    items = [case.model.example(prompt) for prompt in PROMPTS]
+    changed = {}
+    if items[0].image is not None:
+        changed["the image"] = [replace(item, image=Shade(5)) for item in items]
+    if items[0].last_image is not None:
+        changed["the last image"] = [replace(item, last_image=Shade(5)) for item in items]
+    return {what: case.ours(noise, GUIDED, others) for what, others in changed.items()}
+
+
 def batch(case: Case) -> Iterator[AdapterFinding]:
-    """Two videos in a batch are the two alone."""
+    """Two videos in a batch, each from a picture of its own where the family takes one, are the two alone."""
     noise = draw_noise(case.shape, [21, 22], case.model.device)
-    alone = [case.ours(row[None], GUIDED, [prompt]) for row, prompt in zip(noise, PROMPTS, strict=True)]
-    yield apart("two videos in a batch as each alone", case.ours(noise, GUIDED), torch.cat(alone), SAME)
+    items = [case.model.example(prompt) for prompt in PROMPTS]
+    if "image" in case.model.inputs:
+        items = [replace(item, image=Shade(i)) for i, item in enumerate(items)]
+    alone = [case.ours(row[None], GUIDED, [item]) for row, item in zip(noise, items, strict=True)]
+    yield apart("two videos in a batch as each alone", case.ours(noise, GUIDED, items), torch.cat(alone), SAME)
 
 
 @torch.no_grad()
@@ -65,7 +82,7 @@ def entered_chain(case: Case) -> Iterator[AdapterFinding]:
     level = float(chain_levels(model, steps, case.shape)[0])
     time = model.schedule.chain_times(model.new_scheduler(steps, case.shape))[:1]
     begin = noise if level > FULL else model.schedule.add_noise(x, noise, time)
-    conditions = model.encode_prompts(PROMPTS[:1])
+    conditions = case.conditions(PROMPTS[:1])
     guidance = Guidance(GUIDED, model.encode_prompts([NEGATIVE]))
     whole = sample(model, conditions, noise=begin, steps=steps, guidance=guidance)
     entered = sample(model, conditions, noise=noise, steps=steps, guidance=guidance, start=PartialStart(x, 0))
