@@ -1,0 +1,75 @@
+"""The order of a source's items: every one once in each pass, in an order of its own, shared without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from vpo_kit import models
+from vpo_kit.models.encoding import PromptCache
+from vpo_kit.processes import Processes
+from vpo_kit.training.data import Prompts
+from vpo_kit.training.stream import Stream
+
+ITEMS = [3, 0, 5, 6, 2, 9, 8]
+"""Of ten, those that are trained on."""
+
+
+def part(rank: int, count: int) -> Processes:
+    found = Processes()
+    found.rank, found.count = rank, count
+    return found
+
+
+@pytest.fixture(scope="module")
+def encode(tiny_wan: Path) -> PromptCache:
+    return PromptCache(models.load(str(tiny_wan)))
+
+
+def stream(encode: PromptCache, size: int, seed: int = 0, processes: Processes | None = None) -> Stream:
+    source = Prompts([f"a circle, number {number}" for number in range(10)])
+    return Stream(source, ITEMS, size, seed, encode, processes or Processes())
+
+
+def visited(encode: PromptCache, seed: int = 0) -> list[list[int]]:
+    """Three passes over the items, in batches that do not divide them."""
+    made = stream(encode, 3, seed)
+    every = [index for number in range(7) for index in made.batch(number, number).indices]
+    return [every[start : start + 7] for start in (0, 7, 14)]
+
+
+def test_each_pass_is_over_every_item_in_an_order_of_its_own(encode: PromptCache) -> None:
+    passes = visited(encode)
+    assert [sorted(one) for one in passes] == [sorted(ITEMS)] * 3
+    assert len({tuple(one) for one in passes}) == 3
+    assert visited(encode) == passes
+    assert not {tuple(one) for one in passes} & {tuple(one) for one in visited(encode, seed=1)}
+
+
+def test_a_batch_says_where_its_items_stand(encode: PromptCache) -> None:
+    made = stream(encode, 3)
+    batch = made.batch(2, 5)
+    assert (batch.step, batch.positions, batch.visits) == (5, [0, 1, 2], [0, 1, 1])  # items 6, 7 and 8 of passes of 7
+    assert list(batch.prompts) == [made.item(index, 0).prompts[0] for index in batch.indices]
+    for name, value in encode(batch.prompts).tensors.items():
+        assert torch.equal(batch.conditions.tensors[name], value)
+    assert made.names(batch.indices) == ", ".join(str(index + 1) for index in batch.indices)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_processes_share_a_batch_and_the_held_out_items(encode: PromptCache, count: int) -> None:
+    """Every position once; of the held-out items each process gets as many batches, and each item counts once."""
+    whole = stream(encode, 4).batch(1, 1)
+    parts = [stream(encode, 4, processes=part(rank, count)) for rank in range(count)]
+    taken = dict[int, int]()
+    for one in parts:
+        batch = one.batch(1, 1)
+        taken |= dict(zip(batch.positions, batch.indices, strict=True))
+    assert [taken[position] for position in range(4)] == list(whole.indices)
+    orders = [list(one.in_order()) for one in parts]
+    assert len({len(order) for order in orders}) == 1
+    counted: Sequence[int] = [i for order in orders for batch in order if not batch.filler for i in batch.indices]
+    assert sorted(counted) == sorted(ITEMS)
