@@ -1,0 +1,118 @@
+"""When each health check speaks, to the step and on which side of its limit; and that the loop asks them all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.brief_runs import model as model
+from tests.support.brief_runs import nothing, run_once
+from vpo_kit.errors import HealthError
+from vpo_kit.methods.base import Batch, StepOutput
+from vpo_kit.methods.online import Online
+from vpo_kit.models.base import VideoModel
+from vpo_kit.training import health
+
+FACTS = health.Facts(window=10, start=(math.log(2), 0.5), fixed_labels=True)
+LIMITS = [
+    # what is logged, a value that is quiet, one that warns, one that stops
+    ({}, "gradient_factor", 0.0101, None, 0.0099),  # a fiftieth of the slope at the start, .5
+    ({"loser_error_change": 0.0}, "winner_error_change", 0.049, 0.06, 0.11),
+    ({}, "informative", 0.11, 0.09, 0.0),
+    ({}, "ratio_clipped", 0.89, None, 0.91),
+    ({}, "old_distance", 0.09, 0.11, 0.51),
+    ({}, "good_share", 0.99, None, 1.0),
+    ({}, "good_share", 0.01, None, 0.0),
+]
+
+
+def verdict(rows: Sequence[dict[str, float]], facts: health.Facts = FACTS) -> str:
+    try:
+        return "warns" if health.check(rows, facts, []) else "quiet"
+    except HealthError:
+        return "stops"
+
+
+def first(value: Callable[[int], dict[str, float]], facts: health.Facts = FACTS, most: int = 100) -> int | None:
+    """The step after which a run with these rows is stopped or warned."""
+    rows = [value(step) for step in range(most)]
+    return next((n for n in range(1, most + 1) if verdict(rows[:n], facts) != "quiet"), None)
+
+
+@pytest.mark.parametrize(("beside", "key", "quiet", "warns", "stops"), LIMITS)
+def test_each_limit_is_where_it_is_said_to_be(
+    beside: dict[str, float], key: str, quiet: float, warns: float | None, stops: float
+) -> None:
+    for value, expected in ((quiet, "quiet"), (warns, "warns"), (stops, "stops")):
+        if value is not None:
+            row = {"loss": 0.6, key: value, **beside}
+            assert verdict([row] * 30) == expected
+            assert first(lambda _, row=row: row) == (None if expected == "quiet" else 10)  # type: ignore[misc]
+            # one window ago it was otherwise: only the last one counts, and all of it
+            bad = verdict([{"loss": 0.6, key: quiet, **beside}] * 30 + [row] * 10)
+            assert bad == expected
+            assert verdict([row] * 30 + [{"loss": 0.6, key: quiet, **beside}] * 10) == "quiet"
+
+
+def test_the_losers_error_may_rise() -> None:
+    """It is meant to; the winner's is not, whatever the loser's does."""
+    assert verdict([{"loss": 0.6, "winner_error_change": 0.0, "loser_error_change": 9.0}] * 30) == "quiet"
+    assert verdict([{"loss": 0.6, "winner_error_change": 0.2, "loser_error_change": -0.3}] * 30) == "stops"
+
+
+def test_motion_is_held_against_the_first_steps() -> None:
+    """From 1 to .1 at step 21: the mean of the last ten is down to .55 after the fifth step. A third less is no matter."""
+    assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 20 else 0.1}) == 25
+    assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 10 else 0.59}) == 20
+    assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 10 else 0.61}) is None
+    assert first(lambda step: {"loss": 0.6, "motion": 0.2 + 0.1 * step}) is None
+
+
+def test_nothing_learned_is_said_after_three_windows() -> None:
+    still = {"loss": math.log(2) * 1.0009, "implicit_accuracy": 0.5, "labels": 8.0}
+    assert first(lambda _: still) == 30
+    assert first(lambda _: still, health.Facts(warmup_steps=7, start=FACTS.start)) == 37
+    assert first(lambda _: {**still, "loss": math.log(2) * 1.0011}, health.Facts(start=FACTS.start)) is None
+    assert first(lambda _: still, health.Facts(start=None)) is None
+    # the loss moves, and of many fixed labels no more than half come right
+    chance = {**still, "loss": 0.8, "labels": 200.0}
+    assert first(lambda _: chance) == 30
+    assert first(lambda _: {**chance, "implicit_accuracy": 0.54}) is None
+    assert first(lambda _: {**chance, "labels": 10.0}, most=60) is None
+
+
+def reporting(values: Callable[[int], dict[str, float]]) -> Any:
+    """`online`, of whose steps something else is logged."""
+
+    class Reporting(Online):
+        def step(self, batch: Batch) -> StepOutput:
+            output = super().step(batch)
+            output.report.update(values(batch.step))
+            return output
+
+    return Reporting
+
+
+QUICK = {"health": {"window": 2}}
+
+
+def test_the_loop_stops_where_a_check_does_and_saves_that_step(model: VideoModel, tmp_path: Path) -> None:
+    still = reporting(lambda step: {"motion": 1.0 if step < 2 else 0.1})
+    with pytest.raises(HealthError, match=r"^step 4: motion has fallen") as caught:
+        run_once(model, tmp_path / "run", 9, kind=still, limits=QUICK, every=9)
+    assert caught.value.check == "motion_collapse"
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-000004"]
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 4
+    off = {"health": {"window": 2, "disable": ["motion_collapse"]}}
+    assert len(run_once(model, tmp_path / "off", 5, kind=still, limits=off, every=9)) == 5
+
+
+def test_a_warning_is_said_once(model: VideoModel, tmp_path: Path) -> None:
+    said: list[str] = []
+    alike = reporting(lambda _: {"informative": 0.05})
+    run_once(model, tmp_path / "run", 5, kind=alike, limits=QUICK, watch=(nothing, said.append))
+    assert [line.partition(":")[0] for line in said if "same score" in line] == ["no_advantage"]
