@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -340,3 +341,31 @@ def test_weights_under_another_name(made: Callable[[str], Made], tmp_path: Path)
     assert (tmp_path / "merged" / "transformer" / "diffusion_pytorch_model.fp16.safetensors").is_file()
     copy = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "merged", variant="fp16")
     torch.testing.assert_close(probe(type(models.load(str(plain.model)))(copy, None, "plain")), plain.output)
+
+
+def test_what_passes_for_a_copy() -> None:
+    """Nothing unmatched, nothing wrong, the LoRA left, and a difference that is a number below its limit."""
+    sound, one = export.Weights(0, 0, 16), torch.ones(2)
+    assert export.check(sound, one, one + 0.9e-4, "float32").passed
+    assert export.check(sound, one, one + 0.9e-2, "float16").passed
+    assert export.check(export.Weights(0, 0, 16, 0.91), one, one, "float32").passed
+    for weights in (export.Weights(1, 0, 16), export.Weights(0, 1, 16), export.Weights(0, 0, 16, 0.89)):
+        assert not export.check(weights, one, one, "float32").passed
+    for copy in (one + 1.1e-4, one * math.nan, torch.tensor([1.0, math.inf]), None):
+        assert not export.check(sound, one, copy, "float32").passed
+
+
+def test_a_copy_may_have_neither_fewer_layers_nor_more() -> None:
+    names = [f"blocks.{i}.attn1.to_q.lora_{factor}.weight" for i in (0, 1) for factor in "AB"]
+    state = {name: torch.full((2, 2), 0.5 + i) for i, name in enumerate(names)}
+    whole = export.Start(state, 2, 4.0, ["to_q"])
+    fewer = export.Start({name: value for name, value in state.items() if "blocks.0" in name}, 2, 4.0, ["to_q"])
+    # as far as the weights go the factors may be scaled against each other, and alpha against both
+    scaled = {name: value * (4 if "lora_A" in name else 0.5) for name, value in state.items()}
+    half, twice = (export.Start(scaled, 2, alpha, ["to_q"]) for alpha in (2.0, 4.0))
+    for ours, theirs, found in (
+        (whole, whole, (0, 0)), (whole, fewer, (1, 0)), (fewer, whole, (1, 0)),
+        (whole, half, (0, 0)), (whole, twice, (0, 2)),
+    ):  # fmt: skip
+        compared = export.compare_loras(ours, theirs)
+        assert (compared.unmatched, compared.wrong) == found

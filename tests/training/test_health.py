@@ -65,7 +65,9 @@ def test_the_losers_error_may_rise() -> None:
 
 
 def test_motion_is_held_against_the_first_steps() -> None:
-    """From 1 to .1 at step 21: the mean of the last ten is down to .55 after the fifth step. A third less is no matter."""
+    """From 1 to .1 at step 21: the mean of the last ten is down to .55 after the fifth step.
+    A third less is no matter.
+    """
     assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 20 else 0.1}) == 25
     assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 10 else 0.59}) == 20
     assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 10 else 0.61}) is None
