@@ -11,6 +11,7 @@ import torch
 
 from tests.support.offline_run import make_set
 from tests.support.places import ROOT
+from tests.support.plugins import install
 from vpo_kit import models, registry
 from vpo_kit.cli import main
 from vpo_kit.config import Lora
@@ -28,13 +29,7 @@ PAGE = (ROOT / "docs" / "own_method.md").read_text()
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module and its entry point, as Python sees an installed package."""
-    place = tmp_path / "site" / "vpo_sure-0.1.0.dist-info"
-    place.mkdir(parents=True)
-    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: vpo-sure\nVersion: 0.1.0\n")
-    (line,) = re.findall(r"^sure = .*$", (EXAMPLE / "pyproject.toml").read_text(), re.MULTILINE)
-    (place / "entry_points.txt").write_text(f"[vpo_kit.methods]\n{line.replace(chr(34), '')}\n")
-    for path in (EXAMPLE, tmp_path / "site"):
-        monkeypatch.syspath_prepend(str(path))
+    install(EXAMPLE, tmp_path / "site", monkeypatch)
 
 
 def test_the_page_shows_the_example_which_is_short() -> None:
