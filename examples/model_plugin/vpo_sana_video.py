@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vpo_kit.models.base import Conditions, Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.conditions import Conditions
 
 
 class SanaVideoModel(VideoModel):

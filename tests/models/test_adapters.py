@@ -184,6 +184,12 @@ def test_animatediff_has_so_many_positions(cases: Cases) -> None:
         cases["animatediff"].model.latent_shape(17, 32, 32)
 
 
+def test_cogvideox_i2v_has_one_size(cases: Cases) -> None:
+    model = cases["cogvideox-5b-i2v"].model
+    with pytest.raises(ConfigError, match=r"has positions for 32 x 32 alone: set sampling.width=32 and"):
+        model.encode_conditions([model.example("a red circle")])
+
+
 def test_mochi_needs_two_steps(cases: Cases) -> None:
     with pytest.raises(ConfigError, match="at least 2 steps"):
         cases["mochi"].model.new_scheduler(1, cases["mochi"].shape)
