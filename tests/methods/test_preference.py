@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.support.offline_member import Member
 from tests.support.offline_member import model as model
 from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.from_rollouts import Fresh
-from vpo_kit.models.base import VideoModel
+from vpo_kit.models.base import Conditions, VideoModel
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise
@@ -52,12 +52,16 @@ class Errors:
 class Bench(Member):
     """Three pairs of prompts of their own; the second is called better by its label, the third is a tie."""
 
+    def encode(self, prompts: Sequence[str]) -> Conditions:
+        """Prompts in loud voices: of random weights, the network would hardly tell them apart."""
+        return Conditions({name: 30 * value for name, value in self.model.encode_prompts(prompts).tensors.items()})
+
     def batch(self) -> Batch:
         first, second = (draw_noise(SHAPE, [seed, seed + 1, seed + 2]) for seed in (10, 20))
         tensors = {"first": first, "second": second, "clip": first, "label": LABEL, "labels": LABELS}
         tensors |= {"weight": torch.tensor(VOTES), "motion": torch.tensor(MOTION)}
         return Batch(
-            step=STEP, prompts=PROMPTS, conditions=self.model.encode_prompts(PROMPTS), positions=[0, 1, 2],
+            step=STEP, prompts=PROMPTS, conditions=self.encode(PROMPTS), positions=[0, 1, 2],
             indices=INDICES, visits=[0, 0, 0], tensors=tensors,
         )  # fmt: skip
 
@@ -78,7 +82,7 @@ class Bench(Member):
         """One video alone, at the time and noise of its pair, under its prompt."""
         seed, schedule = derive_seed(0, purpose, STEP, pair, draw), self.model.schedule
         times = getattr(method, "_times", None) or method._draws.times
-        t, eps, conditions = times.draw([seed]), draw_noise(SHAPE, [seed]), self.model.encode_prompts([PROMPTS[pair]])
+        t, eps, conditions = times.draw([seed]), draw_noise(SHAPE, [seed]), self.encode([PROMPTS[pair]])
         x_t, target = schedule.add_noise(x[None], eps, t), schedule.target(x[None], eps, t)
         own = self.model.predict(x_t, schedule.network_time(t), conditions)
         with self.policy.reference():
