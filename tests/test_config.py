@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from tests.support.places import ROOT
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.pairing.settings import PairSettings
 from vpo_kit.prompts import read_prompts
-from vpo_kit.registry import METHODS
+from vpo_kit.registry import LABELLERS, METHODS, REWARDS
 
 
 def test_precedence_is_option_set_file_default(tmp_path: Path) -> None:
@@ -89,3 +92,24 @@ def test_a_resolved_recipe_is_a_recipe() -> None:
     assert config.build(run.model_dump(mode="json")) == run
     plain = config.build({"method": "online"})
     assert config.build(plain.model_dump(mode="json")) == plain
+
+
+def settings_classes() -> list[type[BaseModel]]:
+    """Every class of settings: of the sections of recipes, and of whatever is registered by a name."""
+    found, queue = set[type[BaseModel]](), [config.Run, PairSettings]
+    queue += [registry.load(name).Config for registry in (METHODS, REWARDS, LABELLERS) for name in registry.targets()]
+    while queue:
+        kind = queue.pop()
+        if kind not in found:
+            found.add(kind)
+            types = [field.annotation for field in kind.model_fields.values()]
+            parts = [part for one in types for part in (one, *get_args(one))]
+            queue += [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+    return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
+
+
+@pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
+def test_no_settings_pass_over_a_key_that_they_do_not_know(kind: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate({"no_such_setting": 1})
+    assert ("no_such_setting", "extra_forbidden") in [(e["loc"][-1], e["type"]) for e in caught.value.errors()]

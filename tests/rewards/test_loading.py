@@ -1,0 +1,31 @@
+"""What a judge is once it is loaded: frozen, and as it was measured; and which judges a run may train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vpo_kit.errors import ConfigError
+from vpo_kit.rewards.loading import load, plan
+from vpo_kit.training import recipe
+
+
+@pytest.mark.parametrize("name", ["vqa", "natural", "technical", "vqa:0.7+natural:0.3"])
+def test_the_gradient_reaches_the_video_and_no_weight(name: str) -> None:
+    mixture = load(plan(name, {}), torch.device("cpu"))
+    assert not [module for module in mixture.modules() if module.training]
+    assert not [parameter for parameter in mixture.parameters() if parameter.requires_grad]
+    video = (0.5 + 0.1 * torch.randn(1, 5, 3, 32, 32, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    mixture.fixed(video, ["a red circle"], fps=8).score.sum().backward()  # type: ignore[no-untyped-call]
+    assert video.grad is not None
+    assert float(video.grad.abs().amax((0, 2, 3, 4)).min()) > 0
+    assert not [parameter for parameter in mixture.parameters() if parameter.grad is not None]
+
+
+def test_a_held_out_judge_is_none_to_train_on(tmp_path: Path, tiny_wan: Path) -> None:
+    options = {"method": "online", "reward": "gold", "model": str(tiny_wan), "output": tmp_path, "steps": 1}
+    with pytest.raises(ConfigError, match="'gold' is a held-out judge: training on it would leave nothing to check"):
+        recipe.read(options, None, [])
+    assert not list(tmp_path.iterdir())
