@@ -18,6 +18,7 @@ import torch
 from benchmarks.gpu_day import card
 from benchmarks.gpu_day.protocol import Options
 from vpo_kit.evaluation.report import versions
+from vpo_kit.testing.precision import exact
 
 ROUNDS = 12
 PACKAGES = ("xformers", "flash_attn", "sageattention", "bitsandbytes", "torchao", "triton", "accelerate")
@@ -65,7 +66,7 @@ def rates(device: torch.device, side: int) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"side": side}
     products = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-    with card.exact():
+    with exact():
         for name, kind in products.items():
             found[name] = _product(side, device, kind)
     torch.backends.cuda.matmul.allow_tf32 = True

@@ -22,6 +22,7 @@ from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.calling import Call
 from vpo_kit.testing.families import FAMILIES, Family
 from vpo_kit.testing.parity import PROMPTS, Case
+from vpo_kit.testing.precision import exact
 from vpo_kit.times import Times
 from vpo_kit.training.lora import LoraPolicy
 
@@ -47,7 +48,7 @@ def run(case: str, options: Options) -> dict[str, Any]:
     torch.manual_seed(0)
     family.build().save_pretrained(folder, safe_serialization=True)
     device = card.device(options.rehearse)
-    with card.exact():
+    with exact():
         found = {**float32(family, folder, device), **bfloat16(family, folder)}
     too_far = {name: value for name, value in found.items() if not value <= LIMITS[name]}
     return {"differences": found, **({"error": f"too far apart: {_shown(too_far)}"} if too_far else {})}

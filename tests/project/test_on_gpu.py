@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.gpu_day.card import exact
 from tests.conftest import PROMPTS
 from tests.support.commands import main_ok
 from tests.support.offline_run import make_set
@@ -28,6 +27,7 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.sampler import draw_noise, sample
 from vpo_kit.testing.families import FAMILIES
+from vpo_kit.testing.precision import exact
 from vpo_kit.testing.rewards import stub
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import write_video

@@ -16,6 +16,7 @@ from vpo_kit.registry import MODELS
 from vpo_kit.testing import adapter
 from vpo_kit.testing.finding import AdapterFinding
 from vpo_kit.testing.parity import Case, open_case
+from vpo_kit.testing.precision import exact
 
 
 def open_model(name: str, **how: Any) -> Case:
@@ -28,7 +29,7 @@ def open_model(name: str, **how: Any) -> Case:
 
 def check(case: Case) -> Iterator[AdapterFinding]:
     """Every check in turn, without what the libraries print beside it."""
-    with _quiet():
+    with _quiet(), exact():
         yield from adapter.check(case)
 
 

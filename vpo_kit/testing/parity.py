@@ -68,10 +68,6 @@ class Case:
             ]
         )
 
-    def difference(self, noise: Tensor, scale: float) -> float:
-        """The largest of all pixels in [0, 1]; in float32 a right adapter stays below 1e-4."""
-        return float((self.ours(noise, scale) - self.theirs(noise, scale)).abs().max())
-
 
 def open_case(
     name: str,
