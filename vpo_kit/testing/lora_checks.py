@@ -56,7 +56,7 @@ def dpo_step(case: Case) -> Iterator[AdapterFinding]:
     LoRA and nothing else, and a step along it makes the loss smaller.
     """
     with with_lora(case.model) as policy:
-        value = _pair_loss(case, policy)
+        value = pair_loss(case, policy)
         first = float(value.detach())
         yield AdapterFinding(
             what="DPO loss of an untrained LoRA, less ln 2", figure=abs(first - math.log(2)), bound=1e-6
@@ -69,7 +69,7 @@ def dpo_step(case: Case) -> Iterator[AdapterFinding]:
                     parameter.sub_(0.01 * parameter.grad / parameter.grad.norm().clamp_min(1e-12))
         for parameter in policy.parameters:
             parameter.grad = None
-        after = _pair_loss(case, policy)
+        after = pair_loss(case, policy)
         second = float(after.detach())
         note = f"{first:.6f} to {second:.6f}"
         yield AdapterFinding(
@@ -86,7 +86,8 @@ def dpo_step(case: Case) -> Iterator[AdapterFinding]:
         )
 
 
-def _pair_loss(case: Case, policy: LoraPolicy) -> Tensor:
+def pair_loss(case: Case, policy: LoraPolicy) -> Tensor:
+    """The DPO loss of a pair at a time of each network, in one batch, of the model that has the LoRA `policy`."""
     model, schedule, count = case.model, case.model.schedule, len(case.model.networks)
     x = draw_noise(case.shape, range(2 * count), model.device)
     t = times_of(model, 3).repeat(2)
@@ -152,7 +153,7 @@ def lora_file(case: Case) -> Iterator[AdapterFinding]:
     base = model.predict(x, time, conditions)
     with tempfile.TemporaryDirectory() as name:
         with with_lora(model) as policy:
-            _move(policy)
+            move(policy)
             ours = model.predict(x, time, conditions)
             policy.export(Path(name))
         changed = float((ours - base).abs().flatten(1).amax(1).min())
@@ -168,7 +169,9 @@ def lora_file(case: Case) -> Iterator[AdapterFinding]:
         yield _close(f"LoRA file in diffusers, {way}", theirs.predict(x, time, conditions), ours)
 
 
-def _move(policy: LoraPolicy) -> None:
+@torch.no_grad()
+def move(policy: LoraPolicy) -> None:
+    """Change every weight of the LoRA a little, always in the same way."""
     generator = torch.Generator().manual_seed(1)
     for parameter in policy.parameters:
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator).to(parameter))
