@@ -30,7 +30,7 @@ BREAKS = {"nft": 4}
 """The steps, counted from 0, before which references move: of `nft` with a rollout, of the others before step 3."""
 FRESH = {"num_candidates": 2, "updates_per_rollout": 2}
 STATES: dict[str, dict[str, Any]] = {
-    "online": {**FRESH, "num_draws": 1, "reference_every": 3},
+    "online": {**FRESH, "num_draws": 1, "reference_update": "ema", "reference_decay": 0.5},
     "nft": {**FRESH, "old_growth": 0.5},
     "grpo": {**FRESH, "kl": 0.1, "reference_update": "ema", "reference_decay": 0.5, "clip": 0.1},
     "rwr": FRESH,

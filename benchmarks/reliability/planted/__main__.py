@@ -93,7 +93,7 @@ class Trials:
         tests, seconds = self._nearest(fault.file)
         source = (self._grounds.root / fault.file).read_text(encoding="utf-8")
         with self._grounds.changed(fault.file, fault.planted(source)):
-            tried = self._grounds.run(tests, 3 * seconds + 60)
+            tried = self._grounds.run(tests, 10 * seconds + 120)  # other work may slow it down
         return self._log.add({"fault": fault.key, "place": fault.place, "kind": fault.kind, **self._told(tried, tests)})
 
     def _told(self, tried: Tried, tests: Sequence[str]) -> Row:

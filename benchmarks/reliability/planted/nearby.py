@@ -2,14 +2,15 @@
 
 A file that mirrors the module's place comes first (``tests/methods/test_kto.py`` of ``vpo_kit/methods/kto.py``, and
 ``tests/rewards/test_rewards.py`` of what lies in ``rewards``), then those from which the fewest imports lead to it.
-What the registries name counts as imported, and a test that says the module's name in quotes is nearer by half.
+What the registries name counts as imported, and a test that says the module's name in quotes is nearer by a quarter,
+up to four times.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Neighbours:
     """What every module imports, by its file, and the names in quotes of each test file."""
 
     imports: Mapping[str, set[str]]
-    quoted: Mapping[str, set[str]]
+    quoted: Mapping[str, Counter[str]]
 
     def of(self, file: str) -> list[tuple[float, str]]:
         """Distances and names of the test files near to a module, the nearest first."""
@@ -37,7 +38,7 @@ class Neighbours:
             if mirrored := _mirrored(test, file):
                 found.append((0.0 if mirrored == "file" else 0.25, test))
             elif steps is not None and steps <= FAR:
-                found.append((steps - 0.5 * (Path(file).stem in words), test))
+                found.append((max(0.5, steps - 0.25 * min(4, words[Path(file).stem])), test))
         return sorted(found)
 
     def _steps(self, start: str, goal: str) -> int | None:
@@ -57,7 +58,7 @@ def neighbours(root: Path) -> Neighbours:
     files = {p.relative_to(root).as_posix(): p.read_text() for name in PACKAGES for p in (root / name).rglob("*.py")}
     imports = {file: {one for name in _imported(text) for one in _files(name, files)} for file, text in files.items()}
     tests = [file for file in files if file.startswith("tests/") and Path(file).name.startswith("test_")]
-    return Neighbours(imports, {file: set(re.findall(r'"(\w+)"', files[file])) for file in sorted(tests)})
+    return Neighbours(imports, {file: Counter(re.findall(r'"(\w+)"', files[file])) for file in sorted(tests)})
 
 
 def _imported(text: str) -> Iterator[str]:
