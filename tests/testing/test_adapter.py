@@ -149,3 +149,15 @@ def test_a_finding_keeps_its_bound_or_not() -> None:
     assert AdapterFinding(what="x", figure=None, bound=1).passed is None
     assert AdapterFinding(what="x", figure=0.5, bound=1, least=True).passed is False
     assert AdapterFinding(what="x", figure=0.5, bound=1, note="why").line() == "ok    x: 0.5 (at most 1); why"
+
+
+def test_a_pipeline_that_cannot_be_given_its_noise(cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cases["wan2.1"]
+    call = type(case.plain).__call__
+    monkeypatch.setattr(type(case.plain), "__call__", lambda self, prompt, **named: None)
+    (found,) = adapter.run("latents", case)
+    assert "the call of WanPipeline does not use its prepare_latents" in found.line()
+    monkeypatch.setattr(type(case.plain), "__call__", call)
+    monkeypatch.delattr(type(case.plain), "prepare_latents")
+    (found,) = adapter.run("video", case)
+    assert "WanPipeline has no prepare_latents, by which it could be given its noise" in found.line()

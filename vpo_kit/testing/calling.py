@@ -73,7 +73,9 @@ def call_pipeline(
 
 
 def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str) -> tuple[int, ...]:
-    """The shape of the latents that the pipeline prepares for one video; its call is left there."""
+    """The shape of the latents that the pipeline prepares for one video; its call is left there. Raises `ModelError`
+    where it prepares none.
+    """
 
     class Prepared(Exception):
         """Found what was looked for."""
@@ -87,6 +89,8 @@ def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str)
     arguments = arguments_of(model, pipeline, call, prompt=prompt, negative="", scale=1.0)
     with prepared(pipeline, leave), suppress(Prepared):
         pipeline(**arguments)
+    if not seen:
+        raise ModelError(f"the call of {type(pipeline).__name__} does not use its prepare_latents")
     return seen[0]
 
 
@@ -118,9 +122,10 @@ def _pictures(model: VideoModel, call: Call, prompt: str) -> dict[str, Image.Ima
 
 
 def _length(known: Mapping[str, Any], pipeline: Any) -> dict[str, int]:
-    if "max_sequence_length" not in known:
+    longest = getattr(getattr(pipeline, "tokenizer", None), "model_max_length", None)
+    if longest is None or "max_sequence_length" not in known:
         return {}
-    return {"max_sequence_length": min(known["max_sequence_length"].default, pipeline.tokenizer.model_max_length)}
+    return {"max_sequence_length": min(known["max_sequence_length"].default, longest)}
 
 
 def _guidance(
@@ -132,7 +137,7 @@ def _guidance(
     if getattr(pipeline, "guider", None) is not None:
         pipeline.guider = pipeline.guider.new(guidance_scale=scale)
         return {"negative_prompt": negative}
-    return {"negative_prompt": negative, **_named(known, SCALE, scale)}
+    return {**_named(known, ["negative_prompt"], negative), **_named(known, SCALE, scale)}
 
 
 @contextmanager
