@@ -91,7 +91,8 @@ def test_the_nearest_tests_are_those_of_the_module_itself() -> None:
     for file, first in (
         ("vpo_kit/losses.py", "tests/test_losses.py"),
         ("vpo_kit/methods/kto.py", "tests/methods/test_kto.py"),
-        ("vpo_kit/rewards/base.py", "tests/rewards/test_rewards.py"),
+        ("vpo_kit/rewards/base.py", "tests/rewards/test_base.py"),
+        ("vpo_kit/rewards/canvases.py", "tests/rewards/test_rewards.py"),
     ):
         assert found.of(file)[0][1] == first
     through_the_registry = [test for _, test in found.of("vpo_kit/methods/dense.py")]
