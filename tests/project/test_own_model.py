@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +51,12 @@ def test_it_is_its_pipeline(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert shown.startswith("SanaVideoPipeline, adapter vpo_sana_video:SanaVideoModel (vpo-sana-video 0.1.0)\n")
     assert "FAILS" not in shown
     assert "has no argument 'binning'" in fails(capsys, "model", "check", folder, "--call", "binning=false")[1]
+
+
+def test_the_pages_test_runs(folder: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[2], names)
+    names["test_it_is_its_pipeline"](str(folder))
 
 
 def test_it_is_listed_with_its_package(capsys: pytest.CaptureFixture[str]) -> None:
