@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -193,6 +194,23 @@ def test_the_soft_minimum() -> None:
     assert float(found[0]) == pytest.approx(0)
     assert (found <= torch.minimum(a, b) + natural.SOFTNESS * np.log(2)).all()
     assert (found >= torch.minimum(a, b)).all()
+
+
+def test_a_clip_is_nearer_its_worst_frames_than_their_mean() -> None:
+    """``-log mean exp(-s)``, by hand; of four frames one that is far worse nearly decides."""
+    assert natural.pool(torch.tensor([0.4, 0.4, 0.4])).item() == pytest.approx(0.4)
+    assert natural.pool(torch.tensor([0.0, math.log(3)])).item() == pytest.approx(-math.log((1 + 1 / 3) / 2))
+    assert natural.pool(torch.tensor([1.0, 1.0, 1.0, -9.0])).item() == pytest.approx(-9 + math.log(4), abs=1e-3)
+
+
+def test_frames_are_brought_to_a_side_and_pictures_are_not_enlarged() -> None:
+    for shape, expected in (((64, 96), (32, 48)), ((96, 64), (48, 32)), ((16, 20), (32, 40)), ((32, 70), (32, 70))):
+        frames = torch.rand(2, 3, *shape)
+        assert natural.brought_to(frames, 32).shape[-2:] == expected
+        kept = natural.no_larger(frames, 32).shape[-2:]
+        assert kept == (shape if min(shape) < 32 else expected)
+    flat = torch.full((1, 3, 64, 96), 0.3)
+    torch.testing.assert_close(natural.brought_to(flat, 32), torch.full((1, 3, 32, 48), 0.3))
 
 
 # ---------------------------------------------------------------------------------------------- contract
