@@ -266,6 +266,14 @@ def test_a_body_that_is_too_large_is_not_read() -> None:
         assert score(remote(url, dtype="uint8"), torch.rand(1, 40, 3, 64, 72)).score.shape == (1,)
 
 
+def test_a_body_without_a_header_is_not_read_to_its_end(vqa: str) -> None:
+    """A megabyte without a line's end is no header, however much the server would take."""
+    head, chunk = f"POST /score HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nTransfer-Encoding: chunked", b"x" * 0x10000
+    status, _, sent = raw(vqa, head, (b"10000\r\n" + chunk + b"\r\n") * 1024)
+    assert status in (422, 0)
+    assert sent < 32 * 2**20
+
+
 # -- requests that make no sense
 
 
