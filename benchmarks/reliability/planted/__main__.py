@@ -1,9 +1,9 @@
 """``python -m benchmarks.reliability.planted``: small faults, one at a time, against the fast tests nearest to them.
 
 Faults are drawn by the seed from `PLACES` of a commit. Each has a line in a file of the output folder, so that a run
-that was stopped goes on where it was, at the commit where it began. The nearest tests are chosen by `nearby`: as many
-files as run in ``--seconds`` without a fault, three at least. What survives them may still be caught by others: its
-reason stands in ``survivors.yaml``, and what is equivalent does not count.
+that was stopped goes on where it was, at the commit where it began. The nearest tests are chosen by `nearby`: of ten
+files as many as run in ``--seconds`` without a fault, three at least. What survives them may still be caught by others:
+its reason stands in ``survivors.yaml``, and what is equivalent does not count.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PLACES = (
     "rewards", "evaluation",
 )  # fmt: skip
 DOCS, REASONS = ROOT / "docs" / "reliability.md", Path(__file__).parent / "survivors.yaml"
-LEAST_FILES = 3
+LEAST_FILES, MOST_FILES = 3, 10
+"""Test files of a module that are run whatever they take, and that are looked at at all."""
 SOUND_LIMIT = 300.0
 Row = dict[str, Any]
 
@@ -102,7 +103,7 @@ class Trials:
     def _nearest(self, file: str) -> tuple[list[str], float]:
         """Test files that pass where nothing is wrong, and how long they take together."""
         chosen, total = list[str](), 0.0
-        for _, test in self._tests.of(file):
+        for _, test in self._tests.of(file)[:MOST_FILES]:
             if len(chosen) >= LEAST_FILES and total >= self._seconds:
                 break
             own = self._sound(test)
