@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tests.support.places import ROOT
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.losses import PreferenceConfig
 from vpo_kit.pairing.settings import PairSettings
 from vpo_kit.prompts import read_prompts
 from vpo_kit.registry import LABELLERS, METHODS, REWARDS
@@ -96,7 +97,7 @@ def test_a_resolved_recipe_is_a_recipe() -> None:
 
 def settings_classes() -> list[type[BaseModel]]:
     """Every class of settings: of the sections of recipes, and of whatever is registered by a name."""
-    found, queue = set[type[BaseModel]](), [config.Run, PairSettings]
+    found, queue = set[type[BaseModel]](), [config.Run, PairSettings, PreferenceConfig]
     queue += [registry.load(name).Config for registry in (METHODS, REWARDS, LABELLERS) for name in registry.targets()]
     while queue:
         kind = queue.pop()

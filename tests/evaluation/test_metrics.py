@@ -104,6 +104,16 @@ def test_speed_is_for_an_eighth_of_a_second() -> None:
     assert moves == [0, 1]
 
 
+def test_speed_is_that_of_the_fastest_twentieth_of_the_picture() -> None:
+    flow = torch.zeros(1, 2, 20, 20)
+    flow[0, 0, 9:11, 5:15] = 3.0  # 20 of 400 pixels, in pixels of a side of 20
+    assert float(temporal.fastest(flow)) == pytest.approx(3 * 256 / 20)
+    flow[0, 0, 9, 5:15] = 1.0
+    assert float(temporal.fastest(flow)) == pytest.approx(2 * 256 / 20)
+    flow[0, 0, 9:11, 5:15] = 30.0  # out of the picture: nothing is matched there
+    assert float(temporal.fastest(flow)) == 0
+
+
 def test_vbench_rule_for_moving_clips() -> None:
     for frames, needed in ((2, 1), (9, 2), (17, 4), (49, 12)):
         speeds = torch.zeros(frames - 1)

@@ -67,6 +67,8 @@ def test_worked_by_hand() -> None:
     x = torch.zeros(1, 1, 1, 2, 2)
     loss = nft_loss(weighed(x + 2, x), weighed(x - 4, x), torch.tensor([0.75]), NFTConfig())
     assert loss.item() == pytest.approx(12.5)
+    # however small the error is; one that is met gives nothing
+    assert [weighed(x + by, x).item() for by in (1e-3, 1e-4, 0.0)] == pytest.approx([1e-3, 1e-4, 0.0])
 
 
 @pytest.mark.parametrize("size", [1, 4])
