@@ -135,6 +135,17 @@ def test_what_makes_no_sense_is_refused(values: dict[str, object]) -> None:
         Times.model_validate(values)
 
 
+def test_in_words() -> None:
+    said = {
+        "logit-normal(0, 1)": {"name": "logit_normal"},
+        "logit-normal(0.5, 2), shift 3": {"name": "logit_normal", "logit_mean": 0.5, "logit_std": 2.0, "shift": 3.0},
+        "uniform": {"name": "uniform"},
+        "mode(1.29), the sampler's shift": {"name": "mode", "shift": "sampler"},
+        "the sampler's own": {"name": "chain"},
+    }
+    assert [Times.model_validate(values).describe() for values in said.values()] == list(said)
+
+
 def test_the_short_form() -> None:
     assert Times.model_validate("uniform") == Times(name="uniform")
 

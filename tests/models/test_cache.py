@@ -79,6 +79,11 @@ def test_other_weights_and_settings_are_other_embeddings(tiny_wan: Path) -> None
     assert facts != text_facts(model)
     model.pipeline.tokenizer.model_max_length -= 1
     assert facts == text_facts(model)
+    # embeddings are kept in the network's dtype, whatever the text encoder's own
+    model.network.to(torch.bfloat16)
+    assert facts != text_facts(model)
+    model.network.to(torch.float32)
+    assert facts == text_facts(model)
     next(model.pipeline.text_encoder.parameters()).view(-1).view(torch.int32)[-1] ^= 1
     assert facts != text_facts(model)
 
@@ -100,6 +105,11 @@ def test_weights_hash_is_of_every_bit_and_of_nothing_else() -> None:
     weight = module["long"].weight.detach()
     weight[[0, 1]] = weight[[1, 0]]
     assert weights_hash(module) != before
+    # the same bits, which mean something else
+    half, brain = (nn.Linear(3, 5).to(dtype) for dtype in (torch.float16, torch.bfloat16))
+    for one, other in zip(half.parameters(), brain.parameters(), strict=True):
+        other.data.view(torch.int16).copy_(one.data.view(torch.int16))
+    assert weights_hash(half) != weights_hash(brain)
     assert weights_hash(nn.ModuleDict({"other": module["odd"]})) != weights_hash(nn.ModuleDict({"odd": module["odd"]}))
 
 
