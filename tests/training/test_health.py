@@ -15,7 +15,9 @@ from vpo_kit.errors import HealthError
 from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.online import Online
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import health
+from vpo_kit.testing import runs
+from vpo_kit.training import health, loop
+from vpo_kit.training.loop import LoopResult, RunParts
 
 FACTS = health.Facts(window=10, start=(math.log(2), 0.5), fixed_labels=True)
 LIMITS = [
@@ -118,3 +120,27 @@ def test_a_warning_is_said_once(model: VideoModel, tmp_path: Path) -> None:
     alike = reporting(lambda _: {"informative": 0.05})
     run_once(model, tmp_path / "run", 5, kind=alike, limits=QUICK, watch=(nothing, said.append))
     assert [line.partition(":")[0] for line in said if "same score" in line] == ["no_advantage"]
+
+
+def test_a_run_ends_with_the_warnings_of_all_its_parts(
+    model: VideoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose warning came before it was resumed; and the checks know the run as it is."""
+    ended = list[tuple[RunParts, LoopResult]]()
+
+    def train(job: RunParts) -> LoopResult:
+        ended.append((job, loop.train(job)))
+        return ended[-1][1]
+
+    monkeypatch.setattr(runs, "train", train)
+    alike = reporting(lambda step: {"informative": 0.05 if step < 2 else 1.0})
+    limits = {**QUICK, "optimiser": {"lr": 1e-3, "warmup_steps": 3}}
+    for steps in (3, 6):
+        run_once(model, tmp_path / "run", steps, kind=alike, limits=limits)
+    (_, first), (job, whole) = ended
+    assert first.warnings == whole.warnings
+    assert list(whole.warnings) == ["no_advantage"]
+    assert whole.warnings["no_advantage"].startswith("step 2: in 95% of the prompts")
+    assert len(whole.history) == 6
+    assert job.facts == health.Facts(warmup_steps=3, window=2, start=job.method.start, fixed_labels=False)
+    assert job.facts.start == pytest.approx((math.log(2), 0.5))
