@@ -163,3 +163,15 @@ def test_a_run_goes_on_with_the_seconds_that_it_has_spent(model: VideoModel, tmp
     assert 0 < known["seconds"] < 1000
     state.write_text(json.dumps({**known, "seconds": 1000.0}))
     assert len(run_once(model, folder, 9, limits=limits)) == 2
+
+
+def test_the_optimiser_sees_the_gradient_no_longer_than_the_limit(model: VideoModel, tmp_path: Path) -> None:
+    """Its first average is what is left of one step's gradient; what is logged is how long that was before."""
+    for limit in (1e-5, 1e5):
+        optimiser = {"lr": 1e-3, "max_grad_norm": limit, "betas": [0.75, 0.9]}
+        (row,) = run_once(model, tmp_path / f"{limit:g}", 1, limits={"optimiser": optimiser})
+        found = checkpoints.latest(tmp_path / f"{limit:g}/checkpoints")
+        assert found is not None
+        averages = [state["exp_avg"].flatten() for state in found[0].optimiser["state"].values()]
+        assert 1e-5 < row["grad_norm"] < 1e5
+        assert float(torch.cat(averages).norm()) == pytest.approx(0.25 * min(limit, row["grad_norm"]), rel=1e-3)
