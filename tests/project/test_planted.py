@@ -72,14 +72,15 @@ def test_what_no_test_holds_survives_and_a_stopped_run_goes_on(toy: Path, tmp_pa
     with Grounds(toy, "HEAD", libraries=False) as grounds:
         drawn = planted.draw(grounds.root, ["toy.py"], 100, 0)
         trials = planted.Trials(grounds, planted.Log(log), seconds=10)
-        rows = [trials.run(fault) for fault in drawn]
+        rows = [{**trials.run(fault), "place": fault.place} for fault in drawn]
         assert (grounds.root / "vpo_kit/toy.py").read_text() == TOY
     survived = {row["place"].removeprefix("vpo_kit/toy.py: ") for row in rows if not row["caught"]}
-    assert survived == {"3 -> 4", "x < LIMIT -> (x >= LIMIT)"}
+    assert survived == {"LIMIT = 3: 3 -> 4", "return x < LIMIT: x < LIMIT -> (x >= LIMIT)"}
     assert {row["by"].split(" - ")[0] for row in rows if row["caught"]} == {"FAILED tests/test_toy.py::test_held"}
-    assert [planted.Log(log).faults[fault.key] for fault in drawn] == rows
+    again = planted.Log(log).faults
+    assert [{**again[fault.key], "place": fault.place} for fault in drawn] == rows
 
-    found = planted.summary(rows, {"vpo_kit/toy.py: 3 -> 4": "equivalent: so says the toy"})
+    found = planted.summary(rows, {"vpo_kit/toy.py: LIMIT = 3: 3 -> 4": "equivalent: so says the toy"})
     assert found["total"] == {"planted": 11, "equivalent": 1, "caught": 9, "share": 0.9}
     assert found["files"] == {"vpo_kit/toy.py": {"planted": 11, "equivalent": 1, "caught": 9}}
     assert {one["reason"] for one in found["survivors"]} == {None, "equivalent: so says the toy"}

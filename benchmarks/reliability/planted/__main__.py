@@ -51,8 +51,8 @@ def main() -> int:
         trials = Trials(grounds, log, given.seconds)
         for number, fault in enumerate(drawn, 1):
             row = log.faults.get(fault.key) or trials.run(fault)
-            print(f"{number:4} {'caught' if row['caught'] else 'SURVIVES'}  {row['place']}", flush=True)
-    rows = [log.faults[fault.key] for fault in drawn]
+            print(f"{number:4} {'caught' if row['caught'] else 'SURVIVES'}  {fault.place}", flush=True)
+    rows = [{**log.faults[fault.key], "place": fault.place} for fault in drawn]
     found = summary(rows, yaml.safe_load(REASONS.read_text(encoding="utf-8")) or {})
     own = {"commit": log.commit, "seed": given.seed, "seconds": given.seconds, "tests": "imports and mirrored names"}
     facts.write("reliability/planted", {**own, **found})
@@ -95,7 +95,7 @@ class Trials:
         source = (self._grounds.root / fault.file).read_text(encoding="utf-8")
         with self._grounds.changed(fault.file, fault.planted(source)):
             tried = self._grounds.run(tests, 10 * seconds + 120)  # other work may slow it down
-        return self._log.add({"fault": fault.key, "place": fault.place, "kind": fault.kind, **self._told(tried, tests)})
+        return self._log.add({"fault": fault.key, "kind": fault.kind, **self._told(tried, tests)})
 
     def _told(self, tried: Tried, tests: Sequence[str]) -> Row:
         return {"caught": tried.failed, "by": tried.shown, "took": tried.seconds, "of": list(tests)}

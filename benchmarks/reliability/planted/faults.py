@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -33,10 +34,11 @@ UNTOUCHED = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One change of a file: the bytes from `start` to `end`, which are `old`, become `new`."""
+    """One change of a file: the bytes from `start` to `end`, which are `old`, become `new`; `code` is their line."""
 
     file: str
     line: int
+    code: str
     start: int
     end: int
     kind: Kind
@@ -51,7 +53,8 @@ class Fault:
     @property
     def place(self) -> str:
         """The fault in words that outlive a change elsewhere in the file."""
-        return f"{self.file}: {' '.join(self.old.split())} -> {' '.join(self.new.split())}"
+        old, new = (textwrap.shorten(text, 100, placeholder=" ...") for text in (self.old, self.new))
+        return f"{self.file}: {self.code}: {old} -> {new}"
 
     def planted(self, source: str) -> str:
         """The source with the fault in it. Raises `ValueError` where the file is another."""
@@ -64,8 +67,8 @@ class Fault:
 def faults(file: str, source: str) -> list[Fault]:
     """All faults of a file that still parse, in the order of its text."""
     data = source.encode()
-    starts = [0]
-    for line in data.splitlines(keepends=True):
+    starts, lines = [0], data.splitlines(keepends=True)
+    for line in lines:
         starts.append(starts[-1] + len(line))
     found = {}
     for node in _nodes(ast.parse(source)):
@@ -76,8 +79,8 @@ def faults(file: str, source: str) -> list[Fault]:
         for kind, changed in _changes(node):
             text = ast.unparse(changed)
             new = text if isinstance(changed, ast.stmt | ast.Constant) else f"({text})"
-            old = data[start:end].decode()
-            fault = Fault(file=file, line=node.lineno, start=start, end=end, kind=kind, old=old, new=new)
+            old, code = data[start:end].decode(), lines[node.lineno - 1].decode().strip()
+            fault = Fault(file=file, line=node.lineno, code=code, start=start, end=end, kind=kind, old=old, new=new)
             if _parses(fault.planted(source)):
                 found[start, end, new] = fault
     return [found[key] for key in sorted(found)]
