@@ -62,7 +62,7 @@ def sampled(judges: list[FramesReward]) -> Scores:
     for _, video in videos(
         model,
         SamplePlan(
-            prompts=read_prompts(file)[:PROMPTS],
+            inputs=read_prompts(file)[:PROMPTS],
             videos_per_prompt=SAMPLES,
             settings=model.settings,
             batch_size=16,

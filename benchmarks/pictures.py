@@ -39,7 +39,7 @@ def sheet(count: int = 12) -> None:
     rows = [
         strip(clip)
         for _, batch in videos(
-            model, SamplePlan(prompts=chosen, videos_per_prompt=1, settings=model.settings, batch_size=count, seed=0)
+            model, SamplePlan(inputs=chosen, videos_per_prompt=1, settings=model.settings, batch_size=count, seed=0)
         )
         for clip in batch
     ]

@@ -1,16 +1,17 @@
 """Prompt files: one prompt a line, or a column of a csv or jsonl file; and sets known by name. No torch here.
 
-In plain text empty lines and lines that start with # do not count.
+In plain text empty lines and lines that start with # do not count. Rows of a csv or jsonl file may name pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vpo_kit import plain
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import ImageFile, Inputs
 from vpo_kit.registry import nearest
 
 ELSEWHERE = {
@@ -24,20 +25,32 @@ COLUMNS = ("prompt", "text", "caption")
 """What the column of a csv or jsonl file may be called where none is named."""
 
 
+PICTURES = ("image", "last_image")
+"""The columns with the pictures that a video begins and ends with: files, by paths inside the prompt file's folder."""
+
+
 def read_prompts(path: Path) -> list[str]:
     """All prompts of a file, in order, without repeats; ``FILE.csv:COLUMN`` names a column. Raises `DataError`."""
+    return list(dict.fromkeys(item.prompt for item in read_inputs(path)))
+
+
+def read_inputs(path: Path) -> list[Inputs]:
+    """All items of a file, in order, without repeats: prompts, with pictures where the file has columns for them.
+
+    Raises `DataError`, which names the first picture that is missing, not an image, or outside the file's folder.
+    """
     file, column = _split(path)
     if str(path) in ELSEWHERE and not file.is_file():
         raise DataError(f"the prompts {path} do not come with vpo: {ELSEWHERE[str(path)]}; give the file")
-    found = _column(file, column) if file.suffix.lower() in (".csv", ".jsonl") else _plain(plain.read(file))
-    prompts = list(dict.fromkeys(" ".join(line.split()) for line in found if line.strip()))
-    if not prompts:
+    if file.suffix.lower() in (".csv", ".jsonl"):
+        found = _rows(file, column)
+    else:
+        found = [Inputs(line) for line in plain.lines(plain.read(file)) if not line.strip().startswith("#")]
+    cleaned = (replace(item, prompt=" ".join(item.prompt.split())) for item in found)
+    items = list(dict.fromkeys(item for item in cleaned if item.prompt))
+    if not items:
         raise DataError(f"{file} holds no prompts: write one a line")
-    return prompts
-
-
-def _plain(text: str) -> Iterable[str]:
-    return (line for line in plain.lines(text) if not line.strip().startswith("#"))
+    return items
 
 
 def _split(path: Path) -> tuple[Path, str | None]:
@@ -48,18 +61,41 @@ def _split(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def _column(path: Path, column: str | None) -> list[str]:
+def _rows(path: Path, column: str | None) -> list[Inputs]:
+    rows: list[tuple[int, Any]]
     if path.suffix.lower() == ".csv":
         names, lines = plain.csv_rows(path)
-        rows: list[Any] = [dict(zip(names, line, strict=True)) for _, line in lines]
+        rows = [(number, dict(zip(names, line, strict=True))) for number, line in lines]
     else:
-        rows = [row for _, row in plain.json_lines(path)]
-    if not all(isinstance(row, dict) for row in rows):
+        rows = list(plain.json_lines(path))
+    if not all(isinstance(row, dict) for _, row in rows):
         raise DataError(f"{path}: each line is a JSON object")
-    known = list(dict.fromkeys(str(key) for row in rows for key in row))
+    known = list(dict.fromkeys(str(key) for _, row in rows for key in row))
     name = column or next((name for name in COLUMNS if name in known), None)
     if name is None or name not in known:
         hint = nearest(column or COLUMNS[0], known) or f" (it has {', '.join(known)})"
         wanted = f"no column {column!r}{hint}" if column else f"no column {', '.join(COLUMNS)}{hint}: name one"
         raise DataError(f"{path} has {wanted}, as FILE{path.suffix.lower()}:COLUMN")
-    return [str(row.get(name) or "") for row in rows]
+    opened: dict[str, ImageFile] = {}
+    return [
+        Inputs(str(row.get(name) or ""), *(_picture(path, number, row.get(key), opened) for key in PICTURES))
+        for number, row in rows
+    ]
+
+
+def _picture(path: Path, number: int, name: Any, opened: dict[str, ImageFile]) -> ImageFile | None:
+    """The picture of a row, opened once however many rows name it; None for an empty field."""
+    if name is None or name == "":
+        return None
+    if not isinstance(name, str):
+        raise DataError(f"{path}, line {number}: a picture is named by its path, not by {name!r}")
+    folder = path.parent.resolve()
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder):
+        raise DataError(f"{path}, line {number}: {name} lies outside {path.parent}: put the pictures beside the file")
+    if name not in opened:
+        try:
+            opened[name] = ImageFile.open(path.parent / name)
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}; mend the row or take it out") from error
+    return opened[name]

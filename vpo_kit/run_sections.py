@@ -175,6 +175,9 @@ class Data(Section):
         None, description="what people judged or rated (VQ, MQ, Overall, ...); default: the set's label"
     )
     vote_weights: bool = Field(False, description="a pair counts by how far its votes are from a draw")
+    first_frame: bool = Field(
+        False, description="clips and pairs are made from their own first frame, as models from an image need it"
+    )
 
 
 class Health(Section):

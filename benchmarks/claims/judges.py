@@ -38,7 +38,7 @@ def run(work: Path) -> None:
     image = Frames()
     rows: dict[str, list[float]] = {}
     for items, video in videos(
-        model, SamplePlan(prompts=texts, videos_per_prompt=COUNT, settings=model.settings, batch_size=32, seed=0)
+        model, SamplePlan(inputs=texts, videos_per_prompt=COUNT, settings=model.settings, batch_size=32, seed=0)
     ):
         prompts = [texts[i] for i, _ in items]
         found = measure(video, prompts, both.parts, model.settings.fps, truth=truth_of(model, texts))

@@ -45,7 +45,7 @@ class Looking:
         path = prompts_of("sprites", "heldout")
         assert path is not None
         self.plan = SamplePlan(
-            prompts=read_prompts(path), videos_per_prompt=1, settings=self.model.settings, batch_size=48, seed=0
+            inputs=read_prompts(path), videos_per_prompt=1, settings=self.model.settings, batch_size=48, seed=0
         )
 
     @torch.no_grad()

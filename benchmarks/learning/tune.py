@@ -71,7 +71,7 @@ class Laboratory:
         path = prompts_of("sprites", "validation")
         assert path is not None
         self.plan = SamplePlan(
-            prompts=read_prompts(path),
+            inputs=read_prompts(path),
             videos_per_prompt=videos_per_prompt,
             settings=self.model.settings,
             batch_size=64,

@@ -191,7 +191,7 @@ class TestTruth:
 
     def test_evaluate_asks_the_model(self, tiny_wan: Path, tmp_path: Path) -> None:
         model = models.load(str(tiny_wan))
-        plan = SamplePlan(prompts=[self.CAPTION], videos_per_prompt=1, settings=model.settings, batch_size=1, seed=0)
+        plan = SamplePlan(inputs=[self.CAPTION], videos_per_prompt=1, settings=model.settings, batch_size=1, seed=0)
         assert set(evaluate(model, plan, [], tmp_path / "a", "a", lambda _: None).metrics) == {"motion"}
         model.truth = "sprites"
         assert "flawed" in evaluate(model, plan, [], tmp_path / "b", "b", lambda _: None).metrics
@@ -569,7 +569,7 @@ def test_sampling_leaves_the_gradient_on(tiny_wan: Path) -> None:
     made = evaluation_module.videos(
         model,
         SamplePlan(
-            prompts=["a", "b"], videos_per_prompt=1, settings=model.settings.changed(steps=1), batch_size=1, seed=0
+            inputs=["a", "b"], videos_per_prompt=1, settings=model.settings.changed(steps=1), batch_size=1, seed=0
         ),
     )
     _, video = next(made)  # and no further, as where a judge raises
@@ -579,6 +579,6 @@ def test_sampling_leaves_the_gradient_on(tiny_wan: Path) -> None:
 
 def test_batches_cover_all_items() -> None:
     settings = models.loading.Settings(frames=9, height=32, width=32, fps=8, steps=1, guidance=1)
-    plan = SamplePlan(prompts=["a", "b", "c"], videos_per_prompt=3, settings=settings, batch_size=4, seed=0)
+    plan = SamplePlan(inputs=["a", "b", "c"], videos_per_prompt=3, settings=settings, batch_size=4, seed=0)
     assert [plan.files[batch] for batch in plan.batches] == [plan.files[:4], plan.files[4:8], plan.files[8:]]
     assert plan.files[:4] == ["000-0.mp4", "000-1.mp4", "000-2.mp4", "001-0.mp4"]

@@ -316,7 +316,7 @@ def test_presets_start_from_noise(flow: Bench, name: str) -> None:
 
 def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[str, float]]:
     class Source:
-        prompts = names = PROMPTS[:4]
+        prompts = inputs = names = PROMPTS[:4]
 
         def tensors(self, indices: list[int]) -> dict[str, Tensor]:
             return {"clip": draw_noise(bench.shape, [50 + i for i in indices]) * 0.5}

@@ -15,7 +15,11 @@ from vpo_kit.errors import ConfigError
 def sample(
     output: Annotated[Path, typer.Option(help="folder for the videos")],
     prompt: Annotated[list[str] | None, typer.Option(help="a prompt; may be given several times")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="text file, one prompt a line")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="text file, one prompt a line, or csv or jsonl, which may name pictures")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="the first frame of the videos of --prompt")] = None,
+    last_image: Annotated[Path | None, typer.Option(help="their last frame")] = None,
     model: Model = None,
     lora: Annotated[Path | None, typer.Option(help="LoRA folder, or a run folder, whose settings are taken")] = None,
     seed: Seed = None,
@@ -26,10 +30,12 @@ def sample(
     from rich.console import Console
 
     from vpo_kit.config import read_assignments
+    from vpo_kit.inputs import ImageFile, Inputs
     from vpo_kit.library.sample import each
-    from vpo_kit.prompts import read_prompts
+    from vpo_kit.prompts import read_inputs
 
-    texts = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
+    first, last = (ImageFile.open(path) if path else None for path in (image, last_image))
+    texts = [Inputs(text, first, last) for text in prompt or []] + (read_inputs(prompts) if prompts else [])
     if not texts:
         raise ConfigError("give --prompt TEXT or --prompts FILE")
     settings, console = read_assignments(set_ or []), Console()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from vpo_kit import content, files
 from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import IndexedFile, Progress, look_through
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import Settings
 from vpo_kit.video import SUFFIXES, Extent, Window, read_window
 
@@ -37,9 +38,30 @@ class Clip:
         """What it is known by, whatever its file is called and wherever that lies."""
         return content.key(self.sha256, self.prompt, self.window.start, self.window.frames, self.window.fps)
 
+    @property
+    def inputs(self) -> Inputs:
+        """What a video like it is made from, with its own first frame as the picture."""
+        return Inputs(self.prompt, FirstFrame(self))
+
     def read(self, settings: Settings) -> Tensor:
         """``[F, 3, H, W]`` in [0, 1] at the size of `settings`. Raises `DataError`."""
         return read_window(self.path, self.window, settings.height, settings.width)
+
+
+@dataclass(frozen=True)
+class FirstFrame:
+    """A clip's first frame, as a picture."""
+
+    clip: Clip
+
+    @property
+    def key(self) -> str:
+        """The clip's."""
+        return self.clip.key
+
+    def read(self, height: int, width: int) -> Tensor:
+        """``[3, H, W]`` in [0, 1]. Raises `DataError`."""
+        return read_window(self.clip.path, replace(self.clip.window, frames=1), height, width)[0]
 
 
 @dataclass(frozen=True)

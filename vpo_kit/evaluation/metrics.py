@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, Literal
 
 from vpo_kit.errors import ConfigError
+from vpo_kit.evaluation.pictured import METRICS as OF_PICTURES
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.measures import GROUPS, Direction, Metric
 from vpo_kit.registry import METRICS, TRUTHS, Registry
@@ -62,7 +63,7 @@ def known() -> dict[str, Metric]:
     """
     kinds = [kind_of(registry, name) for registry in (METRICS, TRUTHS) for name in registry.targets()]
     found: dict[str, Metric] = {}
-    for metric in (*(metric for kind in kinds for metric in kind.metrics), *OF_SETS):
+    for metric in (*(metric for kind in kinds for metric in kind.metrics), *OF_PICTURES, *OF_SETS):
         if found.setdefault(metric.name, metric) != metric:
             raise ConfigError(f"two metrics are called {metric.name!r}")
     return found

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from vpo_kit import content, files
 from vpo_kit.errors import DataError
+from vpo_kit.evaluation import pictured
 from vpo_kit.evaluation.measuring import ALWAYS, check_names, measure
 from vpo_kit.evaluation.metrics import ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.evaluation.unfinished import PARTS, Parts
+from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
@@ -34,13 +37,20 @@ METRICS = "metrics.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SamplePlan:
-    """What is sampled: every prompt with `videos_per_prompt` seeds. The seeds do not depend on the model."""
+    """What is sampled: every prompt, with its pictures where it has any, with `videos_per_prompt` seeds. The seeds do
+    not depend on the model.
+    """
 
-    prompts: Sequence[str]
+    inputs: Sequence[str | Inputs]
     videos_per_prompt: int
     settings: Settings
     batch_size: int
     seed: int
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The prompts without their pictures."""
+        return [inputs_of(item).prompt for item in self.inputs]
 
     @property
     def items(self) -> list[tuple[int, int]]:
@@ -49,14 +59,24 @@ class SamplePlan:
 
     @property
     def keys(self) -> list[str]:
-        """What the videos are known by, in order: a prompt and a number, wherever the prompt stands."""
-        return [content.key(self.prompts[i], k) for i, k in self.items]
+        """What the videos are known by, in order: a prompt with its pictures and a number, wherever it stands."""
+        return [content.key(self.prompts[i], *inputs_of(self.inputs[i]).keys, k) for i, k in self.items]
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """The seeds of the videos' noises, in order."""
+        return [
+            derive_seed(self.seed, "evaluation", self.prompts[i], *inputs_of(self.inputs[i]).keys, k)
+            for i, k in self.items
+        ]
 
     @property
     def made_with(self) -> dict[str, Any]:
         """What all videos have in common, as plain values."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {key: value for key, value in found.items() if key not in ("prompts", "videos_per_prompt")}
+        own = {"settings": asdict(self.settings), "batch_size": self.batch_size, "seed": self.seed}
+        found: dict[str, Any] = json.loads(json.dumps(own))
+        keys = [key for item in self.inputs for key in inputs_of(item).keys]
+        return {**found, "pictures": content.key(*keys)} if keys else found
 
     @property
     def files(self) -> list[str]:
@@ -80,7 +100,7 @@ class Results:
     files: list[str]
     metrics: dict[str, list[float]]
     made_with: dict[str, Any] = field(default_factory=dict)
-    """`Plan.made_with`; vpo 0.2.0 did not write it."""
+    """`SamplePlan.made_with`; vpo 0.2.0 did not write it."""
 
     def table(self) -> dict[str, float]:
         """Each metric's mean."""
@@ -115,11 +135,10 @@ def videos(
     settings = plan.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     encode = encode or PromptCache(model)
-    conditions = encode(plan.prompts)
+    conditions = encode(plan.inputs)
     guidance = model.guidance(settings, encode([settings.negative_prompt]))
     for batch in plan.batches if batches is None else batches:
-        items = plan.items[batch]
-        seeds = [derive_seed(plan.seed, "evaluation", plan.prompts[i], k) for i, k in items]
+        items, seeds = plan.items[batch], plan.seeds[batch]
         part = conditions[[i for i, _ in items]]
         with torch.no_grad():
             noise = draw_noise(shape, seeds, model.device)
@@ -165,6 +184,7 @@ def evaluate(
         if i < len(own):
             texts = [plan.prompts[prompt] for prompt, _ in items]
             found = measure(video, texts, judges, plan.settings.fps, measures, truth)
+            found |= pictured.agreement(video, [inputs_of(plan.inputs[prompt]) for prompt, _ in items])
             for row, key in enumerate(plan.keys[own[i]]):
                 if key not in known:
                     write_video(parts.video(key), video[row], plan.settings.fps)
@@ -195,8 +215,10 @@ def finished(folder: Path, plan: SamplePlan | None = None) -> Results | None:
     if not (folder / METRICS).is_file():
         return None
     found = Results.load(folder)
-    if plan is not None and (found.prompts != list(plan.prompts) or found.files != plan.files):
-        return None
+    if plan is not None:
+        shown = [one.get("pictures") for one in (found.made_with, plan.made_with)]
+        if found.prompts != plan.prompts or found.files != plan.files or shown[0] != shown[1]:
+            return None
     shutil.rmtree(folder / PARTS, ignore_errors=True)  # of one that was killed just before it did so
     return found
 

@@ -137,7 +137,7 @@ class Bench:
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return SamplePlan(
-            prompts=self.texts,
+            inputs=self.texts,
             videos_per_prompt=self.request.videos_per_prompt,
             settings=settings,
             batch_size=self.sampling.batch_size,

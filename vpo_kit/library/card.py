@@ -161,7 +161,7 @@ def _data(recipe: Recipe) -> str:
 def _results(recipe: Recipe, changes: Mapping[str, Paired]) -> str:
     if not changes:
         return "The run was not evaluated."
-    prompts = recipe.held_out
+    prompts = [item.prompt for item in recipe.held_out]
     before = "the LoRA that the run started from" if recipe.run.lora.init else "the bare model"
     rows = [(name, *tables.values(change), tables.span(change)) for name, change in changes.items()]
     shown = "\n".join(_item(prompt) for prompt in prompts[:SHOWN])

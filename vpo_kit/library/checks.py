@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vpo_kit import folders
 from vpo_kit.clips import named, ratings
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.library import sources
 from vpo_kit.planning import skeleton
 from vpo_kit.rewards import loading
@@ -40,7 +41,7 @@ def unchecked(recipe: Recipe) -> list[str]:
 
 
 def _prompts(recipe: Recipe) -> None:
-    sources.apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", _quiet)
+    sources.apart(recipe, recipe.prompts, lambda item: item.prompt, "prompts", _quiet)
 
 
 def _pairs(recipe: Recipe) -> None:
@@ -79,6 +80,8 @@ def _model(recipe: Recipe) -> None:
     wanted = settings_of(model.settings, run.sampling)
     model.latent_shape(wanted.frames, wanted.height, wanted.width)
     recipe.method.check_model(recipe.method_config, model)
+    items = recipe.prompts or [Inputs("of a clip", Shade() if run.data.first_frame else None)]
+    model.check_inputs([*items, *recipe.held_out, *recipe.validation])
 
 
 def _quiet(line: str) -> None:

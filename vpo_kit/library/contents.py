@@ -14,9 +14,9 @@ from vpo_kit.training.recipe import Recipe
 
 def of(recipe: Recipe, console: Console) -> dict[str, str]:
     """A key for each kind of data, by its name in a sentence. Clips that are new to the index are hashed here."""
-    found = {"held-out prompts": content.key(*recipe.held_out)}
+    found = {"held-out prompts": content.key(*(part for item in recipe.held_out for part in (item.prompt, *item.keys)))}
     if recipe.data == "prompts":
-        found["prompts"] = content.key(*recipe.prompts)
+        found["prompts"] = content.key(*(part for item in recipe.prompts for part in (item.prompt, *item.keys)))
     elif recipe.data == "pairs":
         assert recipe.run.pairs is not None
         found["pairs"] = files.sha256(recipe.run.pairs / "metadata.jsonl")  # it holds the hash of every file

@@ -60,7 +60,7 @@ class Following:
 
     def sampled(self, plan: SamplePlan, step: int) -> None:
         """Sample as the policy now stands. Called by all processes."""
-        small = replace(plan, prompts=plan.prompts[: self._recipe.run.samples.num_prompts])
+        small = replace(plan, inputs=plan.inputs[: self._recipe.run.samples.num_prompts])
         found = self._sample(small, place(step))
         if found is not None:
             self._samples = (step, found)

@@ -29,7 +29,7 @@ from vpo_kit.pairing.real import RealMaker
 from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import PairSet
 from vpo_kit.processes import Processes
-from vpo_kit.prompts import read_prompts
+from vpo_kit.prompts import read_inputs
 from vpo_kit.training import loras, sections
 from vpo_kit.training.run import load_model, use
 
@@ -158,8 +158,10 @@ def _make(
         )
         job: Job = maker.job()
     else:
+        inputs = read_inputs(data)
+        model.check_inputs(inputs)
         judge = labeller.judge(model.device, offload=settings.offload) if labeller else None
-        job = IndependentMaker(task, read_prompts(data), judge).job()
+        job = IndependentMaker(task, inputs, judge).job()
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})
     processes.wait()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.evaluation.samples import SamplePlan, videos
+from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.library.models import ready
 from vpo_kit.models.base import VideoModel
 from vpo_kit.video import write_video
@@ -40,7 +41,7 @@ class Video:
 
 
 def sample(
-    prompts: str | Sequence[str],
+    prompts: str | Sequence[str | Inputs],
     *,
     model: VideoModel | str | None = None,
     lora: Path | str | None = None,
@@ -49,7 +50,8 @@ def sample(
     config: Path | str | None = None,
     **settings: Any,
 ) -> list[Video]:
-    """One video for each prompt, of a model by name or one that is loaded, with the LoRA of a run or without.
+    """One video for each prompt, or prompt with pictures (`vpo_kit.inputs.Inputs`), of a model by name or one that is
+    loaded, with the LoRA of a run or without.
 
     With `output` they are written to that folder as ``000-0.mp4``, ``001-0.mp4`` and so on. The noise of a prompt
     follows from the prompt and `seed`. `settings` are those of `load_model`; of a loaded model, only `sampling` can be
@@ -59,7 +61,7 @@ def sample(
 
 
 def each(
-    prompts: str | Sequence[str],
+    prompts: str | Sequence[str | Inputs],
     *,
     model: VideoModel | str | None = None,
     lora: Path | str | None = None,
@@ -69,20 +71,21 @@ def each(
     **settings: Any,
 ) -> Iterator[Video]:
     """The videos of `sample`, one after the other as they are made."""
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not texts or not all(text.strip() for text in texts):
+    wanted = [inputs_of(item) for item in ([prompts] if isinstance(prompts, str) else prompts)]
+    if not wanted or not all(item.prompt.strip() for item in wanted):
         raise ConfigError("there is no prompt, or an empty one")
     folder = Path(output) if output is not None else None
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty: give another --output")
     file, weights = Path(config) if config else None, Path(lora) if lora is not None else None
     with ready(model, weights, file, settings) as (made, sampling):
+        made.check_inputs(wanted)
         plan = SamplePlan(
-            prompts=texts, videos_per_prompt=1, settings=made.settings, batch_size=sampling.batch_size, seed=seed
+            inputs=wanted, videos_per_prompt=1, settings=made.settings, batch_size=sampling.batch_size, seed=seed
         )
         for items, batch in videos(made, plan):
             for (i, k), video in zip(items, batch.cpu(), strict=True):
                 path = folder / f"{i:03d}-{k}.mp4" if folder is not None else None
                 if path is not None:
                     write_video(path, video, made.settings.fps)
-                yield Video(texts[i], video, made.settings.fps, path)
+                yield Video(wanted[i].prompt, video, made.settings.fps, path)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from vpo_kit import folders
 from vpo_kit.clips import Clip, ClipFolder, cut_windows, look_through, ratings, read_folder
 from vpo_kit.clips.index import Progress
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import ImageFile, Inputs, inputs_of
 from vpo_kit.library.display import count_bar, look_through_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
@@ -25,6 +27,8 @@ from vpo_kit.training.data import ClipSource, Encoder, Pairs, Prompts, Source, u
 from vpo_kit.training.recipe import Recipe
 
 T = TypeVar("T")
+CROPPED = 0.1
+"""The share of a picture from which on it is said that it is cropped away."""
 NAMED = 10
 """Clips whose pictures are treated, and pairs that are left out, that are named one by one."""
 LATENTS = ".latents"
@@ -43,17 +47,48 @@ def build(
     its prompt is counted. Raises `DataError` when nothing remains.
     """
     notice = partial(console.print, soft_wrap=True, markup=False)
+    source = _source(recipe, model, settings, console, processes, disk)
+    model.check_inputs(inputs_of(item) for item in source.inputs)
+    if line := cropped([inputs_of(item) for item in source.inputs], settings):
+        notice(line)
+    return source
+
+
+def cropped(items: Sequence[Inputs], settings: Settings) -> str | None:
+    """How many pictures lose much to the videos' shape, in a line."""
+    files = {picture for item in items for picture in item.pictures if isinstance(picture, ImageFile)}
+    lost = [(picture.lost(settings.height, settings.width), picture) for picture in files]
+    much = sorted(((share, str(picture.path)) for share, picture in lost if share > CROPPED), reverse=True)
+    if not much:
+        return None
+    return (
+        f"{len(much)} of {len(files)} pictures lose more than {CROPPED:.0%} where they are cropped to "
+        f"{settings.width} x {settings.height}; most, {much[0][0]:.0%}, {much[0][1]}"
+    )
+
+
+def _source(
+    recipe: Recipe,
+    model: VideoModel,
+    settings: Settings,
+    console: Console,
+    processes: Processes,
+    disk: DiskCache | None,
+) -> Source:
+    notice = partial(console.print, soft_wrap=True, markup=False)
+    first_frame = recipe.run.data.first_frame
     if recipe.data == "prompts":
-        return Prompts(apart(recipe, recipe.prompts, lambda prompt: prompt, "prompts", notice))
+        items = apart(recipe, recipe.prompts, lambda item: item.prompt, "prompts", notice)
+        return Prompts(items)
     if recipe.data == "videos":
         assert recipe.run.videos is not None
         found = find_clips(recipe.run.videos, settings, processes, console)
         clips = apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
         encoder = Encoder(model, settings, disk)
         if not recipe.method.needs.ratings:
-            return ClipSource(clips, encoder)
+            return ClipSource(clips, encoder, first_frame=first_frame)
         rated = _rated(recipe.run.videos, clips, recipe.run.data.dimension, notice)
-        return ClipSource(list(rated), encoder, list(rated.values()))
+        return ClipSource(list(rated), encoder, list(rated.values()), first_frame=first_frame)
     return _pairs(recipe, model, settings, console, processes)
 
 
@@ -117,7 +152,14 @@ def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Conso
     if "imported" in strategies:
         kept, encoded = encode_pairs(replace(found, pairs=kept), model, settings, console, processes)
     weights = [imported.weight(pair, run.data.dimension) for pair in kept] if run.data.vote_weights else None
-    return Pairs(run.pairs, kept, model.frame_map(settings.frames), encoded, weights)
+    first_frame = partial(_first_frame, model) if run.data.first_frame else None
+    return Pairs(run.pairs, kept, model.frame_map(settings.frames), encoded, weights, first_frame)
+
+
+@torch.no_grad()
+def _first_frame(model: VideoModel, latent: Tensor) -> Tensor:
+    """The first frame of a clip's latent, as the autoencoder gives it back."""
+    return model.decode(latent.to(model.device), frames=[0])[0, 0].float().cpu()
 
 
 def encode_pairs(

@@ -158,7 +158,7 @@ def _train(
         processes.shard(network, whole=added_weights(network))
     seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
     plan = SamplePlan(
-        prompts=recipe.held_out,
+        inputs=recipe.held_out,
         videos_per_prompt=run.evaluation.videos_per_prompt,
         settings=settings,
         batch_size=run.sampling.batch_size,
@@ -286,7 +286,7 @@ def _select(
         notice("selection: the method has no reward, so nothing can choose a strength: give selection.reward")
         return None
     plan = SamplePlan(
-        prompts=recipe.validation,
+        inputs=recipe.validation,
         videos_per_prompt=1,
         settings=settings,
         batch_size=run.sampling.batch_size,

@@ -281,6 +281,17 @@ class VideoModel(ABC):
         image, last = (Shade(i) if name in self.inputs else None for i, name in enumerate(("image", "last")))
         return Inputs(prompt, image, last)
 
+    def conditions_at(self, items: Sequence[str | Inputs], *, frames: int, height: int, width: int) -> Conditions:
+        """What the networks see of `items` for videos of another size than that of the settings, of a prompt alone with
+        the example's pictures.
+        """
+        own = self.settings
+        self.settings = own.changed(frames=frames, height=height, width=width)
+        try:
+            return self.encode_conditions([self.example(i) if isinstance(i, str) else i for i in items])
+        finally:
+            self.settings = own
+
     def pictures(self, items: Sequence[Inputs]) -> Tensor:
         """The items' first frames at the sizes of `settings`, ``[B, 3, H, W]`` in [0, 1]. Raises `DataError`."""
         size = self.settings.height, self.settings.width

@@ -77,6 +77,12 @@ def latent_facts(model: VideoModel) -> dict[str, Any]:
     return {**_common(model), "vae": _facts(model.pipeline.vae), "switches": switches}
 
 
+def picture_facts(model: VideoModel) -> dict[str, Any]:
+    """All that is seen of a picture depends on, but for the picture and the size of the video."""
+    parts = _parts(model, ("image_encoder", "image_processor"))
+    return {**latent_facts(model), "seen by": {name: _facts(part) for name, part in parts.items()}}
+
+
 def weights_hash(module: nn.Module) -> str:
     """A hash of every bit of the weights: the same wherever they lie and whatever file they came from.
 
@@ -119,6 +125,8 @@ def _parts(model: VideoModel, beginnings: tuple[str, ...]) -> dict[str, Any]:
 def _facts(part: Any) -> dict[str, Any]:
     if isinstance(part, nn.Module):
         return {"config": _public(part.config), "weights": weights_hash(part)}
+    if not hasattr(part, "get_vocab"):  # what prepares pictures has settings alone
+        return _public(part)
     backend = getattr(part, "backend_tokenizer", None)
     rules = part.get_vocab() if backend is None else json.loads(backend.to_str())
     passing = {} if backend is None else {"padding": None, "truncation": None}  # of the last call

@@ -1,4 +1,4 @@
-"""Prompts are encoded once: in a run, and with a folder for them over all runs."""
+"""Prompts and pictures are encoded once: in a run as far as memory is given to it, with a folder over all runs."""
 
 from __future__ import annotations
 
@@ -8,43 +8,62 @@ from typing import Any
 
 from torch import Tensor
 
+from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.cache import DiskCache, text_facts
+from vpo_kit.models.cache import DiskCache, picture_facts, text_facts
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.kept import Kept
 
-Encode = Callable[[Sequence[str]], Conditions]
-"""Prompts to what the network sees of them."""
+Encode = Callable[[Sequence[str | Inputs]], Conditions]
+"""Prompts, with pictures or without, to what the network sees of them."""
+MOST_BYTES = 2**29
+"""How much of what is encoded stays in memory, half a gigabyte: some 120 prompts of Wan."""
 
 
 class PromptCache:
-    """Each prompt's encoding, made when it is first needed and then kept; with `disk` also for later runs. Where the
-    network takes the guidance scale as an input, it is that of the model's settings for a training pass.
+    """What is encoded of a prompt, and of its pictures, made when it is first needed and then kept; with `disk` also
+    for later runs. Where the network takes the guidance scale as an input, it is that of the model's settings for a
+    training pass.
 
-    Prompts are encoded one by one: in a batch the last bits would depend on the neighbours, and what is found on disk
-    must be what would have been computed.
+    Items are encoded one by one: in a batch the last bits would depend on the neighbours, and what is found on disk
+    must be what would have been computed. Of what is kept in memory the parts that were not asked for the longest leave
+    when it is more than `most_bytes`.
     """
 
-    def __init__(self, model: VideoModel, disk: DiskCache | None = None) -> None:
+    def __init__(self, model: VideoModel, disk: DiskCache | None = None, most_bytes: int = MOST_BYTES) -> None:
         self._model = model
         self._disk = disk
-        self._known: dict[str, Conditions] = {}
+        self._kept = Kept(most_bytes)
 
-    def __call__(self, prompts: Sequence[str]) -> Conditions:
-        for prompt in prompts:
-            if prompt not in self._known:
-                self._known[prompt] = self._find(prompt)
-        found = Conditions.cat([self._known[p] for p in prompts])
+    @property
+    def num_bytes(self) -> int:
+        """How much is kept in memory."""
+        return self._kept.num_bytes
+
+    def __call__(self, items: Sequence[str | Inputs]) -> Conditions:
+        found = Conditions.cat([self._find(inputs_of(item)) for item in items])
         return found.with_guidance(self._model.settings.embedded_guidance) or found
 
-    def _find(self, prompt: str) -> Conditions:
-        if self._disk is None:
-            return Conditions(dict(self._encode(prompt)))
-        found = self._disk.get("prompts", {**self._facts, "prompt": prompt}, lambda: self._encode(prompt))
-        return Conditions({name: value.to(self._model.device) for name, value in found.items()})
+    def _find(self, item: Inputs) -> Conditions:
+        text = self._part("prompts", {"prompt": item.prompt}, lambda: self._model.encode_prompts([item.prompt]).tensors)
+        if not item.pictures:
+            return Conditions(dict(text))
+        settings = self._model.settings
+        size = [settings.frames, settings.height, settings.width]
+        own = {"pictures": item.keys, "size": size}
+        pictures = self._part("pictures", own, lambda: self._model.encode_images([item]))
+        return Conditions({**text, **pictures})
 
-    def _encode(self, prompt: str) -> Mapping[str, Tensor]:
-        return self._model.encode_prompts([prompt]).tensors
+    def _part(self, kind: str, own: dict[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        return self._kept.get((kind, repr(own)), lambda: self._stored(kind, own, make))
+
+    def _stored(self, kind: str, own: dict[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        if self._disk is None:
+            return dict(make())
+        found = self._disk.get(kind, {**self._facts[kind], **own}, make)
+        return {name: value.to(self._model.device) for name, value in found.items()}
 
     @cached_property
-    def _facts(self) -> dict[str, Any]:
-        return text_facts(self._model)
+    def _facts(self) -> dict[str, dict[str, Any]]:
+        pictures = picture_facts(self._model) if "image" in self._model.inputs else {}
+        return {"prompts": text_facts(self._model), "pictures": pictures}

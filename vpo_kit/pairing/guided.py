@@ -65,7 +65,7 @@ class GuidedMaker:
         guidance = task.model.guidance(task.sampling, task.encode([task.sampling.negative_prompt]))
         return sample(
             task.model,
-            task.encode([self.clips[item].prompt for _ in (0, 1) for item in items]),
+            task.encode([task.inputs(self.clips[item]) for _ in (0, 1) for item in items]),
             noise=draw_noise(self.shape, seeds, source.device),
             steps=task.sampling.steps,
             guidance=guidance,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from vpo_kit import content
+from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.pairing.choose import choose
 from vpo_kit.pairing.job import Item, Job, Made, Outcome, Task, batches
 from vpo_kit.rewards.base import Mixture
@@ -19,11 +20,12 @@ from vpo_kit.sampler import derive_seed, draw_noise, sample
 class IndependentMaker:
     """One item is one prompt."""
 
-    def __init__(self, task: Task, prompts: Sequence[str], reward: Mixture | None) -> None:
+    def __init__(self, task: Task, inputs: Sequence[str | Inputs], reward: Mixture | None) -> None:
         settings = task.sampling
         self.task = task
-        self.prompts = prompts
-        self.items = [Item(key) for key in content.distinct(content.key(prompt) for prompt in prompts)]
+        self.inputs = [inputs_of(item) for item in inputs]
+        keys = (content.key(item.prompt, *item.keys) for item in self.inputs)
+        self.items = [Item(key) for key in content.distinct(keys)]
         self.reward = reward
         self.shape = task.model.latent_shape(settings.frames, settings.height, settings.width)
 
@@ -34,11 +36,12 @@ class IndependentMaker:
 
     def make(self, batch: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
         task, n = self.task, self.task.settings.independent.num_candidates
-        prompts = [self.prompts[item] for item in batch for _ in range(n)]
+        inputs = [self.inputs[item] for item in batch for _ in range(n)]
+        prompts = [item.prompt for item in inputs]
         seeds = [derive_seed(task.seed, "independent", self.items[item].key, k) for item in batch for k in range(n)]
         latents = sample(
             task.model,
-            task.encode(prompts),
+            task.encode(inputs),
             noise=draw_noise(self.shape, seeds, task.model.device),
             steps=task.sampling.steps,
             guidance=task.model.guidance(task.sampling, task.encode([task.sampling.negative_prompt])),
@@ -51,7 +54,7 @@ class IndependentMaker:
             pairs = self._pairs(None if scores is None else scores[rows.start : rows.stop])
             made = [
                 Made(
-                    prompt=self.prompts[item],
+                    prompt=self.inputs[item].prompt,
                     first=video[rows[i]],
                     second=video[rows[j]],
                     latents={"first": latents[rows[i]], "second": latents[rows[j]]},
@@ -60,7 +63,7 @@ class IndependentMaker:
                 )
                 for i, j in pairs
             ]
-            yield item, made or f"prompt {self.prompts[item]!r}: no two candidates differ by more than the margin"
+            yield item, made or f"prompt {self.inputs[item].prompt!r}: no two candidates differ by more than the margin"
 
     def _pairs(self, scores: Tensor | None) -> list[tuple[int, int]]:
         """Candidates to pair, in their own order: a winner that always came first would teach labellers a habit."""

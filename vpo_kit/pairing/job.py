@@ -16,6 +16,7 @@ from torch import Tensor
 from vpo_kit import content
 from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing.settings import PairSettings
@@ -58,6 +59,10 @@ class Task:
     encode: PromptCache
     settings: PairSettings
     seed: int
+
+    def inputs(self, clip: Clip) -> str | Inputs:
+        """What a video like a clip is made from: its caption, with its own first frame for a model that takes one."""
+        return clip.inputs if "image" in self.model.inputs else clip.prompt
 
     def sources(
         self, clips: Sequence[Clip], batch: Sequence[int]

@@ -76,7 +76,7 @@ class RealMaker:
             start, constrain = PartialStart(source, self.first), outside(task.model.schedule, source, noise, masks)
         made = sample(
             task.model,
-            task.encode([self.clips[item].prompt for item in items]),
+            task.encode([task.inputs(self.clips[item]) for item in items]),
             noise=noise,
             steps=task.sampling.steps,
             guidance=guidance,

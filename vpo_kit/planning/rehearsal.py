@@ -209,9 +209,9 @@ class _Rehearsal:
     def _measure(self) -> None:
         """One batch of the evaluation before training."""
         run = self.subject.run
-        texts = [STAND_IN] * self.subject.measured
+        texts = [self.model.example(STAND_IN)] * self.subject.measured
         plan = SamplePlan(
-            prompts=texts, videos_per_prompt=1, settings=self.settings, batch_size=run.sampling.batch_size, seed=0
+            inputs=texts, videos_per_prompt=1, settings=self.settings, batch_size=run.sampling.batch_size, seed=0
         )
         with self.policy.reference():
             for items, video in videos(self.model, plan, plan.batches[:1]):
@@ -224,7 +224,7 @@ class _Rehearsal:
         size = -(-self.subject.run.batch_size // self.subject.processes)
         shape = self.model.latent_shape(self.settings.frames, self.settings.height, self.settings.width)
         prompts = [f"{STAND_IN} {i}" for i in range(size)]
-        conditions: Conditions = encode(prompts)
+        conditions: Conditions = encode([self.model.example(prompt) for prompt in prompts])
         numbers, tensors = list(range(size)), dict[str, Tensor]()
         if self.subject.data == "videos":
             s = self.settings

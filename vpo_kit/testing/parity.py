@@ -41,13 +41,8 @@ class Case:
         """What the networks see of `items` at the call's size, of a prompt alone with the model's example pictures;
         `model` is another one of the family.
         """
-        model, call = model or self.model, self.call
-        own = model.settings
-        model.settings = own.changed(frames=call.frames, height=call.height, width=call.width)
-        try:
-            return model.encode_conditions([model.example(i) if isinstance(i, str) else i for i in items])
-        finally:
-            model.settings = own
+        call = self.call
+        return (model or self.model).conditions_at(items, frames=call.frames, height=call.height, width=call.width)
 
     @torch.no_grad()
     def ours(self, noise: Tensor, scale: float, items: Sequence[str | Inputs] = PROMPTS) -> Tensor:

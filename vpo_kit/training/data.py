@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -15,19 +15,28 @@ from torch import Tensor
 from vpo_kit import video
 from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
+from vpo_kit.models.kept import Kept
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.training import ratings as rated
 
+MOST_BYTES = 2**31
+"""How much of what is encoded of clips stays in memory: 2 GB."""
+
 
 class Source(Protocol):
-    """Items by number: their prompts, and the tensors that a batch of them has."""
+    """Items by number: their prompts, what their videos are made from, and the tensors that a batch of them has."""
 
     @property
     def prompts(self) -> Sequence[str]: ...
+
+    @property
+    def inputs(self) -> Sequence[str | Inputs]:
+        """Each item's prompt, with the pictures that it has."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -39,14 +48,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts alone."""
+    """Prompts alone, or with pictures."""
 
-    prompts: Sequence[str]
+    inputs: Sequence[str | Inputs]
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """The prompts without their pictures."""
+        return [inputs_of(item).prompt for item in self.inputs]
 
     @property
     def names(self) -> Sequence[str]:
         """The prompts' names: their numbers, from 1 on."""
-        return [str(i + 1) for i in range(len(self.prompts))]
+        return [str(i + 1) for i in range(len(self.inputs))]
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         return {}
@@ -58,7 +72,8 @@ class Pairs:
     is local, ``mask`` ``[P, T, h, w]`` of what differs.
 
     ``clip`` is the real clip's latent where the set has it, else the winner's. With `weights` also ``weight`` ``[P]``;
-    `encoded` gives the latents of pairs whose set has none.
+    `encoded` gives the latents of pairs whose set has none. With `first_frame`, which decodes a latent
+    ``[1, C, T, h, w]`` to its first frame, each is made from that of its ``clip``.
     """
 
     def __init__(
@@ -68,12 +83,15 @@ class Pairs:
         frame_map: Sequence[tuple[int, int]],
         encoded: Callable[[Pair], Mapping[str, Tensor]] | None = None,
         weights: Sequence[float] | None = None,
+        first_frame: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._path = path
         self._pairs = pairs
         self._encoded = encoded
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.prompts = [pair.prompt for pair in pairs]
+        frames = [None if first_frame is None else self._frame(i, first_frame) for i in range(len(pairs))]
+        self.inputs = [Inputs(pair.prompt, frame) for pair, frame in zip(pairs, frames, strict=True)]
         self.names = [pair.id for pair in pairs]
         zeros = [0] * len(frame_map)
         self._labels = torch.tensor(
@@ -105,6 +123,10 @@ class Pairs:
         }
         return {**found, "mask": torch.stack(masks)} if any("mask" in file for file in files) else found
 
+    def _frame(self, index: int, decode: Callable[[Tensor], Tensor]) -> DecodedFrame:
+        pair = self._pairs[index]
+        return DecodedFrame(f"{pair.id} {pair.sha256.first}", lambda: self.tensors([index])["clip"], decode)
+
     def _latents(self, pair: Pair) -> Mapping[str, Tensor]:
         if pair.latents is not None:
             return store.read_latents(self._path / pair.latents)
@@ -118,6 +140,21 @@ def _latent_labels(pair: Pair, frame_map: Sequence[tuple[int, int]]) -> list[int
     if pair.strategy == "imported":
         return [pair.labels[0]] * len(frame_map)
     return latent_labels(pair.labels, pair.segments, frame_map)
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """The first frame of a latent, as a picture: `latent` gives ``[1, C, T, h, w]``, `decode` its first frame
+    ``[3, H, W]``.
+    """
+
+    key: str
+    latent: Callable[[], Tensor]
+    decode: Callable[[Tensor], Tensor]
+
+    def read(self, height: int, width: int) -> Tensor:
+        """The frame; the latent has that size already."""
+        return self.decode(self.latent())
 
 
 class Encoder:
@@ -146,24 +183,35 @@ class Encoder:
 
 
 class ClipSource:
-    """Real clips, encoded when they are first needed and then kept: ``clip`` ``[B, C, T, h, w]``. With `ratings`, one
-    for each clip, also what `ratings.tensors` makes of them.
+    """Real clips, encoded when they are first needed, of which up to `most_bytes` bytes are kept: ``clip``
+    ``[B, C, T, h, w]``. With `ratings`, one for each clip, also what `ratings.tensors` makes of them. With
+    `first_frame` each is made from its own first frame.
     """
 
-    def __init__(self, clips: Sequence[Clip], encode: Encoder, ratings: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        encode: Encoder,
+        ratings: Sequence[float] | None = None,
+        *,
+        first_frame: bool = False,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
         self._clips = clips
         self._encode = encode
         self._rated = {} if ratings is None else rated.tensors(ratings, [clip.prompt for clip in clips])
-        self._known: dict[int, Tensor] = {}
+        self._kept = Kept(most_bytes)
         self.prompts = [clip.prompt for clip in clips]
+        self.inputs = [clip.inputs if first_frame else clip.prompt for clip in clips]
         self.names = [clip.name for clip in clips]
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        for i in indices:
-            if i not in self._known:
-                self._known[i] = self._encode(self._clips[i])
+        found = [self._kept.get(i, partial(self._clip, i))["clip"] for i in indices]
         own = {name: values[list(indices)] for name, values in self._rated.items()}
-        return {"clip": torch.stack([self._known[i] for i in indices]), **own}
+        return {"clip": torch.stack(found), **own}
+
+    def _clip(self, index: int) -> dict[str, Tensor]:
+        return {"clip": self._encode(self._clips[index])}
 
 
 def usable(

@@ -71,10 +71,11 @@ def probe(model: VideoModel) -> Tensor:
     same for every copy.
     """
     time, tall, wide = model.multiples
-    sides = [-(-64 // side) * side for side in (tall, wide)]  # UNets halve their input three times
-    shape = model.latent_shape(2 * time + int(model.causal), *sides)
+    height, width = (-(-64 // side) * side for side in (tall, wide))  # UNets halve their input three times
+    frames = 2 * time + int(model.causal)
+    shape = model.latent_shape(frames, height, width)
     x = draw_noise(shape, [1, 2], model.device)
-    conditions, outputs = model.encode_prompts(PROMPTS), []
+    conditions, outputs = model.conditions_at(PROMPTS, frames=frames, height=height, width=width), []
     for name in model.networks:
         t = model.time_sampler(Times(name="uniform"), model.settings, [name]).draw([1, 2], model.device)
         outputs.append(model.predict(x, model.schedule.network_time(t), conditions).float().cpu())

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vpo_kit import config, defaults, formats
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import is_embedded, prompts_of, resolve
+from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
 from vpo_kit.models.quantising import check_quantise
 from vpo_kit.pairing import store
-from vpo_kit.prompts import read_prompts
+from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.training import health, optimisers
 from vpo_kit.training.trackers import base as trackers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,10 @@ class Recipe:
     reward: list[rewards.RewardPlan]
     judges: list[rewards.RewardPlan]
     data: Data
-    prompts: list[str]
-    held_out: list[str]
+    prompts: list[Inputs]
+    held_out: list[Inputs]
     selection: list[rewards.RewardPlan]
-    validation: list[str]
+    validation: list[Inputs]
     kept_out: frozenset[str]
     given: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,7 +100,7 @@ def check(run: Run) -> Recipe:
         held_out=held_out,
         selection=_selection(run, reward),
         validation=spread(validation, run.selection.num_prompts),
-        kept_out=frozenset([*held_out, *validation]),
+        kept_out=frozenset(item.prompt for item in (*held_out, *validation)),
     )
 
 
@@ -137,7 +140,7 @@ def _selection(run: Run, reward: list[rewards.RewardPlan]) -> list[rewards.Rewar
     return found
 
 
-def _validation(run: Run, held_out: Sequence[str]) -> list[str]:
+def _validation(run: Run, held_out: Sequence[Inputs]) -> list[Inputs]:
     """Prompts to choose by, and not to train on: those that are given, or the model's own.
 
     Raises `ConfigError` where they are needed and there are none, or where they are among the reported ones.
@@ -147,10 +150,10 @@ def _validation(run: Run, held_out: Sequence[str]) -> list[str]:
         if run.selection.strengths:
             raise ConfigError(f"selection: {run.model} ships no validation prompts: give --set selection.prompts=FILE")
         return []
-    found, reported = read_prompts(path), set(held_out)
+    found, reported = read_inputs(path), {item.prompt for item in held_out}
     if not run.selection.strengths:
-        return [prompt for prompt in found if prompt not in reported]
-    if both := sorted(reported.intersection(found)):
+        return [item for item in found if item.prompt not in reported]
+    if both := sorted(reported.intersection(item.prompt for item in found)):
         raise ConfigError(
             f"selection.prompts: {len(both)} of them are held-out prompts of the evaluation, {both[0]!r} for one: "
             "what is chosen by a prompt cannot be reported on it"
@@ -170,7 +173,7 @@ def foreign_rewards(recipe: Recipe) -> list[str]:
     ]
 
 
-def spread(prompts: Sequence[str], count: int) -> list[str]:
+def spread(prompts: Sequence[T], count: int) -> list[T]:
     """`count` of the prompts, spread evenly over the file: neighbours in a file are often alike."""
     if len(prompts) <= count:
         return list(prompts)
@@ -210,12 +213,12 @@ def _check_reward(part: rewards.RewardPlan, method: type[Method], name: str) -> 
         raise ConfigError(f"method {name!r} needs a differentiable reward, and {spec.name!r} is not")
 
 
-def _prompts(model: str, path: Path | None, split: str) -> list[str]:
+def _prompts(model: str, path: Path | None, split: str) -> list[Inputs]:
     found = path or prompts_of(model, split)
     if found is None:
         option = "--prompts" if split == "train" else "--set evaluation.prompts"
         raise ConfigError(f"model {model!r} ships no {split} prompts: give {option}=FILE, one prompt a line")
-    return read_prompts(found)
+    return read_inputs(found)
 
 
 def _rest(part: Mapping[str, Any]) -> dict[str, Any]:

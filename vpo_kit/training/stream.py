@@ -86,7 +86,7 @@ class Stream:
 
     def _make(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
         prompts = [self._source.prompts[i] for i in indices]
-        conditions = self._encode(prompts)
+        conditions = self._encode([self._source.inputs[i] for i in indices])
         device = next(iter(conditions.tensors.values())).device
         tensors = {name: value.to(device) for name, value in self._source.tensors(indices).items()}
         return Batch(
