@@ -85,7 +85,7 @@ def nothing_left(folder: Path) -> bool:
     return not [path for path in folder.iterdir() if path.name != "run"]
 
 
-@pytest.mark.parametrize("family", ["wan", "ltx"])
+@pytest.mark.parametrize("family", ["wan", "wan2.1-i2v", "ltx", "ltx-i2v"])
 def test_comfyui_file_in_diffusers_alone(made: Callable[[str], Made], family: str, tmp_path: Path) -> None:
     """Alpha included: the file has none, and diffusers and ComfyUI then apply it at scale 1."""
     run = made(family)

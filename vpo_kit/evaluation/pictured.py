@@ -29,9 +29,9 @@ METRICS = (
 
 
 def agreement(video: Tensor, items: Sequence[Inputs]) -> dict[str, list[float]]:
-    """Of `video` ``[B, F, 3, H, W]`` for each picture that all of the `items` have: one less the root mean square
-    difference of the pixels of the frame and the picture (ours). A model that ignores its picture is as far from it as
-    from any other; one that keeps it is apart by what its autoencoder loses.
+    """The agreement of `video` ``[B, F, 3, H, W]`` with each picture that all of the `items` have: one less the root
+    mean square difference of the pixels of the frame and the picture (ours). A model that ignores its picture is as
+    far from it as from any other; one that keeps it is apart by what its autoencoder loses.
     """
     given: dict[str, tuple[Tensor, list[Still | None]]] = {
         "first_frame": (video[:, 0], [item.image for item in items]),

@@ -20,7 +20,7 @@ PACKAGES = {
 }
 """Attention backends beside torch's own: module, and what to install."""
 
-UNMASKED = {"WanPipeline"}
+UNMASKED = {"WanPipeline", "WanImageToVideoPipeline"}
 """Families that mask no tokens: the kernels of flash and sage take no mask."""
 
 

@@ -28,7 +28,7 @@ class LTXModel(VideoModel):
     the decoder takes a time (LTX 0.9.1 and later) it is 0, the pipeline's default.
     """
 
-    published: ClassVar[str] = "LTX-Video to 0.9.1"
+    published: ClassVar[str] = "LTX to 0.9.1"
     defaults: ClassVar[Settings] = Settings(frames=161, height=512, width=704, fps=25, steps=50, guidance=3.0)
     times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
     times_source: ClassVar[str] = "logit-normal, shifted by the number of tokens, as LTX-Video-Trainer does it"
@@ -117,7 +117,7 @@ class LTXImageModel(LTXModel):
     posterior; here it is its mode, as everywhere.
     """
 
-    published: ClassVar[str] = "LTX-Video to 0.9.1, from an image"
+    published: ClassVar[str] = "LTX to 0.9.1"
     inputs: ClassVar[Sequence[str]] = ("text", "image")
 
     def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ class LTXConditionModel(LTXModel):
     and tokens whose places are those of their pixels, the first frame standing for itself alone.
     """
 
-    published: ClassVar[str] = "LTX-Video 0.9.5 and later"
+    published: ClassVar[str] = "LTX from 0.9.5"
     text_tokens: ClassVar[int] = 256
 
     def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:

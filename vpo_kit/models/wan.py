@@ -36,7 +36,7 @@ def _defaults(pipeline: Any) -> Settings:
 class WanModel(VideoModel):
     """Causal video autoencoder (latent frame 0 is pixel frame 0), T5 text, flow matching."""
 
-    published: ClassVar[str] = "Wan 2.1, 2.2 A14B and 5B"
+    published: ClassVar[str] = "Wan 2.1, 2.2"
     may_have_experts: ClassVar[bool] = True
     times: ClassVar[Times] = Times(name="uniform", shift=5.0)
     times_source: ClassVar[str] = "uniform places in a chain of shift 5, as VideoX-Fun trains Wan 2.1 and 2.2"
@@ -135,7 +135,7 @@ class WanImageModel(WanModel):
     also sees the pictures through CLIP. TI2V-5B is given the first latent frame itself.
     """
 
-    published: ClassVar[str] = "Wan 2.1, 2.2 I2V, FLF2V, TI2V-5B"
+    published: ClassVar[str] = "Wan 2.1, 2.2"
     inputs: ClassVar[Sequence[str]] = ("text", "image", "last")
     # with the layers that look at CLIP's pictures, where there are any: diffusers adds them to a file that has none
     lora_targets: ClassVar[Sequence[str]] = (*WanModel.lora_targets, "add_k_proj", "add_v_proj")

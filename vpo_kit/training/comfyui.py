@@ -21,15 +21,18 @@ WAN = {
     r"(blocks\.\d+)\.attn1\.to_out\.0": r"\1.self_attn.o",
     r"(blocks\.\d+)\.attn2\.to_([qkv])": r"\1.cross_attn.\2",
     r"(blocks\.\d+)\.attn2\.to_out\.0": r"\1.cross_attn.o",
+    r"(blocks\.\d+)\.attn2\.add_([kv])_proj": r"\1.cross_attn.\2_img",
     r"(blocks\.\d+)\.ffn\.net\.0\.proj": r"\1.ffn.0",
     r"(blocks\.\d+)\.ffn\.net\.2": r"\1.ffn.2",
 }
 LTX = {r"(transformer_blocks\.\d+\..*)": r"\1"}
 NAMES: dict[str, dict[str, str]] = {
     "WanPipeline": WAN,
+    "WanImageToVideoPipeline": WAN,
     "SkyReelsV2Pipeline": WAN,
     "LTXPipeline": LTX,
     "LTXConditionPipeline": LTX,
+    "LTXImageToVideoPipeline": LTX,
 }
 """The names by pipeline class: patterns of whole layer names in diffusers, and what ComfyUI calls them."""
 

@@ -199,6 +199,7 @@ def test_clips_give_their_own_first_frame(
     assert found["steps"] == 2
 
 
+@pytest.mark.slow
 def test_pairs_from_clips_and_dense_on_them(folders: dict[str, Path], material: Path, tmp_path: Path) -> None:
     model = folders["wan2.2-i2v-a14b"]
     main_ok([
