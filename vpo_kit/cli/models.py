@@ -16,12 +16,12 @@ def models() -> None:
     from vpo_kit.folders import EMBEDDED
     from vpo_kit.registry import MODELS
 
-    print(f"{'pipeline class':29} {' '.join(INPUTS)} experts ComfyUI models")
+    print(f"{'pipeline class':34} {' '.join(INPUTS)} experts ComfyUI models")
     for family, facts in catalogue.models().items():
         has = {**{one: one in facts.inputs for one in INPUTS}, "experts": facts.experts, "ComfyUI": facts.comfyui}
-        print(f"{family:29} {' '.join(f'{yes(value):{len(name)}}' for name, value in has.items())} {facts.published}")
+        print(f"{family:34} {' '.join(f'{yes(value):{len(name)}}' for name, value in has.items())} {facts.published}")
     for name in EMBEDDED:
-        print(f"{name:29} an embedded model, ships with the package")
+        print(f"{name:34} an embedded model, ships with the package")
     show_plugins(MODELS)
     print(
         "\n--model takes a diffusers folder or a hub id",

@@ -15,7 +15,7 @@ from vpo_kit.models.unet import UNetModel
 class AnimateDiffModel(UNetModel):
     """The motion adapter has a position for each frame of a clip, and no more than it was trained with."""
 
-    published: ClassVar[str] = "of image UNets"
+    published: ClassVar[str] = "image UNets"
     defaults: ClassVar[Settings] = Settings(frames=16, height=512, width=512, fps=8, steps=25, guidance=7.5)
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -43,7 +43,7 @@ class CogVideoXModel(VideoModel):
     chunks of two latent frames want it.
     """
 
-    published: ClassVar[str] = "CogVideoX 2B, 5B"
+    published: ClassVar[str] = "2B, 5B"
     defaults: ClassVar[Settings] = Settings(frames=49, height=480, width=720, fps=8, steps=50, guidance=6.0)
     times: ClassVar[Times] = Times(name="uniform", stratified=True)
     times_source: ClassVar[str] = "uniform, spread evenly over a batch (CogVideoX, arXiv 2408.06072, section 3.2)"
@@ -110,7 +110,7 @@ class CogVideoXImageModel(CogVideoXModel):
     The pipeline draws it from the autoencoder's posterior; here it is its mode, as everywhere.
     """
 
-    published: ClassVar[str] = "CogVideoX 5B I2V"
+    published: ClassVar[str] = "5B I2V"
     inputs: ClassVar[Sequence[str]] = ("text", "image")
 
     @torch.no_grad()

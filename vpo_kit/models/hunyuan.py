@@ -23,7 +23,7 @@ class HunyuanModel(VideoModel):
     gets classifier-free guidance, the pipeline's `true_cfg_scale`.
     """
 
-    published: ClassVar[str] = "HunyuanVideo 1.0"
+    published: ClassVar[str] = "Hunyuan 1.0"
     defaults: ClassVar[Settings] = Settings(frames=129, height=720, width=1280, fps=24, steps=50, guidance=6.0)
     times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
     times_source: ClassVar[str] = "logit-normal, shifted as the sampler's chain, as musubi-tuner trains it"

@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.5: `HunyuanVideo15Pipeline`, text to video."""
+"""HunyuanVideo 1.5: `HunyuanVideo15Pipeline` and `HunyuanVideo15ImageToVideoPipeline`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from torch import Tensor
 
+from vpo_kit.inputs import Inputs, as_image
 from vpo_kit.models.base import Settings, VideoModel, add_methods
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
@@ -23,7 +24,7 @@ class Hunyuan15Model(VideoModel):
     alone, ``pipe.transformer.load_lora_adapter`` reads the same file.
     """
 
-    published: ClassVar[str] = "HunyuanVideo 1.5"
+    published: ClassVar[str] = "Hunyuan 1.5"
     defaults: ClassVar[Settings] = Settings(frames=121, height=480, width=848, fps=24, steps=50, guidance=6.0)
     times: ClassVar[Times] = Times(name="logit_normal", shift="sampler")
     times_source: ClassVar[str] = (
@@ -50,11 +51,13 @@ class Hunyuan15Model(VideoModel):
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, given = self.network, conditions.tensors
         x_t = latents.to(self.dtype)
-        # the condition on a first image, and its mask: none
-        empty = x_t.new_zeros(len(x_t), network.config.in_channels - x_t.shape[1], *x_t.shape[2:])
-        image = x_t.new_zeros(len(x_t), self.pipeline.vision_num_semantic_tokens, network.config.image_embed_dim)
+        if "condition" in given:
+            condition, image = given["condition"].to(x_t), given["pictures"].to(x_t)
+        else:  # no first image, and nothing in its mask
+            condition = x_t.new_zeros(len(x_t), network.config.in_channels - x_t.shape[1], *x_t.shape[2:])
+            image = x_t.new_zeros(len(x_t), self.pipeline.vision_num_semantic_tokens, network.config.image_embed_dim)
         output: Tensor = network(
-            hidden_states=torch.cat([x_t, empty], 1),
+            hidden_states=torch.cat([x_t, condition], 1),
             image_embeds=image,
             timestep=time.to(x_t),
             encoder_hidden_states=given["embeds"],
@@ -64,3 +67,22 @@ class Hunyuan15Model(VideoModel):
             return_dict=False,
         )[0]
         return output.float()
+
+
+class Hunyuan15ImageModel(Hunyuan15Model):
+    """The picture's latent lies beside the first noisy one, under a mask that says so, and zeros beside the rest;
+    SigLIP shows it to the network as well.
+    """
+
+    published: ClassVar[str] = "Hunyuan 1.5"
+    inputs: ClassVar[Sequence[str]] = ("text", "image")
+
+    @torch.no_grad()
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        settings, pictures = self.settings, self.pictures(items)
+        first = self.encode(pictures[:, None])
+        frames = self.latent_shape(settings.frames, settings.height, settings.width)[1]
+        there = torch.cat([first, torch.ones_like(first[:, :1])], 1)
+        empty = there.new_zeros(*there.shape[:2], frames - 1, *there.shape[3:])
+        seen = [self.pipeline.encode_image(as_image(one), 1, self.device, self.dtype) for one in pictures]
+        return {"condition": torch.cat([there, empty], 2), "pictures": torch.cat(seen)}

@@ -129,7 +129,7 @@ class LTXConditionModel(LTXModel):
     and tokens whose places are those of their pixels, the first frame standing for itself alone.
     """
 
-    published: ClassVar[str] = "LTX from 0.9.5"
+    published: ClassVar[str] = "LTX 0.9.5 on"
     text_tokens: ClassVar[int] = 256
 
     def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:

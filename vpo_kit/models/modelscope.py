@@ -17,7 +17,7 @@ class ModelScopeModel(UNetModel):
     LoRA file by itself; the adapter adds them.
     """
 
-    published: ClassVar[str] = "ModelScope 1.7B"
+    published: ClassVar[str] = "ModelScope"
     defaults: ClassVar[Settings] = Settings(frames=16, height=256, width=256, fps=8, steps=50, guidance=9.0)
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:

@@ -197,7 +197,7 @@ class WanImageModel(WanModel):
 class SkyReelsModel(WanModel):
     """SkyReels-V2 T2V: Wan's architecture in classes of its own; its diffusion-forcing pipelines are others."""
 
-    published: ClassVar[str] = "SkyReels-V2 T2V"
+    published: ClassVar[str] = "SkyReels-V2"
     may_have_experts: ClassVar[bool] = False
     defaults: ClassVar[Settings] = Settings(frames=97, height=544, width=960, fps=24, steps=50, guidance=6.0)
     times_source: ClassVar[str] = "as Wan 2.1, which it goes on from; nothing was found of its own"

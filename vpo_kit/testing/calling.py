@@ -102,7 +102,7 @@ def arguments_of(
     """
     known = inspect.signature(type(pipeline).__call__).parameters
     return {
-        "prompt": [prompt], "height": call.height, "width": call.width, "num_inference_steps": call.steps,
+        "prompt": [prompt], **_size(known, call), "num_inference_steps": call.steps,
         "output_type": "pt", **_named(known, FRAMES, call.frames), **_named(known, RATE, model.settings.fps),
         **_length(known, pipeline), **_guidance(model, known, pipeline, [negative], scale),
         **_pictures(model, call, prompt), **call.more,
@@ -112,6 +112,11 @@ def arguments_of(
 def _named(known: Mapping[str, Any], names: Sequence[str], value: Any) -> dict[str, Any]:
     """The value under the first of the names that the call takes."""
     return next(({name: value} for name in names if name in known), {})
+
+
+def _size(known: Mapping[str, Any], call: Call) -> dict[str, int]:
+    """Height and width, where the call takes them: some take the picture's."""
+    return {name: value for name, value in (("height", call.height), ("width", call.width)) if name in known}
 
 
 def _pictures(model: VideoModel, call: Call, prompt: str) -> dict[str, Image.Image]:

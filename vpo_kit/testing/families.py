@@ -184,11 +184,20 @@ def hunyuan(guidance_embeds: bool = True) -> Any:
     )  # fmt: skip
 
 
-def hunyuan15() -> Any:
+def hunyuan15(pictured: bool = False) -> Any:
     # as long as the real template's beginning, which the pipeline cuts off
     template = "{{ 'a ' * 108 }}{{ messages[-1]['content'] }}"
     tokenizer = words(1108, chat_template=template)
-    return diffusers.HunyuanVideo15Pipeline(
+    looks = transformers.SiglipVisionConfig(
+        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    eyes: dict[str, Any] = {
+        "image_encoder": transformers.SiglipVisionModel(looks),
+        "feature_extractor": transformers.SiglipImageProcessor(size={"height": 32, "width": 32}),
+    }
+    kind = diffusers.HunyuanVideo15ImageToVideoPipeline if pictured else diffusers.HunyuanVideo15Pipeline
+    return kind(
+        **(eyes if pictured else {}),
         tokenizer=tokenizer,
         text_encoder=transformers.Qwen2_5_VLTextModel(
             transformers.Qwen2_5_VLTextConfig(
@@ -208,7 +217,7 @@ def hunyuan15() -> Any:
         transformer=diffusers.HunyuanVideo15Transformer3DModel(
             in_channels=9, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=2,
             num_refiner_layers=1, mlp_ratio=2.0, text_embed_dim=16, text_embed_2_dim=16, image_embed_dim=8,
-            rope_axes_dim=(2, 2, 4), target_size=32, task_type="t2v",
+            rope_axes_dim=(2, 2, 4), target_size=32, task_type="i2v" if pictured else "t2v",
         ),
         guider=diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
     )  # fmt: skip
@@ -297,6 +306,7 @@ FAMILIES = {
     "hunyuan": Family(build=hunyuan),
     "hunyuan-undistilled": Family(build=lambda: hunyuan(guidance_embeds=False)),
     "hunyuan1.5": Family(build=hunyuan15, attributes=SHORT),
+    "hunyuan1.5-i2v": Family(build=lambda: hunyuan15(pictured=True), attributes=SHORT),
     "mochi": Family(build=mochi, frames=13),
     "modelscope": Family(build=modelscope, frames=4),
     "animatediff": Family(build=animatediff, frames=4),
