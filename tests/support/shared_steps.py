@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.train_runs import SomeTies
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.models.base import VideoModel
@@ -27,7 +26,7 @@ from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.stream import Stream
 
 BATCH = 2
-"""Items of a step, each with another number of labels; of the prompts the first gives `online` no pair."""
+"""Items of a step; of the pairs each has another number of labels."""
 PROMPTS = ["a red circle moving right", "a blue square"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "dense": {"num_draws": 2},
@@ -70,7 +69,7 @@ def steps(
         kind, found = METHODS.load(name), store.read(pairs)
         fresh = "prompts" in kind.needs.data and kind.needs.data[0] == "prompts"
         source: Source = Prompts(PROMPTS) if fresh else Pairs(pairs, found.pairs, model.frame_map(9))
-        reward = None if kind.needs.reward == "none" else SomeTies() if name == "online" else Brightness()
+        reward = None if kind.needs.reward == "none" else Brightness()
         scores = None if fresh else source.scores  # type: ignore[attr-defined]
         context = context_of(policy, reward, batch_size=BATCH, scores=scores, processes=processes)
         method = kind(kind.Config(**SETTINGS[name]), context)
