@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -13,7 +14,8 @@ import torch
 
 from tests.support.places import ROOT
 from vpo_kit import models
-from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.errors import ConfigError, DataError, ModelError
+from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.models.wan import WanImageModel
 from vpo_kit.registry import MODELS
 from vpo_kit.sampler import chain_levels, draw_noise, sample
@@ -56,6 +58,19 @@ def case(cases: Cases, request: pytest.FixtureRequest) -> Case:
 def test_the_table_names_every_family(cases: Cases) -> None:
     made = {json.loads((cases[name].folder / "model_index.json").read_text())["_class_name"] for name in FAMILIES}
     assert made == set(MODELS.targets())
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_an_image_that_may_be_left_out(cases: Cases, scale: float) -> None:
+    """LTX 0.9.5: from an image too it is the pipeline's own video, where that adds no noise to the image."""
+    case, noise = cases["ltx0.9.5"], draw_noise(cases["ltx0.9.5"].shape, [11, 12])
+    own = replace(case, call=replace(case.call, more={"image_cond_noise_scale": 0.0}))
+    items = [Inputs(prompt, Shade(i)) for i, prompt in enumerate(TWO)]
+    ours = own.ours(noise, scale, items)
+    assert float((ours - own.theirs(noise, scale, items)).abs().max()) < 1e-4
+    assert float((ours - own.ours(noise, scale)).abs().max()) > 1e-3  # the image matters
+    with pytest.raises(DataError, match="some prompts have an image and 'a' has none: give it to all or to none"):
+        case.model.check_inputs([*items, Inputs("a")])
 
 
 @pytest.mark.parametrize("check", adapter.CHECKS)

@@ -81,7 +81,8 @@ def _model(recipe: Recipe) -> None:
     model.latent_shape(wanted.frames, wanted.height, wanted.width)
     recipe.method.check_model(recipe.method_config, model)
     items = recipe.prompts or [Inputs("of a clip", Shade() if run.data.first_frame else None)]
-    model.check_inputs([*items, *recipe.held_out, *recipe.validation])
+    for part in (items, recipe.held_out, recipe.validation):
+        model.check_inputs(part)
 
 
 def _quiet(line: str) -> None:

@@ -72,7 +72,9 @@ class VideoModel(ABC):
     published: ClassVar[str] = ""
     """The published models that the pipeline class is for, in a few words (`vpo models`)."""
     inputs: ClassVar[Sequence[str]] = ("text",)
-    """What a video is made from: text, image (its first frame, which every item must have), last (its last frame)."""
+    """What a video is made from: text, image (its first frame), last (its last frame)."""
+    image_optional: ClassVar[bool] = False
+    """Whether a family that takes an image also makes videos from text alone."""
     may_have_experts: ClassVar[bool] = False
     """Whether some of these models have two networks, one for each part of the noise levels."""
     defaults: ClassVar[Settings]
@@ -261,9 +263,15 @@ class VideoModel(ABC):
         return Conditions({**text.tensors, **self.encode_images(items)})
 
     def check_inputs(self, items: Iterable[Inputs]) -> None:
-        """Raises `DataError` for an item that has not what a video is made from, or has what the family cannot take."""
-        for item in items:
-            if item.image is None and "image" in self.inputs:
+        """Raises `DataError` for an item that has not what a video is made from, or has what the family cannot take,
+        and where only some have a picture.
+        """
+        listed = list(items)
+        alone = next((item for item in listed if item.image is None), None)
+        if alone and len({item.image is None for item in listed}) == 2:
+            raise DataError(f"some prompts have an image and {alone.prompt!r} has none: give it to all or to none")
+        for item in listed:
+            if item.image is None and "image" in self.inputs and not self.image_optional:
                 raise DataError(
                     f"{self.source} makes a video from a picture, and the prompt {item.prompt!r} has none: give "
                     "prompts in a csv or jsonl file with a column image, or clips with data.first_frame=true"
@@ -277,8 +285,9 @@ class VideoModel(ABC):
                 )
 
     def example(self, prompt: str) -> Inputs:
-        """An item that the model takes, with pictures that are only colours: for plans and checks."""
-        image, last = (Shade(i) if name in self.inputs else None for i, name in enumerate(("image", "last")))
+        """An item that the model takes, with pictures, only colours, where it needs them: for plans and checks."""
+        needed = () if self.image_optional else self.inputs
+        image, last = (Shade(i) if name in needed else None for i, name in enumerate(("image", "last")))
         return Inputs(prompt, image, last)
 
     def conditions_at(self, items: Sequence[str | Inputs], *, frames: int, height: int, width: int) -> Conditions:

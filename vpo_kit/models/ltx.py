@@ -1,5 +1,5 @@
 """LTX-Video: `LTXPipeline`, `LTXImageToVideoPipeline`, and `LTXConditionPipeline`, which 0.9.5 and later name, from
-text alone.
+text alone or from an image.
 """
 
 from __future__ import annotations
@@ -76,6 +76,11 @@ class LTXModel(VideoModel):
         )
         return Conditions({"embeds": embeds.to(self.dtype), "mask": mask})
 
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        if items[0].image is None:
+            return {}
+        return {"given": self.encode(self.pictures(items)[:, None])}
+
     def statistics(self) -> tuple[Any, Any]:
         vae = self.pipeline.vae
         return vae.latents_mean, vae.latents_std / vae.config.scaling_factor
@@ -120,15 +125,16 @@ class LTXImageModel(LTXModel):
     published: ClassVar[str] = "LTX to 0.9.1"
     inputs: ClassVar[Sequence[str]] = ("text", "image")
 
-    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
-        return {"given": self.encode(self.pictures(items)[:, None])}
-
 
 class LTXConditionModel(LTXModel):
-    """The pipeline of LTX 0.9.5 and later, without given frames: a chain that is linear at first and then quadratic,
-    and tokens whose places are those of their pixels, the first frame standing for itself alone.
+    """The pipeline of LTX 0.9.5 and later: a chain that is linear at first and then quadratic, and tokens whose places
+    are those of their pixels, the first frame standing for itself alone. Of what can be given to it, an image at the
+    start is supported; it is given as it is, without the noise that the pipeline adds by default
+    (`image_cond_noise_scale`).
     """
 
+    inputs: ClassVar[Sequence[str]] = ("text", "image")
+    image_optional: ClassVar[bool] = True
     published: ClassVar[str] = "LTX 0.9.5 on"
     text_tokens: ClassVar[int] = 256
 

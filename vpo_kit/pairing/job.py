@@ -61,8 +61,9 @@ class Task:
     seed: int
 
     def inputs(self, clip: Clip) -> str | Inputs:
-        """What a video like a clip is made from: its caption, with its own first frame for a model that takes one."""
-        return clip.inputs if "image" in self.model.inputs else clip.prompt
+        """What a video like a clip is made from: its caption, with its own first frame for a model that needs one."""
+        needed = "image" in self.model.inputs and not self.model.image_optional
+        return clip.inputs if needed else clip.prompt
 
     def sources(
         self, clips: Sequence[Clip], batch: Sequence[int]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError, ModelError
-from vpo_kit.inputs import as_image
+from vpo_kit.inputs import Inputs, as_image
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import nearest
 from vpo_kit.sampler import step_generators
@@ -46,9 +46,9 @@ def check_call(kind: type, call: Call) -> None:
 
 
 def call_pipeline(
-    model: VideoModel, pipeline: Any, noise: Tensor, call: Call, *, prompt: str, negative: str, scale: float
+    model: VideoModel, pipeline: Any, noise: Tensor, call: Call, *, item: Inputs, negative: str, scale: float
 ) -> Tensor:
-    """The video ``[1, F, 3, H, W]`` of `pipeline`, by itself, of a prompt and the model's example pictures.
+    """The video ``[1, F, 3, H, W]`` of `pipeline`, by itself, of an item whose pictures have its size.
 
     It begins from `noise` ``[1, C, T, h, w]``, in which frames that are given have their place, and whose layout in the
     pipeline `model` knows. Raises `ModelError` where the pipeline prepares latents of another shape.
@@ -66,13 +66,13 @@ def call_pipeline(
             )
         return packed.to(own)
 
-    arguments = arguments_of(model, pipeline, call, prompt=prompt, negative=negative, scale=scale)
+    arguments = arguments_of(model, pipeline, call, item=item, negative=negative, scale=scale)
     with prepared(pipeline, begin):
         video: Tensor = pipeline(**{"generator": generators, **arguments})[0]
     return video.float()
 
 
-def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str) -> tuple[int, ...]:
+def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, item: Inputs) -> tuple[int, ...]:
     """The shape of the latents that the pipeline prepares for one video; its call is left there. Raises `ModelError`
     where it prepares none.
     """
@@ -86,7 +86,7 @@ def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str)
         seen.append(tuple(own.shape))
         raise Prepared
 
-    arguments = arguments_of(model, pipeline, call, prompt=prompt, negative="", scale=1.0)
+    arguments = arguments_of(model, pipeline, call, item=item, negative="", scale=1.0)
     with prepared(pipeline, leave), suppress(Prepared):
         pipeline(**arguments)
     if not seen:
@@ -95,17 +95,17 @@ def prepared_shape(model: VideoModel, pipeline: Any, call: Call, *, prompt: str)
 
 
 def arguments_of(
-    model: VideoModel, pipeline: Any, call: Call, *, prompt: str, negative: str, scale: float
+    model: VideoModel, pipeline: Any, call: Call, *, item: Inputs, negative: str, scale: float
 ) -> dict[str, Any]:
     """What the pipeline's call takes, under its own names. Texts are as long as the tokenizer says where the pipeline's
     default is longer.
     """
     known = inspect.signature(type(pipeline).__call__).parameters
     return {
-        "prompt": [prompt], **_size(known, call), "num_inference_steps": call.steps,
+        "prompt": [item.prompt], **_size(known, call), "num_inference_steps": call.steps,
         "output_type": "pt", **_named(known, FRAMES, call.frames), **_named(known, RATE, model.settings.fps),
         **_length(known, pipeline), **_guidance(model, known, pipeline, [negative], scale),
-        **_pictures(model, call, prompt), **call.more,
+        **_pictures(call, item), **call.more,
     }  # fmt: skip
 
 
@@ -119,9 +119,8 @@ def _size(known: Mapping[str, Any], call: Call) -> dict[str, int]:
     return {name: value for name, value in (("height", call.height), ("width", call.width)) if name in known}
 
 
-def _pictures(model: VideoModel, call: Call, prompt: str) -> dict[str, Image.Image]:
-    """The pictures of the model's example, at the size of the video, so that nothing is resized."""
-    item = model.example(prompt)
+def _pictures(call: Call, item: Inputs) -> dict[str, Image.Image]:
+    """The item's pictures at the size of the video, so that nothing is resized."""
     found = {"image": item.image, "last_image": item.last_image}
     return {name: as_image(one.read(call.height, call.width)) for name, one in found.items() if one is not None}
 

@@ -51,15 +51,14 @@ class Case:
         latents = sample(self.model, self.conditions(items), noise=noise, steps=self.call.steps, guidance=guidance)
         return self.model.decode(latents)
 
-    def theirs(self, noise: Tensor, scale: float, prompts: Sequence[str] = PROMPTS) -> Tensor:
+    def theirs(self, noise: Tensor, scale: float, items: Sequence[str | Inputs] = PROMPTS) -> Tensor:
         """The pipeline's own videos from the same, one after the other: not all take a batch."""
-        noise = self.conditions(prompts).held(noise)
+        noise, model = self.conditions(items).held(noise), self.model
+        whole = [model.example(item) if isinstance(item, str) else item for item in items]
         return torch.cat(
             [
-                call_pipeline(
-                    self.model, self.plain, row[None], self.call, prompt=prompt, negative=NEGATIVE, scale=scale
-                )
-                for row, prompt in zip(noise, prompts, strict=True)
+                call_pipeline(model, self.plain, row[None], self.call, item=item, negative=NEGATIVE, scale=scale)
+                for row, item in zip(noise, whole, strict=True)
             ]
         )
 

@@ -27,7 +27,7 @@ FULL = 0.999
 
 def latents_prepared(case: Case) -> Iterator[AdapterFinding]:
     """The pipeline's own latents have the shape that the adapter gives them."""
-    seen = prepared_shape(case.model, case.plain, case.call, prompt=PROMPTS[0])
+    seen = prepared_shape(case.model, case.plain, case.call, item=case.model.example(PROMPTS[0]))
     packed = case.model.pack(draw_noise(case.shape, [0], case.model.device))
     yield same_shape("latents as the pipeline prepares them", packed.shape, tuple(seen))
 
