@@ -55,7 +55,8 @@ def test_faults_are_single_changes_of_what_the_code_does() -> None:
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
     """A repository of one module and one test."""
-    for name, text in (("vpo_kit/__init__.py", ""), ("vpo_kit/toy.py", TOY), ("tests/test_toy.py", TEST)):
+    modules = {"vpo_kit/__init__.py": "", "vpo_kit/toy.py": TOY, "vpo_kit/alone.py": "ALONE = 1\n"}
+    for name, text in {**modules, "tests/test_toy.py": TEST}.items():
         path = tmp_path / "toy" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -74,17 +75,20 @@ def test_what_no_test_holds_survives_and_a_stopped_run_goes_on(toy: Path, tmp_pa
         trials = planted.Trials(grounds, planted.Log(log), seconds=10)
         rows = [{**trials.run(fault), "place": fault.place} for fault in drawn]
         assert (grounds.root / "vpo_kit/toy.py").read_text() == TOY
+        (untested,) = planted.draw(grounds.root, ["alone.py"], 100, 0)
+        found = trials.run(untested)
+        assert (found["caught"], found["by"]) == (False, "no fast test is near")
     survived = {row["place"].removeprefix("vpo_kit/toy.py: ") for row in rows if not row["caught"]}
     assert survived == {"LIMIT = 3: 3 -> 4", "return x < LIMIT: x < LIMIT -> (x >= LIMIT)"}
     assert {row["by"].split(" - ")[0] for row in rows if row["caught"]} == {"FAILED tests/test_toy.py::test_held"}
     again = planted.Log(log).faults
     assert [{**again[fault.key], "place": fault.place} for fault in drawn] == rows
 
-    found = planted.summary(rows, {"vpo_kit/toy.py: LIMIT = 3: 3 -> 4": "equivalent: so says the toy"})
-    assert found["total"] == {"planted": 11, "equivalent": 1, "caught": 9, "share": 0.9}
-    assert found["files"] == {"vpo_kit/toy.py": {"planted": 11, "equivalent": 1, "caught": 9}}
-    assert {one["reason"] for one in found["survivors"]} == {None, "equivalent: so says the toy"}
-    assert "| `vpo_kit/toy.py` | 11 | 1 | 9 |" in planted.table(found["files"])
+    score = planted.summary(rows, {"vpo_kit/toy.py: LIMIT = 3: 3 -> 4": "equivalent: so says the toy"})
+    assert score["total"] == {"planted": 11, "equivalent": 1, "caught": 9, "share": 0.9}
+    assert score["files"] == {"vpo_kit/toy.py": {"planted": 11, "equivalent": 1, "caught": 9}}
+    assert {one["reason"] for one in score["survivors"]} == {None, "equivalent: so says the toy"}
+    assert "| `vpo_kit/toy.py` | 11 | 1 | 9 |" in planted.table(score["files"])
 
 
 def test_the_nearest_tests_are_those_of_the_module_itself() -> None:

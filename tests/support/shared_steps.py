@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,6 @@ def sums(processes: Processes) -> dict[str, Any]:
 
 def in_turn(folder: str, ranks: Sequence[int] = (0, 1)) -> None:
     """The main process works first, and is slow at it; what the other one finds then is in ``seen-RANK``."""
-    import time
-
     processes, place = Processes(), Path(folder)
 
     def work() -> list[str]:
