@@ -17,6 +17,7 @@ from tests.support.kept_videos import write_once
 from vpo_kit import losses, models
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, Shade, as_image
+from vpo_kit.library.sample import sample as sample_videos
 from vpo_kit.methods.rows import rows_of
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
@@ -26,6 +27,7 @@ from vpo_kit.schedule import FlowSchedule
 from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training.data import Prompts
 from vpo_kit.training.lora import WEIGHTS_NAME
+from vpo_kit.video import read_video
 
 SHAPE = (8, 3, 4, 4)
 
@@ -177,6 +179,12 @@ def test_online_from_a_prompt_file_with_pictures(
     measured = json.loads((tmp_path / "run" / "samples" / "step-000000" / "metrics.json").read_text())["metrics"]
     assert len(measured["first_frame"]) == 2
     assert "last_frame" not in measured
+    main_ok([
+        "eval", tmp_path / "run", "--prompts", material / "heldout.jsonl", "--output", tmp_path / "eval",
+        "--reward", "technical", "--best-of", 0, "--set", "sampling.steps=2",
+    ])  # fmt: skip
+    results = [json.loads(path.read_text()) for path in (tmp_path / "eval").rglob("metrics.json")]
+    assert [len(one["metrics"]["first_frame"]) for one in results] == [2, 2]
     pipeline = diffusers.WanImageToVideoPipeline.from_pretrained(model)
     lora = tmp_path / "run" / "lora"
     name = WEIGHTS_NAME if (lora / WEIGHTS_NAME).exists() else "high_noise.safetensors"
@@ -211,3 +219,19 @@ def test_pairs_from_clips_and_dense_on_them(folders: dict[str, Path], material: 
         "--set", "validation.share=0",
     )  # fmt: skip
     assert found["steps"] == 2
+
+
+def test_a_sample_begins_with_its_image(folders: dict[str, Path], given: VideoModel, tmp_path: Path) -> None:
+    """Two pictures of one prompt; the first frame is the picture, as far as the autoencoder keeps it."""
+    items = [Inputs(PROMPTS[0], Shade(i)) for i in range(2)]
+    videos = sample_videos(items, model=given, sampling={"steps": 2})
+    for item, video in zip(items, videos, strict=True):
+        kept = given.decode(given.encode(given.pictures([item])[:, None]))[0, 0]
+        torch.testing.assert_close(video.frames[0], kept, atol=1e-4, rtol=0)
+    as_image(Shade(0).read(32, 32)).save(tmp_path / "first.png")
+    main_ok([
+        "sample", "--model", folders["wan2.2-5b-i2v"], "--set", "sampling.steps=2", "--prompt", PROMPTS[0],
+        "--image", tmp_path / "first.png", "--output", tmp_path / "videos",
+    ])  # fmt: skip
+    written = read_video(tmp_path / "videos" / "000-0.mp4").frames
+    assert float((written[0] - videos[0].frames[0]).abs().mean()) < 0.03

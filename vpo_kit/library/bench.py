@@ -21,7 +21,7 @@ from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
-from vpo_kit.prompts import read_prompts
+from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward, parse
@@ -77,7 +77,7 @@ class Bench:
         file = request.prompts or prompts_of(self.name, "heldout")
         if file is None:
             raise ConfigError(f"model {self.name!r} ships no held-out prompts: give --prompts FILE")
-        self.texts = recipes.spread(read_prompts(file), request.num_prompts)
+        self.items = recipes.spread(read_inputs(file), request.num_prompts)
         for kind in (self.diversity_kind, self.distance_kind):
             features.check(kind, has_dino=request.dino is not None)
         if request.reference is not None:
@@ -86,7 +86,8 @@ class Bench:
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
             "model": self.name,
-            "prompts": self.texts,
+            # a picture belongs to its prompt: it is known by what is in it
+            "prompts": [" ".join([item.prompt, *item.keys]) for item in self.items],
             "videos_per_prompt": request.videos_per_prompt,
             "seed": request.seed,
             "sampling": self.sampling.model_dump(),
@@ -131,13 +132,16 @@ class Bench:
 
     @cached_property
     def plan(self) -> SamplePlan:
-        """The plan, with the sampling settings that the folder was begun with; a new folder is begun here."""
+        """The plan, with the sampling settings that the folder was begun with; a new folder is begun here. Raises
+        `DataError` for items that the model does not take.
+        """
+        self.model.check_inputs(self.items)
         old = self._begun["settings"] if self._begun else None
         settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return SamplePlan(
-            inputs=self.texts,
+            inputs=self.items,
             videos_per_prompt=self.request.videos_per_prompt,
             settings=settings,
             batch_size=self.sampling.batch_size,

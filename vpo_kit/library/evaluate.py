@@ -135,7 +135,7 @@ def _write(
     facts: dict[str, Any] = {
         "model": bench.name,
         "seed": request.seed,
-        "prompts": len(bench.texts),
+        "prompts": len(bench.items),
         "videos_per_prompt": request.videos_per_prompt,
         "sampling": asdict(bench.plan.settings),
         "features": {"diversity": bench.diversity_kind, "distances": bench.distance_kind},
