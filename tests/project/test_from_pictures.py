@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.support.commands import fails, main_ok
 from tests.support.kept_videos import write_once
 from vpo_kit import losses, models
 from vpo_kit.errors import DataError
+from vpo_kit.evaluation.samples import Results, compare
 from vpo_kit.inputs import Inputs, Shade, as_image
 from vpo_kit.library.sample import sample as sample_videos
 from vpo_kit.methods.rows import rows_of
@@ -167,9 +170,11 @@ def train(model: Path, output: Path, material: Path, method: str, *more: Any) ->
 
 @pytest.mark.parametrize("family", ["wan2.2-5b-i2v", pytest.param("wan2.2-i2v-a14b", marks=pytest.mark.slow)])
 def test_online_from_a_prompt_file_with_pictures(
-    family: str, folders: dict[str, Path], material: Path, tmp_path: Path
+    family: str, folders: dict[str, Path], material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It trains, measures whether videos begin with their picture, and its LoRA loads in diffusers."""
+    """It trains, measures whether videos begin with their picture, and its LoRA loads in diffusers. An evaluation takes
+    the pictures too, and goes on when there are more.
+    """
     model = folders[family]
     found = train(
         model, tmp_path / "run", material, "online", "--reward", "technical",
@@ -190,6 +195,26 @@ def test_online_from_a_prompt_file_with_pictures(
     name = WEIGHTS_NAME if (lora / WEIGHTS_NAME).exists() else "high_noise.safetensors"
     pipeline.load_lora_weights(str(lora), weight_name=name)
     assert pipeline.get_active_adapters()
+    held = tmp_path / "held.jsonl"
+    held.write_text((material / "heldout.jsonl").read_text())
+    shutil.copytree(material / "pictures", tmp_path / "pictures")
+    words = ["eval", tmp_path / "run", "--prompts", held, "--output", tmp_path / "eval", "--best-of", 0]
+    main_ok([*words, "--reward", "technical"])
+    base = Results.load(tmp_path / "eval" / "videos" / "base")
+    assert base.metrics["first_frame"] == pytest.approx(measured["first_frame"], abs=1e-5)  # the same videos
+    made = {path.stat().st_ino for path in (tmp_path / "eval" / "videos").rglob("*.mp4")}
+    rows = held.read_text().splitlines()  # the same prompt with another picture is another item, and comes first
+    held.write_text("\n".join([json.dumps({"prompt": PROMPTS[2], "image": "pictures/0.png"}), *rows]))
+    main_ok([*words, "--reward", "technical"])
+    more = Results.load(tmp_path / "eval" / "videos" / "base")
+    assert more.metrics["first_frame"][1:] == base.metrics["first_frame"]
+    now = {path.stat().st_ino for path in (tmp_path / "eval" / "videos").rglob("*.mp4")}
+    assert (len(made), len(now), made < now) == (4, 6, True)  # what was there of the others stayed
+    held.write_text("\n".join(rows))
+    code, said = fails(capsys, *words, "--reward", "technical")
+    assert (code, "prompts that are left out now" in said) == (2, True), said
+    with pytest.raises(DataError, match="the same prompts, pictures and seeds"):
+        compare(base, replace(base, pictures=[["a", ""], ["b", ""]]))
 
 
 @pytest.mark.parametrize("method", ["instruct", pytest.param("sft", marks=pytest.mark.slow)])

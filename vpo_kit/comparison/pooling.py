@@ -25,11 +25,11 @@ from vpo_kit.evaluation.statistics import Paired, corrected, paired, wilson
 def changes(before: Results, after: Sequence[Results]) -> dict[str, Paired]:
     """The change of every metric that all seeds have, corrected for their number, in the order of a table.
 
-    Raises `DataError` when the evaluations did not see the same prompts and seeds of noise.
+    Raises `DataError` when the evaluations did not see the same prompts, pictures and seeds of noise.
     """
     for other in after:
-        if (before.prompts, before.files) != (other.prompts, other.files):
-            raise DataError("the runs of a comparison were not evaluated on the same prompts and seeds")
+        if before.of != other.of:
+            raise DataError("the runs of a comparison were not evaluated on the same prompts, pictures and seeds")
     shared = ordered(key for key in before.metrics if all(key in other.metrics for other in after))
     found = {key: pooled(before.metrics[key], [other.metrics[key] for other in after], before.groups) for key in shared}
     return corrected(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,7 @@ def picked(base: Results, candidates: Results, scores: Sequence[float], n: int, 
     shared = [key for key in base.metrics if key in candidates.metrics]
     found = {key: curve(candidates, scores, key)[:, n - 1] for key in shared}
     metrics = {key: [float(values[group]) for group in base.groups] for key, values in found.items()}
-    return Results(name=name, prompts=base.prompts, groups=base.groups, files=base.files, metrics=metrics)
+    return replace(base, name=name, metrics=metrics, made_with={})
 
 
 def by_prompt(after: Sequence[Results], metric: str) -> Floats:

@@ -52,6 +52,12 @@ class SamplePlan:
         """The prompts without their pictures."""
         return [inputs_of(item).prompt for item in self.inputs]
 
+    @cached_property
+    def pictures(self) -> list[list[str]]:
+        """What the prompts' pictures are known by; empty where no prompt has any."""
+        found = [inputs_of(item).keys for item in self.inputs]
+        return found if any(found) else []
+
     @property
     def items(self) -> list[tuple[int, int]]:
         """``(prompt's index, video's number)`` of every video, in order."""
@@ -75,8 +81,7 @@ class SamplePlan:
         """What all videos have in common, as plain values."""
         own = {"settings": asdict(self.settings), "batch_size": self.batch_size, "seed": self.seed}
         found: dict[str, Any] = json.loads(json.dumps(own))
-        keys = [key for item in self.inputs for key in inputs_of(item).keys]
-        return {**found, "pictures": content.key(*keys)} if keys else found
+        return found
 
     @property
     def files(self) -> list[str]:
@@ -101,6 +106,13 @@ class Results:
     metrics: dict[str, list[float]]
     made_with: dict[str, Any] = field(default_factory=dict)
     """`SamplePlan.made_with`; vpo 0.2.0 did not write it."""
+    pictures: list[list[str]] = field(default_factory=list)
+    """`SamplePlan.pictures`: nothing, or one list for each prompt."""
+
+    @property
+    def of(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """What the videos are of, by which two evaluations can be compared."""
+        return self.prompts, self.pictures, self.files
 
     def table(self) -> dict[str, float]:
         """Each metric's mean."""
@@ -118,6 +130,8 @@ class Results:
             counts = {len(found.groups), len(found.files), *(len(values) for values in found.metrics.values())}
             if len(counts) > 1 or not all(0 <= group < len(found.prompts) for group in found.groups):
                 raise ValueError("its lists do not fit together")
+            if len(found.pictures) not in (0, len(found.prompts)):
+                raise ValueError("its pictures are not those of its prompts")
             if any(Path(file).name != file or file in ("", "..") for file in found.files):
                 raise ValueError("its videos do not lie beside it")
             return found
@@ -199,6 +213,7 @@ def evaluate(
         files=plan.files,
         metrics=metrics,
         made_with=plan.made_with,
+        pictures=plan.pictures,
     )
     processes.wait()  # all have read the parts
     if processes.is_main:
@@ -215,10 +230,8 @@ def finished(folder: Path, plan: SamplePlan | None = None) -> Results | None:
     if not (folder / METRICS).is_file():
         return None
     found = Results.load(folder)
-    if plan is not None:
-        shown = [one.get("pictures") for one in (found.made_with, plan.made_with)]
-        if found.prompts != plan.prompts or found.files != plan.files or shown[0] != shown[1]:
-            return None
+    if plan is not None and found.of != (plan.prompts, plan.pictures, plan.files):
+        return None
     shutil.rmtree(folder / PARTS, ignore_errors=True)  # of one that was killed just before it did so
     return found
 
@@ -230,7 +243,8 @@ def _take_up(folder: Path, plan: SamplePlan, parts: Parts) -> None:
     old, wanted = Results.load(folder), set(plan.keys)
     seen: Counter[int] = Counter()
     for row, (group, file) in enumerate(zip(old.groups, old.files, strict=True)):
-        key = content.key(old.prompts[group], seen[group])
+        shown = old.pictures[group] if old.pictures else []
+        key = content.key(old.prompts[group], *shown, seen[group])
         seen[group] += 1
         if key in wanted and old.made_with == plan.made_with and (folder / file).is_file():
             files.link(folder / file, parts.video(key))
@@ -250,9 +264,9 @@ def _number(folder: Path, plan: SamplePlan, parts: Parts) -> None:
 def compare(before: Results, after: Results) -> dict[str, Paired]:
     """Paired change of every metric, corrected for their number, in the order of a table.
 
-    Raises `DataError` when the two did not see the same prompts and seeds.
+    Raises `DataError` when the two did not see the same prompts, pictures and seeds.
     """
-    if before.prompts != after.prompts or before.files != after.files:
-        raise DataError(f"{before.name} and {after.name} were not evaluated on the same prompts and seeds")
+    if before.of != after.of:
+        raise DataError(f"{before.name} and {after.name} were not evaluated on the same prompts, pictures and seeds")
     shared = ordered(key for key in before.metrics if key in after.metrics)
     return corrected({key: paired(before.metrics[key], after.metrics[key], before.groups) for key in shared})

@@ -89,7 +89,7 @@ class FeatureFolder:
 
 def _of_what(evaluation: Results) -> str:
     """What tells the videos of one name apart from those of more prompts."""
-    return content.key(evaluation.prompts, evaluation.files)[:16]
+    return content.key(evaluation.prompts, evaluation.files, *evaluation.pictures)[:16]
 
 
 def reference_files(folder: Path) -> list[Path]:

@@ -135,10 +135,10 @@ class Bench:
         """The plan, with the sampling settings that the folder was begun with; a new folder is begun here. Raises
         `DataError` for items that the model does not take.
         """
-        self.model.check_inputs(self.items)
         old = self._begun["settings"] if self._begun else None
         settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
+            self.model.check_inputs(self.items)
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return SamplePlan(
             inputs=self.items,

@@ -119,6 +119,7 @@ def _part(whole: Results, small: Results) -> Results:
     return replace(
         whole,
         prompts=small.prompts,
+        pictures=small.pictures,
         groups=[whole.groups[i] for i in rows],
         files=[whole.files[i] for i in rows],
         metrics=metrics,
