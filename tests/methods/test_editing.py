@@ -221,8 +221,9 @@ def test_the_gradient_passes_through_chosen_steps(flow: Bench, settings: Any, ex
     finally:
         flow.model.predict = predict  # type: ignore[method-assign]
     assert [i for i, graph in enumerate(seen[::2]) if graph] == sorted(steps)
-    with pytest.raises(ConfigError, match=r"method\.grad_at: the chain runs \d+ steps"):
-        flow.method(grad_at=[count])
+    for wrong in ([count], [0, count], [-count - 1, 0]):
+        with pytest.raises(ConfigError, match=r"method\.grad_at: the chain runs \d+ steps"):
+            flow.method(grad_at=wrong)
 
 
 def test_what_the_graph_holds_does_not_grow_with_the_chain(bench: Bench) -> None:

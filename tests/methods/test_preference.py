@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.support.offline_member import Member
 from tests.support.offline_member import model as model
+from tests.support.rollout_member import forget
 from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.from_rollouts import Fresh
 from vpo_kit.models.base import Conditions, VideoModel
@@ -102,7 +103,7 @@ class Bench(Member):
 def bench(model: VideoModel) -> Iterator[Bench]:
     made = Bench(model)
     yield made
-    made.close()
+    forget(model)
 
 
 def mean(values: list[float]) -> float:
@@ -174,6 +175,17 @@ def test_a_pair_methods_step_written_plainly(bench: Bench, name: str) -> None:
     assert output.num_labels == len(values)
     if "anchor" in chosen:
         assert output.report["anchor"] == pytest.approx(mean(apart), rel=1e-3)
+
+
+def test_held_out_pairs_are_held_against_the_reference_as_it_is(bench: Bench) -> None:
+    """Once it has become the policy, nothing is left between the two."""
+    method = bench.method("structural", beta=30.0, reference_update="hard")
+    before = method.validate([bench.batch()])
+    assert before["heldout_loss"] != pytest.approx(math.log(2), abs=1e-3)
+    assert method.validate([bench.batch()]) == before
+    bench.policy.refresh_reference(0.0)
+    after = method.validate([bench.batch()])
+    assert after == {"heldout_loss": pytest.approx(math.log(2), abs=1e-6), "heldout_accuracy": 0.5}
 
 
 def test_a_step_on_fresh_pairs_written_plainly(bench: Bench) -> None:
