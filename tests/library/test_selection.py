@@ -217,9 +217,13 @@ class TestSettings:
 
     def test_nothing_is_trained_on_what_is_chosen_or_reported_by(self) -> None:
         made = recipe.complete({"selection": {"strengths": [1.0]}})
-        assert not set(made.validation) & set(made.held_out)
-        assert set(made.validation) | set(made.held_out) <= made.kept_out
-        assert not set(made.prompts) & made.kept_out
+        trained, chosen, reported = (
+            {item.prompt for item in part} for part in (made.prompts, made.validation, made.held_out)
+        )
+        assert not chosen & reported
+        assert chosen | reported <= made.kept_out
+        assert trained
+        assert not trained & made.kept_out
 
 
 def test_a_whole_run(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

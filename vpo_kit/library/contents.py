@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from vpo_kit import clips, content, files
+from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.library.display import look_through_bar
 from vpo_kit.training.recipe import Recipe
+
+FILE = "contents.json"
 
 
 def of(recipe: Recipe, console: Console) -> dict[str, str]:
@@ -25,6 +30,28 @@ def of(recipe: Recipe, console: Console) -> dict[str, str]:
         rated = clips.ratings(recipe.run.videos, recipe.run.data.dimension) if recipe.method.needs.ratings else {}
         found["videos"] = _clips(recipe.run.videos, rated, console)
     return found
+
+
+def keep(found: Mapping[str, str], run: Path) -> None:
+    """Note in the folder of a run what it begins with. Raises `OutputError`."""
+    files.write(run / FILE, json.dumps(found, indent=2) + "\n")
+
+
+def check(found: Mapping[str, str], run: Path) -> None:
+    """Raises `ConfigError` where a run that is to go on has begun with other data than there is now; one of an older
+    version has not noted it.
+    """
+    if not (run / FILE).is_file():
+        return
+    try:
+        old = TypeAdapter(dict[str, str]).validate_json((run / FILE).read_bytes())
+    except ValueError as error:
+        raise DataError(f"{run / FILE} is damaged: put it right, or begin anew with --overwrite") from error
+    if changed := sorted(name for name in old if found.get(name) != old[name]):
+        raise ConfigError(
+            f"--resume: the {' and '.join(changed)} have changed since the run in {run} began: put back what was "
+            "there, or begin anew with --overwrite"
+        )
 
 
 def _clips(folder: Path, rated: Mapping[str, float], console: Console) -> str:

@@ -20,7 +20,7 @@ from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import measuring, report
 from vpo_kit.evaluation.samples import Results, SamplePlan, compare, evaluate, finished
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.library import card, checks, sources
+from vpo_kit.library import card, checks, contents, sources
 from vpo_kit.library.display import TrainingBar, count_bar, print_changes, working
 from vpo_kit.library.following import followed
 from vpo_kit.library.selection import Selected, choose
@@ -118,8 +118,14 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
             held.enter_context(folder.claimed())
             folder.check(recipe.run, resume=resume, overwrite=overwrite)
             folder.start(recipe.run, resume=resume)
+            contents.keep(found, folder.path)
 
-        _train(recipe, folder, Console(quiet=quiet or not processes.is_main), processes, claim, held)
+        console = Console(quiet=quiet or not processes.is_main)
+        checks.check(recipe)
+        found = processes.main_first(lambda: contents.of(recipe, console))
+        if resume and folder.holds_run:
+            contents.check(found, folder.path)
+        _train(recipe, folder, console, processes, claim, held)
         processes.wait()  # the main process has written the summary
         return Trained(folder.path, json.loads((folder.path / "summary.json").read_text(encoding="utf-8")))
 
@@ -136,7 +142,6 @@ def _train(
     notice = partial(console.print, soft_wrap=True, markup=False)
     for line in recipes.foreign_rewards(recipe):
         notice(line)
-    checks.check(recipe)
     notice(f"run: {folder.path}")
     with working(console, f"loading {run.model}"):
         model = assembly.load_model(run)

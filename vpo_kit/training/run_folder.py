@@ -20,7 +20,9 @@ MAY_CHANGE = {"steps", "checkpoints", "health", "output", "cache", "samples", "t
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``config.yaml``, ``metrics.jsonl``, ``summary.json``, ``checkpoints/``, ``samples/`` and ``lora/`` of one run."""
+    """``config.yaml``, ``contents.json``, ``metrics.jsonl``, ``summary.json``, ``checkpoints/``, ``samples/`` and
+    ``lora/`` of one run.
+    """
 
     path: Path
 
@@ -112,7 +114,7 @@ class RunFolder:
         """
         for name in ("checkpoints", "samples", "lora", "tracking"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("metrics.jsonl", "summary.json", "report.html", "config.yaml"):
+        for name in ("metrics.jsonl", "summary.json", "report.html", "contents.json", "config.yaml"):
             (self.path / name).unlink(missing_ok=True)
 
 
