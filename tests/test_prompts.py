@@ -80,6 +80,10 @@ class TestPictures:
         (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
         (other,) = read_inputs(self.lines(folder, {"prompt": "a", "image": "copy.png"}))
         assert other.keys == first.keys  # known by what is in it
+        both = self.lines(folder, {"prompt": "a", "image": "0.png"}, {"prompt": "a", "image": "copy.png"})
+        assert read_inputs(both) == [first]
+        with pytest.raises(DataError, match=r"line 2: a picture without a prompt: write one or take the row out"):
+            read_inputs(self.lines(folder, {"prompt": "a"}, {"prompt": " ", "image": "0.png"}))
 
     def test_how_it_is_seen(self, folder: Path) -> None:
         (item,) = read_inputs(self.lines(folder, {"prompt": "a", "image": "0.png"}))

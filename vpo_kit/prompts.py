@@ -47,7 +47,11 @@ def read_inputs(path: Path) -> list[Inputs]:
     else:
         found = [Inputs(line) for line in plain.lines(plain.read(file)) if not line.strip().startswith("#")]
     cleaned = (replace(item, prompt=" ".join(item.prompt.split())) for item in found)
-    items = list(dict.fromkeys(item for item in cleaned if item.prompt))
+    known: dict[tuple[str, ...], Inputs] = {}
+    for item in cleaned:
+        if item.prompt:
+            known.setdefault((item.prompt, *item.keys), item)  # a picture under two names is one picture
+    items = list(known.values())
     if not items:
         raise DataError(f"{file} holds no prompts: write one a line")
     return items
@@ -77,10 +81,13 @@ def _rows(path: Path, column: str | None) -> list[Inputs]:
         wanted = f"no column {column!r}{hint}" if column else f"no column {', '.join(COLUMNS)}{hint}: name one"
         raise DataError(f"{path} has {wanted}, as FILE{path.suffix.lower()}:COLUMN")
     opened: dict[str, ImageFile] = {}
-    return [
-        Inputs(str(row.get(name) or ""), *(_picture(path, number, row.get(key), opened) for key in PICTURES))
-        for number, row in rows
-    ]
+    found = []
+    for number, row in rows:
+        item = Inputs(str(row.get(name) or ""), *(_picture(path, number, row.get(key), opened) for key in PICTURES))
+        if item.pictures and not item.prompt.strip():
+            raise DataError(f"{path}, line {number}: a picture without a prompt: write one or take the row out")
+        found.append(item)
+    return found
 
 
 def _picture(path: Path, number: int, name: Any, opened: dict[str, ImageFile]) -> ImageFile | None:

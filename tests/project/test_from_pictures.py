@@ -155,6 +155,28 @@ def test_an_item_without_its_picture_is_refused(given: VideoModel, tiny_wan: Pat
     assert Prompts(["a"]).inputs == ["a"]
 
 
+def test_a_last_picture_that_is_needed_is_asked_for(
+    material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clips give no last picture: grey would be shown to CLIP in its place."""
+    FAMILIES["wan2.1-flf2v"].build().save_pretrained(tmp_path / "model", safe_serialization=True)
+    sizes = {"frames": 9, "height": 32, "width": 32, "fps": 8, "steps": 4, "guidance": 3.0}
+    (tmp_path / "model" / "vpo.json").write_text(json.dumps(sizes))
+    with pytest.raises(DataError, match="has no last_image: give prompts in a csv or jsonl file with both"):
+        PromptCache(models.load(str(tmp_path / "model")))([Inputs("a", Shade())])
+    words = ["pair", "--strategy", "guided", "--videos", material / "clips", "--model", tmp_path / "model"]
+    code, said = fails(capsys, *words, "--output", tmp_path / "set", "--label", "none")
+    assert (code, "has no last_image" in said, (tmp_path / "set").exists()) == (1, True, False), said
+
+
+def test_a_picture_of_no_prompt_is_not_passed_over(
+    material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sample", "--prompts", material / "train.jsonl", "--output", tmp_path / "out"]
+    code, said = fails(capsys, *words, "--image", material / "pictures" / "0.png")
+    assert (code, "--image and --last-image are for --prompt" in said) == (2, True), said
+
+
 QUICK = (
     "--seed", 0, "--steps", 2, "--set", "batch_size=2", "--set", "sampling.steps=3", "--set", "lora.rank=2",
     "--set", "evaluation.judges=[]", "--set", "selection.strengths=[]", "--set", "evaluation.num_prompts=2",

@@ -63,3 +63,21 @@ def test_without_a_source_the_clip_is_the_winner(tmp_path: Path) -> None:
     assert [pair.label for pair in rows] == [1, -1]
     found = Pairs(path, rows, FRAMES).tensors([0, 1])
     assert torch.equal(found["clip"], torch.stack([found["first"][0], found["second"][1]]))
+
+
+def test_a_picture_of_a_pair_is_known_by_whose_it_is(tmp_path: Path) -> None:
+    """Labelled the other way round, a pair without a source begins with its other member: a cache must see that."""
+    path = make_set(tmp_path / "set", count=1)
+    rows = store.read(path).pairs
+    kept = store.read_latents(path / str(rows[0].latents))
+    store.write_latents(path / str(rows[0].latents), {name: kept[name] for name in ("first", "second")})
+    turned = rows[0].model_copy(update={"label": -1})
+    found = [
+        item.image
+        for pair in (rows[0], turned)
+        for item in Pairs(path, [pair], FRAMES, first_frame=lambda latent: latent[0, :3, 0]).inputs
+    ]
+    one, other = (picture for picture in found if picture is not None)
+    assert one.key != other.key
+    assert torch.equal(one.read(4, 4), kept["first"][:3, 0])
+    assert torch.equal(other.read(4, 4), kept["second"][:3, 0])

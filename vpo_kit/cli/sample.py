@@ -34,6 +34,8 @@ def sample(
     from vpo_kit.library.sample import each
     from vpo_kit.prompts import read_inputs
 
+    if (image or last_image) and not prompt:
+        raise ConfigError("--image and --last-image are for --prompt: give it too, or name pictures in the file")
     first, last = (ImageFile.open(path) if path else None for path in (image, last_image))
     texts = [Inputs(text, first, last) for text in prompt or []] + (read_inputs(prompts) if prompts else [])
     if not texts:

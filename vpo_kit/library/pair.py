@@ -14,6 +14,7 @@ from vpo_kit.config import Model, validate
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.folders import prompts_of, resolve
+from vpo_kit.inputs import inputs_of
 from vpo_kit.labelling import base as labellers
 from vpo_kit.labelling.base import Labeller, Surroundings
 from vpo_kit.labelling.by_scores import summary
@@ -151,6 +152,7 @@ def _make(
     if strategy != "independent":
         clips = find_clips(data, sampling, processes, console, settings.guided.max_windows)
         facts["skipped"] = clips.skipped
+        model.check_inputs(inputs_of(task.inputs(clip)) for clip in clips.clips)
         maker = (
             GuidedMaker(task, clips.clips)
             if strategy == "guided"

@@ -46,8 +46,9 @@ class PromptCache:
 
     def _find(self, item: Inputs) -> Conditions:
         text = self._part("prompts", {"prompt": item.prompt}, lambda: self._model.encode_prompts([item.prompt]).tensors)
-        if not item.pictures:
+        if not item.pictures:  # of a negative prompt, which sees those of the others
             return Conditions(dict(text))
+        self._model.check_inputs([item])
         settings = self._model.settings
         size = [settings.frames, settings.height, settings.width]
         own = {"pictures": item.keys, "size": size}

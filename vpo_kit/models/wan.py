@@ -163,7 +163,8 @@ class WanImageModel(WanModel):
                 raise DataError(f"{self.source} takes no last_image, and {item.prompt!r} has one: leave it out")
             if not last and self._num_seen == 2:
                 raise DataError(
-                    f"{self.source} takes a first and a last picture, and {item.prompt!r} has no last_image"
+                    f"{self.source} takes a first and a last picture, and {item.prompt!r} has no last_image: "
+                    "give prompts in a csv or jsonl file with both; clips give their first frame alone"
                 )
 
     @torch.no_grad()

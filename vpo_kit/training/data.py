@@ -125,7 +125,9 @@ class Pairs:
 
     def _frame(self, index: int, decode: Callable[[Tensor], Tensor]) -> DecodedFrame:
         pair = self._pairs[index]
-        return DecodedFrame(f"{pair.id} {pair.sha256.first}", lambda: self.tensors([index])["clip"], decode)
+        winner = "second" if pair.label == -1 else "first"  # another labeller's may be the other one
+        held = pair.sha256.latents or getattr(pair.sha256, winner)
+        return DecodedFrame(f"{winner} {held}", lambda: self.tensors([index])["clip"], decode)
 
     def _latents(self, pair: Pair) -> Mapping[str, Tensor]:
         if pair.latents is not None:
