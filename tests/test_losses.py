@@ -190,9 +190,11 @@ def test_nan_in_a_tie_does_not_reach_the_loss() -> None:
     assert weighted_mean(value, torch.tensor([1.0, 0.0])).item() == 1.0
 
 
-def test_rare_scores_weigh_more() -> None:
-    history = torch.cat([torch.zeros(90), torch.ones(10)])
-    weights = losses.pair_weights(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.0]), history, alpha=1.0)
+@pytest.mark.parametrize("shift", [0.0, -3.0, 5.0])
+def test_rare_scores_weigh_more(shift: float) -> None:
+    history = torch.cat([torch.zeros(90), torch.ones(10)]) + shift
+    winners, losers = torch.tensor([1.0, 0.0]) + shift, torch.tensor([0.0, 0.0]) + shift
+    weights = losses.pair_weights(winners, losers, history, alpha=1.0)
     assert weights[0].item() == pytest.approx(0.9 / math.sqrt(0.9 * 0.1))
     assert weights[1].item() == pytest.approx(1.0)
 

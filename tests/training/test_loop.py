@@ -175,3 +175,13 @@ def test_the_optimiser_sees_the_gradient_no_longer_than_the_limit(model: VideoMo
         averages = [state["exp_avg"].flatten() for state in found[0].optimiser["state"].values()]
         assert 1e-5 < row["grad_norm"] < 1e5
         assert float(torch.cat(averages).norm()) == pytest.approx(0.25 * min(limit, row["grad_norm"]), rel=1e-3)
+
+
+def test_each_step_has_the_rate_of_its_place_in_the_run(model: VideoModel, tmp_path: Path) -> None:
+    """A warm-up of three steps begins at a quarter of the rate."""
+    limits = {"optimiser": {"lr": 1e-3, "warmup_steps": 3}}
+    for step, rate in ((1, 0.25e-3), (2, 0.5e-3), (5, 1e-3)):
+        run_once(model, tmp_path / "run", step, limits=limits)
+        found = checkpoints.latest(tmp_path / "run/checkpoints")
+        assert found is not None
+        assert [group["lr"] for group in found[0].optimiser["param_groups"]] == pytest.approx([rate])
