@@ -26,7 +26,10 @@ Config = Annotated[Path | None, typer.Option("--config", help="YAML recipe")]
 PairSet = Annotated[Path, typer.Argument(help="a pair set", metavar="SET")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any field of the recipe: section.field=value")]
 Prompts = Annotated[
-    Path | None, typer.Option(help="text file, one a line, or FILE.csv:COLUMN", show_default="the model's own")
+    Path | None,
+    typer.Option(
+        help="text file, one a line, or FILE.csv:COLUMN; csv and jsonl may name images", show_default="the model's own"
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed", show_default="0")]
 
