@@ -1,4 +1,4 @@
-"""vpo-kit: align text-to-video diffusion models to preferences.
+"""vpo-kit: align text-to-video and image-to-video diffusion models to preferences.
 
 The functions here are what the commands of `vpo` do; each is imported, with torch, when it is first asked for.
 """
