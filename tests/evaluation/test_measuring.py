@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,9 @@ from vpo_kit.evaluation.consistency import consistency
 from vpo_kit.evaluation.features import diversity
 from vpo_kit.evaluation.measuring import load, measure
 from vpo_kit.evaluation.metrics import about, known, verdict
+from vpo_kit.evaluation.pictured import agreement
 from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.inputs import Inputs
 from vpo_kit.sprites import world
 from vpo_kit.sprites.truth import SpriteTruth
 from vpo_kit.testing.rewards import Brightness
@@ -61,6 +63,24 @@ def seen(name: str, *flaws: str) -> float:
     return measure(shown(*flaws), [SCENE.caption], [], 8, truth=SpriteTruth())[name][0]
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A frame of the clip as the picture that a video was made from."""
+
+    number: int
+    key: str = ""
+
+    def read(self, height: int, width: int) -> Tensor:
+        return shown()[0, self.number]
+
+
+def by_pictures(name: str) -> tuple[float, float]:
+    """Of a clip that begins and ends with its pictures, and of another one."""
+    given = [Inputs(SCENE.caption, Frame(0), Frame(-1))]
+    good, bad = (agreement(clip, given)[name][0] for clip in (shown(), shown(scene=replace(SCENE, background="gray"))))
+    return good, bad
+
+
 def by_features(name: str) -> tuple[float, float]:
     """Of clips and sets of clips as networks see them: rows of features."""
     generator = torch.Generator().manual_seed(0)
@@ -80,6 +100,8 @@ CLIPS: dict[str, Callable[[], tuple[float, float]]] = {
     "smoothness": by_pixels("smoothness", "jitter"),
     "sharpness": by_pixels("sharpness", "blur"),
     "flawed": lambda: (seen("flawed"), seen("flawed", "flicker")),
+    "first_frame": lambda: by_pictures("first_frame"),
+    "last_frame": lambda: by_pictures("last_frame"),
     "text_accuracy": by_truth("text_accuracy", colour="green", shape="square"),
     "colour": by_truth("colour", colour="green"),
     "shape": by_truth("shape", shape="square"),
