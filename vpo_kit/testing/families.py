@@ -184,20 +184,21 @@ def hunyuan(guidance_embeds: bool = True) -> Any:
     )  # fmt: skip
 
 
+def siglip(width: int) -> dict[str, Any]:
+    """A tiny SigLIP that looks at pictures, and what prepares them for it."""
+    config = transformers.SiglipVisionConfig(
+        hidden_size=width, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
+    return {"image_encoder": transformers.SiglipVisionModel(config), "feature_extractor": processor}
+
+
 def hunyuan15(pictured: bool = False) -> Any:
     # as long as the real template's beginning, which the pipeline cuts off
     template = "{{ 'a ' * 108 }}{{ messages[-1]['content'] }}"
     tokenizer = words(1108, chat_template=template)
-    looks = transformers.SiglipVisionConfig(
-        hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
-    )
-    eyes: dict[str, Any] = {
-        "image_encoder": transformers.SiglipVisionModel(looks),
-        "feature_extractor": transformers.SiglipImageProcessor(size={"height": 32, "width": 32}),
-    }
     kind = diffusers.HunyuanVideo15ImageToVideoPipeline if pictured else diffusers.HunyuanVideo15Pipeline
     return kind(
-        **(eyes if pictured else {}),
         tokenizer=tokenizer,
         text_encoder=transformers.Qwen2_5_VLTextModel(
             transformers.Qwen2_5_VLTextConfig(
@@ -220,6 +221,7 @@ def hunyuan15(pictured: bool = False) -> Any:
             rope_axes_dim=(2, 2, 4), target_size=32, task_type="i2v" if pictured else "t2v",
         ),
         guider=diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+        **(siglip(8) if pictured else {}),
     )  # fmt: skip
 
 
