@@ -122,6 +122,12 @@ class TestPictures:
         with pytest.raises(DataError, match=said):
             read_inputs(self.lines(folder, {"prompt": "a", "image": "0.png"}, {"prompt": "b", "image": name}))
 
+    def test_sixteen_bits_of_grey(self, folder: Path) -> None:
+        grey = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+        Image.fromarray(grey).save(folder / "grey.png")
+        found = ImageFile.open(folder / "grey.png").read(8, 8)
+        torch.testing.assert_close(found[0], torch.from_numpy(grey / 65535).float(), atol=0.004, rtol=0)
+
     def test_a_link_out_of_the_folder(self, folder: Path) -> None:
         (folder / "link.png").symlink_to(folder.parent / "outside.png")
         with pytest.raises(DataError, match="lies outside"):

@@ -122,7 +122,9 @@ def _decoded(path: Path) -> Image:
 
     try:
         with PIL.Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
+            shown = ImageOps.exif_transpose(image)
+            # 16 bits of grey: image libraries would cut them off at 255
+            return shown.point(lambda value: value / 257).convert("L") if shown.mode.startswith("I;16") else shown
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         if not path.exists():
             raise DataError(f"{path} is missing") from error

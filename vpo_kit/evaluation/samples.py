@@ -149,11 +149,10 @@ def videos(
     settings = plan.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     encode = encode or PromptCache(model)
-    conditions = encode(plan.inputs)
     guidance = model.guidance(settings, encode([settings.negative_prompt]))
     for batch in plan.batches if batches is None else batches:
         items, seeds = plan.items[batch], plan.seeds[batch]
-        part = conditions[[i for i, _ in items]]
+        part = encode([plan.inputs[i] for i, _ in items])
         with torch.no_grad():
             noise = draw_noise(shape, seeds, model.device)
             latents = sample(model, part, noise=noise, steps=settings.steps, guidance=guidance)
