@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vpo_kit import schedule as schedules
 from vpo_kit.errors import ModelError
+from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import sample
 from vpo_kit.stochastic import Chain, Step
 
@@ -39,11 +40,7 @@ class Gaussian:
         return t * apart - (MEAN + (1 - t) * SPREAD**2 * apart)  # E[eps - x | x_t]
 
 
-class Plain:
-    """Conditions that know nothing."""
-
-    def with_guidance(self, scale: float) -> None:
-        return None
+NOTHING = Conditions({"nothing": torch.zeros(2, 1)})
 
 
 def walk(model: Gaussian, chain: Chain, x: Tensor, *, noisy: bool, seed: int = 0) -> Tensor:
@@ -58,7 +55,7 @@ def walk(model: Gaussian, chain: Chain, x: Tensor, *, noisy: bool, seed: int = 0
 @pytest.mark.parametrize("shift", [1.0, 5.0])
 def test_without_noise_it_is_eulers_chain_to_the_last_bit(shift: float) -> None:
     model, noise = Gaussian(FlowMatchEulerDiscreteScheduler(shift=shift)), torch.randn(2, *SHAPE)
-    euler = sample(model, Plain(), noise=noise, steps=7)
+    euler = sample(model, NOTHING, noise=noise, steps=7)
     assert torch.equal(walk(model, Chain(model, 7, SHAPE), noise, noisy=False), euler)
 
 
