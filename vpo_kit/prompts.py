@@ -23,8 +23,6 @@ ELSEWHERE = {
 """Prompt sets by name, and where to get them: none of them is ours to ship."""
 COLUMNS = ("prompt", "text", "caption")
 """What the column of a csv or jsonl file may be called where none is named."""
-
-
 PICTURES = ("image", "last_image")
 """The columns with the pictures that a video begins and ends with: files, by paths inside the prompt file's folder."""
 

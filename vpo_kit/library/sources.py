@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from vpo_kit.inputs import ImageFile, Inputs, inputs_of
 from vpo_kit.library.display import count_bar, look_through_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
+from vpo_kit.models.kept import MOST_BYTES
 from vpo_kit.pairing import imported, origins, store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.processes import Processes
@@ -54,6 +56,17 @@ def build(
     return source
 
 
+def too_many(count: int, model: VideoModel, settings: Settings, most_bytes: int = MOST_BYTES) -> str | None:
+    """Where the latents of `count` clips are more than is kept of them in memory, what that costs, in a line."""
+    size = count * 4 * math.prod(model.latent_shape(settings.frames, settings.height, settings.width))
+    if size <= most_bytes:
+        return None
+    return (
+        f"the latents of {count} clips are {size / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of them stay in memory: "
+        "the others are encoded again whenever they come; --set cache=DIR keeps all of them on disk"
+    )
+
+
 def cropped(items: Sequence[Inputs], settings: Settings) -> str | None:
     """How many pictures lose much to the videos' shape, in a line."""
     files = {picture for item in items for picture in item.pictures if isinstance(picture, ImageFile)}
@@ -85,6 +98,8 @@ def _source(
         found = find_clips(recipe.run.videos, settings, processes, console)
         clips = apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
         encoder = Encoder(model, settings, disk)
+        if disk is None and (line := too_many(len(clips), model, settings)):
+            notice(line)
         if not recipe.method.needs.ratings:
             return ClipSource(clips, encoder, first_frame=first_frame)
         rated = _rated(recipe.run.videos, clips, recipe.run.data.dimension, notice)

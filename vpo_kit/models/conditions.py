@@ -28,6 +28,10 @@ class Conditions:
     def __getitem__(self, index: Tensor | list[int] | slice) -> Conditions:
         return Conditions({k: v[index] for k, v in self.tensors.items()})
 
+    def to(self, device: torch.device) -> Conditions:
+        """The same on another device."""
+        return Conditions({k: v.to(device) for k, v in self.tensors.items()})
+
     def repeat(self, count: int) -> Conditions:
         """Each prompt `count` times in a row."""
         return Conditions({k: v.repeat_interleave(count, 0) for k, v in self.tensors.items()})

@@ -12,12 +12,10 @@ from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, picture_facts, text_facts
 from vpo_kit.models.conditions import Conditions
-from vpo_kit.models.kept import Kept
+from vpo_kit.models.kept import MOST_BYTES, Kept
 
 Encode = Callable[[Sequence[str | Inputs]], Conditions]
 """Prompts, with pictures or without, to what the network sees of them."""
-MOST_BYTES = 2**29
-"""How much of what is encoded stays in memory, half a gigabyte: some 120 prompts of Wan."""
 
 
 class PromptCache:
@@ -26,8 +24,8 @@ class PromptCache:
     training pass.
 
     Items are encoded one by one: in a batch the last bits would depend on the neighbours, and what is found on disk
-    must be what would have been computed. Of what is kept in memory the parts that were not asked for the longest leave
-    when it is more than `most_bytes`.
+    must be what would have been computed. What is kept waits on the CPU; when it is more than `most_bytes`, those parts
+    leave that were not asked for the longest.
     """
 
     def __init__(self, model: VideoModel, disk: DiskCache | None = None, most_bytes: int = MOST_BYTES) -> None:
@@ -42,7 +40,8 @@ class PromptCache:
 
     def __call__(self, items: Sequence[str | Inputs]) -> Conditions:
         found = Conditions.cat([self._find(inputs_of(item)) for item in items])
-        return found.with_guidance(self._model.settings.embedded_guidance) or found
+        there = found.to(self._model.device)
+        return there.with_guidance(self._model.settings.embedded_guidance) or there
 
     def _find(self, item: Inputs) -> Conditions:
         text = self._part("prompts", {"prompt": item.prompt}, lambda: self._model.encode_prompts([item.prompt]).tensors)
@@ -60,9 +59,8 @@ class PromptCache:
 
     def _stored(self, kind: str, own: dict[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         if self._disk is None:
-            return dict(make())
-        found = self._disk.get(kind, {**self._facts[kind], **own}, make)
-        return {name: value.to(self._model.device) for name, value in found.items()}
+            return {name: value.cpu() for name, value in make().items()}
+        return self._disk.get(kind, {**self._facts[kind], **own}, make)
 
     @cached_property
     def _facts(self) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,10 @@ from collections.abc import Callable, Hashable, Mapping
 from torch import Tensor
 
 Named = Mapping[str, Tensor]
+MOST_BYTES = 2**32
+"""How much is kept of what a run encodes, of prompts with their pictures and of clips each: 4 GB, which are some 1,000
+prompts or 500 clips of Wan.
+"""
 
 
 class Kept:

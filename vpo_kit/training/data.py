@@ -18,14 +18,11 @@ from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
-from vpo_kit.models.kept import Kept
+from vpo_kit.models.kept import MOST_BYTES, Kept
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.training import ratings as rated
-
-MOST_BYTES = 2**31
-"""How much of what is encoded of clips stays in memory: 2 GB."""
 
 
 class Source(Protocol):
