@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,8 +67,8 @@ class ImageFile:
     @staticmethod
     def open(path: Path) -> ImageFile:
         """Raises `DataError` for a file that is missing or not an image."""
-        image = _decoded(path)
-        return ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), (image.width, image.height))
+        image, key = _decoded(path)
+        return ImageFile(path, key, image.size)
 
     def lost(self, height: int, width: int) -> float:
         """The share of the picture that is cropped away where a video of `height` x `width` is made from it."""
@@ -80,9 +81,10 @@ class ImageFile:
         import torch
         from PIL import Image, ImageOps
 
-        image = _decoded(self.path).convert("RGBA")
-        if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.key:
+        found, key = _decoded(self.path)
+        if key != self.key:
             raise DataError(f"{self.path} has changed since the run began")
+        image = found.convert("RGBA")
         flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         fitted = ImageOps.fit(flat, (width, height), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(fitted)).permute(2, 0, 1).float() / 255
@@ -115,17 +117,19 @@ def as_image(picture: Tensor) -> Image:
     return PIL.Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
-def _decoded(path: Path) -> Image:
-    """The picture as it is shown: some cameras note beside it how it is to be turned."""
+def _decoded(path: Path) -> tuple[Image, str]:
+    """The picture as it is shown (some cameras note beside it how it is to be turned), and the file's SHA-256."""
     import PIL.Image
     from PIL import ImageOps
 
     try:
-        with PIL.Image.open(path) as image:
+        held = path.read_bytes()
+        with PIL.Image.open(BytesIO(held)) as image:
             shown = ImageOps.exif_transpose(image)
-            # 16 bits of grey: image libraries would cut them off at 255
-            return shown.point(lambda value: value / 257).convert("L") if shown.mode.startswith("I;16") else shown
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         if not path.exists():
             raise DataError(f"{path} is missing") from error
         raise DataError(f"{path} is not an image that can be read") from error
+    if shown.mode.startswith("I;16"):  # of 16 bits, image libraries would cut all off at 255
+        shown = shown.point(lambda value: value / 257).convert("L")
+    return shown, hashlib.sha256(held).hexdigest()

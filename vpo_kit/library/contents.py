@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vpo_kit import clips, content, files
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.inputs import Inputs
 from vpo_kit.library.display import look_through_bar
 from vpo_kit.training.recipe import Recipe
 
@@ -19,9 +20,9 @@ FILE = "contents.json"
 
 def of(recipe: Recipe, console: Console) -> dict[str, str]:
     """A key for each kind of data, by its name in a sentence. Clips that are new to the index are hashed here."""
-    found = {"held-out prompts": content.key(*(part for item in recipe.held_out for part in (item.prompt, *item.keys)))}
+    found = {"held-out prompts": _prompts(recipe.held_out)}
     if recipe.data == "prompts":
-        found["prompts"] = content.key(*(part for item in recipe.prompts for part in (item.prompt, *item.keys)))
+        found["prompts"] = _prompts(recipe.prompts)
     elif recipe.data == "pairs":
         assert recipe.run.pairs is not None
         found["pairs"] = files.sha256(recipe.run.pairs / "metadata.jsonl")  # it holds the hash of every file
@@ -52,6 +53,11 @@ def check(found: Mapping[str, str], run: Path) -> None:
             f"--resume: the {' and '.join(changed)} have changed since the run in {run} began: put back what was "
             "there, or begin anew with --overwrite"
         )
+
+
+def _prompts(items: Sequence[Inputs]) -> str:
+    """The key of prompts, each with what its pictures are known by."""
+    return content.key(*(part for item in items for part in (item.prompt, *item.keys)))
 
 
 def _clips(folder: Path, rated: Mapping[str, float], console: Console) -> str:

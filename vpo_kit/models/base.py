@@ -162,6 +162,12 @@ class VideoModel(Autoencoding, ABC):
         LTX, the shift of the chain). Raises `ConfigError` for what the family does not have.
         """
         self.latent_shape(settings.frames, settings.height, settings.width)
+        height, width = self.only_size or (settings.height, settings.width)
+        if (height, width) != (settings.height, settings.width):
+            raise ConfigError(
+                f"{self.source} has positions for {width} x {height} alone: set sampling.width={width} and "
+                f"sampling.height={height}"
+            )
         if isinstance(settings.guidance, Mapping) and not self.experts:
             raise ConfigError(f"sampling.guidance: {self.source} has one network: give one number")
         if settings.shift is not None:
@@ -195,6 +201,11 @@ class VideoModel(Autoencoding, ABC):
         """What frames (less the first, where the autoencoder is causal), height and width must be multiples of."""
         side = self.spatial_stride * int(self.network.config.patch_size)
         return self.temporal_stride, side, side
+
+    @property
+    def only_size(self) -> tuple[int, int] | None:
+        """The one height and width of a network that learned its places; None where all that fit will do."""
+        return None
 
     def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:
         """A fresh copy of the pipeline's scheduler (sampling changes its state) with `steps` steps set for latents of
@@ -246,7 +257,7 @@ class VideoModel(Autoencoding, ABC):
         """
         listed = list(items)
         alone = next((item for item in listed if item.image is None), None)
-        if alone and len({item.image is None for item in listed}) == 2:
+        if alone and any(item.image for item in listed):
             raise DataError(f"some prompts have an image and {alone.prompt!r} has none: give it to all or to none")
         for item in listed:
             if item.image is None and "image" in self.inputs and not self.image_optional:
@@ -254,13 +265,11 @@ class VideoModel(Autoencoding, ABC):
                     f"{self.source} makes a video from a picture, and the prompt {item.prompt!r} has none: give "
                     "prompts in a csv or jsonl file with a column image, or clips with data.first_frame=true"
                 )
-            wrong = [name for name, one in (("image", item.image), ("last", item.last_image)) if one is not None]
-            wrong = [name for name in wrong if name not in self.inputs]
-            if wrong:
-                column = {"image": "image", "last": "last_image"}[wrong[0]]
-                raise DataError(
-                    f"{self.source} takes no {column}, and the prompt {item.prompt!r} has one: leave it out"
-                )
+            for name, column, one in (("image", "image", item.image), ("last", "last_image", item.last_image)):
+                if one is not None and name not in self.inputs:
+                    raise DataError(
+                        f"{self.source} takes no {column}, and the prompt {item.prompt!r} has one: leave it out"
+                    )
 
     def example(self, prompt: str) -> Inputs:
         """An item that the model takes, with pictures, only colours, where it needs them: for plans and checks."""

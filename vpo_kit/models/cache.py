@@ -79,7 +79,7 @@ def latent_facts(model: VideoModel) -> dict[str, Any]:
 
 def picture_facts(model: VideoModel) -> dict[str, Any]:
     """All that is seen of a picture depends on, but for the picture and the size of the video."""
-    parts = _parts(model, ("image_encoder", "image_processor"))
+    parts = _parts(model, ("image_encoder", "image_processor", "feature_extractor"))
     return {**latent_facts(model), "seen by": {name: _facts(part) for name, part in parts.items()}}
 
 

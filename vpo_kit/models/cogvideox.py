@@ -9,7 +9,7 @@ import torch
 from diffusers import CogVideoXDPMScheduler
 from torch import Tensor
 
-from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.errors import ModelError
 from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.conditions import Conditions
@@ -113,22 +113,17 @@ class CogVideoXImageModel(CogVideoXModel):
     published: ClassVar[str] = "5B I2V"
     inputs: ClassVar[Sequence[str]] = ("text", "image")
 
+    @property
+    def only_size(self) -> tuple[int, int] | None:
+        config, stride = self.network.config, self.spatial_stride
+        learned = config.use_learned_positional_embeddings
+        return (config.sample_height * stride, config.sample_width * stride) if learned else None
+
     @torch.no_grad()
     def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
         vae, settings = self.pipeline.vae, self.settings
-        self._check_positions(settings)
         first = self.encode(self.pictures(items)[:, None])
         if vae.config.invert_scale_latents:  # how its authors trained it
             first = self.denormalise(self.denormalise(first))
         empty = self.latent_shape(settings.frames, settings.height, settings.width)[1] - 1
         return {"condition": torch.cat([first, first.new_zeros(*first.shape[:2], empty, *first.shape[3:])], 2)}
-
-    def _check_positions(self, settings: Settings) -> None:
-        """Raises `ConfigError` for another picture than the one size whose positions were learned."""
-        config, stride = self.network.config, self.spatial_stride
-        height, width = config.sample_height * stride, config.sample_width * stride
-        if config.use_learned_positional_embeddings and (height, width) != (settings.height, settings.width):
-            raise ConfigError(
-                f"{self.source} has positions for {width} x {height} alone: set sampling.width={width} and "
-                f"sampling.height={height} (vpo model check: --width, --height)"
-            )

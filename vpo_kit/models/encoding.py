@@ -60,9 +60,14 @@ class PromptCache:
     def _stored(self, kind: str, own: dict[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         if self._disk is None:
             return {name: value.cpu() for name, value in make().items()}
-        return self._disk.get(kind, {**self._facts[kind], **own}, make)
+        facts = self._text_facts if kind == "prompts" else self._picture_facts
+        return self._disk.get(kind, {**facts, **own}, make)
+
+    # each hashes weights, and only when it is asked for
+    @cached_property
+    def _text_facts(self) -> dict[str, Any]:
+        return text_facts(self._model)
 
     @cached_property
-    def _facts(self) -> dict[str, dict[str, Any]]:
-        pictures = picture_facts(self._model) if "image" in self._model.inputs else {}
-        return {"prompts": text_facts(self._model), "pictures": pictures}
+    def _picture_facts(self) -> dict[str, Any]:
+        return picture_facts(self._model)

@@ -76,17 +76,16 @@ def open_case(
     """Load the pipeline of a folder, hub id or embedded name twice, once by `vpo` and once by diffusers alone.
 
     A size that is not given is small: three latent frames (four frames where each is coded by itself), and sides of two
-    and three times what they must be multiples of. `more` are further arguments of the pipeline's call, `attributes`
-    are set on both pipelines. Raises `ModelError`, or `ConfigError` for a size that does not fit and for an argument
-    that the call does not have.
+    and three times what they must be multiples of, or the only ones that the network takes. `more` are further
+    arguments of the pipeline's call, `attributes` are set on both pipelines. Raises `ModelError`, or `ConfigError` for
+    a size that does not fit and for an argument that the call does not have.
     """
     model = models.load(name)
     kind = pipeline_class(type(model.pipeline).__name__)
     time, tall, wide = model.multiples
     few = 1 + 2 * time if model.causal else max(4, 2 * time)
-    call = Call(
-        frames=frames or few, height=height or 2 * tall, width=width or 3 * wide, steps=steps, more=dict(more or {})
-    )
+    tall, wide = model.only_size or (2 * tall, 3 * wide)
+    call = Call(frames=frames or few, height=height or tall, width=width or wide, steps=steps, more=dict(more or {}))
     check_call(kind, call)
     model.latent_shape(call.frames, call.height, call.width)
     source = Path(folders.resolve(name))

@@ -71,7 +71,8 @@ def probe(model: VideoModel) -> Tensor:
     same for every copy.
     """
     time, tall, wide = model.multiples
-    height, width = (-(-64 // side) * side for side in (tall, wide))  # UNets halve their input three times
+    # UNets halve their input three times
+    height, width = model.only_size or (-(-64 // tall) * tall, -(-64 // wide) * wide)
     frames = 2 * time + int(model.causal)
     shape = model.latent_shape(frames, height, width)
     x = draw_noise(shape, [1, 2], model.device)
