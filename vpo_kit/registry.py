@@ -123,6 +123,7 @@ MODELS = Registry(
         "CogVideoXPipeline": "vpo_kit.models.cogvideox:CogVideoXModel",
         "CogVideoXImageToVideoPipeline": "vpo_kit.models.cogvideox:CogVideoXImageModel",
         "HunyuanVideo15Pipeline": "vpo_kit.models.hunyuan15:Hunyuan15Model",
+        "HunyuanVideoImageToVideoPipeline": "vpo_kit.models.hunyuan:HunyuanImageModel",
         "HunyuanVideo15ImageToVideoPipeline": "vpo_kit.models.hunyuan15:Hunyuan15ImageModel",
         "HunyuanVideoPipeline": "vpo_kit.models.hunyuan:HunyuanModel",
         "LTXPipeline": "vpo_kit.models.ltx:LTXModel",

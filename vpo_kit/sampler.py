@@ -132,11 +132,11 @@ def sample(
     `constrain` may change them. Frames that are given with the conditions stay as they are.
     """
     scheduler = model.new_scheduler(steps, noise.shape[1:])
-    first, latents = 0, noise
+    first, latents = 0, conditions.begun(noise)
     if start is not None:
         first = start.first
         t = model.schedule.chain_times(scheduler)[first]
-        latents = model.schedule.add_noise(start.x, noise, t.expand(len(noise)))
+        latents = model.schedule.add_noise(start.x, latents, t.expand(len(noise)))
     latents = conditions.held(latents)  # frames that are given have no noise, and no step changes them
     if hasattr(scheduler, "set_begin_index"):  # the others look the step up by its time
         scheduler.set_begin_index(first)

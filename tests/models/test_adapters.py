@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ from vpo_kit.registry import MODELS
 from vpo_kit.sampler import chain_levels, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
 from vpo_kit.testing import adapter
-from vpo_kit.testing.families import FAMILIES, cogvideox
+from vpo_kit.testing.calling import arguments_of
+from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.lora_checks import with_lora
 from vpo_kit.testing.parity import PROMPTS as BOTH
 from vpo_kit.testing.parity import Case, make
@@ -72,6 +74,40 @@ def test_an_image_that_may_be_left_out(cases: Cases, scale: float) -> None:
     assert float((ours - own.ours(noise, scale)).abs().max()) > 1e-3  # the image matters
     with pytest.raises(DataError, match="some prompts have an image and 'a' has none: give it to all or to none"):
         case.model.check_inputs([*items, Inputs("a")])
+
+
+def test_a_picture_in_the_noise(cases: Cases) -> None:
+    """HunyuanVideo I2V from the caller's own noise, into which its pipeline mixes a thousandth of the picture."""
+    case, noise = cases["hunyuan-i2v"], draw_noise(cases["hunyuan-i2v"].shape, [11])
+    arguments = arguments_of(case.model, case.plain, case.call, item=case.model.example(TWO[0]), negative="", scale=4.0)
+    theirs = case.plain(**arguments, latents=noise)[0]
+    assert float((case.ours(noise, 4.0, TWO[:1]) - theirs).abs().max()) < 1e-4
+
+
+def test_networks_that_take_the_picture_otherwise_are_refused(cases: Cases, tmp_path: Path) -> None:
+    """Of a pipeline that drops frames, and of a patch in time that nobody has published."""
+    for name, changed, problem in (
+        ("hunyuan-i2v", {"image_condition_type": "latent_concat"}, "its network takes the picture by latent_concat"),
+        ("cogvideox1.5", {"patch_size_t": 4}, "its network takes 4 latent frames together: .* 1.0 takes one, 1.5 two"),
+    ):
+        pipeline = copy.copy(cases[name].plain)
+        pipeline.transformer = type(pipeline.transformer).from_config(pipeline.transformer.config, **changed)
+        with pytest.raises(ModelError, match=problem):
+            type(cases[name].model)(pipeline, None, str(tmp_path))
+
+
+def test_a_latent_frame_in_front(cases: Cases) -> None:
+    """CogVideoX 1.5: a copy of the first one, which stands for the first pixel frame and is not decoded."""
+    model, call = cases["cogvideox1.5"].model, cases["cogvideox1.5"].call
+    latents = model.encode(torch.rand(1, call.frames, 3, call.height, call.width))
+    assert latents.shape[1:] == cases["cogvideox1.5"].shape
+    assert latents.shape[2] % 2 == 0
+    assert torch.equal(latents[:, :, 0], latents[:, :, 1])
+    assert model.frame_map(call.frames) == [(0, 1), (0, 1), (1, 5), (5, 9)]
+    with torch.no_grad():
+        other = torch.cat([latents[:, :, :1] + 1, latents[:, :, 1:]], 2)
+        assert torch.equal(model.decode(other), model.decode(latents))
+        assert torch.equal(model.decode(other, [0, 7]), model.decode(latents, [0, 7]))
 
 
 @pytest.mark.parametrize("check", adapter.CHECKS)
@@ -144,7 +180,7 @@ def test_default_settings_follow_the_variant(cases: Cases) -> None:
     sizes = {name: cases[name].model.settings for name in FAMILIES}
     assert (sizes["wan2.2-5b"].frames, sizes["wan2.2-5b"].fps) == (121, 24)
     assert sizes["wan2.2-a14b"].steps == 40
-    assert sizes["wan2.1"].frames == 81
+    assert sizes["wan2.1"].frames == sizes["cogvideox1.5"].frames == 81
     tall = {"ltx": 32, "cogvideox-2b": 16, "hunyuan": 16, "hunyuan1.5": 16, "mochi": 16, "modelscope": 8}
     for name, side in tall.items():  # of the published autoencoder and patches, which these have too
         assert sizes[name].height % side == sizes[name].width % side == 0
@@ -264,8 +300,6 @@ def test_what_is_not_supported_says_so(cases: Cases, tmp_path: Path) -> None:
     for kind in (diffusers.EulerDiscreteScheduler, diffusers.PNDMScheduler):
         with pytest.raises(ModelError, match=f"{kind.__name__} does not work here: .* DDIMScheduler"):
             from_scheduler(kind(skip_prk_steps=True) if kind is diffusers.PNDMScheduler else kind())
-    with pytest.raises(ModelError, match=r"CogVideoX 1\.5 is not supported"):
-        type(cases["cogvideox-5b"].model)(cogvideox(rotary=True, patch_size_t=2), None, "here")
 
 
 def test_missing_shard_is_one_line(cases: Cases, tmp_path: Path) -> None:

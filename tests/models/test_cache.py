@@ -17,6 +17,7 @@ from tests.support.kept_videos import write_once
 from vpo_kit import models
 from vpo_kit.clips import read_folder
 from vpo_kit.errors import OutputError
+from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, text_facts, weights_hash
 from vpo_kit.models.encoding import PromptCache
@@ -67,6 +68,31 @@ def test_embeddings_from_disk_are_those_that_are_computed(name: str, tmp_path: P
         assert torch.equal(value, first.tensors[key])
         assert torch.equal(value, found.tensors[key].flip(0))
     assert not notices
+
+
+def test_a_text_encoder_that_sees_pictures(tmp_path: Path) -> None:
+    """One prompt with two pictures is two embeddings, each found again without a pass; without one it is a third."""
+    torch.manual_seed(0)
+    FAMILIES["hunyuan-i2v"].build().save_pretrained(tmp_path / "model", safe_serialization=True)
+    model = models.load(str(tmp_path / "model"))
+    model.settings = model.settings.changed(frames=9, height=32, width=32)
+    disk, _ = cache(tmp_path / "cache")
+    items = [Inputs(PROMPTS[0], Shade(1)), Inputs(PROMPTS[0], Shade(2))]
+    found = PromptCache(model, disk)(items)
+    assert not torch.equal(*found.tensors["embeds"])
+    for i, item in enumerate(items):
+        alone = model.encode_conditions([item])
+        assert all(torch.equal(alone.tensors[key][0], value[i]) for key, value in found.tensors.items())
+    with counted(model.pipeline.text_encoder, "forward") as calls:
+        again = PromptCache(model, disk)(items)
+        assert calls == [0]
+        black = PromptCache(model, disk)(PROMPTS[:1])
+        assert calls == [1]
+    assert all(torch.equal(again.tensors[key], value) for key, value in found.tensors.items())
+    assert black.tensors["embeds"].shape[1:] == found.tensors["embeds"].shape[1:]
+    before = text_facts(model)
+    model.pipeline.image_processor.image_mean = [0.0, 0.0, 0.0]
+    assert text_facts(model) != before
 
 
 def test_other_weights_and_settings_are_other_embeddings(tiny_wan: Path) -> None:

@@ -83,6 +83,23 @@ def test_everything_is_the_same(name: str, tmp_path: Path, moved: Moved) -> None
     assert weights(other) == before
 
 
+@pytest.mark.parametrize(("name", "eye"), [("wan2.1-i2v", "image_encoder"), ("hunyuan-i2v", "text_encoder")])
+def test_what_looks_at_pictures(name: str, eye: str, tmp_path: Path, moved: Moved) -> None:
+    """Its weights are copies while it looks, and what it sees is the same."""
+    plain, other = pair(name, tmp_path)
+    for model in (plain, other):
+        model.settings = model.settings.changed(frames=9, height=32, width=32)
+    home, places, items = weights(other), set[int](), [plain.example(prompt) for prompt in PROMPTS]
+    seen = getattr(other.pipeline, eye)
+    seen.register_forward_pre_hook(lambda part, _: places.update(p.data_ptr() for p in part.parameters()))
+    expected, found = (model.encode_conditions(items).tensors for model in (plain, other))
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    assert places
+    assert places.isdisjoint(p.data_ptr() for p in seen.parameters())
+    assert len(moved) == 0
+    assert weights(other) == home
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
 def test_the_gradient_of_the_decoder(again: bool, tiny_wan: Path, moved: Moved) -> None:
     """The graph holds the copies that its backward pass needs, and no longer; several graphs at once do not mix."""

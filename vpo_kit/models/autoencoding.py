@@ -22,6 +22,9 @@ class Autoencoding:
     """Whether latent frame 0 is pixel frame 0 alone, as in causal video autoencoders."""
     decode_context: ClassVar[int] = 2
     """Latent frames before a wanted one that are decoded with it: the left context of `decode` with `frames`."""
+    padding: int = 0
+    """Latent frames in front of a video's own, copies of its first one, where a network takes several together: they
+    are trained on and sampled as any, stand for the first pixel frame, and are not decoded."""
     pipeline: Any
     source: str
     preview: nn.Module | None = None
@@ -41,7 +44,8 @@ class Autoencoding:
         """The half-open range of pixel frames that each latent frame of a clip of `frames` frames stands for."""
         stride, lead = self.temporal_stride, 1 if self.causal else self.temporal_stride
         starts = [0, *range(lead, frames, stride)]
-        return list(zip(starts, [*starts[1:], frames], strict=True))
+        own = list(zip(starts, [*starts[1:], frames], strict=True))
+        return own[:1] * self.padding + own
 
     def statistics(self) -> tuple[Any, Any]:
         """Mean and standard deviation of the autoencoder's own latents: numbers, or one for each channel."""
@@ -62,7 +66,8 @@ class Autoencoding:
         """Video ``[B, F, 3, H, W]`` to its normalised latent (the posterior's mode). No gradient."""
         vae = self.pipeline.vae
         pixels = video.transpose(1, 2).to(vae.device, vae.dtype) * 2 - 1
-        return self.normalise(vae.encode(pixels).latent_dist.mode().float())
+        latents = self.normalise(vae.encode(pixels).latent_dist.mode().float())
+        return torch.cat([latents[:, :, :1]] * self.padding + [latents], 2)
 
     def decode_clip(self, latents: Tensor) -> Tensor:
         """Normalised latents to video ``[B, F, 3, H, W]``, not clamped; the gradient passes where there is one."""
@@ -81,6 +86,7 @@ class Autoencoding:
         frames that they need is decoded with the context of `decode_window`. What a causal autoencoder remembers from
         further back is cut off.
         """
+        latents = latents[:, :, self.padding :]
         if frames is None:
             return straight_through_clamp(self.decode_clip(latents))
         parts = []

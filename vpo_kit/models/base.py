@@ -75,6 +75,8 @@ class VideoModel(Autoencoding, ABC):
     """What a video is made from: text, image (its first frame), last (its last frame)."""
     image_optional: ClassVar[bool] = False
     """Whether a family that takes an image also makes videos from text alone."""
+    text_sees_pictures: ClassVar[bool] = False
+    """Whether the text encoder is shown the pictures: then a prompt is encoded anew for each (`encode_texts`)."""
     may_have_experts: ClassVar[bool] = False
     """Whether some of these models have two networks, one for each part of the noise levels."""
     defaults: ClassVar[Settings]
@@ -228,8 +230,8 @@ class VideoModel(Autoencoding, ABC):
                 f"{frames} frames of {width} x {height} do not fit the autoencoder of {self.source}: "
                 f"the nearest that do are {right[0]} frames of {right[2]} x {right[1]}"
             )
-        stride = self.spatial_stride
-        return self.latent_channels, (frames - lead) // self.temporal_stride + lead, height // stride, width // stride
+        stride, own = self.spatial_stride, (frames - lead) // self.temporal_stride + lead
+        return self.latent_channels, self.padding + own, height // stride, width // stride
 
     @property
     def latent_channels(self) -> int:
@@ -238,6 +240,10 @@ class VideoModel(Autoencoding, ABC):
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         """Text to conditions, as the pipeline itself encodes it. No gradient."""
+
+    def encode_texts(self, items: Sequence[Inputs]) -> Conditions:
+        """The items' prompts to conditions, with their pictures where the text encoder is shown them. No gradient."""
+        return self.encode_prompts([item.prompt for item in items])
 
     def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
         """What the network sees of the items' pictures at the sizes of `settings`: named tensors beside the text's,
@@ -248,7 +254,7 @@ class VideoModel(Autoencoding, ABC):
     def encode_conditions(self, items: Sequence[Inputs]) -> Conditions:
         """Prompts and pictures to conditions. Raises `DataError` as `check_inputs` and `encode_images` do."""
         self.check_inputs(items)
-        text = self.encode_prompts([item.prompt for item in items])
+        text = self.encode_texts(items)
         return Conditions({**text.tensors, **self.encode_images(items)})
 
     def check_inputs(self, items: Iterable[Inputs]) -> None:

@@ -64,9 +64,10 @@ class DiskCache:
 
 
 def text_facts(model: VideoModel) -> dict[str, Any]:
-    """All that the embedding of a prompt depends on, but for the prompt."""
+    """All that the embedding of a prompt depends on, but for the prompt and what is shown with it."""
     networks = {name: [str(part.dtype), _public(part.config)] for name, part in model.networks.items()}
-    texts = {name: _facts(part) for name, part in _parts(model, ("text_encoder", "tokenizer")).items()}
+    seeing = ("image_processor",) if model.text_sees_pictures else ()
+    texts = {name: _facts(part) for name, part in _parts(model, ("text_encoder", "tokenizer", *seeing)).items()}
     return {**_common(model), "networks": networks, "texts": texts}
 
 

@@ -1,4 +1,8 @@
-"""CogVideoX 1.0: `CogVideoXPipeline`, 2B (DDIM) and 5B (DPM, rotary embeddings); v-prediction, zero terminal SNR."""
+"""CogVideoX: `CogVideoXPipeline` and `CogVideoXImageToVideoPipeline`; v-prediction, zero terminal SNR.
+
+CogVideoX 1.0 is 2B (DDIM) and 5B (DPM, rotary embeddings). CogVideoX 1.5 takes latent frames two by two: in front of a
+video's odd number of them stands the first one again, as its authors train it; it is decoded to nothing.
+"""
 
 from __future__ import annotations
 
@@ -38,20 +42,27 @@ class _DPMSteps:
         return (x_t.transpose(1, 2),)
 
 
+COGVIDEOX_1_5 = Settings(frames=81, height=768, width=1360, fps=16, steps=50, guidance=6.0)
+
+
 class CogVideoXModel(VideoModel):
     """The network takes latents with frames before channels; frames come in ones and eights, as its autoencoder's
     chunks of two latent frames want it.
     """
 
-    published: ClassVar[str] = "2B, 5B"
+    published: ClassVar[str] = "1.0, 1.5"
     defaults: ClassVar[Settings] = Settings(frames=49, height=480, width=720, fps=8, steps=50, guidance=6.0)
     times: ClassVar[Times] = Times(name="uniform", stratified=True)
     times_source: ClassVar[str] = "uniform, spread evenly over a batch (CogVideoX, arXiv 2408.06072, section 3.2)"
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
-        if pipeline.transformer.config.patch_size_t is not None:
-            raise ModelError(f"{source}: CogVideoX 1.5 is not supported, CogVideoX 1.0 (2B and 5B) is")
-        super().__init__(pipeline, settings, source)
+        together = pipeline.transformer.config.patch_size_t
+        if together not in (None, 2):
+            raise ModelError(
+                f"{source}: its network takes {together} latent frames together: CogVideoX 1.0 takes one, 1.5 two"
+            )
+        self.padding = 0 if together is None else 1  # the number of a video's latent frames is odd
+        super().__init__(pipeline, settings or (COGVIDEOX_1_5 if together else None), source)
 
     @property
     def multiples(self) -> tuple[int, int, int]:
@@ -89,9 +100,14 @@ class CogVideoXModel(VideoModel):
             encoder_hidden_states=conditions.tensors["embeds"],
             timestep=time.to(latents.device),
             image_rotary_emb=self._rotary(latents),
+            ofs=self._offset(latents),
             return_dict=False,
         )[0]
         return output.float().transpose(1, 2)
+
+    def _offset(self, latents: Tensor) -> Tensor | None:
+        """What CogVideoX 1.5 I2V is told, always the same, as the pipeline tells it."""
+        return None if self.network.config.ofs_embed_dim is None else latents.new_full((1,), 2.0)
 
     def _rotary(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
         if not self.network.config.use_rotary_positional_embeddings:
@@ -110,7 +126,7 @@ class CogVideoXImageModel(CogVideoXModel):
     The pipeline draws it from the autoencoder's posterior; here it is its mode, as everywhere.
     """
 
-    published: ClassVar[str] = "5B I2V"
+    published: ClassVar[str] = "1.0, 1.5"
     inputs: ClassVar[Sequence[str]] = ("text", "image")
 
     @property
@@ -122,7 +138,7 @@ class CogVideoXImageModel(CogVideoXModel):
     @torch.no_grad()
     def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
         vae, settings = self.pipeline.vae, self.settings
-        first = self.encode(self.pictures(items)[:, None])
+        first = self.encode(self.pictures(items)[:, None])[:, :, :1]
         if vae.config.invert_scale_latents:  # how its authors trained it
             first = self.denormalise(self.denormalise(first))
         empty = self.latent_shape(settings.frames, settings.height, settings.width)[1] - 1

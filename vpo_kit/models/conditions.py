@@ -80,6 +80,13 @@ class Conditions:
         filling = self.tensors["given"].to(latents) if value is None else torch.full_like(own, value)
         return torch.cat([filling, latents[:, :, count:]], 2)
 
+    def begun(self, noise: Tensor) -> Tensor:
+        """The noise of a chain, of `noise` ``[B, C, T, h, w]``."""
+        if "noise" in self.tensors:
+            share = self.tensors["noise"].to(noise).view(-1, 1, 1, 1, 1)
+            return noise * share + self.tensors["given"].to(noise) * (1 - share)
+        return noise
+
     def free(self, mask: Tensor | None, like: Tensor) -> Tensor | None:
         """What counts of an error of latents `like` ``[B, C, T, h, w]``, ``[B, T, h, w]`` of 0 and 1: a `mask` without
         the given frames; None where all of it does.

@@ -44,15 +44,20 @@ class PromptCache:
         return there.with_guidance(self._model.settings.embedded_guidance) or there
 
     def _find(self, item: Inputs) -> Conditions:
-        text = self._part("prompts", {"prompt": item.prompt}, lambda: self._model.encode_prompts([item.prompt]).tensors)
-        if not item.pictures:  # of a negative prompt, which sees those of the others
+        model, own = self._model, dict[str, Any]()
+        if item.pictures:
+            model.check_inputs([item])
+            settings = model.settings
+            own = {"pictures": item.keys, "size": [settings.frames, settings.height, settings.width]}
+        if own and model.text_sees_pictures:
+            shown = {"prompt": item.prompt, **own}
+            text = self._part("prompts", shown, lambda: model.encode_texts([item]).tensors)
+        else:
+            alone = {"prompt": item.prompt}
+            text = self._part("prompts", alone, lambda: model.encode_prompts([item.prompt]).tensors)
+        if not own:  # of a negative prompt, which sees the pictures of the others
             return Conditions(dict(text))
-        self._model.check_inputs([item])
-        settings = self._model.settings
-        size = [settings.frames, settings.height, settings.width]
-        own = {"pictures": item.keys, "size": size}
-        pictures = self._part("pictures", own, lambda: self._model.encode_images([item]))
-        return Conditions({**text, **pictures})
+        return Conditions({**text, **self._part("pictures", own, lambda: model.encode_images([item]))})
 
     def _part(self, kind: str, own: dict[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         return self._kept.get((kind, repr(own)), lambda: self._stored(kind, own, make))

@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.0: `HunyuanVideoPipeline`, with guidance embedded in the network."""
+"""HunyuanVideo 1.0: `HunyuanVideoPipeline` and `HunyuanVideoImageToVideoPipeline`, with guidance embedded in the network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vpo_kit.errors import ModelError
+from vpo_kit.inputs import Inputs, as_image
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.times import Times
@@ -35,16 +37,20 @@ class HunyuanModel(VideoModel):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
-        embeds, pooled, mask = self.pipeline.encode_prompt(list(prompts), device=self.device)
-        tensors = {key: v.to(self.dtype) for key, v in (("embeds", embeds), ("pooled", pooled), ("mask", mask))}
+        return self._encoded(self.pipeline.encode_prompt(list(prompts), device=self.device))
+
+    def _encoded(self, parts: Sequence[Tensor]) -> Conditions:
+        """What the pipeline's ``encode_prompt`` gives."""
+        named = zip(("embeds", "pooled", "mask"), parts, strict=True)
+        tensors = {key: value.to(self.dtype) for key, value in named}
         if self.network.config.guidance_embeds:
-            tensors["guidance"] = torch.ones(len(prompts), device=self.device)
+            tensors["guidance"] = torch.ones(len(parts[0]), device=self.device)
         return Conditions(tensors)
 
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         network, given = self.network, conditions.tensors
         output: Tensor = network(
-            hidden_states=latents.to(self.dtype),
+            hidden_states=conditions.held(latents).to(self.dtype),
             timestep=time.to(latents),
             encoder_hidden_states=given["embeds"],
             encoder_attention_mask=given["mask"],
@@ -52,4 +58,44 @@ class HunyuanModel(VideoModel):
             guidance=given["guidance"].to(self.dtype) * 1000 if "guidance" in given else None,
             return_dict=False,
         )[0]
-        return output.float()
+        return conditions.held(output.float(), 0.0)
+
+
+class HunyuanImageModel(HunyuanModel):
+    """The picture is the first latent frame, at time 0 (`image_condition_type` ``token_replace``), a thousandth of it
+    is mixed into the noise that a chain begins from, and Llava reads the prompt with the picture before it.
+
+    A negative prompt is read with a black picture, as in the pipeline, by as many tokens as a positive one.
+    """
+
+    inputs: ClassVar[Sequence[str]] = ("text", "image")
+    text_sees_pictures: ClassVar[bool] = True
+
+    def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
+        kind = pipeline.transformer.config.image_condition_type
+        if kind != "token_replace":
+            raise ModelError(
+                f"{source}: its network takes the picture by {kind}, of which the pipeline drops the first frames: "
+                "HunyuanVideo-I2V by token_replace is supported"
+            )
+        super().__init__(pipeline, settings, source)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        black = torch.zeros(3, self.settings.height, self.settings.width)
+        return self._read(prompts, [black] * len(prompts))
+
+    def encode_texts(self, items: Sequence[Inputs]) -> Conditions:
+        return self._read([item.prompt for item in items], list(self.pictures(items)))
+
+    @torch.no_grad()
+    def _read(self, prompts: Sequence[str], pictures: Sequence[Tensor]) -> Conditions:
+        parts = [
+            self.pipeline.encode_prompt(as_image(one), [prompt], device=self.device, image_embed_interleave=4)
+            for prompt, one in zip(prompts, pictures, strict=True)
+        ]
+        return self._encoded([torch.cat(rows) for rows in zip(*parts, strict=True)])
+
+    @torch.no_grad()
+    def encode_images(self, items: Sequence[Inputs]) -> dict[str, Tensor]:
+        given = self.encode(self.pictures(items)[:, None])
+        return {"given": given, "noise": torch.full((len(items),), 0.999, device=given.device)}

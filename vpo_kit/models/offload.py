@@ -53,10 +53,14 @@ def place(pipeline: Any, device: torch.device) -> None:
 
 
 def offload(model: VideoModel) -> None:
-    """Let the model's text encoders and autoencoder be on its device only while they encode or decode."""
+    """Let the model's encoders of texts and pictures and its autoencoder be on its device only while they are used."""
     parts = {name: part for name, part in model.pipeline.components.items() if isinstance(part, nn.Module)}
-    texts = [part for name, part in parts.items() if name.startswith("text_encoder")]
-    for method, needed in (("encode_prompts", texts), ("encode", [parts["vae"]]), ("decode_clip", [parts["vae"]])):
+    texts, eyes = ([parts[n] for n in parts if n.startswith(begin)] for begin in ("text_encoder", "image_encoder"))
+    used = {
+        "encode_prompts": texts, "encode_texts": texts, "encode_images": eyes,
+        "encode": [parts["vae"]], "decode_clip": [parts["vae"]],
+    }  # fmt: skip
+    for method, needed in used.items():
         setattr(model, method, _with(needed, lambda: model.device, getattr(model, method)))
 
 

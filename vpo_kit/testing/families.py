@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import transformers
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers import models as token_models
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
@@ -51,7 +51,8 @@ def words(length: int, **more: Any) -> transformers.PreTrainedTokenizerFast:
     """A word-level tokenizer for the language models whose templates come before the prompt."""
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<unk>", *WORDS])}
     backend = Tokenizer(token_models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    # with line ends: Llava's template is then as long as by the real tokenizer, and its picture has its place
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n|\w+|[^\w\s]+"), "removed", invert=True)
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", padding_side="right",
         model_max_length=length, **more,
@@ -136,12 +137,11 @@ def ltx(timed: bool = False, conditioned: bool = False, pictured: bool = False) 
     )  # fmt: skip
 
 
-def cogvideox(rotary: bool, patch_size_t: int | None = None, pictured: bool = False) -> Any:
+def cogvideox(rotary: bool, patch_size_t: int | None = None, pictured: bool = False, **config: Any) -> Any:
     vae = diffusers.AutoencoderKLCogVideoX(
         block_out_channels=(8,) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=2, scaling_factor=0.7,
-        invert_scale_latents=pictured,
+        invert_scale_latents=pictured and patch_size_t is None,
     )  # fmt: skip
-    learned = {"use_learned_positional_embeddings": True} if pictured else {}
     scheduler = diffusers.CogVideoXDPMScheduler if rotary else diffusers.CogVideoXDDIMScheduler
     return (diffusers.CogVideoXImageToVideoPipeline if pictured else diffusers.CogVideoXPipeline)(
         **t5(),
@@ -150,7 +150,7 @@ def cogvideox(rotary: bool, patch_size_t: int | None = None, pictured: bool = Fa
             num_attention_heads=2, attention_head_dim=16, in_channels=4 + 4 * pictured, out_channels=4,
             time_embed_dim=8, text_embed_dim=32, num_layers=2, sample_width=4, sample_height=4, sample_frames=9,
             max_text_seq_length=16, use_rotary_positional_embeddings=rotary, patch_size_t=patch_size_t,
-            **learned,
+            patch_bias=patch_size_t is None, **config,
         ),
         scheduler=scheduler(
             prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing",
@@ -159,17 +159,17 @@ def cogvideox(rotary: bool, patch_size_t: int | None = None, pictured: bool = Fa
     )  # fmt: skip
 
 
-def hunyuan(guidance_embeds: bool = True) -> Any:
+def hunyuan(guidance_embeds: bool = True, pictured: bool = False) -> Any:
     clip_tokenizer, clip_encoder = clip(8)
-    tokenizer = words(351)
-    return diffusers.HunyuanVideoPipeline(
+    tokenizer = words(460 if pictured else 351, **({"extra_special_tokens": MARKS} if pictured else {}))
+    language = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3,
+        num_attention_heads=4, pad_token_id=0,
+    )  # fmt: skip
+    kind = diffusers.HunyuanVideoImageToVideoPipeline if pictured else diffusers.HunyuanVideoPipeline
+    return kind(
         tokenizer=tokenizer,
-        text_encoder=transformers.LlamaModel(
-            transformers.LlamaConfig(
-                vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3,
-                num_attention_heads=4, pad_token_id=0,
-            )
-        ),
+        text_encoder=llava(language, tokenizer) if pictured else transformers.LlamaModel(language),
         tokenizer_2=clip_tokenizer,
         text_encoder_2=clip_encoder,
         vae=diffusers.AutoencoderKLHunyuanVideo(
@@ -180,8 +180,25 @@ def hunyuan(guidance_embeds: bool = True) -> Any:
             in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1,
             num_single_layers=1, num_refiner_layers=1, text_embed_dim=16, pooled_projection_dim=8,
             rope_axes_dim=(2, 4, 4), guidance_embeds=guidance_embeds,
+            image_condition_type="token_replace" if pictured else None,
         ),
+        **({"image_processor": transformers.CLIPImageProcessor(size={"shortest_edge": 48}, crop_size=48)}
+           if pictured else {}),
     )  # fmt: skip
+
+
+MARKS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<image>"]
+
+
+def llava(language: Any, tokenizer: Any) -> transformers.LlavaForConditionalGeneration:
+    """A tiny Llava, whose CLIP sees as many patches as the real one's."""
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=48, patch_size=2
+    )
+    marked = tokenizer.convert_tokens_to_ids("<image>")
+    return transformers.LlavaForConditionalGeneration(
+        transformers.LlavaConfig(vision_config=vision, text_config=language, image_token_index=marked, pad_token_id=0)
+    )
 
 
 def siglip(width: int) -> dict[str, Any]:
@@ -304,9 +321,12 @@ FAMILIES = {
     "ltx-i2v": Family(build=lambda: ltx(pictured=True), frames=17, size=64),
     "cogvideox-2b": Family(build=lambda: cogvideox(rotary=False)),
     "cogvideox-5b": Family(build=lambda: cogvideox(rotary=True)),
-    "cogvideox-5b-i2v": Family(build=lambda: cogvideox(rotary=True, pictured=True)),
+    "cogvideox-5b-i2v": Family(build=lambda: cogvideox(True, pictured=True, use_learned_positional_embeddings=True)),
+    "cogvideox1.5": Family(build=lambda: cogvideox(True, patch_size_t=2)),
+    "cogvideox1.5-i2v": Family(build=lambda: cogvideox(True, patch_size_t=2, pictured=True, ofs_embed_dim=8)),
     "hunyuan": Family(build=hunyuan),
     "hunyuan-undistilled": Family(build=lambda: hunyuan(guidance_embeds=False)),
+    "hunyuan-i2v": Family(build=lambda: hunyuan(pictured=True)),
     "hunyuan1.5": Family(build=hunyuan15, attributes=SHORT),
     "hunyuan1.5-i2v": Family(build=lambda: hunyuan15(pictured=True), attributes=SHORT),
     "mochi": Family(build=mochi, frames=13),

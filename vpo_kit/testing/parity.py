@@ -53,7 +53,8 @@ class Case:
 
     def theirs(self, noise: Tensor, scale: float, items: Sequence[str | Inputs] = PROMPTS) -> Tensor:
         """The pipeline's own videos from the same, one after the other: not all take a batch."""
-        noise, model = self.conditions(items).held(noise), self.model
+        found, model = self.conditions(items), self.model
+        noise = found.held(found.begun(noise))
         whole = [model.example(item) if isinstance(item, str) else item for item in items]
         return torch.cat(
             [
