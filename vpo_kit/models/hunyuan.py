@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.0: `HunyuanVideoPipeline` and `HunyuanVideoImageToVideoPipeline`, with guidance embedded in the network."""
+"""HunyuanVideo 1.0: `HunyuanVideoPipeline` and `HunyuanVideoImageToVideoPipeline`, guidance inside the network."""
 
 from __future__ import annotations
 
