@@ -74,6 +74,7 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
         started = time.process_time()
         batch = Batch(
             step=step,
+            settings=context.sampling,
             prompts=prompts,
             conditions=encode(prompts),
             positions=range(4),

@@ -41,7 +41,7 @@ class Rendered:
         self.name = name
         self._video = torch.from_numpy(clip.video)
 
-    def read(self, settings: Any) -> Tensor:
+    def read(self) -> Tensor:
         return self._video
 
 
@@ -54,7 +54,7 @@ def alignment(count: int = 48) -> dict[str, Any]:
         settings = PairSettings.model_validate({"guided": {"eta_min": low, "eta_max": high}})
         maker = GuidedMaker(_task(model, settings), clips)  # type: ignore[arg-type]
         pairs = [m for batch in maker.job().batches for _, outcome in maker.make(batch) for m in outcome]
-        sources = {clip.name: clip.read(None) for clip in clips}
+        sources = {clip.name: clip.read() for clip in clips}
         found[f"guided {low} to {high}"] = {
             "members apart, px": _mean([_apart(m.first, m.second) for m in pairs]),
             "first from its source, px": _mean([_apart(m.first, sources[m.source]) for m in pairs]),

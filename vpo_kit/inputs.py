@@ -70,11 +70,6 @@ class ImageFile:
         image, key = _decoded(path)
         return ImageFile(path, key, image.size)
 
-    def lost(self, height: int, width: int) -> float:
-        """The share of the picture that is cropped away where a video of `height` x `width` is made from it."""
-        wide, tall = self.size
-        return 1 - min(wide / tall, width / height) / max(wide / tall, width / height)
-
     def read(self, height: int, width: int) -> Tensor:
         """What is transparent is white. Raises `DataError` for a file that has changed since it was opened."""
         import numpy as np
@@ -108,6 +103,12 @@ class Shade:
         across, down = torch.linspace(0, 1, width).expand(height, width), torch.linspace(0, 1, height)[:, None]
         parts = [across, down.expand(height, width), (across + down + self.seed / 7) % 1]
         return (torch.stack(parts) * 255).round() / 255
+
+
+def cropped(size: tuple[int, int], height: int, width: int) -> float:
+    """The share of a picture of `size`, width and height, that is cropped away where it covers `height` x `width`."""
+    wide, tall = size
+    return 1 - min(wide / tall, width / height) / max(wide / tall, width / height)
 
 
 def as_image(picture: Tensor) -> Image:

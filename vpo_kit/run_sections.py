@@ -178,6 +178,11 @@ class Data(Section):
     first_frame: bool = Field(
         False, description="clips and pairs are made from their own first frame, as models from an image need it"
     )
+    buckets: list[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*x[1-9]\d*$")]] = Field(
+        [],
+        description="frames x width x height (81x832x480): shapes for clips, or prompts with images, of several; each "
+        "is cropped for the nearest, and a batch has one; default: the shape of sampling for all",
+    )
 
 
 class Health(Section):

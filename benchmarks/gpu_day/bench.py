@@ -139,6 +139,7 @@ def batch_of(model: VideoModel, settings: Settings, text: Conditions, data: str)
     numbers = list(range(count))
     return Batch(
         step=0,
+        settings=settings,
         prompts=[PROMPT] * count,
         conditions=text,
         positions=numbers,

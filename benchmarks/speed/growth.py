@@ -54,7 +54,7 @@ def growth() -> list[Row]:
 def _ours(bench: Bench, reward: Mixture, size: Size) -> Callable[[], None]:
     values = {"num_candidates": size.candidates, "updates_per_rollout": 1, "num_draws": 1}
     method = bench.method("online", 24, values, reward, items=size.prompts, frames=size.frames, steps=size.steps)
-    batch = bench.batch(jobs.prompts(8), size.prompts)
+    batch = bench.batch(jobs.prompts(8), size.prompts, method.context.sampling)
 
     def step() -> None:
         backward(method.step(batch))

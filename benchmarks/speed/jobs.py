@@ -16,7 +16,7 @@ from vpo_kit import config, files, models
 from vpo_kit.config import Lora
 from vpo_kit.folders import prompts_of
 from vpo_kit.methods.base import Batch, Method
-from vpo_kit.models.base import VideoModel
+from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import cut
@@ -81,9 +81,10 @@ class Bench:
         )
         return parts.job(method, source, RunFolder(folder), on_step=on_step)
 
-    def batch(self, source: Source, size: int, number: int = 0) -> Batch:
-        stream = Stream(source, range(len(source.prompts)), size, 0, self.encode, Processes())
-        return stream.batch(number, number)
+    def batch(self, source: Source, size: int, settings: Settings | None = None) -> Batch:
+        """The first batch of `size` items, in videos of the model's own settings or these."""
+        own, items = settings or self.model.settings, range(len(source.prompts))
+        return Stream(source, items, size, 0, self.encode, Processes(), own).batch(0, 0)
 
     def peak(self, method: Method, batch: Batch) -> float:
         """The most memory of two steps above that of the loaded model, in MB."""

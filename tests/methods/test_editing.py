@@ -73,6 +73,7 @@ class Bench:
         prompts = PROMPTS[:2]
         return Batch(
             step=step,
+            settings=self.sampling,
             prompts=prompts,
             conditions=self.encode(prompts),
             positions=[0, 1],
@@ -101,7 +102,7 @@ def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tens
     decode, weigh.
     """
     model, batch, steps = bench.model, bench.batch(), bench.sampling.steps
-    noise = method._noise([derive_seed(0, "edit", 0, p) for p in (0, 1)])
+    noise = method._noise(batch, [derive_seed(0, "edit", 0, p) for p in (0, 1)])
     scheduler = model.new_scheduler(steps, bench.shape)
     levels = model.schedule.noise_level(model.schedule.chain_times(scheduler))
     first = min(range(steps), key=lambda i: abs(float(levels[i]) - 0.66))
@@ -118,7 +119,7 @@ def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tens
                 unconditional = model.predict(x_t, time.expand(2), empty)
             guided = unconditional + 3.0 * (positive - unconditional)
             x_t = scheduler.step(guided, time, x_t, return_dict=False)[0]
-    frames = method._frames(derive_seed(0, "frames", 0))
+    frames = method._frames(derive_seed(0, "frames", 0), bench.sampling.frames)
     video = model.decode(x_t, frames)
     count = bench.sampling.frames
     weights = torch.exp(-torch.tensor([abs(f - count / 2) * 16 / count for f in frames]))
@@ -146,13 +147,13 @@ def test_what_the_decoder_holds_does_not_grow_with_the_frames_looked_at(flow: Be
         most = []
         for frames in ([16], [16, 32, 48]):
             assert len(model.frame_runs(frames)) == len(frames)
-            most.append(_held(method, draw_noise(shape, [1, 2]), frames))
+            most.append(_held(method, draw_noise(shape, [1, 2]), frames, flow.batch()))
         assert 0 < most[1] <= 1.1 * most[0]
     finally:
         flow.sampling = kept
 
 
-def _held(method: Editing, latents: Tensor, frames: Sequence[int]) -> int:
+def _held(method: Editing, latents: Tensor, frames: Sequence[int], batch: Batch) -> int:
     """The most bytes that graphs hold at once between latents and loss."""
     alive: dict[int, int] = {}
     most = 0
@@ -172,7 +173,7 @@ def _held(method: Editing, latents: Tensor, frames: Sequence[int]) -> int:
         return kept
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
-        method._rewarded(latents.requires_grad_(), frames, PROMPTS[:2])
+        method._rewarded(latents.requires_grad_(), frames, batch)
     return most
 
 
@@ -185,7 +186,7 @@ def test_a_clip_is_noised_to_a_level_and_not_to_a_share_of_the_steps(flow: Bench
             flow.model.pipeline.scheduler.register_to_config(flow_shift=flow_shift)
             levels = chain_levels(flow.model, 50, flow.shape)
             for tau in (0.66, 0.3):
-                assert float(levels[flow.method(tau=tau)._first]) == pytest.approx(tau, abs=0.03)
+                assert float(levels[flow.method(tau=tau)._entry(flow.shape)]) == pytest.approx(tau, abs=0.03)
     finally:
         flow.sampling = kept
         flow.model.pipeline.scheduler.register_to_config(flow_shift=shift)
@@ -209,10 +210,10 @@ def test_micro_batches_give_the_same_gradient(bench: Bench, size: int) -> None:
 def test_the_gradient_passes_through_chosen_steps(flow: Bench, settings: Any, expected: list[int] | None) -> None:
     """The network's passes of those steps have a graph, and no others."""
     method = flow.method(**settings)
-    count = flow.sampling.steps - method._first
-    steps = method._grad_steps(0)
-    assert steps == ([e % count for e in expected] if expected else method._grad_steps(0))
-    assert len({tuple(method._grad_steps(step)) for step in range(20)}) == (1 if expected else count)
+    count = flow.sampling.steps - method._entry(flow.shape)
+    steps = method._grad_steps(0, count)
+    assert steps == ([e % count for e in expected] if expected else method._grad_steps(0, count))
+    assert len({tuple(method._grad_steps(step, count)) for step in range(20)}) == (1 if expected else count)
     seen: list[bool] = []
     predict = flow.model.predict
     flow.model.predict = lambda *given: (seen.append(torch.is_grad_enabled()), predict(*given))[1]  # type: ignore[method-assign]
@@ -244,18 +245,16 @@ def test_what_the_graph_holds_does_not_grow_with_the_chain(bench: Bench) -> None
 class TestFrames:
     def test_one_of_each_segment_and_new_ones_each_step(self, flow: Bench) -> None:
         flow_method = flow.method(segments=3)
-        drawn = [flow_method._frames(derive_seed(0, "frames", step)) for step in range(40)]
+        drawn = [flow_method._frames(derive_seed(0, "frames", step), 9) for step in range(40)]
         for low, high, column in zip((0, 3, 6), (3, 6, 9), zip(*drawn, strict=True), strict=True):
             assert set(column) == set(range(low, high))
 
     def test_every_frame_and_more_segments_than_frames(self, flow: Bench) -> None:
-        assert flow.method(segments=0)._frames(1) == list(range(9))
-        assert flow.method(segments=50)._frames(1) == list(range(9))
+        assert flow.method(segments=0)._frames(1, 9) == list(range(9))
+        assert flow.method(segments=50)._frames(1, 9) == list(range(9))
 
     def weights(self, flow: Bench, frames: int, **settings: Any) -> Tensor:
-        method = flow.method(**settings)
-        method.context = replace(method.context, sampling=flow.sampling.changed(frames=frames))
-        return method._weights(range(frames))
+        return flow.method(**settings)._weights(range(frames), frames)
 
     def test_weights_are_the_papers(self, flow: Bench) -> None:
         """METHODS: with 16 frames and four segments about .003, .143, .388 and .007 on average."""
@@ -312,12 +311,13 @@ def test_presets_start_from_noise(flow: Bench, name: str) -> None:
     without = replace(flow.batch(), tensors={})
     torch.testing.assert_close(method.step(without).loss, output.loss)  # no clip is looked at
     if name == "alignprop":
-        assert {method._grad_steps(step) for step in range(40)} == {1, 2, 3, 4}
+        assert {method._grad_steps(step, 4) for step in range(40)} == {1, 2, 3, 4}
 
 
 def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[str, float]]:
     class Source:
         prompts = inputs = names = PROMPTS[:4]
+        sizes = None
 
         def tensors(self, indices: list[int]) -> dict[str, Tensor]:
             return {"clip": draw_noise(bench.shape, [50 + i for i in indices]) * 0.5}

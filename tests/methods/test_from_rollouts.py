@@ -44,6 +44,7 @@ def spread(model: VideoModel, rollout_guidance: float = 1.0, **settings: object)
         method = Online(chosen, context_of(policy, Brightness(), batch_size=2))
         batch = Batch(
             step=0,
+            settings=model.settings,
             prompts=PROMPTS,
             conditions=model.encode_prompts(PROMPTS),
             positions=[0, 1],

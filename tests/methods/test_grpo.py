@@ -88,8 +88,8 @@ def test_the_loss_written_plainly(model: VideoModel) -> None:
         output = one.method.step(one.batch.at(1))
         loss = sum(float(part.detach()) for part in output.parts or ())
         sigmas, times = (
-            model.new_scheduler(3, one.method._shape).sigmas,
-            model.new_scheduler(3, one.method._shape).timesteps,
+            model.new_scheduler(3, model.latent_shape(*one.context.sampling.size)).sigmas,
+            model.new_scheduler(3, model.latent_shape(*one.context.sampling.size)).timesteps,
         )
         total, rows = 0.0, 0
         for i, s in itertools.product(range(6), range(2)):

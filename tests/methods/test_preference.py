@@ -62,7 +62,8 @@ class Bench(Member):
         tensors = {"first": first, "second": second, "clip": first, "label": LABEL, "labels": LABELS}
         tensors |= {"weight": torch.tensor(VOTES), "motion": torch.tensor(MOTION)}
         return Batch(
-            step=STEP, prompts=PROMPTS, conditions=self.encode(PROMPTS), positions=[0, 1, 2],
+            step=STEP,
+            settings=self.model.settings, prompts=PROMPTS, conditions=self.encode(PROMPTS), positions=[0, 1, 2],
             indices=INDICES, visits=[0, 0, 0], tensors=tensors,
         )  # fmt: skip
 
@@ -82,7 +83,7 @@ class Bench(Member):
     def errors(self, method: Any, x: Tensor, pair: int, draw: int, purpose: str = "pair") -> Errors:
         """One video alone, at the time and noise of its pair, under its prompt."""
         seed, schedule = derive_seed(0, purpose, STEP, pair, draw), self.model.schedule
-        times = getattr(method, "_times", None) or method._draws.times
+        times = method.time_sampler()
         t, eps, conditions = times.draw([seed]), draw_noise(SHAPE, [seed]), self.encode([PROMPTS[pair]])
         x_t, target = schedule.add_noise(x[None], eps, t), schedule.target(x[None], eps, t)
         own = self.model.predict(x_t, schedule.network_time(t), conditions)

@@ -194,7 +194,7 @@ def videos(tmp_path: Path) -> Path:
 
 def clips(model: VideoModel, folder: Path, disk: DiskCache | None, **sizes: int) -> ClipSource:
     settings = model.settings.changed(**sizes)
-    return ClipSource(read_folder(folder, settings).clips, Encoder(model, settings, disk))
+    return ClipSource(read_folder(folder, settings).clips, Encoder(model, disk))
 
 
 def test_latents_from_disk_are_those_that_are_computed(tiny_wan: Path, videos: Path, tmp_path: Path) -> None:

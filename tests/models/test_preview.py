@@ -77,7 +77,13 @@ def test_rollouts_alone_go_through_it(model: VideoModel, monkeypatch: pytest.Mon
     monkeypatch.setattr(model, "decode_clip", count)
     prompts = read_prompts(prompts_of("sprites", "train") or Path())[:1]
     batch = Batch(
-        step=0, prompts=prompts, conditions=model.encode_prompts(prompts), positions=[0], indices=[0], visits=[0]
+        step=0,
+        settings=model.settings,
+        prompts=prompts,
+        conditions=model.encode_prompts(prompts),
+        positions=[0],
+        indices=[0],
+        visits=[0],
     )
     try:
         for decoder, seen in (("preview", 0), ("autoencoder", 2)):

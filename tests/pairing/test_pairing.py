@@ -94,7 +94,7 @@ class TestGuided:
         model.settings = model.settings.changed(steps=400)  # whose last level is .005
         found = read_folder(clips, model.settings).clips[:2]
         maker = GuidedMaker(task(model, guided={"eta_min": 1e-3, "eta_max": 1e-3}), found)
-        source = model.encode(torch.stack([clip.read(model.settings) for clip in found]))
+        source = model.encode(torch.stack([clip.read() for clip in found]))
         members = maker.members([0, 1], source)
         assert float((members - torch.cat([source, source])).abs().mean()) < 0.02 * float(source.std())
 

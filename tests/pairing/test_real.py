@@ -73,7 +73,7 @@ def test_a_full_mask_makes_what_a_guided_pair_makes(model: VideoModel, clips: Pa
     level = {"eta_min": 0.7, "eta_max": 0.7}
     guided = GuidedMaker(task(model, guided=level), found)
     local = RealMaker(task(model, local={"level": 0.7, "least": 1.0, "most": 1.0}), found, local=True)
-    source = model.encode(torch.stack([clip.read(model.settings) for clip in found]))
+    source = model.encode(torch.stack([clip.read() for clip in found]))
     guided._seeds = lambda item: (local._seed(item), 1)  # type: ignore[method-assign]
     with torch.no_grad():
         made, masks = local._made([0, 1], source)

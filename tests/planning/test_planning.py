@@ -69,6 +69,7 @@ def measured(planned: Subject) -> int:
     tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size)}
     batch = Batch(
         step=0,
+        settings=settings,
         prompts=prompts,
         conditions=encode(prompts),
         positions=range(size),

@@ -92,6 +92,7 @@ def labelled(bench: Bench, label: Tensor, labels: Tensor) -> Batch:
     tensors = {"first": first, "second": second, "clip": first, "label": label, "labels": labels}
     return Batch(
         step=0,
+        settings=bench.model.settings,
         prompts=TEXTS,
         conditions=bench.encode(TEXTS),
         positions=[0, 1],
@@ -179,7 +180,13 @@ def test_of_fresh_videos_the_best_becomes_likelier_than_the_worst(
         scores = score(model.decode(latents), repeated).view(len(TEXTS), n)
     before = bench.errors(latents, repeated).mean(1)
     batch = Batch(
-        step=0, prompts=TEXTS, conditions=bench.encode(TEXTS), positions=[0, 1], indices=[0, 1], visits=[0, 0]
+        step=0,
+        settings=bench.model.settings,
+        prompts=TEXTS,
+        conditions=bench.encode(TEXTS),
+        positions=[0, 1],
+        indices=[0, 1],
+        visits=[0, 0],
     )
     bench.train(method, batch)
     change = (bench.errors(latents, repeated).mean(1) - before).view(len(TEXTS), n)
@@ -196,7 +203,13 @@ def test_the_steps_of_the_best_become_likelier_than_those_of_the_worst(bench: Be
     settings = {"num_candidates": CANDIDATES, "updates_per_rollout": STEPS, "clip": 0.2}
     method = bench.method("grpo", stub("colour", score)(), **settings)
     batch = Batch(
-        step=0, prompts=TEXTS, conditions=bench.encode(TEXTS), positions=[0, 1], indices=[0, 1], visits=[0, 0]
+        step=0,
+        settings=bench.model.settings,
+        prompts=TEXTS,
+        conditions=bench.encode(TEXTS),
+        positions=[0, 1],
+        indices=[0, 1],
+        visits=[0, 0],
     )
     bench.train(method, batch)
     kept, model = method._fresh.tensors, bench.model

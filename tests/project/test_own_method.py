@@ -54,6 +54,7 @@ def test_without_doubt_it_is_dpo(installed: None, tiny_wan: Path) -> None:
     shape = model.latent_shape(9, 32, 32)
     batch = Batch(
         step=0,
+        settings=model.settings,
         prompts=["a", "b"],
         conditions=model.encode_prompts(["a", "b"]),
         positions=[0, 1],

@@ -53,5 +53,5 @@ class Member:
         source = Pairs(path, found.pairs, self.model.frame_map(9))
         encode, processes = PromptCache(self.model), Processes()
         context = context_of(self.policy, batch_size=count, scores=source.scores, micro_batch_size=micro_batch_size)
-        stream = Stream(source, range(len(found.pairs)), count, 0, encode, processes)
+        stream = Stream(source, range(len(found.pairs)), count, 0, encode, processes, context.sampling)
         return kind(config, context).step(stream.batch(0, 0))  # type: ignore[no-any-return]

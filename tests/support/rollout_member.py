@@ -35,6 +35,7 @@ class Member:
         self.method: FromRollouts = kind(kind.Config(**{"num_candidates": 3, **settings}), self.context)
         self.batch = Batch(
             step=0,
+            settings=self.context.sampling,
             prompts=PROMPTS,
             conditions=model.encode_prompts(PROMPTS),
             positions=[0, 1],

@@ -74,7 +74,7 @@ def steps(
         scores = None if fresh else source.scores  # type: ignore[attr-defined]
         context = context_of(policy, reward, batch_size=BATCH, scores=scores, processes=processes)
         method = kind(kind.Config(**SETTINGS[name]), context)
-        stream = Stream(source, range(len(source.prompts)), BATCH, 0, encode, processes)
+        stream = Stream(source, range(len(source.prompts)), BATCH, 0, encode, processes, context.sampling)
         output = method.step(stream.batch(0, 0))
         loss = processes.total(backward(output))
         processes.sum_gradients(policy.parameters)

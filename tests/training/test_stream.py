@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from vpo_kit import models
+from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.training.data import Prompts
 from vpo_kit.training.stream import Stream
 
+SETTINGS = Settings(frames=9, height=32, width=32, fps=8, steps=4, guidance=4.0)
 ITEMS = [3, 0, 5, 6, 2, 9, 8]
 """Of ten, those that are trained on."""
 
@@ -31,7 +33,7 @@ def encode(tiny_wan: Path) -> PromptCache:
 
 def stream(encode: PromptCache, size: int, seed: int = 0, processes: Processes | None = None) -> Stream:
     source = Prompts([f"a circle, number {number}" for number in range(10)])
-    return Stream(source, ITEMS, size, seed, encode, processes or Processes())
+    return Stream(source, ITEMS, size, seed, encode, processes or Processes(), SETTINGS)
 
 
 def visited(encode: PromptCache, seed: int = 0) -> list[list[int]]:
@@ -73,3 +75,53 @@ def test_processes_share_a_batch_and_the_held_out_items(encode: PromptCache, cou
     assert len({len(order) for order in orders}) == 1
     counted: Sequence[int] = [i for order in orders for batch in order if not batch.filler for i in batch.indices]
     assert sorted(counted) == sorted(ITEMS)
+
+
+WIDE, TALL = Size(9, 32, 64), Size(5, 64, 32)
+
+
+def shaped(encode: PromptCache, size: int, processes: Processes | None = None) -> Stream:
+    """Of the seven items three are wide, as all below 5 are, and four tall."""
+    source = Prompts([f"number {number}" for number in range(10)], [WIDE if n < 5 else TALL for n in range(10)])
+    return Stream(source, ITEMS, size, 0, encode, processes or Processes(), SETTINGS)
+
+
+def test_a_batch_has_one_shape_and_every_item_its_turn(encode: PromptCache) -> None:
+    """Batches of both shapes by turns, as often as there are items of each; a shape's passes leave none out."""
+    made = shaped(encode, 2)
+    batches = [made.batch(number, number) for number in range(14)]
+    for batch in batches:
+        assert {WIDE if index < 5 else TALL for index in batch.indices} == {batch.settings.size}
+        assert (batch.settings.fps, batch.settings.steps) == (SETTINGS.fps, SETTINGS.steps)
+    wide = [batch.settings.size == WIDE for batch in batches]
+    assert wide.count(True) == 6
+    assert all(abs(sum(wide[:n]) - n * 3 / 7) <= 1 for n in range(1, 14))
+    for size, count in ((WIDE, 3), (TALL, 4)):
+        seen = [index for batch in batches if batch.settings.size == size for index in batch.indices]
+        own = sorted(index for index in ITEMS if (index < 5) == (size == WIDE))
+        assert [sorted(seen[start : start + count]) for start in range(0, len(seen), count)] == [own] * 4
+        visits = [visit for batch in batches if batch.settings.size == size for visit in batch.visits]
+        assert visits == [place // count for place in range(len(visits))]
+    again = shaped(encode, 2).batch(9, 9)  # as after a resume, with nothing asked for before
+    assert (again.indices, again.visits) == (batches[9].indices, batches[9].visits)
+
+
+def test_processes_share_batches_of_one_shape(encode: PromptCache) -> None:
+    whole, parts = shaped(encode, 4), [shaped(encode, 4, part(rank, 2)) for rank in range(2)]
+    for number in range(5):
+        batches = [one.batch(number, number) for one in parts]
+        assert len({batch.settings.size for batch in batches}) == 1
+        taken = {p: i for batch in batches for p, i in zip(batch.positions, batch.indices, strict=True)}
+        assert [taken[position] for position in range(4)] == list(whole.batch(number, number).indices)
+    orders = [list(one.in_order()) for one in parts]
+    first, second = ([batch.settings.size for batch in order] for order in orders)
+    assert first == second
+    counted = [i for order in orders for batch in order if not batch.filler for i in batch.indices]
+    assert sorted(counted) == sorted(ITEMS)
+
+
+def test_items_of_one_shape_come_as_without_shapes(encode: PromptCache) -> None:
+    source = Prompts([f"number {number}" for number in range(10)], [WIDE] * 10)
+    one = Stream(source, ITEMS, 3, 0, encode, Processes(), SETTINGS)
+    plain = stream(encode, 3)
+    assert [one.batch(n, n).indices for n in range(9)] == [plain.batch(n, n).indices for n in range(9)]

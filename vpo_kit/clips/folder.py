@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from vpo_kit import content, files
 from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import IndexedFile, Progress, look_through
 from vpo_kit.errors import DataError
-from vpo_kit.inputs import Inputs
-from vpo_kit.models.base import Settings
+from vpo_kit.inputs import Inputs, cropped
+from vpo_kit.models.base import Settings, Size
+from vpo_kit.models.buckets import best
 from vpo_kit.video import SUFFIXES, Extent, Window, read_window
 
 NOT_READ = frozenset({".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".vob"})
@@ -23,11 +24,13 @@ NOT_READ = frozenset({".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One window of a video file, with its caption."""
+    """One window of a video file, with its caption; it is read at `height` x `width` pixels."""
 
     path: Path
     prompt: str
     window: Window
+    height: int
+    width: int
     name: str
     """The file relative to its folder, and where the window starts in seconds: ``a/b.mp4@5.06``."""
     sha256: str
@@ -43,9 +46,14 @@ class Clip:
         """What a video like it is made from, with its own first frame as the picture."""
         return Inputs(self.prompt, FirstFrame(self))
 
-    def read(self, settings: Settings) -> Tensor:
-        """``[F, 3, H, W]`` in [0, 1] at the size of `settings`. Raises `DataError`."""
-        return read_window(self.path, self.window, settings.height, settings.width)
+    @property
+    def size(self) -> Size:
+        """The shape that it is read at."""
+        return Size(self.window.frames, self.height, self.width)
+
+    def read(self) -> Tensor:
+        """``[F, 3, H, W]`` in [0, 1]. Raises `DataError`."""
+        return read_window(self.path, self.window, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ class ClipFolder:
     """A line for each file that was left out."""
     notices: list[str]
     """A line for each file whose pictures are treated, or that is damaged and used as far as it goes."""
+    cropped: dict[str, float]
+    """The share of its pictures that each file loses where they are cropped; nothing where its shape is not known."""
 
 
 def read_folder(
@@ -80,8 +90,10 @@ def read_folder(
     settings: Settings,
     max_windows: int | None = None,
     progress: Progress = lambda done, total: None,
+    buckets: Sequence[Size] = (),
 ) -> ClipFolder:
-    """All clips of `folder`: non-overlapping windows of ``settings.frames`` frames at ``settings.fps``.
+    """All clips of `folder`: non-overlapping windows of ``settings.frames`` frames at ``settings.fps``; with `buckets`
+    each file is cut for the one that fits it best.
 
     Captions come from ``metadata.jsonl`` or ``metadata.csv`` (``file_name`` and ``text``, ``caption`` or ``prompt``),
     else from a ``.txt`` beside each video. `progress` is called while files that are not in the index are looked
@@ -92,12 +104,16 @@ def read_folder(
     clips: list[Clip] = []
     skipped: list[str] = []
     notices: dict[str, str] = {}
+    lost: dict[str, float] = {}
     for name, usable in listed:
         try:
             if isinstance(usable, DataError):
                 raise usable
-            clips.extend(cut_windows(folder / name, name, usable, known.get(name), settings, max_windows))
+            cut = list(cut_windows(folder / name, name, usable, known.get(name), settings, max_windows, buckets))
+            clips.extend(cut)
             found = known[name].found
+            if isinstance(found, Extent) and found.width and found.height:
+                lost[str(folder / name)] = cropped((found.width, found.height), cut[0].height, cut[0].width)
             if isinstance(found, Extent) and found.notice:
                 notices[name] = f"{folder / name}: {found.notice}"
         except DataError as error:
@@ -105,7 +121,7 @@ def read_folder(
     if not clips:
         reasons = f": {skipped[0]}" if skipped else f": {', '.join(sorted(SUFFIXES))} are read"
         raise DataError(f"{folder} holds no usable clip{reasons}")
-    return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)])
+    return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)], lost)
 
 
 def named(folder: Path) -> list[tuple[str, str | DataError]]:
@@ -138,22 +154,40 @@ def _usable(folder: Path, name: str, caption: Caption) -> str | DataError:
 
 
 def cut_windows(
-    path: Path, name: str, caption: str, known: IndexedFile | None, settings: Settings, max_windows: int | None
+    path: Path,
+    name: str,
+    caption: str,
+    known: IndexedFile | None,
+    settings: Settings,
+    max_windows: int | None,
+    buckets: Sequence[Size] = (),
 ) -> Iterator[Clip]:
-    """At most `max_windows` windows of one file. Raises `DataError` for a file that has none."""
+    """At most `max_windows` windows of one file, as `read_folder` cuts them. Raises `DataError` for a file that has
+    none.
+    """
     if known is None:
         raise DataError(f"{path} cannot be opened")
     found = known.found
     if isinstance(found, str):
         raise DataError(f"{path} {found}")
-    count, fps = found.windows(settings.frames, settings.fps)
-    if count == 0:
-        wanted = f"{settings.frames} frames at {settings.fps:g} a second"
+    shapes, rate = list(buckets) or [settings.size], settings.fps
+    size = best(shapes, (found.width, found.height), lambda shape: found.windows(shape.frames, rate)[0] > 0)
+    if size is None:
+        wanted = f"{min(shape.frames for shape in shapes)} frames at {rate:g} a second"
         there = "a single frame" if found.frames == 1 else f"{found.duration:.2f} s of video"
         raise DataError(f"{path} is shorter than {wanted}: it holds {there}")
+    count, fps = found.windows(size.frames, rate)
     for i in range(min(count, max_windows or count)):
-        window = Window(i * (settings.frames / fps), settings.frames, fps, found.origin)
-        yield Clip(path=path, prompt=caption, window=window, name=f"{name}@{window.start:.2f}", sha256=known.sha256)
+        window = Window(i * (size.frames / fps), size.frames, fps, found.origin)
+        yield Clip(
+            path=path,
+            prompt=caption,
+            window=window,
+            height=size.height,
+            width=size.width,
+            name=f"{name}@{window.start:.2f}",
+            sha256=known.sha256,
+        )
 
 
 def _passed_over(folder: Path) -> list[str]:

@@ -78,7 +78,8 @@ def _model(recipe: Recipe) -> None:
         return
     model = skeleton.build(run.model, FakeTensorMode(allow_non_fake_inputs=True), dtype=run.dtype)
     wanted = settings_of(model.settings, run.sampling)
-    model.latent_shape(wanted.frames, wanted.height, wanted.width)
+    for size in (wanted.size, *sources.shapes(recipe)):
+        model.check_size(size)
     recipe.method.check_model(recipe.method_config, model)
     items = recipe.prompts or [Inputs("of a clip", Shade() if run.data.first_frame else None)]
     for part in (items, recipe.held_out, recipe.validation):

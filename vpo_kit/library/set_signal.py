@@ -121,7 +121,8 @@ def _measure(recipe: Recipe, request: SignalRequest) -> tuple[Signal, int]:
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(run.seed))[: request.pairs].tolist()
     if len(chosen) < 8:
         raise DataError(f"{request.path}: {len(chosen)} pairs have something to teach, and at least 8 are needed")
-    stream, gradients = Stream(source, range(count), 1, run.seed, encode, Processes()), Gradients(policy, run.seed)
+    stream = Stream(source, range(count), 1, run.seed, encode, Processes(), settings)
+    gradients = Gradients(policy, run.seed)
     second = len(chosen) // 4
     with count_bar(console, "signal", (len(chosen) + second) * len(methods), "gradients") as tick:
 

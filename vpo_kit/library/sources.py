@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,9 +18,10 @@ from vpo_kit import folders
 from vpo_kit.clips import Clip, ClipFolder, cut_windows, look_through, ratings, read_folder
 from vpo_kit.clips.index import Progress
 from vpo_kit.errors import DataError
-from vpo_kit.inputs import ImageFile, Inputs, inputs_of
+from vpo_kit.inputs import ImageFile, Inputs, cropped, inputs_of
 from vpo_kit.library.display import count_bar, look_through_bar
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import Settings, Size, VideoModel
+from vpo_kit.models.buckets import best, parse
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.kept import MOST_BYTES
 from vpo_kit.pairing import imported, origins, store
@@ -49,34 +51,48 @@ def build(
     its prompt is counted. Raises `DataError` when nothing remains.
     """
     notice = partial(console.print, soft_wrap=True, markup=False)
+    for size in shapes(recipe):
+        model.check_size(size)
     source = _source(recipe, model, settings, console, processes, disk)
     model.check_inputs(inputs_of(item) for item in source.inputs)
-    if line := cropped([inputs_of(item) for item in source.inputs], settings):
+    if source.sizes is not None and (line := in_buckets(source.sizes)):
         notice(line)
     return source
 
 
-def too_many(count: int, model: VideoModel, settings: Settings, most_bytes: int = MOST_BYTES) -> str | None:
-    """Where the latents of `count` clips are more than is kept of them in memory, what that costs, in a line."""
-    size = count * 4 * math.prod(model.latent_shape(settings.frames, settings.height, settings.width))
+def shapes(recipe: Recipe) -> list[Size]:
+    """The buckets of a run; none where all its videos have the shape of its sampling."""
+    return [parse(words) for words in recipe.run.data.buckets]
+
+
+def in_buckets(sizes: Sequence[Size]) -> str | None:
+    """How many items each bucket has, in a line, where there are several."""
+    counts = Counter(sizes)
+    if len(counts) < 2:
+        return None
+    listed = (f"{count} of {size}" for size, count in sorted(counts.items(), key=lambda one: -one[1]))
+    return f"buckets: {', '.join(listed)}"
+
+
+def too_many(clips: Sequence[Clip], model: VideoModel, most_bytes: int = MOST_BYTES) -> str | None:
+    """Where the latents of `clips` are more than is kept of them in memory, what that costs, in a line."""
+    size = sum(4 * math.prod(model.latent_shape(*clip.size)) for clip in clips)
     if size <= most_bytes:
         return None
     return (
-        f"the latents of {count} clips are {size / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of them stay in memory: "
-        "the others are encoded again whenever they come; --set cache=DIR keeps all of them on disk"
+        f"the latents of {len(clips)} clips are {size / 1e9:.1f} GB, and {most_bytes / 1e9:.1f} GB of them stay in "
+        "memory: the others are encoded again whenever they come; --set cache=DIR keeps all of them on disk"
     )
 
 
-def cropped(items: Sequence[Inputs], settings: Settings) -> str | None:
-    """How many pictures lose much to the videos' shape, in a line."""
-    files = {picture for item in items for picture in item.pictures if isinstance(picture, ImageFile)}
-    lost = [(picture.lost(settings.height, settings.width), picture) for picture in files]
-    much = sorted(((share, str(picture.path)) for share, picture in lost if share > CROPPED), reverse=True)
+def loss(lost: Mapping[str, float], what: str) -> str | None:
+    """How many files lose much to the videos' shapes, in a line; `lost` has each one's share."""
+    much = sorted(((share, name) for name, share in lost.items() if share > CROPPED), reverse=True)
     if not much:
         return None
     return (
-        f"{len(much)} of {len(files)} pictures lose more than {CROPPED:.0%} where they are cropped to "
-        f"{settings.width} x {settings.height}; most, {much[0][0]:.0%}, {much[0][1]}"
+        f"{len(much)} of {len(lost)} {what} lose more than {CROPPED:.0%} of their area where they are cropped; most, "
+        f"{much[0][0]:.0%}, {much[0][1]}"
     )
 
 
@@ -92,19 +108,36 @@ def _source(
     first_frame = recipe.run.data.first_frame
     if recipe.data == "prompts":
         items = apart(recipe, recipe.prompts, lambda item: item.prompt, "prompts", notice)
-        return Prompts(items)
+        return of_prompts(items, settings, shapes(recipe), notice)
     if recipe.data == "videos":
         assert recipe.run.videos is not None
-        found = find_clips(recipe.run.videos, settings, processes, console)
+        found = find_clips(recipe.run.videos, settings, processes, console, buckets=shapes(recipe))
         clips = apart(recipe, found.clips, lambda clip: clip.prompt, "clips", notice)
-        encoder = Encoder(model, settings, disk)
-        if disk is None and (line := too_many(len(clips), model, settings)):
+        encoder = Encoder(model, disk)
+        if disk is None and (line := too_many(clips, model)):
             notice(line)
         if not recipe.method.needs.ratings:
             return ClipSource(clips, encoder, first_frame=first_frame)
         rated = _rated(recipe.run.videos, clips, recipe.run.data.dimension, notice)
         return ClipSource(list(rated), encoder, list(rated.values()), first_frame=first_frame)
     return _pairs(recipe, model, settings, console, processes)
+
+
+def of_prompts(
+    items: Sequence[Inputs], settings: Settings, buckets: Sequence[Size], on_notice: Callable[[str], None]
+) -> Prompts:
+    """Prompts, whose pictures choose among the buckets. Raises `DataError` for one without a picture then."""
+    sizes, lost = list[Size](), dict[str, float]()
+    for item in items:
+        shape = item.image.size if isinstance(item.image, ImageFile) else None
+        if buckets and shape is None:
+            raise DataError(f"data.buckets: the prompt {item.prompt!r} has no image, whose shape would choose its own")
+        sizes.append((shape and best(buckets, shape)) or settings.size)
+        files = [picture for picture in item.pictures if isinstance(picture, ImageFile)]
+        lost |= {str(one.path): cropped(one.size, sizes[-1].height, sizes[-1].width) for one in files}
+    if line := loss(lost, "pictures"):
+        on_notice(line)
+    return Prompts(items, sizes if buckets else None)
 
 
 def read_pairs(recipe: Recipe) -> PairSet:
@@ -115,17 +148,24 @@ def read_pairs(recipe: Recipe) -> PairSet:
 
 
 def find_clips(
-    folder: Path, settings: Settings, processes: Processes, console: Console, max_windows: int | None = None
+    folder: Path,
+    settings: Settings,
+    processes: Processes,
+    console: Console,
+    max_windows: int | None = None,
+    buckets: Sequence[Size] = (),
 ) -> ClipFolder:
     """The clips of a folder; the main process looks through what is new, and what is left out or treated is named."""
     with look_through_bar(console) as progress:
-        found = processes.main_first(lambda: read_folder(folder, settings, max_windows, progress))
+        found = processes.main_first(lambda: read_folder(folder, settings, max_windows, progress, buckets))
     for line in found.skipped:
         console.print(f"left out: {line}", soft_wrap=True, markup=False)
     for line in found.notices[:NAMED]:
         console.print(line, soft_wrap=True, markup=False)
     if len(found.notices) > NAMED:
         console.print(f"and {len(found.notices) - NAMED} more such lines", soft_wrap=True)
+    if lost := loss(found.cropped, "files"):
+        console.print(lost, soft_wrap=True, markup=False)
     return found
 
 
@@ -186,7 +226,7 @@ def encode_pairs(
     notice = partial(console.print, soft_wrap=True, markup=False)
     with look_through_bar(console) as progress:
         clips, wrong = processes.main_first(lambda: windows(found, settings, progress))
-    encoder = Encoder(model, settings, DiskCache(found.path / LATENTS, notice))
+    encoder = Encoder(model, DiskCache(found.path / LATENTS, notice))
     failed: list[tuple[str, str]] = []
     own = processes.share(sorted(clips))
     with count_bar(console, "encode", len(own), "clips") as tick:

@@ -88,7 +88,8 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """This process's part of one optimiser step's data, prompts already encoded; `step` counts from 0.
+    """This process's part of one optimiser step's data, prompts already encoded; `step` counts from 0, and all videos
+    of the global batch are of `settings`.
 
     `positions` are the items' places in the global batch and `visits` which pass over the data each belongs to, so
     that random draws depend on neither the number of processes nor where a run was resumed; `indices` name the items
@@ -97,6 +98,7 @@ class Batch:
     """
 
     step: int
+    settings: Settings
     prompts: Sequence[str]
     conditions: Conditions
     positions: Sequence[int]
@@ -168,6 +170,9 @@ class Method(ABC):
         self.check_model(config, context.policy.model)
         self.config = config
         self.context = context
+        self._times_of: dict[Sequence[int] | None, TimeSampler] = {}
+        if isinstance(config, TimesConfig):
+            self.time_sampler()  # where no time is left, before the first step
 
     @classmethod  # noqa: B027 (most methods take any model)
     def check_model(cls, config: Any, model: VideoModel) -> None:
@@ -175,10 +180,15 @@ class Method(ABC):
         it before they are read.
         """
 
-    def time_sampler(self) -> TimeSampler:
-        """The training times, to be drawn, that the settings ask for. Raises `ConfigError` where none is left."""
-        policy = self.context.policy
-        return policy.model.time_sampler(self.config.times, self.context.sampling, policy.networks)
+    def time_sampler(self, shape: Sequence[int] | None = None) -> TimeSampler:
+        """The training times, to be drawn, that the settings ask for, for latents of `shape` ``(C, T, h, w)``; None is
+        the shape of the run's own videos. Raises `ConfigError` where none is left.
+        """
+        policy, known = self.context.policy, self._times_of
+        shape = None if shape is None else tuple(shape)
+        if shape not in known:
+            known[shape] = policy.model.time_sampler(self.config.times, self.context.sampling, policy.networks, shape)
+        return known[shape]
 
     @property
     def start(self) -> tuple[float, float] | None:

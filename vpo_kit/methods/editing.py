@@ -67,13 +67,9 @@ class Editing(Method):
 
     def __init__(self, config: EditingConfig, context: Context) -> None:
         super().__init__(config, context)
-        settings = context.sampling
-        self._steps = config.chain_steps or settings.steps
-        self._shape = context.policy.model.latent_shape(settings.frames, settings.height, settings.width)
-        self._first = 0
-        if config.start == "clip":
-            self._first = nearest_step(chain_levels(context.policy.model, self._steps, self._shape), config.tau)
-        self._check_reach()
+        self._steps = config.chain_steps or context.sampling.steps
+        self._entries: dict[Sequence[int], int] = {}
+        self._check_reach(context.policy.model.latent_shape(*context.sampling.size))
 
     def step(self, batch: Batch) -> StepOutput:
         """Items are apart from each other, so any run of them gives its share of the gradient by itself."""
@@ -86,7 +82,7 @@ class Editing(Method):
     def _parts(self, batch: Batch, rows: Sequence[slice], report: dict[str, float]) -> Iterator[Tensor]:
         """The loss of each run of items; `report` is that of the whole batch when the last one is asked for."""
         seen: list[dict[str, Tensor]] = []
-        frames = self._frames(derive_seed(self.context.seed, "frames", batch.step))
+        frames = self._frames(derive_seed(self.context.seed, "frames", batch.step), batch.settings.frames)
         for part in rows:
             loss, found = self._part(batch.part(part), frames)
             seen.append(found)
@@ -97,10 +93,11 @@ class Editing(Method):
     def _part(self, batch: Batch, frames: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """This share of the loss with its graph, and what is reported of each item."""
         context = self.context
-        noise = self._noise([derive_seed(context.seed, "edit", batch.step, p) for p in batch.positions])
+        noise = self._noise(batch, [derive_seed(context.seed, "edit", batch.step, p) for p in batch.positions])
         entering: list[Tensor] = []
-        latents = self._denoise(batch, noise, self._grad_steps(batch.step), entering)
-        loss, found = self._rewarded(latents, frames, batch.prompts)
+        count = self._steps - self._entry(noise.shape[1:])
+        latents = self._denoise(batch, noise, self._grad_steps(batch.step, count), entering)
+        loss, found = self._rewarded(latents, frames, batch)
         if self.config.anchor:
             if not entering:
                 raise ConfigError("method.anchor needs a chain of at least two steps: raise tau or chain_steps")
@@ -115,13 +112,14 @@ class Editing(Method):
         items, from the same noises every time.
         """
         rows: dict[str, list[Tensor]] = {}
-        fps, reward = self.context.sampling.fps, self.context.reward
+        reward = self.context.reward
         assert reward is not None
         for batch in batches:
-            noise = self._noise([derive_seed(self.context.seed, "held out", i) for i in batch.indices])
+            fps = batch.settings.fps
+            noise = self._noise(batch, [derive_seed(self.context.seed, "held out", i) for i in batch.indices])
             video = self.context.policy.model.decode(self._denoise(batch, noise, 0, []))
             found = {f"heldout_{j.spec.name}": j(video, batch.prompts, fps=fps).score for j in self.context.judges}
-            looked = [(frame, frame + 1) for frame in self._bounds()[:-1]]
+            looked = [(frame, frame + 1) for frame in self._bounds(batch.settings.frames)[:-1]]
             scored = reward.fixed(video, batch.prompts, fps=fps, segments=looked)
             assert scored.segments is not None
             found["heldout_reward"] = scored.segments.mean(1)
@@ -133,12 +131,22 @@ class Editing(Method):
         totals = {name: self.context.processes.total(value).tolist() for name, value in sums.items()}
         return {name: value / count for name, (value, count) in totals.items()}
 
-    def _check_reach(self) -> None:
+    def _entry(self, shape: Sequence[int]) -> int:
+        """The step at which chains for latents of `shape` ``(C, T, h, w)`` are entered."""
+        if self.config.start == "noise":
+            return 0
+        shape = tuple(shape)
+        if shape not in self._entries:
+            levels = chain_levels(self.context.policy.model, self._steps, shape)
+            self._entries[shape] = nearest_step(levels, self.config.tau)
+        return self._entries[shape]
+
+    def _check_reach(self, shape: Sequence[int]) -> None:
         """Raises `ConfigError` for steps that the chain does not have, and where a trained network has none of those
         that pass the gradient: of two experts the last steps of a chain belong to one.
         """
         policy, config = self.context.policy, self.config
-        times = policy.model.new_scheduler(self._steps, self._shape).timesteps[self._first :]
+        times = policy.model.new_scheduler(self._steps, shape).timesteps[self._entry(shape) :]
         if isinstance(config.grad_at, list):
             if max(config.grad_at) >= len(times) or min(config.grad_at) < -len(times):
                 raise ConfigError(f"method.grad_at: the chain runs {len(times)} steps, so it has no {config.grad_at}")
@@ -155,8 +163,9 @@ class Editing(Method):
                     f"set lora.experts to {others[0]}, or raise method.grad_steps"
                 )
 
-    def _noise(self, seeds: Sequence[int]) -> Tensor:
-        shape, model = self._shape, self.context.policy.model
+    def _noise(self, batch: Batch, seeds: Sequence[int]) -> Tensor:
+        model = self.context.policy.model
+        shape = model.latent_shape(*batch.settings.size)
         noise = draw_noise(shape, seeds, model.device)
         if self.config.start == "noise" or not self.config.offset_noise:
             return noise
@@ -165,8 +174,8 @@ class Editing(Method):
 
     def _denoise(self, batch: Batch, noise: Tensor, grad_steps: int | Sequence[int], entering: list[Tensor]) -> Tensor:
         """Clean latents; `entering` gets what goes into the last step, without graph."""
-        config = self.config
-        start = PartialStart(batch.tensors["clip"], self._first) if config.start == "clip" else None
+        config, first = self.config, self._entry(noise.shape[1:])
+        start = PartialStart(batch.tensors["clip"], first) if config.start == "clip" else None
         last = self._steps - (start.first if start else 0) - 1
 
         def watch(i: int, latents: Tensor) -> None:
@@ -186,32 +195,28 @@ class Editing(Method):
             callback=watch,
         )
 
-    def _frames(self, seed: int) -> list[int]:
-        """Pixel frames that are looked at in this step: one uniformly random frame of each segment."""
-        bounds = self._bounds()
+    def _frames(self, seed: int, count: int) -> list[int]:
+        """Pixel frames of `count` that are looked at in this step: one uniformly random frame of each segment."""
+        bounds = self._bounds(count)
         drawn = torch.rand(len(bounds) - 1, generator=torch.Generator().manual_seed(seed)).tolist()
         return [low + int(share * (high - low)) for low, high, share in zip(bounds, bounds[1:], drawn, strict=False)]
 
-    def _bounds(self) -> list[int]:
-        """The frames at which the segments begin, and the clip's end; every frame is a segment where none are asked
-        for.
+    def _bounds(self, count: int) -> list[int]:
+        """The frames of `count` at which the segments begin, and the clip's end; every frame is a segment where none
+        are asked for.
         """
-        count = self.context.sampling.frames
         segments = min(self.config.segments or count, count)
         return [round(i * count / segments) for i in range(segments + 1)]
 
-    def _weights(self, frames: Sequence[int]) -> Tensor:
-        """``f = exp(-lambda |g - F/2|)`` for each frame looked at, ``[K]``."""
-        count = self.context.sampling.frames
+    def _weights(self, frames: Sequence[int], count: int) -> Tensor:
+        """``f = exp(-lambda |g - F/2|)`` for each of the F frames, `count`, that are looked at, ``[K]``."""
         if self.config.attenuation == "none":
             return torch.ones(len(frames))
         unit = 16 / count if self.config.attenuation == "normalised" else 1.0
         distance = (torch.tensor(frames, dtype=torch.float32) - count / 2).abs() * unit
         return torch.exp(-self.config.attenuation_rate * distance)
 
-    def _rewarded(
-        self, latents: Tensor, frames: Sequence[int], prompts: Sequence[str]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _rewarded(self, latents: Tensor, frames: Sequence[int], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """This share of the loss by the reward of each frame looked at, and what is reported of each item.
 
         Rewards of single frames need no other frame: each run of frames that are decoded together is judged and sent
@@ -219,10 +224,11 @@ class Editing(Method):
         of one frame.
         """
         reward, context, cap = self.context.reward, self.context, self.config.reward_cap
+        settings = batch.settings
         assert reward is not None
         alone = all(part.spec.per_frame for part in reward.parts)
         runs = [run for _, run in context.policy.model.frame_runs(frames)] if alone else [list(frames)]
-        weights = dict(zip(frames, self._weights(frames).tolist(), strict=True))
+        weights = dict(zip(frames, self._weights(frames, settings.frames).tolist(), strict=True))
         rewards: list[Tensor] = []
         found: dict[str, Tensor] = {}
 
@@ -230,10 +236,10 @@ class Editing(Method):
             # not checkpointed: a second decode would only free the graph of the reward, the smaller one by far
             video = context.policy.model.decode(cut, run if alone else None)
             looked = [(place, place + 1) for place in (range(len(run)) if alone else run)]
-            seen = reward.fixed(video, prompts, fps=context.sampling.fps, segments=looked).segments
+            seen = reward.fixed(video, batch.prompts, fps=settings.fps, segments=looked).segments
             assert seen is not None
             rewards.append(seen.detach())
-            if video.shape[1] == context.sampling.frames:
+            if video.shape[1] == settings.frames:
                 found["motion"] = motion(video.detach())
             capped = seen if cap is None else seen.clamp(max=cap)
             own = torch.tensor([weights[frame] for frame in run]).to(seen)
@@ -251,9 +257,9 @@ class Editing(Method):
             reference = policy.model.predict(x_t, time, conditions)
         return losses.output_distance(policy.model.predict(x_t, time, conditions), reference)
 
-    def _grad_steps(self, step: int) -> int | Sequence[int]:
-        """How many of the last steps pass the gradient, or which."""
-        config, count = self.config, self._steps - self._first
+    def _grad_steps(self, step: int, count: int) -> int | Sequence[int]:
+        """How many of the last steps pass the gradient, or which of the `count` that run."""
+        config = self.config
         generator = torch.Generator().manual_seed(derive_seed(self.context.seed, "truncation", step))
         if isinstance(config.grad_at, list):
             return [number % count for number in config.grad_at]

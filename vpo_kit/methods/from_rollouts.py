@@ -102,10 +102,10 @@ class FromRollouts(Method):
         )
         self._guidance = model.guidance(settings, context.negative)
         self._steps = config.rollout_steps or settings.steps
-        self._shape = model.latent_shape(settings.frames, settings.height, settings.width)
-        self._first = 0
+        self._first = 0  # of whatever shape: where a chain's shift follows the size, the run's own videos say it
         if config.branch is not None:
-            self._first = nearest_step(chain_levels(model, self._steps, self._shape), config.branch)
+            own = model.latent_shape(*settings.size)
+            self._first = nearest_step(chain_levels(model, self._steps, own), config.branch)
         self._fresh: Fresh | None = None
 
     @classmethod
@@ -191,9 +191,9 @@ class FromRollouts(Method):
             for i in range(n)
         ]
         conditions, kept = batch.conditions.repeat(n), list[dict[str, Tensor]]()
-        firsts = self.first_seeds(batch, seeds)
+        firsts, shape = self.first_seeds(batch, seeds), model.latent_shape(*batch.settings.size)
         for rows in self._runs(len(seeds)):
-            noise = draw_noise(self._shape, firsts[rows], model.device)
+            noise = draw_noise(shape, firsts[rows], model.device)
             start = None
             if trunks is not None:
                 start = PartialStart(trunks.repeat_interleave(n, 0)[rows], self._first)
@@ -222,9 +222,10 @@ class FromRollouts(Method):
         if self.config.branch is None:
             return None
         model, seed, trunks = self.context.policy.model, self.context.seed, []
+        shape = model.latent_shape(*batch.settings.size)
         for rows in self._runs(len(batch.positions)):
             seeds = [derive_seed(seed, "trunk", batch.step, position) for position in batch.positions[rows]]
-            noise = draw_noise(self._shape, seeds, model.device)
+            noise = draw_noise(shape, seeds, model.device)
             part = batch.conditions[rows]
             trunks.append(sample(model, part, noise=noise, steps=self._steps, guidance=self._guidance))
         return torch.cat(trunks)
@@ -248,13 +249,17 @@ class FromRollouts(Method):
             return
         processes, numbers = self.context.processes, state["numbers"].cpu()
         own = (numbers // self.per_prompt % processes.count == processes.rank).nonzero().flatten()
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
         bare = {key: value[own] for key, value in state.items() if "." not in key and key not in OTHER}
-        report = {key: float(value) for key, value in part("report.").items()}
-        self._fresh = Fresh(bare, numbers[own], Conditions(part("conditions."))[own], report)
+        report = {key: float(value) for key, value in _under("report.", state).items()}
+        self._fresh = Fresh(bare, numbers[own], self.conditions_of(state)[own], report)
+
+    def conditions_of(self, state: dict[str, Tensor]) -> Conditions:
+        """Those of all items of a saved state."""
+        return Conditions(_under("conditions.", state))
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 OTHER = {"numbers", "moved"}

@@ -62,7 +62,8 @@ class GRPO(FollowsReference, FromRollouts):
     def __init__(self, config: GRPOConfig, context: Context) -> None:
         super().__init__(config, context)
         self._moving = Moving(context.policy)
-        self._chain = Chain(context.policy.model, self._steps, self._shape, config.sde, config.noise)
+        self._chains: dict[Sequence[int], Chain] = {}
+        self._chain = self._chain_of(context.policy.model.latent_shape(*context.sampling.size))
         self._noisy: list[int] = []
         self._trained: list[int] = []
         self._allowed = self._reached()
@@ -106,7 +107,7 @@ class GRPO(FollowsReference, FromRollouts):
         self, conditions: Conditions, noise: Tensor, seeds: Sequence[int], start: PartialStart | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The chain's first-order steps; of the trained ones it keeps where they began and ended, and how likely."""
-        chain, x = self._chain, noise
+        chain, x = self._chain_of(noise.shape[1:]), noise
         first, kept = start.first if start else 0, list[tuple[Tensor, Tensor, Tensor]]()
         if start is not None:
             schedule = self.context.policy.model.schedule
@@ -116,7 +117,7 @@ class GRPO(FollowsReference, FromRollouts):
             found = self._go(number, x, conditions, noisy=noisy)
             new = found.mean
             if noisy:
-                drawn = draw_noise(self._shape, [derive_seed(seed, "step", number) for seed in seeds], x.device)
+                drawn = draw_noise(x.shape[1:], [derive_seed(seed, "step", number) for seed in seeds], x.device)
                 new = found.mean + found.deviation * drawn
             if number in self._trained:
                 kept.append((x, new, found.log_prob(new)))
@@ -158,9 +159,17 @@ class GRPO(FollowsReference, FromRollouts):
 
     def _go(self, number: int, x: Tensor, conditions: Conditions, *, noisy: bool = True) -> Step:
         """One step of the chain under the model as it is, with the rollout's guidance."""
-        time = self._chain.times[number].to(x.device)
+        chain = self._chain_of(x.shape[1:])
+        time = chain.times[number].to(x.device)
         prediction = guided(self.context.policy.model.predict, x, time, conditions, self._guidance)
-        return self._chain.step(number, x, prediction, noisy=noisy)
+        return chain.step(number, x, prediction, noisy=noisy)
+
+    def _chain_of(self, shape: Sequence[int]) -> Chain:
+        """The chain for latents of `shape` ``(C, T, h, w)``."""
+        shape, config = tuple(shape), self.config
+        if shape not in self._chains:
+            self._chains[shape] = Chain(self.context.policy.model, self._steps, shape, config.sde, config.noise)
+        return self._chains[shape]
 
     def _reached(self) -> list[int]:
         """Steps that may have noise: all but the last, whose noise would stay in the video (ours), that a trained

@@ -46,7 +46,7 @@ class KTO(FollowsReference):
     def __init__(self, config: KTOConfig, context: Context) -> None:
         super().__init__(config, context)
         self._moving = Moving(context.policy)
-        self._draws = Draws("kto", config.num_draws, self.time_sampler(), context.batch_size)
+        self._draws = Draws("kto", config.num_draws, self.time_sampler, context.batch_size)
 
     @classmethod
     def keeps(cls, config: Any, pair: Pair) -> bool:

@@ -38,7 +38,7 @@ class MaPO(Method):
 
     def __init__(self, config: MaPOConfig, context: Context) -> None:
         super().__init__(config, context)
-        self._draws = Draws("mapo", config.num_draws, self.time_sampler(), context.batch_size)
+        self._draws = Draws("mapo", config.num_draws, self.time_sampler, context.batch_size)
 
     @classmethod
     def keeps(cls, config: Any, pair: Pair) -> bool:

@@ -51,7 +51,7 @@ class NFT(FromRollouts):
         super().__init__(config, context)
         self._moving = Moving(context.policy)
         room = context.batch_size * config.num_candidates
-        self._draws = Draws("nft", config.num_draws, self.time_sampler(), room)
+        self._draws = Draws("nft", config.num_draws, self.time_sampler, room)
 
     @classmethod
     def moves_reference(cls, config: Any) -> bool:

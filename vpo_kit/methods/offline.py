@@ -60,7 +60,6 @@ class OfflinePairs(FollowsReference):
 
     def __init__(self, config: OfflineConfig, context: Context) -> None:
         super().__init__(config, context)
-        self._times = self.time_sampler()
         self._kept: dict[tuple[int, int], Tensor] = {}
         self._held_out: dict[tuple[int, int], Tensor] = {}
         self._moving = Moving(context.policy)
@@ -101,7 +100,7 @@ class OfflinePairs(FollowsReference):
             places = [d * context.batch_size + position for d in draws for position in batch.positions]
             seeds = [derive_seed(seed, "pair", batch.step, position, d) for d in draws for position in batch.positions]
             strata = Strata(places, total, derive_seed(seed, "strata", batch.step))
-            pairs = self._noised(batch, seeds, strata if self._times.stratified else None)
+            pairs = self._noised(batch, seeds, strata if self.time_sampler().stratified else None)
             size = context.micro_batch_size
             reference = see_reference(context.policy, pairs, size, keep_output=bool(config.anchor))
         labels = torch.cat([self.labels(batch)] * config.num_draws)
@@ -154,7 +153,7 @@ class OfflinePairs(FollowsReference):
         first, second = (torch.cat([batch.tensors[name]] * draws) for name in ("first", "second"))
         conditions = Conditions.cat([batch.conditions] * draws)
         mask = torch.cat([batch.tensors["mask"]] * draws) if "mask" in batch.tensors else None
-        return noised(self.context.policy, self._times, (first, second), conditions, seeds, strata, mask)
+        return noised(self.context.policy, self.time_sampler(), (first, second), conditions, seeds, strata, mask)
 
     def _remembered(self, pairs: Noised, keys: Sequence[tuple[int, int]], known: dict[tuple[int, int], Tensor]) -> Seen:
         """Reference errors by (item, draw), those that are not `known` yet taken now: for a reference that stays."""

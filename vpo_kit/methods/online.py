@@ -43,8 +43,8 @@ class Online(FollowsReference, FromRollouts):
 
     def __init__(self, config: OnlineConfig, context: Context) -> None:
         super().__init__(config, context)
-        self._times = self.time_sampler()
         self._moving = Moving(context.policy)
+        self._tie: Fresh | None = None
 
     @property
     def start(self) -> tuple[float, float] | None:
@@ -56,6 +56,7 @@ class Online(FollowsReference, FromRollouts):
 
     def select(self, candidates: Candidates) -> Fresh:
         found, latents = choose(candidates.scores, self.config), candidates.latents
+        self._tie = tie(latents, candidates.conditions)
         numbers = torch.tensor(candidates.positions)[:, None] * self.per_prompt + torch.arange(self.per_prompt)
         tensors = {"winners": latents[found.winners], "losers": latents[found.losers]}
         if self.config.motion_weight:
@@ -75,7 +76,8 @@ class Online(FollowsReference, FromRollouts):
         if not context.processes.lockstep(own):
             return StepOutput(loss=torch.zeros(()), parts=())
         if not own:
-            fresh = self._tie()
+            assert self._tie is not None
+            fresh = self._tie
         numbers = fresh.numbers.tolist()
         seeds = [derive_seed(context.seed, "pair", step, i, d) for d in range(draws) for i in numbers]
         room = context.batch_size * self.per_prompt
@@ -83,8 +85,9 @@ class Online(FollowsReference, FromRollouts):
         strata = Strata(places, draws * room, derive_seed(context.seed, "strata", step))
         members = torch.cat([fresh.tensors["winners"]] * draws), torch.cat([fresh.tensors["losers"]] * draws)
         conditions = Conditions.cat([fresh.conditions] * draws)
-        spread = strata if self._times.stratified else None
-        pairs = noised(context.policy, self._times, members, conditions, seeds, spread)
+        times = self.time_sampler(members[0].shape[1:])
+        spread = strata if times.stratified else None
+        pairs = noised(context.policy, times, members, conditions, seeds, spread)
         size = context.micro_batch_size
         reference = see_reference(context.policy, pairs, size, keep_output=bool(self.config.anchor))
 
@@ -100,15 +103,19 @@ class Online(FollowsReference, FromRollouts):
 
         return pair_output(context, self.config, pairs, reference, labels, loss_of, (max(total, 1), own * draws))
 
-    def _tie(self) -> Fresh:
-        """One pair that teaches nothing, for a process without pairs of its own whose passes the others need."""
-        nothing = torch.zeros(1, *self._shape, device=self.context.policy.model.device)
-        numbers = torch.zeros(1, dtype=torch.long)
-        return Fresh({"winners": nothing, "losers": nothing}, numbers, self.context.negative, {})
-
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), **self._moving.state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         super().load_state(state)
         self._moving.load_state(state)
+        if len(state.get("winners", ())):
+            self._tie = tie(state["winners"], self.conditions_of(state))
+
+
+def tie(latents: Tensor, conditions: Conditions) -> Fresh:
+    """One pair like the first of these that teaches nothing, for a process without pairs of its own whose passes the
+    others need.
+    """
+    nothing = torch.zeros_like(latents[:1])
+    return Fresh({"winners": nothing, "losers": nothing}, torch.zeros(1, dtype=torch.long), conditions[:1], {})

@@ -72,13 +72,13 @@ def rows_of(
 
 @dataclass(frozen=True)
 class Draws:
-    """How often and when: `count` draws for each video, at times from `times`; `room` is how many videos the global
-    batch of a step has place for, and `name` what the draws are for.
+    """How often and when: `count` draws for each video, at the times that `times` gives for latents of a shape; `room`
+    is how many videos the global batch of a step has place for, and `name` what the draws are for.
     """
 
     name: str
     count: int
-    times: TimeSampler
+    times: Callable[[Sequence[int]], TimeSampler]
     room: int
 
     def rows(
@@ -98,7 +98,8 @@ class Draws:
         seeds = [derive_seed(seed, self.name, step, *key) for key in keys]
         places = [d * self.room + number for number, d in keys]
         strata = Strata(places, self.count * self.room, derive_seed(seed, "strata", step))
-        t = self.times.draw(seeds, x.device, strata if self.times.stratified else None)
+        times = self.times(x.shape[1:])
+        t = times.draw(seeds, x.device, strata if times.stratified else None)
         clean, eps = torch.cat([x] * self.count), draw_noise(x.shape[1:], seeds, x.device)
         masks = None if mask is None else torch.cat([mask] * self.count)
         return rows_of(schedule, clean, eps, t, Conditions.cat([conditions] * self.count), masks)

@@ -43,7 +43,7 @@ class RWR(FromRollouts):
 
     def __init__(self, config: RWRConfig, context: Context) -> None:
         super().__init__(config, context)
-        times, size = self.time_sampler(), context.batch_size
+        times, size = self.time_sampler, context.batch_size
         self._draws = Draws("rwr", config.num_draws, times, size * config.num_candidates)
         self._rated = Draws("rwr", config.num_draws, times, size)
 

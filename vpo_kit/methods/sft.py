@@ -16,7 +16,6 @@ from vpo_kit import losses
 from vpo_kit.methods.base import (
     HELD_OUT_DRAWS,
     Batch,
-    Context,
     Method,
     MethodConfig,
     Needs,
@@ -47,10 +46,6 @@ class SFT(Method):
     Config: ClassVar[type[MethodConfig]] = SFTConfig
     config: SFTConfig
 
-    def __init__(self, config: SFTConfig, context: Context) -> None:
-        super().__init__(config, context)
-        self._times = self.time_sampler()
-
     def step(self, batch: Batch) -> StepOutput:
         context, draws = self.context, range(self.config.num_draws)
         keys = [(position, d) for d in draws for position in batch.positions]
@@ -58,7 +53,8 @@ class SFT(Method):
         total = context.batch_size * self.config.num_draws
         places = [d * context.batch_size + position for position, d in keys]
         strata = Strata(places, total, derive_seed(context.seed, "strata", batch.step))
-        clips = self._noised(batch, seeds, strata if self._times.stratified else None, self.config.caption_dropout)
+        spread = strata if self.time_sampler().stratified else None
+        clips = self._noised(batch, seeds, spread, self.config.caption_dropout)
         rows = runs(len(seeds), context.micro_batch_size)
         return StepOutput(loss=None, parts=(self._errors(clips, part).sum() / total for part in rows))
 
@@ -80,7 +76,7 @@ class SFT(Method):
         """The batch's clips once for every ``len(seeds) / B`` draws."""
         model, draws = self.context.policy.model, len(seeds) // len(batch.indices)
         x, schedule = torch.cat([batch.tensors["clip"]] * draws), model.schedule
-        t = self._times.draw(seeds, x.device, strata)
+        t = self.time_sampler(x.shape[1:]).draw(seeds, x.device, strata)
         eps = draw_noise(x.shape[1:], seeds, x.device)
         conditions = Conditions.cat([batch.conditions] * draws)
         for i, seed in enumerate(seeds if dropout else ()):

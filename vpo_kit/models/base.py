@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,17 @@ from vpo_kit.models.autoencoding import Autoencoding
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import Guidance
 from vpo_kit.times import Times, TimeSampler
+
+
+class Size(NamedTuple):
+    """The shape of a video: frames, and pixels."""
+
+    frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.frames} frames of {self.width} x {self.height}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +61,15 @@ class Settings:
     def __post_init__(self) -> None:
         low, high = self.guidance_interval
         object.__setattr__(self, "guidance_interval", (low, high))  # what was read from JSON is a list
+
+    @property
+    def size(self) -> Size:
+        """The shape of a video."""
+        return Size(self.frames, self.height, self.width)
+
+    def sized(self, size: Size | None) -> Settings:
+        """A copy for videos of another shape, or the same where there is none."""
+        return self if size is None else replace(self, **size._asdict())
 
     def changed(self, **values: Any) -> Settings:
         """A copy with the values that are not None."""
@@ -142,14 +163,16 @@ class VideoModel(Autoencoding, ABC):
 
         return Guidance(at, negative, detached)
 
-    def time_sampler(self, times: Times | None, settings: Settings, networks: Iterable[str]) -> TimeSampler:
+    def time_sampler(
+        self, times: Times | None, settings: Settings, networks: Iterable[str], shape: Sequence[int] | None = None
+    ) -> TimeSampler:
         """The training times, to be drawn, for those of `networks` that are trained; `times` None is the family's own
-        way.
+        way. `shape` is that of the latents ``(C, T, h, w)``, where it is not that of the settings.
 
         Raises `ConfigError` where no time is left for them.
         """
         chosen = times or self.times
-        shape = self.latent_shape(settings.frames, settings.height, settings.width)
+        shape = shape or self.latent_shape(*settings.size)
         chain = self.schedule.chain_times(self.new_scheduler(chosen.steps or settings.steps, shape))
         experts = {self.experts.get(name, name): partial(self.belongs, name=name) for name in networks}
         return TimeSampler(chosen, self.schedule, chain=chain, shift=self.shift(shape), experts=experts)
@@ -163,19 +186,32 @@ class VideoModel(Autoencoding, ABC):
         """Take `settings` as the model's own: what it samples with, and what depends on them inside (the frame rate of
         LTX, the shift of the chain). Raises `ConfigError` for what the family does not have.
         """
-        self.latent_shape(settings.frames, settings.height, settings.width)
-        height, width = self.only_size or (settings.height, settings.width)
-        if (height, width) != (settings.height, settings.width):
-            raise ConfigError(
-                f"{self.source} has positions for {width} x {height} alone: set sampling.width={width} and "
-                f"sampling.height={height}"
-            )
+        self.check_size(settings.size)
         if isinstance(settings.guidance, Mapping) and not self.experts:
             raise ConfigError(f"sampling.guidance: {self.source} has one network: give one number")
         if settings.shift is not None:
             self._set_shift(settings.shift)
         self.settings = settings
         return settings
+
+    def check_size(self, size: Size) -> None:
+        """Raises `ConfigError` for a shape that the model cannot make videos of."""
+        self.latent_shape(*size)
+        height, width = self.only_size or (size.height, size.width)
+        if (height, width) != (size.height, size.width):
+            raise ConfigError(
+                f"{self.source} has positions for {width} x {height} alone: set sampling.width={width} and "
+                f"sampling.height={height}"
+            )
+
+    @contextmanager
+    def at(self, settings: Settings) -> Iterator[None]:
+        """Inside, what is encoded is for videos of `settings`."""
+        own, self.settings = self.settings, settings
+        try:
+            yield
+        finally:
+            self.settings = own
 
     def _set_shift(self, shift: float) -> None:
         config = self.pipeline.scheduler.config
@@ -287,12 +323,8 @@ class VideoModel(Autoencoding, ABC):
         """What the networks see of `items` for videos of another size than that of the settings, of a prompt alone with
         the example's pictures.
         """
-        own = self.settings
-        self.settings = own.changed(frames=frames, height=height, width=width)
-        try:
+        with self.at(self.settings.sized(Size(frames, height, width))):
             return self.encode_conditions([self.example(i) if isinstance(i, str) else i for i in items])
-        finally:
-            self.settings = own
 
     def pictures(self, items: Sequence[Inputs]) -> Tensor:
         """The items' first frames at the sizes of `settings`, ``[B, 3, H, W]`` in [0, 1]. Raises `DataError`."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from vpo_kit.inputs import Inputs, inputs_of
-from vpo_kit.models.base import VideoModel
+from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, picture_facts, text_facts
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.kept import MOST_BYTES, Kept
 
-Encode = Callable[[Sequence[str | Inputs]], Conditions]
-"""Prompts, with pictures or without, to what the network sees of them."""
+
+class Encode(Protocol):
+    """Prompts, with pictures or without, to what the network sees of them in videos of `settings`, which are the
+    model's own where they are not given.
+    """
+
+    def __call__(self, items: Sequence[str | Inputs], settings: Settings | None = None) -> Conditions: ...
 
 
 class PromptCache:
@@ -38,8 +43,9 @@ class PromptCache:
         """How much is kept in memory."""
         return self._kept.num_bytes
 
-    def __call__(self, items: Sequence[str | Inputs]) -> Conditions:
-        found = Conditions.cat([self._find(inputs_of(item)) for item in items])
+    def __call__(self, items: Sequence[str | Inputs], settings: Settings | None = None) -> Conditions:
+        with self._model.at(settings or self._model.settings):
+            found = Conditions.cat([self._find(inputs_of(item)) for item in items])
         there = found.to(self._model.device)
         return there.with_guidance(self._model.settings.embedded_guidance) or there
 
@@ -48,7 +54,7 @@ class PromptCache:
         if item.pictures:
             model.check_inputs([item])
             settings = model.settings
-            own = {"pictures": item.keys, "size": [settings.frames, settings.height, settings.width]}
+            own = {"pictures": item.keys, "size": list(settings.size)}
         if own and model.text_sees_pictures:
             shown = {"prompt": item.prompt, **own}
             text = self._part("prompts", shown, lambda: model.encode_texts([item]).tensors)

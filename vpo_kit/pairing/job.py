@@ -74,7 +74,7 @@ class Task:
         items, videos, failed = [], [], list[tuple[int, Outcome]]()
         for item in batch:
             try:
-                videos.append(clips[item].read(self.sampling))
+                videos.append(clips[item].read())
                 items.append(item)
             except DataError as error:
                 failed.append((item, str(error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.offload import OFFLOADED, onloaded
@@ -222,12 +224,12 @@ class _Rehearsal:
     def _batch(self, encode: PromptCache) -> Batch:
         """A full batch of whatever the method learns from."""
         size = -(-self.subject.run.batch_size // self.subject.processes)
-        shape = self.model.latent_shape(self.settings.frames, self.settings.height, self.settings.width)
+        s = self._largest()
+        shape = self.model.latent_shape(*s.size)
         prompts = [f"{STAND_IN} {i}" for i in range(size)]
-        conditions: Conditions = encode([self.model.example(prompt) for prompt in prompts])
+        conditions: Conditions = encode([self.model.example(prompt) for prompt in prompts], s)
         numbers, tensors = list(range(size)), dict[str, Tensor]()
         if self.subject.data == "videos":
-            s = self.settings
             with self.tracker.fake:
                 clip = torch.empty(1, s.frames, 3, s.height, s.width)
             self.model.encode(clip)
@@ -238,6 +240,7 @@ class _Rehearsal:
             tensors |= {name: torch.ones(size) for name in ("rating", "standing", "middle")}
         return Batch(
             step=0,
+            settings=s,
             prompts=prompts,
             conditions=conditions,
             positions=numbers,
@@ -245,6 +248,15 @@ class _Rehearsal:
             visits=[0] * size,
             tensors=tensors,
         )
+
+    def _largest(self) -> Settings:
+        """The settings of a batch of the largest bucket, which is what has to fit."""
+        buckets = [parse(words) for words in self.subject.run.data.buckets]
+        if not buckets:
+            return self.settings
+        found = max(buckets, key=math.prod)
+        self.notes.append(f"planned for the largest of {len(buckets)} buckets, {found}")
+        return self.settings.sized(found)
 
     def _begin(self, optimiser: torch.optim.Optimizer) -> None:
         """The optimiser's own tensors, which it makes in its first step, are there from now on."""

@@ -16,7 +16,7 @@ from vpo_kit import video
 from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, inputs_of
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import Size, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
 from vpo_kit.models.kept import MOST_BYTES, Kept
 from vpo_kit.pairing import store
@@ -39,8 +39,12 @@ class Source(Protocol):
     def names(self) -> Sequence[str]:
         """What the items are called where something is wrong with one."""
 
+    @property
+    def sizes(self) -> Sequence[Size] | None:
+        """The shape of each item's video, or None where all have that of the run."""
+
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Named tensors with `indices` along their first dimension, on the CPU."""
+        """Named tensors with `indices`, whose videos are of one shape, along their first dimension, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Prompts:
     """Prompts alone, or with pictures."""
 
     inputs: Sequence[str | Inputs]
+    sizes: Sequence[Size] | None = None
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -82,6 +87,7 @@ class Pairs:
         weights: Sequence[float] | None = None,
         first_frame: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.sizes = None
         self._path = path
         self._pairs = pairs
         self._encoded = encoded
@@ -159,22 +165,21 @@ class DecodedFrame:
 class Encoder:
     """Latents ``[C, T, h, w]`` of clips; with `disk` also for later runs."""
 
-    def __init__(self, model: VideoModel, settings: Settings, disk: DiskCache | None = None) -> None:
+    def __init__(self, model: VideoModel, disk: DiskCache | None = None) -> None:
         self._model = model
-        self._settings = settings
         self._disk = disk
 
     def __call__(self, clip: Clip) -> Tensor:
         if self._disk is None:
             return self._encode(clip)
-        window, settings = clip.window, self._settings
-        where = [window.start, window.frames, window.fps, settings.height, settings.width]
+        window = clip.window
+        where = [window.start, window.frames, window.fps, clip.height, clip.width]
         facts = {**self._facts, "file": clip.sha256, "window": where}
         return self._disk.get("latents", facts, lambda: {"clip": self._encode(clip)})["clip"]
 
     @torch.no_grad()
     def _encode(self, clip: Clip) -> Tensor:
-        return self._model.encode(clip.read(self._settings)[None])[0].cpu()
+        return self._model.encode(clip.read()[None])[0].cpu()
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -203,6 +208,7 @@ class ClipSource:
         self.prompts = [clip.prompt for clip in clips]
         self.inputs = [clip.inputs if first_frame else clip.prompt for clip in clips]
         self.names = [clip.name for clip in clips]
+        self.sizes = [clip.size for clip in clips]
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         found = [self._kept.get(i, partial(self._clip, i))["clip"] for i in indices]

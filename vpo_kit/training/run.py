@@ -119,4 +119,4 @@ class Assembly:
         )
 
     def _stream(self, source: Source, items: Sequence[int]) -> Stream:
-        return Stream(source, items, self.run.batch_size, self.run.seed, self.encode, self.processes)
+        return Stream(source, items, self.run.batch_size, self.run.seed, self.encode, self.processes, self.settings)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from vpo_kit.methods.base import Batch
+from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import Encode
 from vpo_kit.pairing.arrange import held_out
 from vpo_kit.processes import Processes
@@ -36,10 +37,19 @@ def split(source: Source, share: float, seed: int) -> Split:
 
 
 class Stream:
-    """Batches of a source in shuffled passes: batch ``i`` depends on the seed and ``i`` alone."""
+    """Batches of a source in shuffled passes: batch ``i`` depends on the seed and ``i`` alone. `settings` are those of
+    the run's videos; where items have shapes of their own, a batch has one, and each shape its own passes.
+    """
 
     def __init__(
-        self, source: Source, indices: Sequence[int], batch_size: int, seed: int, encode: Encode, part: Processes
+        self,
+        source: Source,
+        indices: Sequence[int],
+        batch_size: int,
+        seed: int,
+        encode: Encode,
+        part: Processes,
+        settings: Settings,
     ) -> None:
         self._source = source
         self._indices = indices
@@ -47,13 +57,18 @@ class Stream:
         self._seed = seed
         self._encode = encode
         self._part = part
-        self._order: tuple[int, list[int]] | None = None
+        self._settings = settings
+        self._groups = list(_by_shape(source, indices).values())
+        self._orders: dict[int, tuple[int, list[int]]] = {}
+        self._turns = Turns([len(group) for group in self._groups])
 
     def batch(self, number: int, step: int) -> Batch:
         """This process's part of the global batch `number`."""
+        group, number = self._turns[number]
+        count = len(self._groups[group])
         positions = self._part.share(range(self._size))
-        visits = [(number * self._size + position) // len(self._indices) for position in positions]
-        indices = [self._at(number * self._size + position) for position in positions]
+        visits = [(number * self._size + position) // count for position in positions]
+        indices = [self._at(group, number * self._size + position) for position in positions]
         return self._make(indices, step, positions, visits)
 
     def item(self, index: int, step: int) -> Batch:
@@ -70,27 +85,31 @@ class Stream:
 
         Every process gets the same number of batches: one whose share ends before the others' gets a filler.
         """
-        share = self._part.share(range(len(self._indices)))
         size = max(1, self._size // self._part.count)
-        for start in range(0, -(-len(self._indices) // self._part.count), size):
-            positions = share[start : start + size] or [0]
-            batch = self._make([self._indices[p] for p in positions], 0, positions, [0] * len(positions))
-            yield replace(batch, filler=start >= len(share))
+        for group in self._groups:
+            share = self._part.share(range(len(group)))
+            for start in range(0, -(-len(group) // self._part.count), size):
+                positions = share[start : start + size] or [0]
+                batch = self._make([group[p] for p in positions], 0, positions, [0] * len(positions))
+                yield replace(batch, filler=start >= len(share))
 
-    def _at(self, position: int) -> int:
-        visit, place = divmod(position, len(self._indices))
-        if self._order is None or self._order[0] != visit:
+    def _at(self, group: int, position: int) -> int:
+        items = self._groups[group]
+        visit, place = divmod(position, len(items))
+        if group not in self._orders or self._orders[group][0] != visit:
             generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", visit))
-            self._order = visit, torch.randperm(len(self._indices), generator=generator).tolist()
-        return self._indices[self._order[1][place]]
+            self._orders[group] = visit, torch.randperm(len(items), generator=generator).tolist()
+        return items[self._orders[group][1][place]]
 
     def _make(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
-        prompts = [self._source.prompts[i] for i in indices]
-        conditions = self._encode([self._source.inputs[i] for i in indices])
+        prompts, sizes = [self._source.prompts[i] for i in indices], self._source.sizes
+        settings = self._settings.sized(None if sizes is None else sizes[indices[0]])
+        conditions = self._encode([self._source.inputs[i] for i in indices], settings)
         device = next(iter(conditions.tensors.values())).device
         tensors = {name: value.to(device) for name, value in self._source.tensors(indices).items()}
         return Batch(
             step=step,
+            settings=settings,
             prompts=prompts,
             conditions=conditions,
             positions=positions,
@@ -98,3 +117,32 @@ class Stream:
             visits=visits,
             tensors=tensors,
         )
+
+
+class Turns:
+    """Which of several groups each batch comes from, and the batch's number in it: by their sizes, spread evenly.
+
+    The next batch is of the group that lags most behind its share, the first of equals.
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._shares = [count / sum(counts) for count in counts]
+        self._taken = [0] * len(counts)
+        self._turns: list[tuple[int, int]] = []
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        while len(self._turns) <= number:
+            due = len(self._turns) + 1
+            lags = [round(share * due - taken, 9) for share, taken in zip(self._shares, self._taken, strict=True)]
+            group = lags.index(max(lags))
+            self._turns.append((group, self._taken[group]))
+            self._taken[group] += 1
+        return self._turns[number]
+
+
+def _by_shape(source: Source, indices: Sequence[int]) -> dict[Size | None, list[int]]:
+    """The items of each shape, in their order; None is the run's own."""
+    found: dict[Size | None, list[int]] = {}
+    for i in indices:
+        found.setdefault(None if source.sizes is None else source.sizes[i], []).append(i)
+    return found

@@ -56,6 +56,16 @@ class VideoStream:
     turned: bool = False
     alpha_beside: bool = False
     """Whether alpha is a stream of its own beside the picture, as in webm; most decoders leave it out."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height as they are stored; zeros where they are not said."""
+    sideways: bool = False
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height as they are shown: upright, in square pixels."""
+        (width, height), sar = self.size, self.look.sar
+        found = round(width * max(Fraction(1), sar)), round(height * max(Fraction(1), 1 / sar))
+        return found[::-1] if self.sideways else found
 
 
 @dataclass(kw_only=True)
@@ -116,6 +126,7 @@ class Said:
             self.streams[self._open] = replace(
                 stream,
                 turned=stream.turned or bool(turned and float(turned[1])),
+                sideways=stream.sideways or bool(turned and round(float(turned[1]) / 90) % 2),
                 alpha_beside=stream.alpha_beside or bool(beside),
             )
 
@@ -143,7 +154,7 @@ def _stream(words: str) -> VideoStream:
     [SAR 2:1 DAR 2:1], ...``.
     """
     codec = words.split(" ", 1)[0].rstrip(",")
-    picture = re.search(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+", words)
+    picture = re.search(r", (\w+)(?:\(([^)]*)\))?, (\d+)x(\d+)", words)
     about = (picture[2] or "") if picture else ""
     shape = re.search(r"SAR (\d+):(\d+)", words)
     sar = Fraction(int(shape[1]), int(shape[2])) if shape and int(shape[1]) and int(shape[2]) else Fraction(1)
@@ -157,4 +168,4 @@ def _stream(words: str) -> VideoStream:
         primaries=primaries,
         matrix=matrix,
     )
-    return VideoStream(codec, look)
+    return VideoStream(codec, look, size=(int(picture[3]), int(picture[4])) if picture else (0, 0))

@@ -37,6 +37,9 @@ class Extent:
     fps: float
     even: bool
     origin: float
+    width: int
+    height: int
+    """Of its pictures as they are shown, in square pixels; 0 where the header does not say it."""
     notice: str | None = None
     """What will be done to its pictures, and what a person should know, in words."""
 
@@ -132,11 +135,14 @@ def _extent(times: Timing, origin: float, looks: Collection[Look], stream: Video
     if treatment.alpha and stream.codec != "gif":  # whose pixels all have alpha, mostly unused
         words.append("transparent parts are black")
     words += [text for text in (times.said, trouble and f"damaged: {trouble}") if text]
+    width, height = stream.shown
     return Extent(
         frames=len(times.times),
         duration=times.duration,
         fps=times.fps,
         even=times.even,
         origin=origin,
+        width=width,
+        height=height,
         notice="; ".join(words) or None,
     )

@@ -131,6 +131,6 @@ def clip_listing(folder: Path) -> Read:
         found = read_folder(path, settings, max_windows=2)
         for clip in found.clips:
             assert clip.path.resolve().is_relative_to(path.resolve())
-            clip.read(settings)
+            clip.read()
 
     return read
