@@ -39,7 +39,7 @@ class Extent:
     origin: float
     width: int
     height: int
-    """Of its pictures as they are shown, in square pixels; 0 where the header does not say it."""
+    """Pixels of its pictures as they are shown, made square; 0 where the header does not say it."""
     notice: str | None = None
     """What will be done to its pictures, and what a person should know, in words."""
 
