@@ -47,7 +47,7 @@ class FrameFacts:
     look: Look
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VideoStream:
     """The first video of a file by its header, for what stands in no frame."""
 
@@ -168,4 +168,5 @@ def _stream(words: str) -> VideoStream:
         primaries=primaries,
         matrix=matrix,
     )
-    return VideoStream(codec, look, size=(int(picture[3]), int(picture[4])) if picture else (0, 0))
+    size = (int(picture[3]), int(picture[4])) if picture else (0, 0)
+    return VideoStream(codec=codec, look=look, size=size)
