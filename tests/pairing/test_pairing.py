@@ -179,7 +179,7 @@ class TestClips:
             (tmp_path / f"{name}.txt").write_text("a red circle\n")
         found = read_folder(tmp_path, model.settings)
         assert [clip.name for clip in found.clips] == ["long.mp4@0.00", "long.mp4@1.12"]
-        assert found.clips[1].read(model.settings).shape == (9, 3, 32, 32)
+        assert found.clips[1].read().shape == (9, 3, 32, 32)
         assert len(found.skipped) == 4
         for text in ("cut.mp4 cannot be decoded", "empty.mp4 cannot be decoded", "shorter than", "has no caption"):
             assert sum(text in line for line in found.skipped) == 1, found.skipped
