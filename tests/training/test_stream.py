@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.kept_videos import write_once
 from vpo_kit import models
+from vpo_kit.clips import Clip, read_folder
+from vpo_kit.errors import DataError
+from vpo_kit.inputs import Shade
+from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
-from vpo_kit.training.data import Prompts
+from vpo_kit.training.data import ClipSource, Encoder, Prompts
 from vpo_kit.training.stream import Stream
 
 SETTINGS = Settings(frames=9, height=32, width=32, fps=8, steps=4, guidance=4.0)
@@ -125,3 +130,34 @@ def test_items_of_one_shape_come_as_without_shapes(encode: PromptCache) -> None:
     one = Stream(source, ITEMS, 3, 0, encode, Processes(), SETTINGS)
     plain = stream(encode, 3)
     assert [one.batch(n, n).indices for n in range(9)] == [plain.batch(n, n).indices for n in range(9)]
+
+
+@pytest.fixture
+def clips(tiny_wan: Path, tmp_path: Path) -> tuple[list[Clip], Encoder]:
+    for i in range(5):
+        write_once(tmp_path / f"{i}.mp4", Shade(i).read(32, 32).expand(12, -1, -1, -1), 8)
+        (tmp_path / f"{i}.txt").write_text(f"prompt {i}")
+    return read_folder(tmp_path, SETTINGS).clips, Encoder(models.load(str(tiny_wan)))
+
+
+def test_a_clip_that_is_gone_is_left_out_and_named_once(clips: tuple[list[Clip], Encoder], encode: PromptCache) -> None:
+    """Another one stands in its place, in a run that goes on the same one; where most are gone that is an error."""
+    found, encoder = clips
+    said: list[str] = []
+
+    def batches(first: int) -> list[Batch]:
+        made = Stream(ClipSource(found, encoder), range(5), 2, 0, encode, Processes(), SETTINGS, said.append)
+        return [made.batch(number, number) for number in range(first, 8)]
+
+    whole = [tuple(batch.indices) for batch in batches(0)]
+    found[3].path.unlink()
+    missing = batches(0)
+    assert [tuple(4 if i == 3 else i for i in indices) for indices in whole] == [tuple(b.indices) for b in missing]
+    assert all(list(batch.prompts) == [f"prompt {i}" for i in batch.indices] for batch in missing)
+    assert [tuple(batch.indices) for batch in batches(5)] == [tuple(batch.indices) for batch in missing[5:]]
+    assert [line.count("3.mp4") for line in said] == [1, 1], said  # by each of the two streams
+    assert "1 of 5 items cannot be read any more" in said[0]
+    for clip in found[:2]:
+        clip.path.unlink()
+    with pytest.raises(DataError, match="3 of 5 items cannot be read any more"):
+        batches(0)

@@ -109,8 +109,8 @@ class Assembly:
             run=run,
             method=method,
             policy=self.policy,
-            stream=self._stream(source, parts.items),
-            held_out=self._stream(source, parts.held[: run.validation.max_items]) if parts.held else None,
+            stream=self._stream(source, parts.items, on_notice),
+            held_out=self._stream(source, parts.held[: run.validation.max_items], on_notice) if parts.held else None,
             folder=folder,
             processes=self.processes,
             on_step=on_step,
@@ -118,5 +118,8 @@ class Assembly:
             on_sample=on_sample,
         )
 
-    def _stream(self, source: Source, items: Sequence[int]) -> Stream:
-        return Stream(source, items, self.run.batch_size, self.run.seed, self.encode, self.processes, self.settings)
+    def _stream(self, source: Source, items: Sequence[int], on_notice: Callable[[str], None]) -> Stream:
+        run = self.run
+        return Stream(
+            source, items, run.batch_size, run.seed, self.encode, self.processes, self.settings, on_notice=on_notice
+        )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from vpo_kit.errors import DataError
 from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import Encode
@@ -39,6 +40,9 @@ def split(source: Source, share: float, seed: int) -> Split:
 class Stream:
     """Batches of a source in shuffled passes: batch ``i`` depends on the seed and ``i`` alone. `settings` are those of
     the run's videos; where items have shapes of their own, a batch has one, and each shape its own passes.
+
+    An item that could be read when the run began and cannot any more is named to `on_notice` and left out: the next one
+    of its shape stands in its place, in a run that goes on the same one.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Stream:
         encode: Encode,
         part: Processes,
         settings: Settings,
+        on_notice: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._source = source
         self._indices = indices
@@ -58,6 +63,8 @@ class Stream:
         self._encode = encode
         self._part = part
         self._settings = settings
+        self._on_notice = on_notice
+        self._unread = set[int]()
         self._groups = list(_by_shape(source, indices).values())
         self._orders: dict[int, tuple[int, list[int]]] = {}
         self._turns = Turns([len(group) for group in self._groups])
@@ -102,6 +109,12 @@ class Stream:
         return items[self._orders[group][1][place]]
 
     def _make(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
+        try:
+            return self._read(indices, step, positions, visits)
+        except DataError:  # of one of them: each by itself
+            return self._read([self._readable(i) for i in indices], step, positions, visits)
+
+    def _read(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
         prompts, sizes = [self._source.prompts[i] for i in indices], self._source.sizes
         settings = self._settings.sized(None if sizes is None else sizes[indices[0]])
         conditions = self._encode([self._source.inputs[i] for i in indices], settings)
@@ -117,6 +130,32 @@ class Stream:
             visits=visits,
             tensors=tensors,
         )
+
+    def _readable(self, index: int) -> int:
+        """`index`, or the next item that can be read: of its shape, or where none can, the same one for all of them.
+
+        Raises `DataError` where most of the items cannot be read, so that it is not about them.
+        """
+        own = next(group for group in self._groups if index in group)
+        place = own.index(index)
+        others = [i for group in self._groups if group is not own for i in group]
+        for one in [*own[place:], *own[:place], *others]:
+            try:
+                self._read([one], 0, [0], [0])
+            except DataError as error:
+                self._leave_out(one, error)
+            else:
+                return one
+        raise DataError("none of the items can be read any more")
+
+    def _leave_out(self, index: int, error: DataError) -> None:
+        if index in self._unread:
+            return
+        self._unread.add(index)
+        counted = f"{len(self._unread)} of {len(self._indices)} items cannot be read any more"
+        if 2 * len(self._unread) > len(self._indices):
+            raise DataError(f"{error}; {counted}: put them back and go on with --resume") from error
+        self._on_notice(f"left out: {error}; {counted}, and others stand in their place")
 
 
 class Turns:
