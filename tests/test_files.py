@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,18 @@ def test_a_held_folder_is_freed_by_its_holders_death(tmp_path: Path) -> None:
     holder.communicate()
     with files.held(tmp_path, busy):
         pass
+
+
+def test_a_glance_knows_files_apart(tmp_path: Path) -> None:
+    """By their names, sizes and contents, large ones by places; not by times or hidden files."""
+    (tmp_path / "a" / ".cache").mkdir(parents=True)
+    (tmp_path / "a" / "x.bin").write_bytes(bytes(9 * 2**20))
+    seen = [files.glance(tmp_path / "a")]
+    (tmp_path / "a" / ".cache" / "lock").write_text("a")
+    assert files.glance(tmp_path / "a") == files.glance(shutil.copytree(tmp_path / "a", tmp_path / "b")) == seen[0]
+    for content in (bytes(9 * 2**20 + 1), bytes([1]) * 9 * 2**20, bytes(8 * 2**20) + bytes([1]) * 2**20):
+        (tmp_path / "a" / "x.bin").write_bytes(content)
+        seen.append(files.glance(tmp_path / "a"))
+    (tmp_path / "a" / "x.bin").rename(tmp_path / "a" / "y.bin")
+    seen.append(files.glance(tmp_path / "a"))
+    assert len(set(seen)) == len(seen)

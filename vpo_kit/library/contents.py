@@ -1,4 +1,6 @@
-"""What a run learns from and is measured on, known by what is in it: the same path may hold something else by now."""
+"""What a run learns from, begins with and is judged by, known by what is in it: the same path may hold something else
+by now.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from vpo_kit import clips, content, files
+from vpo_kit import clips, content, files, folders
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.inputs import Inputs
 from vpo_kit.library.display import look_through_bar
@@ -19,8 +21,12 @@ FILE = "contents.json"
 
 
 def of(recipe: Recipe, console: Console) -> dict[str, str]:
-    """A key for each kind of data, by its name in a sentence. Clips that are new to the index are hashed here."""
-    found = {"held-out prompts": _prompts(recipe.held_out)}
+    """A key for each kind of data and each place of weights, by its name in a sentence. Clips that are new to the index
+    are hashed here.
+    """
+    found = {"held-out prompts": _prompts(recipe.held_out), **_weights(recipe)}
+    if recipe.validation:
+        found["validation prompts"] = _prompts(recipe.validation)
     if recipe.data == "prompts":
         found["prompts"] = _prompts(recipe.prompts)
     elif recipe.data == "pairs":
@@ -48,11 +54,28 @@ def check(found: Mapping[str, str], run: Path) -> None:
         old = TypeAdapter(dict[str, str]).validate_json((run / FILE).read_bytes())
     except ValueError as error:
         raise DataError(f"{run / FILE} is damaged: put it right, or begin anew with --overwrite") from error
-    if changed := sorted(name for name in old if found.get(name) != old[name]):
+    if changed := sorted(name for name in old if found.get(name, old[name]) != old[name]):
         raise ConfigError(
-            f"--resume: the {' and '.join(changed)} have changed since the run in {run} began: put back what was "
+            f"--resume: the {' and the '.join(changed)} changed since the run in {run} began: put back what was "
             "there, or begin anew with --overwrite"
         )
+
+
+def _weights(recipe: Recipe) -> dict[str, str]:
+    """The keys of the model's folder, of the LoRA that the run starts from, and of its judges' own files."""
+    run = recipe.run
+    places = {"LoRA of lora.init": run.lora.init} if run.lora.init is not None else {}
+    for plan in [*recipe.reward, *recipe.judges, *recipe.selection]:
+        own = [value for value in vars(plan.config).values() if isinstance(value, Path)]
+        for path in dict.fromkeys([*own, *plan.kind.locate(plan.config)]):
+            places[f"judge's file {path}"] = path
+    found = {name: files.glance(path) for name, path in places.items() if path.exists()}
+    folder = Path(folders.resolve(run.model))
+    if folder.is_dir():
+        inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "prompts"))]
+        parts = {path.name: files.glance(path) for path in [folder / "model_index.json", *sorted(inner)]}
+        found[f"model {run.model}"] = content.key(list(parts.items()))
+    return found
 
 
 def _prompts(items: Sequence[Inputs]) -> str:
