@@ -25,6 +25,7 @@ SAMPLING: ContextVar[bool] = ContextVar("sampling", default=False)
 """Whether a step of `sample` that builds no graph is under way: what it predicts enters a video, and no loss."""
 
 Callback = Callable[[int, Tensor], None]
+Predict = Callable[[Tensor, Tensor, Any], Tensor]
 Constrain = Callable[[Tensor, Tensor | None], Tensor]
 """A function from latents after a step, and the schedule's time at which the next starts (None after the last), to what
 goes on.
@@ -48,7 +49,8 @@ class Guidance:
     one for the batch or one each.
 
     Classifier-free, in two passes; where the family embeds the scale in its network, in one, without the negative.
-    With `detached` no gradient flows through the unconditional pass, which halves the graph of a step.
+    With `detached` no gradient flows through the unconditional pass, which halves the graph of a step. A family that
+    is guided in another way gives a child of this class (`VideoModel.guidance`).
     """
 
     scale: float | Callable[[Tensor], float]
@@ -58,6 +60,27 @@ class Guidance:
     def at(self, time: Tensor) -> float:
         """The scale of a step that starts at the network's `time`, one number."""
         return self.scale(time) if callable(self.scale) else self.scale
+
+    def predict(self, predict: Predict, x_t: Tensor, time: Tensor, conditions: Any) -> Tensor:
+        """A guided prediction ``[B, C, T, h, w]`` at the network's `time`, one number, from `predict`, one pass.
+
+        The branches go through the network one after the other, as in the pipelines, so that the arithmetic is theirs;
+        in one batch the last bits could differ, and guidance multiplies differences.
+        """
+        times, scale = time.expand(len(x_t)), self.at(time)
+        embedded = conditions.with_guidance(scale)
+        if embedded is not None:  # a network distilled from guidance: it takes the scale, in one pass
+            return predict(x_t, times, embedded)
+        if scale == 1:
+            return predict(x_t, times, conditions)
+        positive = predict(x_t, times, conditions)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
+            unconditional = predict(x_t, times, conditions.instead(self.negative))
+        return self.combine(positive, unconditional, scale)
+
+    def combine(self, positive: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Both passes' predictions made one."""
+        return unconditional + scale * (positive - unconditional)
 
 
 @dataclass(frozen=True)
@@ -165,27 +188,8 @@ def sample(
     return found
 
 
-def guided(
-    predict: Callable[[Tensor, Tensor, Any], Tensor],
-    x_t: Tensor,
-    time: Tensor,
-    conditions: Any,
-    guidance: Guidance | None,
-) -> Tensor:
-    """One prediction. The branches of guidance go through the network one after the other, as in the pipelines, so
-    that the arithmetic is theirs; in one batch the last bits could differ, and guidance multiplies differences.
-    """
-    count = len(x_t)
+def guided(predict: Predict, x_t: Tensor, time: Tensor, conditions: Any, guidance: Guidance | None) -> Tensor:
+    """One prediction at the network's `time`, one number, guided where there is `guidance`."""
     if guidance is None:
-        return predict(x_t, time.expand(count), conditions)
-    scale = guidance.at(time)
-    embedded = conditions.with_guidance(scale)
-    if embedded is not None:  # a network distilled from guidance: it takes the scale, in one pass
-        return predict(x_t, time.expand(count), embedded)
-    if scale == 1:
-        return predict(x_t, time.expand(count), conditions)
-    positive = predict(x_t, time.expand(count), conditions)
-    negative = conditions.instead(guidance.negative)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not guidance.detached):
-        unconditional = predict(x_t, time.expand(count), negative)
-    return unconditional + scale * (positive - unconditional)
+        return predict(x_t, time.expand(len(x_t)), conditions)
+    return guidance.predict(predict, x_t, time, conditions)

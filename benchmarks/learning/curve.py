@@ -55,7 +55,7 @@ class Looking:
         for items, video in videos(self.model, self.plan, encode=self.encode):
             texts = [self.plan.prompts[i] for i, _ in items]
             for judge, name in zip(self.judges, JUDGES, strict=True):
-                found.setdefault(name, []).extend(judge(video, texts, fps=self.plan.settings.fps).score.tolist())
+                found.setdefault(name, []).extend(judge.fixed(video, texts, fps=self.plan.settings.fps).score.tolist())
             found.setdefault("motion", []).extend(motion(video).tolist())
         return found
 

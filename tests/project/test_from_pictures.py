@@ -275,3 +275,16 @@ def test_a_sample_begins_with_its_image(folders: dict[str, Path], given: VideoMo
         "--image", tmp_path / "first.png", "--output", tmp_path / "videos",
     ])  # fmt: skip
     assert read_video(tmp_path / "videos" / "000-0.mp4").frames.shape == videos[0].frames.shape
+
+
+def test_a_comparison_without_pictures_is_refused_before_it_begins(
+    folders: dict[str, Path], material: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    words = ["compare", "--model", folders["wan2.2-5b-i2v"], "--methods", "online", "--reward", "technical"]
+    words += ["--prompts", tmp_path / "train.txt", "--output", tmp_path / "board", "--set"]
+    words += [f"evaluation.prompts={material / 'heldout.jsonl'}"]
+    for more in ([], ["--dry-run"]):
+        code, said = fails(capsys, *words, *more)
+        assert (code, "makes a video from a picture, and the prompt 'a' has none" in said) == (1, True), said
+        assert not (tmp_path / "board").exists()

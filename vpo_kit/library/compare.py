@@ -19,10 +19,10 @@ from vpo_kit.comparison import baseline, board, board_files, board_page, labels,
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Allowance, Given, Row
 from vpo_kit.comparison.runner import Planned
-from vpo_kit.errors import ConfigError, DataError, OutputError, VpoError
+from vpo_kit.errors import ConfigError, OutputError, VpoError
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.samples import finished
-from vpo_kit.library import contents, forecast, leaderboard
+from vpo_kit.library import checks, contents, forecast, leaderboard
 from vpo_kit.library.display import working
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import Pair, PairSet
@@ -142,6 +142,7 @@ def dry_run(request: CompareRequest) -> None:
 
 
 def _checked(request: CompareRequest, console: Console) -> tuple[list[Entry], list[list[Planned]]]:
+    _refuse_foreign(request.output)
     rows, budget, seeds = _rows(request)
     entries = [_entry(row, budget, request.output, console) for row in rows]
     return entries, [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
@@ -184,8 +185,7 @@ def _entry(row: Row, budget: Allowance, output: Path, console: Console) -> Entry
         recipe = initial.resolve(recipes.complete(row.values))
         if not recipe.held_out:
             raise ConfigError("evaluation.num_prompts is 0, and a comparison has to measure")
-        if recipe.data == "videos" and recipe.run.videos is not None and not recipe.run.videos.is_dir():
-            raise DataError(f"there is no folder {recipe.run.videos}: --videos takes a folder of clips")
+        checks.check(recipe)
         if recipe.data != "pairs":
             return Entry(row=row, recipe=recipe, contents=contents.of(recipe, console))
         assert recipe.run.pairs is not None
@@ -210,7 +210,7 @@ def _entry(row: Row, budget: Allowance, output: Path, console: Console) -> Entry
 def _begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None:
     """Write what is compared. Rows and seeds may be added to a comparison that is there already.
 
-    Raises `OutputError` for a folder of other things, `ConfigError` for a comparison with other settings.
+    Raises `ConfigError` for a comparison with other settings.
     """
     new = _listing(entries, seeds)
     _refuse_another(output, new)
@@ -229,15 +229,21 @@ def _listing(entries: Sequence[Entry], seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
+def _refuse_foreign(output: Path) -> None:
+    """Raises `OutputError` for a folder of other things."""
+    if (output / LISTING).is_file() or not output.exists():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
+
+
 def _refuse_another(output: Path, new: Mapping[str, Any]) -> None:
-    """Raises as `_begin`."""
+    """Raises `ConfigError` for a comparison with other settings."""
     listing = output / LISTING
     if listing.is_file():
         old = config.read_file(listing)
         formats.unchanged(old, listing, "comparison")
         _check_same(listing, old, new)
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
 
 
 def _check_same(listing: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ class VideoModel(Autoencoding, ABC):
 
     def guidance(self, settings: Settings, negative: Any, *, detached: bool = False) -> Guidance:
         """Guidance at the scale of `settings`, which may give each of two networks its own, and in their interval of
-        noise levels alone (Kynkäänniemi et al., arXiv 2404.07724).
+        noise levels alone (Kynkäänniemi et al., arXiv 2404.07724). All that samples asks for it here.
         """
         scale, (low, high) = settings.guidance, settings.guidance_interval
         if not isinstance(scale, Mapping) and (low, high) == (0, 1):
