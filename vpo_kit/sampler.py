@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,12 @@ from torch.utils.checkpoint import checkpoint
 
 from vpo_kit.schedule import Schedule
 
+T = TypeVar("T")
 SAMPLING: ContextVar[bool] = ContextVar("sampling", default=False)
 """Whether a step of `sample` that builds no graph is under way: what it predicts enters a video, and no loss."""
+
+BRANCH: ContextVar[str] = ContextVar("branch", default="cond")
+"""Which pass of guidance is under way: ``cond``, with the prompt, or ``uncond``."""
 
 Callback = Callable[[int, Tensor], None]
 Predict = Callable[[Tensor, Tensor, Any], Tensor]
@@ -74,7 +78,7 @@ class Guidance:
         if scale == 1:
             return predict(x_t, times, conditions)
         positive = predict(x_t, times, conditions)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached), _set(BRANCH, "uncond"):
             unconditional = predict(x_t, times, conditions.instead(self.negative))
         return self.combine(positive, unconditional, scale)
 
@@ -127,12 +131,12 @@ def step_generators(noise: Tensor) -> list[torch.Generator]:
 
 
 @contextmanager
-def _only_sampling() -> Iterator[None]:
-    token = SAMPLING.set(True)
+def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        SAMPLING.reset(token)
+        variable.reset(token)
 
 
 def sample(
@@ -174,7 +178,7 @@ def sample(
 
     for i, time in enumerate(timesteps):
         if i not in with_graph or not torch.is_grad_enabled():
-            with torch.no_grad(), _only_sampling():
+            with torch.no_grad(), _set(SAMPLING, True):
                 prediction = guided(model.predict, latents, time, conditions, guidance)
         else:
             prediction = guided(checkpointed, latents, time, conditions, guidance)

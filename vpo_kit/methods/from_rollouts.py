@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutput
+from vpo_kit.models import step_cache
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.run_sections import Levels
@@ -42,6 +43,12 @@ class RolloutConfig(MethodConfig):
         "autoencoder",
         description="what candidates are decoded with to be judged: preview is the small decoder of a "
         "model folder that has one",
+    )
+    rollout_cache: float | None = Field(
+        None,
+        gt=0,
+        description="skip all blocks but the first in steps where that one's residual has changed by less than this "
+        "share (diffusers' first-block cache); default: none is skipped",
     )
     branch: float | None = Field(
         None,
@@ -114,6 +121,8 @@ class FromRollouts(Method):
             raise ConfigError(
                 f"method.rollout_decoder=preview: {model.source} has no preview_decoder in its folder: leave it out"
             )
+        if config.rollout_cache is not None:
+            step_cache.check(model)
 
     @property
     def updates_per_batch(self) -> int:
@@ -197,7 +206,8 @@ class FromRollouts(Method):
             start = None
             if trunks is not None:
                 start = PartialStart(trunks.repeat_interleave(n, 0)[rows], self._first)
-            found, parts = self.denoise(conditions[rows], noise, seeds[rows], start)
+            with step_cache.step_cache(model, self.config.rollout_cache):
+                found, parts = self.denoise(conditions[rows], noise, seeds[rows], start)
             found = conditions[rows].held(found)
             latents.append(found)
             kept.append(parts)
@@ -227,7 +237,8 @@ class FromRollouts(Method):
             seeds = [derive_seed(seed, "trunk", batch.step, position) for position in batch.positions[rows]]
             noise = draw_noise(shape, seeds, model.device)
             part = batch.conditions[rows]
-            trunks.append(sample(model, part, noise=noise, steps=self._steps, guidance=self._guidance))
+            with step_cache.step_cache(model, self.config.rollout_cache):
+                trunks.append(sample(model, part, noise=noise, steps=self._steps, guidance=self._guidance))
         return torch.cat(trunks)
 
     def _runs(self, count: int) -> Iterator[slice]:

@@ -48,6 +48,8 @@ class GRPOConfig(RolloutConfig, MovingConfig):
     def _one_choice(self) -> GRPOConfig:
         if self.window is not None and self.step_share != 1:
             raise ValueError("the steps of a window are all trained: leave step_share out")
+        if self.rollout_cache is not None:
+            raise ValueError("a step's likelihood is that of a whole pass: leave rollout_cache out")
         return self
 
 

@@ -88,7 +88,7 @@ class _Rehearsal:
             encode = PromptCache(self.model)
             parts = Assembly(run=run, policy=self.policy, settings=self.settings, encode=encode)
             context = parts.context(reward, judges=self.judges, scores=torch.rand(64, 2))
-            method = self.subject.method(self.subject.method_config, context)
+            method = self.subject.method(self._method_config(), context)
             count = method.updates_per_batch * (DRAWS if method.needs.reward == "differentiable" else 1)
             batch = self._phase("data", lambda: self._batch(encode))
             optimiser = torch.optim.AdamW(self.policy.parameters)
@@ -248,6 +248,14 @@ class _Rehearsal:
             visits=[0] * size,
             tensors=tensors,
         )
+
+    def _method_config(self) -> Any:
+        """The method's settings, but for what goes by the data of a pass, which is not there."""
+        found = self.subject.method_config
+        if getattr(found, "rollout_cache", None) is None:
+            return found
+        self.notes.append("method.rollout_cache is not counted: how many blocks it skips depends on the videos")
+        return found.model_copy(update={"rollout_cache": None})
 
     def _largest(self) -> Settings:
         """The settings of a batch of the largest bucket, which is what has to fit."""

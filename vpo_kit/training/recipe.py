@@ -85,6 +85,8 @@ def check(run: Run) -> Recipe:
     for part in reward:
         _check_reward(part, method, run.method_name)
     _fits_together(run)
+    if run.compile and getattr(method_config, "rollout_cache", None) is not None:
+        raise ConfigError("method.rollout_cache: a compiled block cannot be skipped: leave one of the two out")
     if run.data.buckets and data == "pairs":
         raise ConfigError("data.buckets: the pairs of a set have one shape: leave it out, or give clips or prompts")
     all_held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
