@@ -62,7 +62,8 @@ def test_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.
     assert load_file(tmp_path / "b.safetensors")["x"].shape == (3, 2)
     seen.clear()
     files.append(tmp_path / "log.jsonl", "{}")
-    assert seen == ["sync log.jsonl"]
+    files.append(tmp_path / "log.jsonl", "{}")
+    assert seen == ["sync log.jsonl", f"sync {tmp_path.name}", "sync log.jsonl"]
 
 
 def test_a_line_that_was_cut_short_is_ended(tmp_path: Path) -> None:
@@ -125,3 +126,15 @@ def test_a_glance_knows_files_apart(tmp_path: Path) -> None:
     (tmp_path / "a" / "x.bin").rename(tmp_path / "a" / "y.bin")
     seen.append(files.glance(tmp_path / "a"))
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize("left", [".lock", ".config.part.yaml", ".a.b.81-9f.part.json", ".step-000001.part"])
+def test_what_a_killed_process_left_is_nothing(tmp_path: Path, left: str) -> None:
+    assert files.bare(tmp_path / "none")
+    (tmp_path / left).touch()
+    assert files.bare(tmp_path)
+    for name in ("config.yaml", ".parts", ".gitignore"):
+        (tmp_path / name).touch()
+        assert not files.bare(tmp_path)
+        assert not files.bare(tmp_path / name)
+        (tmp_path / name).unlink()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -81,18 +82,22 @@ def put_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
 
 
 def append(path: Path, line: str) -> None:
-    """Add one line to a text file and bring it to the disk; a line that a kill cut short is ended first.
+    """Add one line to a text file and bring it to the disk, the name of a new file too; a line that a kill cut short is
+    ended first.
 
     Raises `OutputError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         with path.open("ab+") as file:
             if file.tell() and not _ends_line(path):
                 file.write(b"\n")
             file.write(f"{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -119,6 +124,15 @@ def glance(path: Path) -> str:
                 file.seek(place)
                 digest.update(file.read(PIECE))
     return digest.hexdigest()
+
+
+def bare(folder: Path) -> bool:
+    """Whether nothing lies at `folder`, or a folder with nothing in it but its lock and what a process has left that
+    was killed, or lost its power, before its first file there had its name.
+    """
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(path.name == LOCK or re.fullmatch(r"\..+\.part(\.[^.]*)?", path.name) for path in folder.iterdir())
 
 
 def inside(folder: Path, path: Path) -> bool:

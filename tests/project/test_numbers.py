@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor
 
 from tests.support import offline_run
 from tests.support.brief_runs import PROMPTS
-from vpo_kit import files, models
-from vpo_kit.errors import DataError, HealthError, VpoError
+from vpo_kit import files, make_pairs, models, sample
+from vpo_kit.config import Lora
+from vpo_kit.errors import DataError, HealthError, ModelError, VpoError
+from vpo_kit.evaluation.measuring import measure
+from vpo_kit.library.export import export
 from vpo_kit.models.base import VideoModel
 from vpo_kit.pairing import store
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, RewardSpec
@@ -126,6 +130,46 @@ def test_a_model_that_gives_nan(tiny_wan: Path, tmp_path: Path) -> None:
     with pytest.raises(HealthError, match=r"^step 4: the loss is nan; items p\d, p\d, p\d, p\d; prompts .*no weight"):
         offline_run.run(model, pairs, tmp_path / "run", 6, "dense", checkpoints={"every": 4}, validation={"share": 0.0})
     stopped_in_step_4(tmp_path / "run")
+
+
+@pytest.fixture
+def broken(tiny_wan: Path, tmp_path: Path) -> Path:
+    """A model that gives NaN, as one does that overflows."""
+    folder = shutil.copytree(tiny_wan, tmp_path / "broken")
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * math.nan for name, value in load_file(weights).items()}, weights)
+    return folder
+
+
+def test_a_video_that_is_not_finite_is_none(broken: Path, tmp_path: Path) -> None:
+    """It became a black file, and where a reward was asked the reward was blamed."""
+    said = "^the video of the prompt 'a red circle' is not finite"
+    (tmp_path / "prompts.txt").write_text("a red circle\n")
+    with pytest.raises(DataError, match=said):
+        sample("a red circle", model=str(broken), output=tmp_path / "videos")
+    for label in ("none", "reward:vqa"):
+        with pytest.raises(DataError, match=said):
+            make_pairs(
+                tmp_path / label, prompts=tmp_path / "prompts.txt", model=str(broken), label=label, quiet=True,
+                sampling={"steps": 1},
+            )  # fmt: skip
+    video = torch.full((2, 3, 3, 8, 8), math.nan)
+    with pytest.raises(DataError, match=said):
+        Mixture([(Brightness(), 1.0)])(video, ["a red circle"] * 2, fps=8, group=2)
+    with pytest.raises(DataError, match=said):
+        measure(video, ["a red circle"] * 2, [Brightness()], 8)
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+@pytest.mark.parametrize("form", ["merged", "diffusers"])
+def test_a_lora_that_is_not_finite_is_refused(tiny_wan: Path, tmp_path: Path, form: Any) -> None:
+    policy = LoraPolicy(models.load(str(tiny_wan)), Lora(rank=2, alpha=2), seed=0)
+    with torch.no_grad():
+        policy.parameters[1][0, 0] = math.nan
+    policy.export(tmp_path / "lora")
+    with pytest.raises(ModelError, match="safetensors holds numbers that are not finite"):
+        export(tmp_path / "lora", form, tmp_path / "own", str(tiny_wan))
+    assert not (tmp_path / "own").exists()
 
 
 @pytest.mark.parametrize("bad", BAD)

@@ -27,7 +27,7 @@ def clips(
     from vpo_kit.sprites import world
     from vpo_kit.video import write_video
 
-    if output.exists() and any(output.iterdir()):
+    if not files.bare(output):
         raise OutputError(f"{output} is not empty: give another --output")
     lines = []
     for i, clip in enumerate(world.training_clips(count, seed or 0)):

@@ -34,7 +34,7 @@ class EvalFolder:
         """
         listing = self.path / "settings.json"
         if not listing.is_file():
-            if self.path.exists() and any(self.path.iterdir()):
+            if not files.bare(self.path):
                 raise OutputError(f"{self.path} is not empty and holds no evaluation: give another --output")
             return None
         old = _read(listing)

@@ -16,6 +16,7 @@ from vpo_kit.evaluation.truth import Truth
 from vpo_kit.measures import Measure
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards.base import Reward
+from vpo_kit.video import check_finite
 
 ALWAYS: tuple[Measure, ...] = (MotionAmount(),)
 
@@ -53,6 +54,7 @@ def measure(
     for name, scores in found.items():
         bad = [prompt for prompt, score in zip(prompts, scores, strict=True) if not math.isfinite(score)]
         if bad:
+            check_finite(video, prompts)
             raise DataError(f"reward {name!r} is not finite for the prompt {bad[0]!r}: it cannot be used")
     for one in measures:
         found |= _checked(one, one(video, prompts, fps), len(video))

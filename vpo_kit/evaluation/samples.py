@@ -30,7 +30,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample
-from vpo_kit.video import write_video
+from vpo_kit.video import check_finite, write_video
 
 METRICS = "metrics.json"
 
@@ -144,7 +144,7 @@ def videos(
     model: VideoModel, plan: SamplePlan, batches: Sequence[slice] | None = None, encode: PromptCache | None = None
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """Items with their videos ``[B, F, 3, H, W]``, for all batches of the plan or some; a video's noise depends on its
-    own seed alone.
+    own seed alone. Raises `DataError` for one that is not finite.
     """
     settings = plan.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
@@ -157,6 +157,7 @@ def videos(
             noise = draw_noise(shape, seeds, model.device)
             latents = sample(model, part, noise=noise, steps=settings.steps, guidance=guidance)
             video = model.decode(latents)
+        check_finite(video, [plan.prompts[i] for i, _ in items])
         yield items, video  # outside: a caller that stops here must not be left without gradients
 
 

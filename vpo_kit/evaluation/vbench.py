@@ -55,7 +55,7 @@ def export(folder: Path, evaluations: Sequence[Results], videos: Sequence[Path])
 
     Returns the commands to be run in VBench's environment. Raises `OutputError` for a folder of other things.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / f"{evaluations[0].name}.json").is_file():
+    if not files.bare(folder) and not (folder / f"{evaluations[0].name}.json").is_file():
         raise OutputError(f"{folder} is not empty and holds no input for VBench: give another --vbench-export")
     commands = []
     for evaluation, source in zip(evaluations, videos, strict=True):

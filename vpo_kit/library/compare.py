@@ -231,9 +231,7 @@ def _listing(entries: Sequence[Entry], seeds: Sequence[int]) -> dict[str, Any]:
 
 def _refuse_foreign(output: Path) -> None:
     """Raises `OutputError` for a folder of other things."""
-    if (output / LISTING).is_file() or not output.exists():
-        return
-    if not output.is_dir() or any(output.iterdir()):
+    if not (output / LISTING).is_file() and not files.bare(output):
         raise OutputError(f"{output} is not empty and holds no comparison: give another --output")
 
 
@@ -257,7 +255,7 @@ def _check_same(listing: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
         if changed:
             raise ConfigError(f"{listing.parent} was begun with another {' and '.join(changed)} of {name}: {hint}")
         held = old.get("contents", {}).get(name, {})  # vpo 0.2.0 did not write it
-        if other := [kind for kind, key in held.items() if new["contents"][name].get(kind) != key]:
+        if other := [kind for kind, key in held.items() if new["contents"][name].get(kind, key) != key]:
             raise ConfigError(f"{listing.parent}: the {' and '.join(other)} of {name} are not what they were: {hint}")
     if missing := set(old.get("seeds", [])) - set(new["seeds"]):
         raise ConfigError(f"{listing.parent} was begun with seed {min(missing)}, which this command leaves out: {hint}")

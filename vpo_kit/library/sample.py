@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vpo_kit import files
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.inputs import Inputs, inputs_of
@@ -75,7 +76,7 @@ def each(
     if not wanted or not all(item.prompt.strip() for item in wanted):
         raise ConfigError("there is no prompt, or an empty one")
     folder = Path(output) if output is not None else None
-    if folder is not None and folder.exists() and any(folder.iterdir()):
+    if folder is not None and not files.bare(folder):
         raise OutputError(f"{folder} is not empty: give another --output")
     file, weights = Path(config) if config else None, Path(lora) if lora is not None else None
     with ready(model, weights, file, settings) as (made, sampling):

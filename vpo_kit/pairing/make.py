@@ -24,7 +24,7 @@ from vpo_kit.pairing import segments, store
 from vpo_kit.pairing.job import Item, Job, Made, Outcome, Task
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
-from vpo_kit.video import write_video
+from vpo_kit.video import check_finite, write_video
 
 UNCHECKED = ("format", "versions", "skipped")
 """Facts of a set in which the one that goes on with it may differ."""
@@ -47,7 +47,7 @@ class Folder:
         """Raises `ConfigError` for a set begun with other settings, `OutputError` for a folder of other things."""
         listing = self.path / "dataset.yaml"
         if not listing.is_file():
-            if self.path.exists() and any(self.path.iterdir()):
+            if not files.bare(self.path):
                 raise OutputError(f"{self.path} is not empty and holds no pair set: give another --output")
             return
         try:
@@ -125,6 +125,8 @@ class Folder:
     def _write(self, item: Item, made: Made, task: Task, strategy: str) -> Pair:
         name, fps, frames = f"{item.key}{made.mark}", task.sampling.fps, len(made.first)
         names = (f"videos/{name}-first.mp4", f"videos/{name}-second.mp4", f"latents/{name}.safetensors")
+        for video in (made.first, made.second):
+            check_finite(video[None], [made.prompt])
         write_video(self.parts / names[0], made.first, fps)
         write_video(self.parts / names[1], made.second, fps)
         store.write_latents(self.parts / names[2], made.latents)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.video import check_finite
 
 Segments = Sequence[tuple[int, int]]
 
@@ -150,13 +151,14 @@ class Mixture(nn.Module):
         """Score `video` ``[B, F, 3, H, W]``; rows ``i * group ... (i + 1) * group - 1`` share a prompt. Several rewards
         are each standardised within its group and then added, or, not `decoupled`, added on their fixed scales.
 
-        Raises `DataError` when a reward gives a value that is not finite.
+        Raises `DataError` when a video, or what a reward gives, is not finite.
         """
         found = {r.spec.name: r.among(video, prompts, fps=fps, group=group) for r in self.parts}
         scores = {name: output.score.float() for name, output in found.items()}
         report = {key: value for output in found.values() for key, value in output.report.items()}
         for name, score in scores.items():
             if not torch.isfinite(score).all():
+                check_finite(video, prompts)
                 bad = int((~torch.isfinite(score)).nonzero()[0])
                 raise DataError(f"reward {name!r} is not finite for the prompt {prompts[bad]!r}: it cannot be used")
         if len(scores) == 1:

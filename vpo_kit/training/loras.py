@@ -103,7 +103,9 @@ def given(state: Mapping[str, Tensor] | None, weights: Path) -> dict[str, Any]:
 
 
 def _check_fit(model: VideoModel, name: str, weights: Path, where: dict[str, Any]) -> None:
-    """Raises `ModelError` for a LoRA of another network: diffusers leaves out what has no place, and only logs it."""
+    """Raises `ModelError` for a LoRA of another network, of which diffusers leaves out what has no place and only logs
+    it, and for one that is not finite.
+    """
     network = model.networks[name]
     found = model.pipeline.lora_state_dict(where.pop("what"), **where)
     state: dict[str, Tensor] = found[0] if isinstance(found, tuple) else found
@@ -115,6 +117,11 @@ def _check_fit(model: VideoModel, name: str, weights: Path, where: dict[str, Any
         raise ModelError(
             f"{weights} is the LoRA of another model: {len(fitting)} of its {len(state)} weights have a place in "
             f"{type(network).__name__} of {model.source}, {rest} {list(state[rest].shape)} for one has none"
+        )
+    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise ModelError(
+            f"{weights} holds numbers that are not finite, {broken[0]} for one: its training has failed: take an "
+            "earlier checkpoint"
         )
 
 

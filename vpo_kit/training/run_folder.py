@@ -42,7 +42,7 @@ class RunFolder:
             raise OutputError(f"{self.path} already holds a run: go on with --resume or replace it with --overwrite")
         if self.holds_run and resume:
             self._check_same(run)
-        elif self.path.exists() and self._foreign() and not (self.holds_run and overwrite):
+        elif not files.bare(self.path) and not (self.holds_run and overwrite):
             raise OutputError(f"{self.path} is not empty and holds no run: give another --output")
 
     @contextmanager
@@ -102,10 +102,6 @@ class RunFolder:
                 f"--resume: {', '.join(changed)} differ from {self.path / 'config.yaml'}: only "
                 f"{', '.join(sorted(MAY_CHANGE))} may change"
             )
-
-    def _foreign(self) -> bool:
-        """Whether the folder holds anything but what a run leaves that was killed while it wrote its settings."""
-        return any(path.name not in (".config.part.yaml", files.LOCK) for path in self.path.iterdir())
 
     def _remove_run(self) -> None:
         """Remove what runs write and nothing else: the folder may hold a user's own files.

@@ -6,7 +6,7 @@ Video is float32 ``[..., F, 3, H, W]`` in [0, 1]. All that reads a video does it
 from vpo_kit.video.ffmpeg import version
 from vpo_kit.video.reading import SUFFIXES, Footage, Window, read_video, read_window
 from vpo_kit.video.scan import Extent, scan
-from vpo_kit.video.tensors import motion, straight_through_clamp
+from vpo_kit.video.tensors import check_finite, motion, straight_through_clamp
 from vpo_kit.video.writing import write_video
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Extent",
     "Footage",
     "Window",
+    "check_finite",
     "motion",
     "read_video",
     "read_window",
