@@ -170,7 +170,7 @@ def test_passes_and_phases(tiny_wan: Path) -> None:
     chain = 2 * 4 * 2 * found.settings.steps  # prompts, candidates, branches of guidance, steps
     assert found.steps == 2
     assert found.passes == chain / 2 + 2 * 2 + 2 * 2  # pairs of two videos: the reference's pass and the policy's
-    assert set(found.phases) == {"measure", "data", "step"}
+    assert list(found.phases) == ["prompts", "measure", "data", "step"]
     assert found.parameters["reference"] == found.parameters["lora"] > 0
     split = rehearse(command.subject_of(command._recipe({"model": str(tiny_wan), "method": "dpo"}, None, QUIET), 4))
     assert split.passes == 2 * 2 * 2, "8 pairs over 4 processes"
@@ -359,3 +359,14 @@ def test_the_micro_batch_that_fits(
     assert "micro_batch_size auto: all videos of a step" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="there is none here: give a number"):
         command.settled(recipe, 1, None, Console())
+
+
+def test_networks_and_text_encoders_are_never_there_together(tiny_wan: Path) -> None:
+    """As in a run: prompts are encoded first, and the encoder's weights are on the device for that alone."""
+    found = rehearse(subject(tiny_wan, "dpo", "batch_size=2", "evaluation.num_prompts=2"))
+    weights = 4 * found.parameters["text"]
+    assert found.phases["prompts"]["text"] > weights
+    assert all(found.phases["prompts"][part] == 0 for part in ("weights", "lora", "reference", "reward"))
+    for name in ("measure", "data", "step"):
+        assert found.phases[name]["text"] < weights
+        assert found.phases[name]["weights"] == 4 * found.parameters["weights"]

@@ -149,8 +149,12 @@ def videos(
     settings = plan.settings
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
     encode = encode or PromptCache(model)
+    batches = plan.batches if batches is None else batches
+    asked = dict.fromkeys(i for batch in batches for i, _ in plan.items[batch])
+    made_from = [settings.negative_prompt, *(plan.inputs[i] for i in asked)]
+    encode.ahead([(item, settings) for item in made_from])
     guidance = model.guidance(settings, encode([settings.negative_prompt]))
-    for batch in plan.batches if batches is None else batches:
+    for batch in batches:
         items, seeds = plan.items[batch], plan.seeds[batch]
         part = encode([plan.inputs[i] for i, _ in items])
         with torch.no_grad():

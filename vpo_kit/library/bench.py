@@ -21,6 +21,7 @@ from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.encoding import PromptCache
 from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards import loading as rewards
@@ -131,6 +132,11 @@ class Bench:
         return load_model(self.wanted)
 
     @cached_property
+    def encode(self) -> PromptCache:
+        """What all models of the evaluation see of its prompts."""
+        return PromptCache(self.model)
+
+    @cached_property
     def plan(self) -> SamplePlan:
         """The plan, with the sampling settings that the folder was begun with; a new folder is begun here. Raises
         `DataError` for items that the model does not take.
@@ -179,9 +185,9 @@ class Bench:
         self.folder.claim(label, self._files.get(label, []))
         with count_bar(self.console, label, len(plan.items), "videos") as tick:
             if lora is None:
-                return evaluate(self.model, plan, judges, where, label, tick, measures)
+                return evaluate(self.model, plan, judges, where, label, tick, measures, encode=self.encode)
             with loras.loaded(self.model, lora):
-                return evaluate(self.model, plan, judges, where, label, tick, measures)
+                return evaluate(self.model, plan, judges, where, label, tick, measures, encode=self.encode)
 
     def store(self, kind: str) -> set_metrics.FeatureFolder:
         def get() -> features.ClipFeatures:

@@ -26,7 +26,7 @@ def load_model(
     files = Path(lora) if lora is not None else None
     if files is not None:
         loras.weights_of(files)  # before anything is loaded
-    made = run.load_model(found)
+    made = run.load_model(found, late_encoders=False)
     run.use(made, found.sampling)
     if files is not None:
         loras.load(made, files)

@@ -159,11 +159,14 @@ def _make(
             else RealMaker(task, clips.clips, local=strategy == "local")
         )
         job: Job = maker.job()
+        made_from = [task.inputs(clip) for clip in clips.clips]
     else:
         inputs = read_inputs(data)
         model.check_inputs(inputs)
         judge = labeller.judge(model.device, offload=settings.offload) if labeller else None
         job = IndependentMaker(task, inputs, judge).job()
+        made_from = list(inputs)
+    task.encode.ahead([(item, sampling) for item in (sampling.negative_prompt, *made_from)], console.print)
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})
     processes.wait()

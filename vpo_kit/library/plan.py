@@ -35,7 +35,7 @@ NAMES = {
     "reward": "reward and judges",
     "text": "text encoder",
 }
-PHASES = {"measure": "measuring", "data": "data", "step": "training step"}
+PHASES = {"prompts": "prompts", "measure": "measuring", "data": "data", "step": "training step"}
 LONGEST_S = 1000 * 3600.0
 """Seconds beyond which the figure is of no more use than that it is too long."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

@@ -15,6 +15,7 @@ from rich.console import Console
 from vpo_kit.catalogue import preferring
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.report import versions
+from vpo_kit.inputs import Inputs
 from vpo_kit.library import sources
 from vpo_kit.library.display import count_bar
 from vpo_kit.methods.base import Context, Method
@@ -113,7 +114,10 @@ def _measure(recipe: Recipe, request: SignalRequest) -> tuple[Signal, int]:
     settings = use(model, run.sampling)
     source = sources.build(recipe, model, settings, console, Processes())
     assert isinstance(source, Pairs)
-    policy, encode = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora)), PromptCache(model)
+    encode = PromptCache(model)
+    shown: list[str | Inputs] = [settings.negative_prompt, *source.inputs]
+    encode.ahead([(item, settings) for item in shown], console.print)
+    policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
     single = run.model_copy(update={"batch_size": 1})
     parts = Assembly(run=single, policy=policy, settings=settings, encode=encode)
     methods = _by_band(recipe, parts.context(source=source))

@@ -148,6 +148,19 @@ def _train(
     settings = assembly.use(model, run.sampling)
     disk = DiskCache(run.cache, notice) if run.cache else None
     source = sources.build(recipe, model, settings, console, processes, disk)
+    seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
+    plan = SamplePlan(
+        inputs=recipe.held_out,
+        videos_per_prompt=run.evaluation.videos_per_prompt,
+        settings=settings,
+        batch_size=run.sampling.batch_size,
+        seed=seed,
+    )
+    encode = PromptCache(model, disk)
+    with working(console, "encoding prompts"):
+        looked_at = [settings.negative_prompt, *plan.inputs, *(recipe.validation if run.selection.strengths else [])]
+        trained_on = assembly.wanted(run, recipe.method, source, settings, encode, processes)
+        encode.ahead([*((item, settings) for item in looked_at), *trained_on], notice)
     start = initial.start(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed, start)
     with working(console, "loading the rewards"):
@@ -161,16 +174,7 @@ def _train(
     processes.wait()  # nobody looks for checkpoints before an old run's are gone
     for network in model.networks.values():
         processes.shard(network, whole=added_weights(network))
-    seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
-    plan = SamplePlan(
-        inputs=recipe.held_out,
-        videos_per_prompt=run.evaluation.videos_per_prompt,
-        settings=settings,
-        batch_size=run.sampling.batch_size,
-        seed=seed,
-    )
     measures = measuring.load(run.evaluation.measured)
-    encode = PromptCache(model, disk)
     measurer = Measurer(model=model, run=folder.path, console=console, processes=processes, encode=encode)
     parts = Assembly(run=run, policy=policy, settings=settings, encode=encode, processes=processes)
     method = recipe.method(recipe.method_config, parts.context(reward, judges=judges, source=source))

@@ -17,6 +17,7 @@ def load(
     attention: str = "auto",
     offload: bool = False,
     quantise: str = "none",
+    late_encoders: bool = False,
 ) -> VideoModel:
     """Load a diffusers pipeline by name, folder or hub id; see `vpo_kit.models.loading.load`."""
     from vpo_kit.models import loading  # diffusers takes seconds to import, and the sprite world does without it
@@ -29,6 +30,7 @@ def load(
         attention=attention,
         offload=offload,
         quantise=quantise,
+        late_encoders=late_encoders,
     )
 
 

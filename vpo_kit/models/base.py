@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from vpo_kit.models.autoencoding import Autoencoding
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import Guidance
 from vpo_kit.times import Times, TimeSampler
+
+if TYPE_CHECKING:
+    from vpo_kit.models.encoders import Encoders
 
 
 class Size(NamedTuple):
@@ -113,6 +116,10 @@ class VideoModel(Autoencoding, ABC):
         self.source = source
         self.truth: str | None = None
         """The made world whose truth can be read from the model's clips, as its folder declares."""
+        self.encoders: Encoders | None = None
+        """What loads the encoders of prompts and pictures when they are needed, where they are not always there."""
+        self.home: torch.device | None = None
+        """The networks' device while they wait elsewhere."""
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
@@ -226,7 +233,7 @@ class VideoModel(Autoencoding, ABC):
 
     @property
     def device(self) -> torch.device:
-        return torch.device(next(iter(self.networks.values())).device)
+        return self.home or torch.device(next(iter(self.networks.values())).device)
 
     @cached_property
     def dtype(self) -> torch.dtype:

@@ -32,7 +32,8 @@ class DiskCache:
     def __init__(self, folder: Path, on_notice: Callable[[str], None]) -> None:
         self.folder = folder
         self._notice = on_notice
-        self._writes = True
+        self.writes = True
+        """Whether what is made is still written."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -50,24 +51,45 @@ class DiskCache:
             except (SafetensorError, OSError, ValueError):
                 self._notice(f"cache: {path} is damaged: it is made anew")
         made = {name: value.detach().cpu().contiguous().clone() for name, value in make().items()}
-        if self._writes:
+        if self.writes:
             self._write(path, made)
         return made
+
+    def known(self, kind: str, facts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
+        """Plain values, as JSON gives them back, that `make` gives where they are not there yet."""
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        path = self.folder / kind / f"{key}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            made = json.dumps(make(), default=str)
+        if self.writes:
+            try:
+                with files.beside(path, shared=True) as partial:
+                    partial.write_text(made, encoding="utf-8")
+            except OutputError as error:
+                self._full(error)
+        return json.loads(made)
+
+    def _full(self, error: OutputError) -> None:
+        self.writes = False  # a full disk is no reason to end a run
+        self._notice(f"cache: {error}; from here on nothing is added")
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:
             with files.beside(path, shared=True) as partial:
                 files.put_tensors(partial, tensors, {"sha256": _hash(tensors)})
         except OutputError as error:
-            self._writes = False  # a full disk is no reason to end a run
-            self._notice(f"cache: {error}; from here on nothing is added")
+            self._full(error)
 
 
-def text_facts(model: VideoModel) -> dict[str, Any]:
-    """All that the embedding of a prompt depends on, but for the prompt and what is shown with it."""
+def text_facts(model: VideoModel, disk: DiskCache | None = None) -> dict[str, Any]:
+    """All that the embedding of a prompt depends on, but for the prompt and what is shown with it. An encoder whose
+    files `disk` knows is not loaded for it.
+    """
     networks = {name: [str(part.dtype), _public(part.config)] for name, part in model.networks.items()}
     seeing = ("image_processor",) if model.text_sees_pictures else ()
-    texts = {name: _facts(part) for name, part in _parts(model, ("text_encoder", "tokenizer", *seeing)).items()}
+    texts = _parts(model, ("text_encoder", "tokenizer", *seeing), disk)
     return {**_common(model), "networks": networks, "texts": texts}
 
 
@@ -78,10 +100,10 @@ def latent_facts(model: VideoModel) -> dict[str, Any]:
     return {**_common(model), "vae": _facts(model.pipeline.vae), "switches": switches}
 
 
-def picture_facts(model: VideoModel) -> dict[str, Any]:
-    """All that is seen of a picture depends on, but for the picture and the size of the video."""
-    parts = _parts(model, ("image_encoder", "image_processor", "feature_extractor"))
-    return {**latent_facts(model), "seen by": {name: _facts(part) for name, part in parts.items()}}
+def picture_facts(model: VideoModel, disk: DiskCache | None = None) -> dict[str, Any]:
+    """All that is seen of a picture depends on, but for the picture and the size of the video; `disk` as above."""
+    parts = _parts(model, ("image_encoder", "image_processor", "feature_extractor"), disk)
+    return {**latent_facts(model), "seen by": parts}
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -118,9 +140,27 @@ def _common(model: VideoModel) -> dict[str, Any]:
     return {"versions": _versions(), "family": type(model).__name__, "device": model.device.type}
 
 
-def _parts(model: VideoModel, beginnings: tuple[str, ...]) -> dict[str, Any]:
-    components = model.pipeline.components.items()
-    return {name: part for name, part in components if name.startswith(beginnings) and part is not None}
+def _parts(model: VideoModel, beginnings: tuple[str, ...], disk: DiskCache | None) -> dict[str, Any]:
+    """The facts of the pipeline's parts whose names begin so."""
+    late = model.encoders.names if model.encoders else ()
+    components = [(name, part) for name, part in model.pipeline.components.items() if name.startswith(beginnings)]
+    found = {name: _late_facts(model, name, disk) for name, _ in components if name in late}
+    return found | {name: _facts(part) for name, part in components if part is not None and name not in late}
+
+
+def _late_facts(model: VideoModel, name: str, disk: DiskCache | None) -> Any:
+    """The facts of an encoder, which is loaded only where `disk` does not know its files."""
+    encoders = model.encoders
+    assert encoders is not None
+
+    def make() -> dict[str, Any]:
+        encoders.come(name)
+        return _facts(getattr(model.pipeline, name))
+
+    held = encoders.files(name)
+    if disk is None or held is None:
+        return make()
+    return disk.known("encoders", {**_common(model), "files": held, "dtype": str(model.dtype)}, make)
 
 
 def _facts(part: Any) -> dict[str, Any]:

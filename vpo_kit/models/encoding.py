@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache, picture_facts, text_facts
@@ -49,6 +51,29 @@ class PromptCache:
         there = found.to(self._model.device)
         return there.with_guidance(self._model.settings.embedded_guidance) or there
 
+    def ahead(
+        self, items: Iterable[tuple[str | Inputs, Settings]], on_notice: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Encode all items, each for videos of its settings, before the networks are needed; then the encoders of a
+        model whose encoders come late leave. What is in memory or on disk already loads nothing.
+
+        Where what is encoded is more than is kept, and no disk keeps it, the encoders stay, and `on_notice` says so.
+        """
+        encoders = self._model.encoders
+        if encoders is None:  # they are always there
+            return
+        with encoders.first():
+            for item, settings in items:
+                with self._model.at(settings), suppress(DataError):  # an item that cannot be read is named in its turn
+                    self._find(inputs_of(item))
+                if self._kept.has_lost and not (self._disk and self._disk.writes):
+                    on_notice(
+                        f"what is encoded of the run's prompts is more than {self._kept.most_bytes / 1e9:.1f} GB, so "
+                        "the text encoder stays in memory: --set cache=DIR keeps all of it on disk"
+                    )
+                    return
+            encoders.leave()
+
     def _find(self, item: Inputs) -> Conditions:
         model, own = self._model, dict[str, Any]()
         if item.pictures:
@@ -77,8 +102,8 @@ class PromptCache:
     # each hashes weights, and only when it is asked for
     @cached_property
     def _text_facts(self) -> dict[str, Any]:
-        return text_facts(self._model)
+        return text_facts(self._model, self._disk)
 
     @cached_property
     def _picture_facts(self) -> dict[str, Any]:
-        return picture_facts(self._model)
+        return picture_facts(self._model, self._disk)

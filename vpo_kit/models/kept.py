@@ -20,10 +20,12 @@ class Kept:
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+        self.most_bytes = most_bytes
         self._found: OrderedDict[Hashable, Named] = OrderedDict()
         self.num_bytes = 0
         """How much there is now."""
+        self.has_lost = False
+        """Whether something has left."""
 
     def get(self, key: Hashable, make: Callable[[], Named]) -> Named:
         """What is kept under `key`, or else what `make` gives."""
@@ -31,9 +33,10 @@ class Kept:
             made = make()
             self._found[key] = made
             self.num_bytes += _size(made)
-            while self.num_bytes > self._most and len(self._found) > 1:
+            while self.num_bytes > self.most_bytes and len(self._found) > 1:
                 _, left = self._found.popitem(last=False)
                 self.num_bytes -= _size(left)
+                self.has_lost = True
         self._found.move_to_end(key)
         return self._found[key]
 

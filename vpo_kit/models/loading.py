@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 import transformers
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.folders import resolve
+from vpo_kit.models import encoders
 from vpo_kit.models.attention import check_attention, check_family, set_attention
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.offload import offload as offload_parts
@@ -68,6 +72,7 @@ def load(
     attention: str = "auto",
     offload: bool = False,
     quantise: str = "none",
+    late_encoders: bool = False,
 ) -> VideoModel:
     """Load a pipeline and wrap it in the adapter of its class, on the GPU where there is one.
 
@@ -75,7 +80,8 @@ def load(
     torch dtype's name for the weights; `variant` the name of weight files beside the usual ones (``fp16``);
     `attention` is auto (diffusers' own choice), sdpa, xformers, flash or sage (which only samples); with `offload` text
     encoder and autoencoder are on the GPU only while they are used; `quantise` none or int8 says how the trained
-    network's linear layers are kept.
+    network's linear layers are kept. With `late_encoders` the encoders of texts and pictures are loaded when something
+    is encoded, and leave when `PromptCache.ahead` is done.
     Raises `ModelError`, or `ConfigError` for an option that cannot be had here or in this family.
     """
     check_attention(attention, dtype)
@@ -89,17 +95,22 @@ def load(
     _check_files(Path(source), variant)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    try:
-        pipeline = kind.from_pretrained(
-            source,
-            revision=revision,
-            variant=variant,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            **load_options(quantise, index, adapter.network_name),
-        )
-    except Exception as error:  # diffusers meets damaged folders with a dozen kinds of error
-        raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error
+
+    def read(**options: Any) -> Any:
+        try:
+            return kind.from_pretrained(
+                source,
+                revision=revision,
+                variant=variant,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                **options,
+            )
+        except Exception as error:  # diffusers meets damaged folders with a dozen kinds of error
+            raise ModelError(f"cannot load {name_or_path}: {_line(error)}") from error
+
+    late = _late(index) if late_encoders else []
+    pipeline = read(**dict.fromkeys(late), **load_options(quantise, index, adapter.network_name))
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device) if offload else pipeline.to(device)
     extras = _extras(source)
@@ -108,9 +119,23 @@ def load(
     model.preview = load_preview(Path(source), device)
     if offload:
         offload_parts(model)
+    if late:
+
+        def encoding(names: Sequence[str]) -> dict[str, nn.Module]:
+            there = {name: part for name, part in pipeline.components.items() if name not in names}
+            found = read(**there)  # by the pipeline's own class, which knows each part's options
+            return {name: getattr(found, name) for name in names}
+
+        encoders.late(model, late, encoding, partial(encoders.part_folder, source, revision), offload)
     if attention != "auto":
         set_attention(model, attention)
     return model
+
+
+def _late(index: Mapping[str, Any]) -> list[str]:
+    """The encoders of texts and pictures that ``model_index.json`` names."""
+    named = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+    return [name for name in named if name.startswith((encoders.TEXTS, encoders.EYES))]
 
 
 def read_index(source: str, revision: str | None, name: str) -> tuple[str, dict[str, Any]]:

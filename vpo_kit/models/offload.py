@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -54,24 +54,30 @@ def place(pipeline: Any, device: torch.device) -> None:
 
 def offload(model: VideoModel) -> None:
     """Let the model's encoders of texts and pictures and its autoencoder be on its device only while they are used."""
-    parts = {name: part for name, part in model.pipeline.components.items() if isinstance(part, nn.Module)}
-    texts, eyes = ([parts[n] for n in parts if n.startswith(begin)] for begin in ("text_encoder", "image_encoder"))
     used = {
-        "encode_prompts": texts, "encode_texts": texts, "encode_images": eyes,
-        "encode": [parts["vae"]], "decode_clip": [parts["vae"]],
+        "encode_prompts": "text_encoder", "encode_texts": "text_encoder", "encode_images": "image_encoder",
+        "encode": "vae", "decode_clip": "vae",
     }  # fmt: skip
-    for method, needed in used.items():
-        setattr(model, method, _with(needed, lambda: model.device, getattr(model, method)))
+
+    def there(beginning: str) -> list[nn.Module]:
+        parts = model.pipeline.components.items()
+        return [part for name, part in parts if name.startswith(beginning) and isinstance(part, nn.Module)]
+
+    for method, beginning in used.items():
+        setattr(model, method, _with(partial(there, beginning), lambda: model.device, getattr(model, method)))
 
 
 def offload_module(module: nn.Module, device: torch.device) -> None:
     """Let a frozen `module` be on `device` only during its calls."""
-    module.forward = _with([module], lambda: device, module.forward)
+    module.forward = _with(lambda: [module], lambda: device, module.forward)
 
 
-def _with(parts: list[nn.Module], device: Callable[[], torch.device], function: Callable[P, R]) -> Callable[P, R]:
+def _with(
+    needed: Callable[[], list[nn.Module]], device: Callable[[], torch.device], function: Callable[P, R]
+) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        parts = needed()
         with onloaded(parts, device()):
             try:
                 return function(*args, **kwargs)

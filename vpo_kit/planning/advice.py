@@ -67,7 +67,7 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
         yield _with(subject, "dtype=bfloat16", dtype="bfloat16")
     if estimate.worst == "measure" and sampling > 1:
         yield _sampled(subject, max(1, sampling // 4))
-    if not run.offload and large & {"text", "autoencoder", "reward"}:
+    if not run.offload and large & {"autoencoder", "reward"}:
         yield _with(subject, "offload=true", offload=True)
     if not run.gradient_checkpointing and "activations" in large:
         yield _with(subject, "gradient_checkpointing=true", gradient_checkpointing=True)

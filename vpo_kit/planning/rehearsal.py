@@ -1,4 +1,4 @@
-"""One run rehearsed on a model without weights: measuring, preparing data, and a cycle of training steps."""
+"""One run rehearsed on a model without weights: prompts, measuring, preparing data, and a cycle of training steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from vpo_kit.models import memory
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.offload import OFFLOADED, onloaded
+from vpo_kit.models.offload import onloaded
 from vpo_kit.planning import skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
@@ -77,15 +78,18 @@ class _Rehearsal:
         self.notes: list[str] = []
         self.phases: dict[str, dict[str, int]] = {}
         self.ops: dict[str, Counter[Op]] = {}
+        self._coming: list[tuple[Tensor, str, float]] = []
         self.parameters = self._adopt()
         self._watch()
 
     def run(self, reward: Any) -> Estimate:
         run = self.subject.run
         with self.tracker:
-            if self.subject.measured:
-                self._phase("measure", self._measure)
             encode = PromptCache(self.model)
+            self._phase("prompts", lambda: self._encode(encode))
+            self._arrive()
+            if self.subject.measured:
+                self._phase("measure", lambda: self._measure(encode))
             parts = Assembly(run=run, policy=self.policy, settings=self.settings, encode=encode)
             context = parts.context(reward, judges=self.judges, scores=torch.rand(64, 2))
             method = self.subject.method(self._method_config(), context)
@@ -119,7 +123,9 @@ class _Rehearsal:
         return [(what, number, number * rollouts) for what, number in found.items()]
 
     def _adopt(self) -> dict[str, int]:
-        """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait."""
+        """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait, nor
+        do encoders, which leave, and the networks, LoRA and judges, which come when they have left (`_arrive`).
+        """
         run, counts = self.subject.run, Counter[str]()
         for name, part in self.model.pipeline.components.items():
             if not isinstance(part, nn.Module):
@@ -129,8 +135,9 @@ class _Rehearsal:
             for key, tensor in (*part.named_parameters(), *part.named_buffers()):
                 own = "lora" if f".{POLICY}." in key else "reference" if f".{REFERENCE}." in key else kind
                 share = 1 / tensor.element_size() if id(tensor) in small else 1.0
-                away = run.offload and name.startswith(OFFLOADED)
-                self.tracker.adopt([tensor], own, 0.0 if away else share)  # type: ignore[arg-type]
+                stays = kind == "autoencoder" and not run.offload
+                self.tracker.adopt([tensor], own, share if stays else 0.0)  # type: ignore[arg-type]
+                self._coming += [(tensor, own, share)] if kind == "weights" else []
                 counts[own] += tensor.numel()
         if self.model.preview is not None:
             decoder = list(self.model.preview.parameters())
@@ -138,7 +145,8 @@ class _Rehearsal:
             counts["autoencoder"] += sum(tensor.numel() for tensor in decoder)
         for judge in self.judges:
             tensors = [*judge.parameters(), *judge.buffers()]
-            self.tracker.adopt(tensors, "reward", 0.0 if run.offload else 1.0)
+            self.tracker.adopt(tensors, "reward", 0.0)
+            self._coming += [] if run.offload else [(tensor, "reward", 1.0) for tensor in tensors]
             counts["reward"] += sum(tensor.numel() for tensor in tensors)
         for parameter in self.policy.parameters:
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -146,29 +154,39 @@ class _Rehearsal:
             )
         return {part: counts[part] for part in PARTS if counts[part]}
 
+    def _arrive(self) -> None:
+        """What waited for the encoders to leave is there from now on."""
+        for tensor, part, share in self._coming:
+            self.tracker.adopt([tensor], part, share)  # type: ignore[arg-type]
+
     def _watch(self) -> None:
         """Put what the model and the judges make into their parts, and let equal passes run once."""
         model: Any = self.model
         components = model.pipeline.components
-        texts = [part for name, part in components.items() if name.startswith("text_encoder") and part is not None]
+        texts, eyes = (
+            [part for name, part in components.items() if name.startswith(begin) and part is not None]
+            for begin in (TEXTS, EYES)
+        )
         model.predict = self.repeats.predict(model.predict)
-        model.decode_clip = self._loaded([components["vae"]], model.decode_clip)
+        vae = [components["vae"]] if self.subject.run.offload else []
+        model.decode_clip = self._loaded(vae, model.decode_clip)
         model.decode = self._inside("autoencoder", self.repeats.once(model.decode))
         model.look = self._inside("autoencoder", self.repeats.once(model.look))
-        model.encode = self._inside("autoencoder", self._loaded([components["vae"]], model.encode))
+        model.encode = self._inside("autoencoder", self._loaded(vae, model.encode))
         model.encode_prompts = self._inside(
             "text", self.repeats.once(self._loaded(texts, model.encode_prompts), always=True)
         )
+        model.encode_images = self._inside("text", self._loaded(eyes, model.encode_images))
         for judge in self.judges:
             if judge.spec.in_groups:  # its cost is counted in comparisons
                 judge.among = _compared  # type: ignore[method-assign]
                 continue
-            forward = self.repeats.once(self._loaded([judge], judge.forward))
+            forward = self.repeats.once(self._loaded([judge] if self.subject.run.offload else [], judge.forward))
             judge.forward = self._inside("reward", self._tried(judge, forward))  # type: ignore[method-assign]
 
     def _loaded(self, parts: list[nn.Module], call: Callable[..., Any]) -> Callable[..., Any]:
-        """Run `call`; with `offload`, the weights of `parts` are copied to the device for it, as in a real run."""
-        if not self.subject.run.offload:
+        """Run `call`, with the weights of `parts`, which wait elsewhere, on the device for it, as in a real run."""
+        if not parts:
             return call
 
         @wraps(call)
@@ -208,7 +226,18 @@ class _Rehearsal:
         self.phases[name] = {part: peak[part] for part in PARTS}
         return result
 
-    def _measure(self) -> None:
+    def _encode(self, encode: PromptCache) -> Conditions:
+        """What the batch is made from, after all that is encoded beside it."""
+        encode([self.settings.negative_prompt])
+        if self.subject.measured:
+            encode([self.model.example(STAND_IN)])
+        return encode([self.model.example(prompt) for prompt in self._prompts], self._largest)
+
+    @property
+    def _prompts(self) -> list[str]:
+        return [f"{STAND_IN} {i}" for i in range(-(-self.subject.run.batch_size // self.subject.processes))]
+
+    def _measure(self, encode: PromptCache) -> None:
         """One batch of the evaluation before training."""
         run = self.subject.run
         texts = [self.model.example(STAND_IN)] * self.subject.measured
@@ -216,18 +245,15 @@ class _Rehearsal:
             inputs=texts, videos_per_prompt=1, settings=self.settings, batch_size=run.sampling.batch_size, seed=0
         )
         with self.policy.reference():
-            for items, video in videos(self.model, plan, plan.batches[:1]):
+            for items, video in videos(self.model, plan, plan.batches[:1], encode):
                 with torch.no_grad():
                     for judge in (one for one in self.judges if not one.spec.in_groups):
                         judge(video, [STAND_IN] * len(items), fps=self.settings.fps)
 
     def _batch(self, encode: PromptCache) -> Batch:
         """A full batch of whatever the method learns from."""
-        size = -(-self.subject.run.batch_size // self.subject.processes)
-        s = self._largest()
-        shape = self.model.latent_shape(*s.size)
-        prompts = [f"{STAND_IN} {i}" for i in range(size)]
-        conditions: Conditions = encode([self.model.example(prompt) for prompt in prompts], s)
+        s, prompts, conditions = self._largest, self._prompts, self._encode(encode)
+        size, shape = len(prompts), self.model.latent_shape(*s.size)
         numbers, tensors = list(range(size)), dict[str, Tensor]()
         if self.subject.data == "videos":
             with self.tracker.fake:
@@ -257,6 +283,7 @@ class _Rehearsal:
         self.notes.append("method.rollout_cache is not counted: how many blocks it skips depends on the videos")
         return found.model_copy(update={"rollout_cache": None})
 
+    @cached_property
     def _largest(self) -> Settings:
         """The settings of a batch of the largest bucket, which is what has to fit."""
         buckets = [parse(words) for words in self.subject.run.data.buckets]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vpo_kit import models
 from vpo_kit.config import Model, Run, Sampling
+from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Context, Method
 from vpo_kit.models import memory
 from vpo_kit.models.base import Settings, VideoModel
@@ -22,8 +23,10 @@ from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stream import Stream, split
 
 
-def load_model(run: Model) -> VideoModel:
-    """The base model with everything that the settings say of its memory and speed. Raises as `models.load`."""
+def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
+    """The base model with everything that the settings say of its memory and speed; its encoders of texts and pictures
+    are there while something is encoded, or with `late_encoders` False always. Raises as `models.load`.
+    """
     model = models.load(
         run.model,
         revision=run.revision,
@@ -32,6 +35,7 @@ def load_model(run: Model) -> VideoModel:
         attention=run.attention,
         offload=run.offload,
         quantise=run.quantise,
+        late_encoders=late_encoders,
     )
     if isinstance(run, Run):
         memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
@@ -102,8 +106,7 @@ class Assembly:
         them.
         """
         run = self.run
-        share = run.validation.share if method.needs.validation else 0.0
-        parts = split(source, share, run.seed)
+        parts = split(source, _share(run, method), run.seed)
         on_notice(parts.said)
         return RunParts(
             run=run,
@@ -119,7 +122,34 @@ class Assembly:
         )
 
     def _stream(self, source: Source, items: Sequence[int], on_notice: Callable[[str], None]) -> Stream:
-        run = self.run
-        return Stream(
-            source, items, run.batch_size, run.seed, self.encode, self.processes, self.settings, on_notice=on_notice
-        )
+        return _stream(self.run, source, items, self.settings, self.encode, self.processes, on_notice)
+
+
+def wanted(
+    run: Run, method: type[Method], source: Source, settings: Settings, encode: Encode, processes: Processes
+) -> list[tuple[str | Inputs, Settings]]:
+    """All that a run with videos of `settings` encodes of its data: the items of its batches, if each were trained on
+    once, and those that are held out.
+    """
+    parts = split(source, _share(run, method), run.seed)
+    stream = _stream(run, source, parts.items, settings, encode, processes)
+    held = parts.held[: run.validation.max_items]
+    own = _stream(run, source, held, settings, encode, processes).wanted(len(held)) if held else []
+    return [*stream.wanted(run.steps), *own]
+
+
+def _share(run: Run, method: type[Method] | Method) -> float:
+    """The share of the items that is held out."""
+    return run.validation.share if method.needs.validation else 0.0
+
+
+def _stream(
+    run: Run,
+    source: Source,
+    items: Sequence[int],
+    settings: Settings,
+    encode: Encode,
+    processes: Processes,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> Stream:
+    return Stream(source, items, run.batch_size, run.seed, encode, processes, settings, on_notice=on_notice)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from vpo_kit.errors import DataError
+from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import Encode
@@ -78,6 +79,16 @@ class Stream:
         indices = [self._at(group, number * self._size + position) for position in positions]
         return self._make(indices, step, positions, visits)
 
+    def wanted(self, batches: int) -> list[tuple[str | Inputs, Settings]]:
+        """What this process's parts of the first `batches` batches are made from, each once, with its settings."""
+        found: dict[int, None] = {}
+        for number in range(batches):
+            group, own = self._turns[number]
+            found |= dict.fromkeys(self._at(group, own * self._size + p) for p in self._part.share(range(self._size)))
+            if len(found) == len(self._indices):
+                break
+        return [(self._source.inputs[i], self._sized(i)) for i in found]
+
     def item(self, index: int, step: int) -> Batch:
         """One item by itself, as the batch of a step."""
         return self._make([index], step, [0], [0])
@@ -108,6 +119,10 @@ class Stream:
             self._orders[group] = visit, torch.randperm(len(items), generator=generator).tolist()
         return items[self._orders[group][1][place]]
 
+    def _sized(self, index: int) -> Settings:
+        sizes = self._source.sizes
+        return self._settings.sized(None if sizes is None else sizes[index])
+
     def _make(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
         try:
             return self._read(indices, step, positions, visits)
@@ -115,8 +130,7 @@ class Stream:
             return self._read([self._readable(i) for i in indices], step, positions, visits)
 
     def _read(self, indices: Sequence[int], step: int, positions: Sequence[int], visits: Sequence[int]) -> Batch:
-        prompts, sizes = [self._source.prompts[i] for i in indices], self._source.sizes
-        settings = self._settings.sized(None if sizes is None else sizes[indices[0]])
+        prompts, settings = [self._source.prompts[i] for i in indices], self._sized(indices[0])
         conditions = self._encode([self._source.inputs[i] for i in indices], settings)
         device = next(iter(conditions.tensors.values())).device
         tensors = {name: value.to(device) for name, value in self._source.tensors(indices).items()}
