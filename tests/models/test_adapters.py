@@ -165,6 +165,23 @@ def test_lora_of_another_family_is_refused(cases: Cases, tmp_path: Path) -> None
             assert "\n" not in str(caught.value)
 
 
+def test_a_prompt_is_cut_where_its_notice_says(case: Case) -> None:
+    """A last word within the limit is seen, one behind it is not."""
+    model, most = case.model, case.model.most_tokens
+    assert most is not None
+
+    def seen(count: int) -> bool:
+        one, other = (model.encode_prompts(["red " * count + last]).tensors for last in ("circle", "square"))
+        return any(not torch.equal(one[name], other[name]) for name in one)
+
+    def length(text: str) -> int:
+        return len(model.pipeline.tokenizer(text, verbose=False)["input_ids"])
+
+    template = most // 4 * ("Hunyuan" in type(model.pipeline).__name__)  # a tiny tokenizer cuts its end to many tokens
+    assert seen(max(n for n in range(most) if length("red " * n + "circle") <= most - template))
+    assert not seen(min(n for n in range(most + 2) if length("red " * n) > most))
+
+
 def test_two_experts(cases: Cases) -> None:
     """A noise level belongs to one expert, also when a batch has both."""
     case = cases["wan2.2-a14b"]

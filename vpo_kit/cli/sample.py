@@ -27,6 +27,8 @@ def sample(
     set_: Set = None,
 ) -> None:
     """Make videos, one for each prompt."""
+    from functools import partial
+
     from rich.console import Console
 
     from vpo_kit.config import read_assignments
@@ -41,5 +43,7 @@ def sample(
     if not texts:
         raise ConfigError("give --prompt TEXT or --prompts FILE")
     settings, console = read_assignments(set_ or []), Console()
-    for video in each(texts, model=model, lora=lora, output=output, seed=seed or 0, config=config, **settings):
-        console.print(f"{video.path}  {video.prompt}", soft_wrap=True, markup=False, highlight=False)
+    say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    own = {**settings, "on_notice": say}
+    for video in each(texts, model=model, lora=lora, output=output, seed=seed or 0, config=config, **own):
+        say(f"{video.path}  {video.prompt}")

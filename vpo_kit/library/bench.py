@@ -22,6 +22,7 @@ from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.tokens import cut_short
 from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards import loading as rewards
@@ -145,6 +146,8 @@ class Bench:
         settings = Settings(**old) if old else settings_of(self.model.settings, self.sampling)
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.model.check_inputs(self.items)
+            if line := cut_short(self.model, self.items):
+                self.console.print(line, soft_wrap=True, markup=False)
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return SamplePlan(
             inputs=self.items,

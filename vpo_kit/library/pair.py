@@ -21,6 +21,7 @@ from vpo_kit.labelling.by_scores import summary
 from vpo_kit.library.display import count_bar
 from vpo_kit.library.sources import find_clips
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.tokens import cut_short
 from vpo_kit.pairing import make, store
 from vpo_kit.pairing.guided import GuidedMaker
 from vpo_kit.pairing.independent import IndependentMaker
@@ -166,6 +167,8 @@ def _make(
         judge = labeller.judge(model.device, offload=settings.offload) if labeller else None
         job = IndependentMaker(task, inputs, judge).job()
         made_from = list(inputs)
+    if line := cut_short(model, made_from):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     task.encode.ahead([(item, sampling) for item in (sampling.negative_prompt, *made_from)], console.print)
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})

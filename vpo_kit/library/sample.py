@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.library.models import ready
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.tokens import cut_short
 from vpo_kit.video import write_video
 
 
@@ -69,9 +70,10 @@ def each(
     output: Path | str | None = None,
     seed: int = 0,
     config: Path | str | None = None,
+    on_notice: Callable[[str], None] = lambda line: None,
     **settings: Any,
 ) -> Iterator[Video]:
-    """The videos of `sample`, one after the other as they are made."""
+    """The videos of `sample`, one after the other as they are made; `on_notice` is told of prompts that are cut."""
     wanted = [inputs_of(item) for item in ([prompts] if isinstance(prompts, str) else prompts)]
     if not wanted or not all(item.prompt.strip() for item in wanted):
         raise ConfigError("there is no prompt, or an empty one")
@@ -81,6 +83,8 @@ def each(
     file, weights = Path(config) if config else None, Path(lora) if lora is not None else None
     with ready(model, weights, file, settings) as (made, sampling):
         made.check_inputs(wanted)
+        if line := cut_short(made, wanted):
+            on_notice(line)
         plan = SamplePlan(
             inputs=wanted, videos_per_prompt=1, settings=made.settings, batch_size=sampling.batch_size, seed=seed
         )

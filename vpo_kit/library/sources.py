@@ -24,6 +24,7 @@ from vpo_kit.models.base import Settings, Size, VideoModel
 from vpo_kit.models.buckets import best, parse
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.kept import MOST_BYTES
+from vpo_kit.models.tokens import cut_short
 from vpo_kit.pairing import imported, origins, store
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.processes import Processes
@@ -55,6 +56,8 @@ def build(
         model.check_size(size)
     source = _source(recipe, model, settings, console, processes, disk)
     model.check_inputs(inputs_of(item) for item in source.inputs)
+    if line := cut_short(model, [*source.inputs, *recipe.held_out]):
+        notice(line)
     if source.sizes is not None and (line := in_buckets(source.sizes)):
         notice(line)
     return source

@@ -126,6 +126,12 @@ class VideoModel(Autoencoding, ABC):
                 part.requires_grad_(False).eval()
 
     @property
+    def most_tokens(self) -> int | None:
+        """How many tokens of a prompt the network sees at most, those around it counted; None where it is not known."""
+        most = getattr(getattr(self.pipeline, "tokenizer", None), "model_max_length", None)
+        return most if isinstance(most, int) and most < 2**20 else None  # a tokenizer without a limit says 10^30
+
+    @property
     def networks(self) -> dict[str, Any]:
         """The modules that denoise, by the pipeline's names, each with PEFT's adapter methods: one, or one for each
         part of the noise levels.

@@ -78,12 +78,16 @@ class CogVideoXModel(VideoModel):
         scheduler = super().new_scheduler(steps, shape)
         return _DPMSteps(scheduler) if isinstance(scheduler, CogVideoXDPMScheduler) else scheduler
 
+    @property
+    def most_tokens(self) -> int:
+        return int(self.network.config.max_text_seq_length)
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         embeds, _ = self.pipeline.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
-            max_sequence_length=self.network.config.max_text_seq_length,
+            max_sequence_length=self.most_tokens,
             device=self.device,
         )
         return Conditions({"embeds": embeds.to(self.dtype)})

@@ -35,6 +35,11 @@ class HunyuanModel(VideoModel):
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
         return scheduler
 
+    @property
+    def most_tokens(self) -> int:
+        """The default of the pipeline, behind its template."""
+        return 256
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         return self._encoded(self.pipeline.encode_prompt(list(prompts), device=self.device))

@@ -41,6 +41,10 @@ class Hunyuan15Model(VideoModel):
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
         return scheduler
 
+    @property
+    def most_tokens(self) -> int:
+        return int(self.pipeline.tokenizer_max_length)
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         embeds, mask, glyphs, glyph_mask = self.pipeline.encode_prompt(

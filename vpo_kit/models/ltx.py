@@ -66,12 +66,16 @@ class LTXModel(VideoModel):
         )
         return mu
 
+    @property
+    def most_tokens(self) -> int:
+        return min(self.text_tokens, int(self.pipeline.tokenizer.model_max_length))
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         embeds, mask, _, _ = self.pipeline.encode_prompt(
             list(prompts),
             do_classifier_free_guidance=False,
-            max_sequence_length=min(self.text_tokens, self.pipeline.tokenizer.model_max_length),
+            max_sequence_length=self.most_tokens,
             device=self.device,
         )
         return Conditions({"embeds": embeds.to(self.dtype), "mask": mask})

@@ -40,6 +40,10 @@ class MochiModel(VideoModel):
         scheduler.set_timesteps(sigmas=np.array(linear_quadratic_schedule(steps, 0.025)))  # the pipeline's threshold
         return scheduler
 
+    @property
+    def most_tokens(self) -> int:
+        return min(256, int(self.pipeline.tokenizer.model_max_length))
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
         # one by one: the pipeline clears a whole batch whose last prompt is empty
@@ -49,7 +53,7 @@ class MochiModel(VideoModel):
         embeds, mask, _, _ = self.pipeline.encode_prompt(
             [prompt],
             do_classifier_free_guidance=False,
-            max_sequence_length=min(256, self.pipeline.tokenizer.model_max_length),
+            max_sequence_length=self.most_tokens,
             device=self.device,
         )
         return Conditions({"embeds": embeds.to(self.dtype), "mask": mask})

@@ -46,7 +46,11 @@ class WanModel(VideoModel):
         self._boundary = None if ratio is None else ratio * pipeline.scheduler.config.num_train_timesteps
         super().__init__(pipeline, settings or _defaults(pipeline), source)
         # the pipeline's default; a tokenizer made for shorter texts says so
-        self._num_tokens = min(512, pipeline.tokenizer.model_max_length)
+        self._num_tokens = min(512, int(pipeline.tokenizer.model_max_length))
+
+    @property
+    def most_tokens(self) -> int:
+        return self._num_tokens
 
     @property
     def networks(self) -> dict[str, Any]:
