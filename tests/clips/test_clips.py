@@ -240,6 +240,32 @@ class TestFolder:
         assert len(found.clips) == 3
         assert found.notices == [f"{tmp_path / 'a.mp4'}: its pixels of 2:1 made square"]
 
+    def test_links(self, tmp_path: Path) -> None:
+        """Those inside the folder are followed; one out of it is named, several are counted in one line."""
+        folder = tmp_path / "clips"
+        for place in (folder, tmp_path / "elsewhere"):
+            place.mkdir()
+        for name in ("real", "own", "0", "1"):
+            (folder / f"{name}.txt").write_text("a dog")
+        grey(tmp_path / "elsewhere" / "z.mp4", 9)
+        grey(folder / "real.mp4", 9)
+        (folder / "own.mp4").symlink_to("real.mp4")
+        (folder / "0.mp4").symlink_to(tmp_path / "elsewhere" / "z.mp4")
+        assert read_folder(folder, SETTINGS).skipped == [f"0.mp4 lies outside {folder}"]
+        (folder / "1.mp4").symlink_to(tmp_path / "elsewhere" / "z.mp4")
+        (folder / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        found = read_folder(folder, SETTINGS)
+        assert [clip.name for clip in found.clips] == ["own.mp4@0.00", "real.mp4@0.00"]
+        assert found.skipped == []
+        assert found.notices == [
+            f"left out: 2 files that lie outside {folder}, whatever links lead there: 0.mp4 lies outside {folder}",
+            f"{folder}: linked folders are not looked into: 1, more for one",
+        ]
+        (folder / "own.txt").unlink()
+        (tmp_path / "secret.txt").write_text("not to be shown")
+        (folder / "own.txt").symlink_to(tmp_path / "secret.txt")
+        assert any("own.txt lies outside" in line for line in read_folder(folder, SETTINGS).skipped)
+
     def test_a_file_that_cannot_be_opened(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         grey(tmp_path / "a.mp4", 9)
         told(tmp_path, "a.mp4")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vpo_kit import plain
 from vpo_kit.errors import DataError
+from vpo_kit.files import inside
 from vpo_kit.video import SUFFIXES
 
 TEXTS = ("text", "caption", "prompt")
@@ -24,7 +25,7 @@ def captions(folder: Path) -> Iterator[tuple[str, Caption]]:
     listing, rows = listed(folder)
     if listing is None:
         for path in files(folder):
-            yield path.relative_to(folder).as_posix(), _beside(path.with_suffix(".txt"))
+            yield path.relative_to(folder).as_posix(), _beside(folder, path.with_suffix(".txt"))
     for number, row in rows:
         caption = next((row[key] for key in TEXTS if key in row), None)
         if not isinstance(caption, str | None):
@@ -68,8 +69,10 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def _beside(text: Path) -> Caption:
+def _beside(folder: Path, text: Path) -> Caption:
     try:
-        return plain.read(text) if text.is_file() else None
+        if not text.is_file():
+            return None
+        return plain.read(text) if inside(folder, text) else DataError(f"{text.name} lies outside {folder}")
     except DataError as error:
         return error

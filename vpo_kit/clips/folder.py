@@ -99,7 +99,7 @@ def read_folder(
     else from a ``.txt`` beside each video. `progress` is called while files that are not in the index are looked
     through. Raises `DataError` when there is no usable clip.
     """
-    listed = named(folder)
+    listed, linked = _apart(folder)
     known = look_through(folder, [name for name, usable in listed if isinstance(usable, str)], progress)
     clips: list[Clip] = []
     skipped: list[str] = []
@@ -119,9 +119,23 @@ def read_folder(
         except DataError as error:
             skipped.append(str(error))
     if not clips:
-        reasons = f": {skipped[0]}" if skipped else f": {', '.join(sorted(SUFFIXES))} are read"
+        reasons = f": {(skipped + linked)[0]}" if skipped or linked else f": {', '.join(sorted(SUFFIXES))} are read"
         raise DataError(f"{folder} holds no usable clip{reasons}")
-    return ClipFolder(clips, skipped, [*notices.values(), *_passed_over(folder)], lost)
+    return ClipFolder(clips, skipped, [*notices.values(), *linked, *_passed_over(folder)], lost)
+
+
+class _OutsideError(DataError):
+    """A name, or a link, leads out of the folder."""
+
+
+def _apart(folder: Path) -> tuple[list[tuple[str, str | DataError]], list[str]]:
+    """What `named` gives but for files outside the folder, and a line on how many those are."""
+    listed = named(folder)
+    outside = [str(found) for _, found in listed if isinstance(found, _OutsideError)]
+    if len(outside) < 2:
+        return listed, []
+    line = f"left out: {len(outside)} files that lie outside {folder}, whatever links lead there: {outside[0]}"
+    return [(name, found) for name, found in listed if not isinstance(found, _OutsideError)], [line]
 
 
 def named(folder: Path) -> list[tuple[str, str | DataError]]:
@@ -142,7 +156,7 @@ def _usable(folder: Path, name: str, caption: Caption) -> str | DataError:
     except (OSError, ValueError):  # a name that is too long, or holds a zero byte
         return DataError(f"{folder} names a file that cannot be one: {name[:60]!r}")
     if not inside:
-        return DataError(f"{name} lies outside {folder}")
+        return _OutsideError(f"{name} lies outside {folder}")
     if not there:
         return DataError(f"{path} is missing")
     if isinstance(caption, DataError):
@@ -191,11 +205,13 @@ def cut_windows(
 
 
 def _passed_over(folder: Path) -> list[str]:
-    """A line where a folder without a listing has videos that are not read."""
+    """Lines where a folder without a listing has videos, or linked folders, that are not read."""
     if any((folder / listing).is_file() for listing in ("metadata.jsonl", "metadata.csv")):
         return []
-    kinds = Counter(path.suffix.lower() for path in folder.rglob("*") if path.suffix.lower() in NOT_READ)
-    if not kinds:
-        return []
+    there = list(folder.rglob("*"))
+    kinds = Counter(path.suffix.lower() for path in there if path.suffix.lower() in NOT_READ)
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return [f"{folder}: files of kinds that are not read are passed over: {counts}"]
+    lines = [f"{folder}: files of kinds that are not read are passed over: {counts}"] if kinds else []
+    if linked := sorted(path.relative_to(folder).as_posix() for path in there if path.is_symlink() and path.is_dir()):
+        lines.append(f"{folder}: linked folders are not looked into: {len(linked)}, {linked[0]} for one")
+    return lines

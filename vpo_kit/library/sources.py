@@ -161,8 +161,7 @@ def find_clips(
     """The clips of a folder; the main process looks through what is new, and what is left out or treated is named."""
     with look_through_bar(console) as progress:
         found = processes.main_first(lambda: read_folder(folder, settings, max_windows, progress, buckets))
-    for line in found.skipped:
-        console.print(f"left out: {line}", soft_wrap=True, markup=False)
+    _named(found.skipped, partial(console.print, soft_wrap=True, markup=False))
     for line in found.notices[:NAMED]:
         console.print(line, soft_wrap=True, markup=False)
     if len(found.notices) > NAMED:
@@ -293,7 +292,7 @@ def _named(lines: Sequence[str], on_notice: Callable[[str], None]) -> None:
     for line in lines[:NAMED]:
         on_notice(f"left out: {line}")
     if len(lines) > NAMED:
-        on_notice(f"left out: {len(lines) - NAMED} more pairs for such reasons")
+        on_notice(f"left out: {len(lines) - NAMED} more for such reasons")
 
 
 def apart(
