@@ -33,6 +33,10 @@ def label_set(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="people: 0 takes a free one", show_default="8001")
     ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=1, help="people: so many for each pair", show_default="all who come")
+    ] = None,
+    instructions: Annotated[Path | None, typer.Option(help="people: a text for the page", show_default="ours")] = None,
     finish: Annotated[bool, typer.Option("--finish", help="people: write the labels, ask nobody")] = False,
     agreement: Annotated[bool, typer.Option("--agreement", help="how well people agree; labels stay")] = False,
 ) -> None:
@@ -44,9 +48,12 @@ def label_set(
         return
     kind = (with_ or "reward:vqa").partition(":")[0]
     of_people = {"gold": gold, "seed": seed, "host": host, "port": port, "finish": finish or None}
+    of_people |= {"overlap": overlap, "instructions": instructions}
     of_vlm = {"base_url": base_url, "model": model}
     if kind != "people" and any(value is not None for value in of_people.values()):
-        raise ConfigError("vpo label: --gold, --seed, --host, --port and --finish go with --with people")
+        raise ConfigError(
+            "vpo label: --gold, --seed, --host, --port, --overlap, --instructions and --finish go with --with people"
+        )
     if kind != "vlm" and any(value is not None for value in of_vlm.values()):
         raise ConfigError("vpo label: --base-url and --model go with --with vlm")
     if finish or not (agreement and kind in ("people", "reward")):

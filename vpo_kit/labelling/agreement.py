@@ -1,12 +1,13 @@
-"""How well two labellers agree: shares and Cohen's kappa over what both have labelled. Pure functions.
+"""How well labellers agree: shares and Cohen's kappa over what two have labelled, Krippendorff's alpha of any number.
+Pure functions.
 
 A label is +1 (first), -1 (second) or 0 (tie).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -72,6 +73,29 @@ class Compared:
     """Pairs of the first set that the second one lacks."""
     cut_differently: int
     """Pairs whose segments differ: only their clips are compared."""
+
+
+def alpha(answers: Iterable[tuple[Hashable, int]]) -> float | None:
+    """Krippendorff's alpha of labels ``(item, label)`` by any number of people, any of whom may have left items out.
+
+    The distance of two labels is their difference squared (interval data): a tie is nearer to either than they are to
+    each other. 1 is full agreement, 0 chance, below 0 systematic disagreement. None where no item has two labels, or
+    all of those are one and the same. Source: Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability".
+    """
+    items: dict[Hashable, list[int]] = defaultdict(list)
+    for item, label in answers:
+        items[item].append(label)
+    shared = [labels for labels in items.values() if len(labels) > 1]
+    pooled = [label for labels in shared for label in labels]
+    if len(set(pooled)) < 2:
+        return None
+    observed = sum(_squares(labels) / (len(labels) - 1) for labels in shared) / len(pooled)
+    return 1 - observed / (_squares(pooled) / (len(pooled) * (len(pooled) - 1)))
+
+
+def _squares(labels: Sequence[int]) -> float:
+    """The sum of squared differences over all ordered pairs."""
+    return 2 * (len(labels) * sum(x * x for x in labels) - sum(labels) ** 2)
 
 
 def agreement(first: Mapping[Item, int], second: Mapping[Item, int]) -> Agreement:

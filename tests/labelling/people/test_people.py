@@ -299,7 +299,8 @@ def test_an_annotator_sees_nothing_that_tells_the_members_apart(desk: Served) ->
     body = desk.ask("GET", "/tasks?annotator=Zoe%20%20B")[1]
     found = json.loads(body)
     assert found["annotator"] == "zoe b"
-    body = json.dumps({**found, "rest": ""}).encode()  # who labelled the others, which says nothing of a pair's members
+    # who labelled the others, and what to look for, say nothing of a pair's members
+    body = json.dumps({**found, "rest": "", "instructions": ""}).encode()
     assert {key for row in found["pairs"] for key in row} == {"id", "prompt", "fps", "frames", "segments", "choices"}
     for word in (b"first", b"second", b"score", b"independent", b"vqa", b"label"):
         assert word not in body
@@ -681,8 +682,11 @@ def test_a_wrong_gold_file(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--finish"], "--gold, --seed, --host, --port and --finish go with --with people"),
-        (["--with", "vlm", "--seed", "1"], "--gold, --seed, --host, --port and --finish go with --with people"),
+        (["--finish"], "--overlap, --instructions and --finish go with --with people"),
+        (
+            ["--with", "vlm", "--seed", "1"],
+            "--overlap, --instructions and --finish go with --with people",
+        ),
         (["--with", "people", "--set", "tie_margin=1"], "tie_margin"),
         (["--with", "people", "--set", "unanswered=perhaps"], "unanswered"),
         (["--with", "people", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1:8001"),
@@ -750,8 +754,10 @@ def test_a_browser_labels_a_set_by_keyboard_and_loses_no_answer(folder: Path) ->
             page.keyboard.press("Escape")
             until(page, lambda: page.evaluate("!busy"))
             assert page.inner_text("#over") == ""
-            page.keyboard.press("f")
-            page.keyboard.press("Enter")
+            end(page, "Enter")  # the second question stays on no
+            until(page, lambda: page.evaluate("!busy"))
+            assert page.inner_text("#over") == ""
+            end(page, "Tab", "Enter")
             until(page, lambda: "4 of 4 pairs labelled by 1 annotator" in page.inner_text("#over"))
             assert served.process.wait(20) == 0
     # the browser's own word for the time when there was no server
@@ -760,6 +766,15 @@ def test_a_browser_labels_a_set_by_keyboard_and_loses_no_answer(folder: Path) ->
     assert labels(folder) == {f"{i:06d}": ([want] * 2, want, "people") for i, want in enumerate(SHOULD)}
     survey = survey_of(folder)
     assert {survey.swapped("ann", name) for name in survey.pairs} == {True, False}
+
+
+def end(page: Any, *keys: str) -> None:
+    """F, yes, and an answer to the second question."""
+    page.keyboard.press("f")
+    page.keyboard.press("Enter")
+    until(page, lambda: page.evaluate("document.getElementById('really').open"))
+    for key in keys:
+        page.keyboard.press(key)
 
 
 def judge(page: Any) -> str:

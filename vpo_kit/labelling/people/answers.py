@@ -7,7 +7,7 @@ holds again. An answer sent twice with one key is kept once.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.labelling.answers import PEOPLE, Store, StoredAnswer
 from vpo_kit.labelling.older import opened
 from vpo_kit.labelling.people.questions import People, Question
+
+COMMENTS = "comments"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Content(BaseModel):
     start: int
     end: int
     videos: str
+    dimension: str = ""
     choice: Literal[-1, 0, 1] | None
     swapped: bool
     seconds: float
@@ -55,7 +58,7 @@ class Content(BaseModel):
 
     @property
     def question(self) -> Question:
-        return Question(self.pair, self.start, self.end, self.videos)
+        return Question(pair=self.pair, start=self.start, end=self.end, videos=self.videos, dimension=self.dimension)
 
 
 class PeopleAnswers:
@@ -95,15 +98,35 @@ class PeopleAnswers:
 
     def set_gold(self, gold: Mapping[Question, int]) -> None:
         """Replace the known answers."""
-        rows = [[q.pair, q.start, q.end, q.videos, label] for q, label in gold.items()]
+        rows = [[q.pair, q.start, q.end, q.videos, label, q.dimension] for q, label in gold.items()]
         self._store.note(PEOPLE, "gold", {"answers": rows})
 
     def gold(self) -> dict[Question, int]:
         held = self._store.noted(PEOPLE, "gold") or {"answers": []}
         try:
-            return {Question(str(p), int(a), int(b), str(v)): int(label) for p, a, b, v, label in held["answers"]}
+            return dict(_known(*row) for row in held["answers"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._store.damaged("its known answers cannot be read") from error
+
+    def arrived(self, annotator: str) -> int:
+        """The place of this annotator among all who have come, from 0 on; whoever is new is the last."""
+        with self._store.writing():
+            held = (self._store.noted(PEOPLE, "arrivals") or {}).get("names", [])
+            if not isinstance(held, list):
+                raise self._store.damaged("who has come cannot be read")
+            if annotator not in held:
+                held.append(annotator)
+                self._store.note(PEOPLE, "arrivals", {"names": held})
+            return held.index(annotator)
+
+    def comment(self, key: str, annotator: str, pair: str, text: str) -> None:
+        """Keep what somebody wrote about a pair. Raises `OutputError` when it is not on disk."""
+        self._store.add(COMMENTS, key, {"annotator": annotator, "pair": pair, "text": text})
+
+    def comments(self) -> list[tuple[str, str, str]]:
+        """Annotator, pair and text of every comment, oldest first."""
+        found = [row.content for row in self._store.rows(COMMENTS)]
+        return [(str(one.get("annotator")), str(one.get("pair")), str(one.get("text"))) for one in found]
 
     def add(self, answer: Answer) -> None:
         """Commit an answer. Raises `OutputError` when it is not on disk."""
@@ -144,10 +167,17 @@ class PeopleAnswers:
             raise self._store.damaged("an answer has other fields") from error
 
 
+def _known(
+    pair: Any, start: Any, end: Any, videos: Any, label: Any, dimension: Any = ""
+) -> tuple[Question, int]:  # a set of vpo 0.2.0 has no dimensions
+    question = Question(pair=str(pair), start=int(start), end=int(end), videos=str(videos), dimension=str(dimension))
+    return question, int(label)
+
+
 def _content(annotator: str, of: Answer, **changes: Any) -> dict[str, Any]:
     q = of.question
     values = {"swapped": of.swapped, "seconds": of.seconds, "choice": None, **changes}
-    place = {"annotator": annotator, "pair": q.pair, "start": q.start, "end": q.end, "videos": q.videos}
+    place = {"annotator": annotator, **asdict(q)}
     return Content.model_validate({**place, **values}).model_dump(mode="json")
 
 

@@ -21,6 +21,7 @@ from vpo_kit.pairing.segments import vote
 from vpo_kit.pairing.store import Pair
 
 LABELLER = "people"
+FEWEST_GOLD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Finished:
     """Answers about videos or segments that the set no longer has."""
     others: str = ""
     """Whose labels the other pairs have: ``83 by reward:vqa``."""
+    failed: Sequence[str] = ()
+    """Annotators whose answers do not count, by their answers to known questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,10 @@ class Annotator:
     gold: int
     gold_right: int
 
+    def fails(self, least: float) -> bool:
+        """Whether too few known answers are right; nobody fails before having met `FEWEST_GOLD` of them."""
+        return self.gold >= FEWEST_GOLD and self.gold_right < least * self.gold
+
 
 def majority(choices: Iterable[int]) -> int:
     """The label that most annotators gave; a draw between the most frequent ones is a tie."""
@@ -62,17 +69,19 @@ def majority(choices: Iterable[int]) -> int:
     return best[0] if len(best) == 1 else 0
 
 
-def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False) -> Finished:
+def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False, least_gold: float = 0.0) -> Finished:
     """Make the answers the labels of the set at `path`.
 
     A pair that is not answered throughout keeps the labels it has, with `drop` it has none then. The set stays as it
-    is while no pair is answered throughout.
+    is while no pair is answered throughout. People with less than `least_gold` of the known answers right do
+    not count.
     Raises `DataError` for a set that cannot be read and `OutputError` for one that cannot be written; the old labels
     are in force then.
     """
     found = store.read(path)
     survey = Survey(found, answers.settle({}))
-    current = answers.current()
+    failed = [one.name for one in annotators(answers, survey) if one.fails(least_gold)]
+    current = [answer for answer in answers.current() if answer.annotator not in failed]
     votes: dict[Question, list[int]] = defaultdict(list)
     for answer in current:
         votes[answer.question].append(answer.choice)
@@ -87,10 +96,14 @@ def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False) -> Finishe
         stale=len(current) - len(known),
         annotators=len({answer.annotator for answer in known}),
         others=by_labeller(pair for pair in pairs if pair.id not in done),
+        failed=failed,
     )
     if done:
         facts: dict[str, Any] = {"labeller": LABELLER, "annotators": outcome.annotators}
-        facts |= {"answers": len(known), "pairs": len(done), **survey.settings.model_dump(mode="json")}
+        settings = survey.settings.model_dump(mode="json")
+        facts |= {"answers": len(known), "pairs": len(done), **settings}
+        if not survey.settings.dimensions:
+            del facts["dimensions"]
         before = found.facts.get("labels")
         if isinstance(before, Mapping) and before.get("labeller") == LABELLER:
             before = before.get("others")
@@ -102,10 +115,20 @@ def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False) -> Finishe
 
 def _labelled(pair: Pair, survey: Survey, votes: Mapping[Question, Sequence[int]]) -> Pair:
     """The pair with people's labels."""
+    if survey.settings.dimensions:
+        return _judged(pair, survey, votes)
     labels = [majority(votes[question]) for question in survey.questions[pair.id]]
     segments = survey.pairs[pair.id].segments
     update = {"segments": segments, "labels": labels, "label": vote(labels), "labeller": LABELLER, "scores": None}
     return pair.model_copy(update={**update, "motion": pair.motion if segments == pair.segments else None})
+
+
+def _judged(pair: Pair, survey: Survey, votes: Mapping[Question, Sequence[int]]) -> Pair:
+    """The pair with people's verdict in each dimension, and the share of votes for its first member, a tie as half."""
+    given = {question.dimension: votes[question] for question in survey.questions[pair.id]}
+    judged = {name: majority(choices) for name, choices in given.items()}
+    shares = {name: round(0.5 + sum(choices) / (2 * len(choices)), 4) for name, choices in given.items()}
+    return pair.model_copy(update={"judged": judged, "shares": shares, "labeller": LABELLER})
 
 
 def _other(pair: Pair, drop: bool) -> Pair:

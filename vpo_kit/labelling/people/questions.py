@@ -1,7 +1,8 @@
 """What people are asked: which pairs in which order, which member on which side, and which answers are known.
 
-A question is one segment of one pair. The order of pairs is the same for everybody, so that people who stop early
-have answered the same ones; which member is shown as A is drawn anew for each annotator and pair.
+A question is one segment of one pair, or in a study one dimension of the whole pair. The order of pairs is the same for
+everybody, so that people who stop early have answered the same ones; which member is shown as A is drawn anew for each
+annotator and pair.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vpo_kit import plain
 from vpo_kit.config import Section
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.base import all_read, recut
+from vpo_kit.pairing.segments import Range
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.sampler import derive_seed
@@ -28,6 +30,7 @@ class People(Cutting):
     """How people label a set; fixed once the first of them has answered."""
 
     seed: int = Field(0, ge=0, description="of the order of pairs, and of the sides")
+    dimensions: list[str] = Field([], description="asked of whole clips (quality, motion, text) instead of segments")
 
 
 class PeopleLabelling(People):
@@ -37,20 +40,26 @@ class PeopleLabelling(People):
         "keep", description="a pair that is not answered in all segments: keep the labels it has, or have none"
     )
     gold: Path | None = Field(None, exclude=True, description="JSON lines of id, segment, label: known answers")
+    least_gold: float = Field(
+        0.0, ge=0, le=1, description="people with a smaller share of known answers right do not count in the labels"
+    )
+    overlap: int | None = Field(None, ge=1, exclude=True, description="people for each pair; default: all who come")
+    instructions: Path | None = Field(None, exclude=True, description="a text shown on the page in place of our own")
     host: str = Field("127.0.0.1", exclude=True, description="address of the page; traffic is not encrypted")
     port: int = Field(8001, ge=0, le=65535, exclude=True, description="0 takes a free one")
     finish: bool = Field(False, exclude=True, description="write the labels, ask nobody")
 
 
 class Known(Section):
-    """One line of a gold file: the right label of a segment, or without `segment` of the whole clip."""
+    """One line of a gold file: the right label of a segment or dimension, or without either of the whole clip."""
 
     id: str
     segment: int | None = Field(None, ge=0, description="counted from 0")
+    dimension: str | None = Field(None, description="of a study")
     label: Literal[-1, 0, 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """A range of frames of a pair's two videos. Another video under an old id is another question."""
 
@@ -59,6 +68,8 @@ class Question:
     end: int
     videos: str
     """A hash of both videos' SHA-256."""
+    dimension: str = ""
+    """What is asked of the two videos, in a study; empty where it is which one is better."""
 
 
 class Survey:
@@ -74,8 +85,19 @@ class Survey:
         self.settings = settings
         pairs = _spread([recut(pair, settings.segment_seconds) for pair in found.pairs], settings.seed, gold)
         self.pairs = {pair.id: pair for pair in pairs}
-        self.questions = {pair.id: [_question(pair, *part) for part in pair.segments] for pair in pairs}
+        self.questions = {pair.id: self._asked_of(pair) for pair in pairs}
         self.known = {question for parts in self.questions.values() for question in parts}
+
+    def _asked_of(self, pair: Pair) -> list[Question]:
+        if self.settings.dimensions:
+            return [_question(pair, 0, pair.frames, name) for name in self.settings.dimensions]
+        return [_question(pair, *part) for part in pair.segments]
+
+    def shown(self, pair: str) -> list[Range]:
+        """The range of frames that each question of a pair is about, as the page shows it."""
+        found = self.pairs[pair]
+        whole: Range = (0, found.shown[-1][1])
+        return [whole] * len(self.settings.dimensions) if self.settings.dimensions else found.shown
 
     def swapped(self, annotator: str, pair: str) -> bool:
         """Whether this annotator sees the second member of a pair as A."""
@@ -116,17 +138,22 @@ def read_gold(path: Path, survey: Survey) -> dict[Question, int]:
 def _asked(known: Known, survey: Survey) -> Question:
     if known.id not in survey.pairs:
         raise ValueError(f"the set has no pair {known.id!r}")
+    parts = survey.questions[known.id]
+    if survey.settings.dimensions or known.dimension is not None:
+        named = {part.dimension: part for part in parts}
+        if known.segment is not None or known.dimension not in named:
+            raise ValueError(f"dimension must be one of {', '.join(survey.settings.dimensions) or 'none'}, no segment")
+        return named[known.dimension]
     if known.segment is None:
         return survey.clip(known.id)
-    parts = survey.questions[known.id]
     if known.segment >= len(parts):
         raise ValueError(f"pair {known.id} has segments 0 to {len(parts) - 1}, not {known.segment}")
     return parts[known.segment]
 
 
-def _question(pair: Pair, start: int, end: int) -> Question:
+def _question(pair: Pair, start: int, end: int, dimension: str = "") -> Question:
     videos = hashlib.sha256(f"{pair.sha256.first}/{pair.sha256.second}".encode()).hexdigest()
-    return Question(pair.id, start, end, videos[:16])
+    return Question(pair=pair.id, start=start, end=end, videos=videos[:16], dimension=dimension)
 
 
 def _spread(pairs: Sequence[Pair], seed: int, gold: Iterable[Question]) -> list[Pair]:
