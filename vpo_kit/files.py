@@ -102,6 +102,16 @@ def append(path: Path, line: str) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def cache() -> Path | None:
+    """The folder for what can be found anew: ``$VPO_CACHE``, else ``~/.cache/vpo``; None where there is no home."""
+    if given := os.environ.get("VPO_CACHE"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpo"
+    except RuntimeError:  # nobody's home
+        return None
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits. Raises `OSError`."""
     with path.open("rb") as file:

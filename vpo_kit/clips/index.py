@@ -96,7 +96,7 @@ class _Index:
 
     def __init__(self, folder: Path) -> None:
         name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-        home = _home()
+        home = files.cache()
         self._path = home / "clips" / f"{name}.jsonl" if home is not None else None
         self._about = {"folder": str(folder.resolve()), "reader": version()}
 
@@ -141,15 +141,6 @@ class _Index:
 
     def _head(self) -> str:
         return json.dumps(self._about) + "\n"
-
-
-def _home() -> Path | None:
-    if given := os.environ.get("VPO_CACHE"):
-        return Path(given)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vpo"
-    except RuntimeError:  # nobody's home
-        return None
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -201,7 +201,8 @@ def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Conso
     if others:
         on_notice(f"warning: method {run.method_name} is meant for {wanted} pairs, {run.pairs} has {others[0]} ones")
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
-    pairs = usable(found, shape, lambda pair: recipe.method.keeps(recipe.method_config, pair), on_notice)
+    keeps = partial(recipe.method.keeps, recipe.method_config)
+    pairs = processes.main_first(lambda: usable(found, shape, keeps, on_notice))
     said = f"{run.pairs}: {len(pairs)} of {len(found.pairs)} pairs have something to teach"
     on_notice(f"{said}; labelled {whose}" if (whose := origins.by_labeller(pairs)) else said)
     kept = apart(recipe, pairs, lambda pair: pair.prompt, "pairs", on_notice)

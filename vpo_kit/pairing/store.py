@@ -8,7 +8,7 @@ One line of ``metadata.jsonl`` is one `Pair`. Training reads the stored latents,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -257,8 +257,21 @@ def renamed(pair: Pair, new: str) -> Pair:
     return pair.model_copy(update={"id": new, "latents": f"latents/{new}.safetensors", **videos})
 
 
-def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str | None:
-    """What is wrong with a pair's files (or with those of `names`): missing, changed; None when nothing is."""
+def latent_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the latents of one pair by name, from the file's header alone. Raises `DataError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def problem(
+    path: Path, pair: Pair, names: Sequence[str] | None = None, hashed: Callable[[Path], str] = files.sha256
+) -> str | None:
+    """What is wrong with a pair's files (or with those of `names`): missing, changed; None when nothing is. `hashed`
+    gives a file's SHA-256.
+    """
     for name in names or pair.files:
         try:
             there = (path / name).is_file()
@@ -266,7 +279,7 @@ def problem(path: Path, pair: Pair, names: Sequence[str] | None = None) -> str |
             there = False
         if not there:
             return f"{pair.id}: {name[:200]} is missing"
-        if files.sha256(path / name) != pair.hashed[name]:
+        if hashed(path / name) != pair.hashed[name]:
             return f"{pair.id}: {name} has changed since the set was made (its SHA-256 differs)"
     return None
 

@@ -20,6 +20,7 @@ from vpo_kit.models.base import Size, VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
 from vpo_kit.models.kept import MOST_BYTES, Kept
 from vpo_kit.pairing import store
+from vpo_kit.pairing.hashed import Hashed
 from vpo_kit.pairing.segments import latent_labels
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.training import ratings as rated
@@ -223,17 +224,19 @@ def usable(
     found: PairSet, shape: Sequence[int], keeps: Callable[[Pair], bool], on_notice: Callable[[str], None]
 ) -> list[Pair]:
     """The pairs that can be trained on: readable, unchanged, of the model's latent `shape`, and kept by the method.
+    Tensors are not read, and files that are as they were when they were last looked at are not hashed again.
 
     What is left out is named. Raises `DataError` when nothing remains.
     """
-    wrong = list(found.broken)
+    wrong, hashed = list(found.broken), Hashed(found.path)
     pairs = []
     for pair in found.pairs:
-        problem = None if pair.latents is None else _latents_problem(found, pair, pair.latents, shape)
+        problem = None if pair.latents is None else _latents_problem(found, pair, pair.latents, shape, hashed)
         if problem:
             wrong.append(problem)
         else:
             pairs.append(pair)
+    hashed.keep()
     for line in wrong[:5]:
         on_notice(f"left out: {line}")
     if len(wrong) > 5:
@@ -247,17 +250,17 @@ def usable(
     return kept
 
 
-def _latents_problem(found: PairSet, pair: Pair, latents: str, shape: Sequence[int]) -> str | None:
-    if problem := store.problem(found.path, pair, [latents]):
+def _latents_problem(found: PairSet, pair: Pair, latents: str, shape: Sequence[int], hashed: Hashed) -> str | None:
+    if problem := store.problem(found.path, pair, [latents], hashed):
         return problem
     try:
-        tensors = store.read_latents(found.path / latents)
+        shapes = store.latent_shapes(found.path / latents)
     except DataError as error:
         return f"{pair.id}: {error}"
     for name in ("first", "second"):
-        if name not in tensors:
+        if name not in shapes:
             return f"{pair.id}: {latents} holds no {name!r}"
-        if tuple(tensors[name].shape) != tuple(shape):
+        if shapes[name] != tuple(shape):
             made = store.sampling(found.path)
             size = (
                 f": {found.path} was made at {made['frames']} frames of {made['width']} x {made['height']}, which "
@@ -265,5 +268,5 @@ def _latents_problem(found: PairSet, pair: Pair, latents: str, shape: Sequence[i
                 if len(made) == len(store.SIZE)
                 else ""
             )
-            return f"{pair.id}: latents are {tuple(tensors[name].shape)}, this model's are {tuple(shape)}{size}"
+            return f"{pair.id}: latents are {shapes[name]}, this model's are {tuple(shape)}{size}"
     return None
