@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint types check lists bench lock clean
+.PHONY: setup demo test lint types docs check lists bench lock clean
 
 setup: $(STAMP)
 
@@ -36,7 +36,11 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-check: lint types test
+# a link, an anchor or a page that is missing from the menu is an error
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: lint types docs test
 
 # what is generated from the parts themselves: vpo_kit/catalogue.json and docs/recipe.md
 lists: $(STAMP)

@@ -1,6 +1,7 @@
-"""The pictures in docs: ``python -m benchmarks.pictures sheet|change``.
+"""The pictures in docs: ``python -m benchmarks.pictures sheet|change|moving``.
 
-`sheet` samples the embedded model on held-out prompts; `change` shows the demo run's videos before and after.
+`sheet` samples the embedded model on held-out prompts; `change` shows the demo run's videos before and after, frame by
+frame, and `moving` as videos.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.image import imsave
+from PIL import Image
 from torch import Tensor
 
 from vpo_kit import models
@@ -47,20 +49,41 @@ def sheet(count: int = 12) -> None:
     (DOCS / "sprites.txt").write_text("\n".join(chosen) + "\n")
 
 
-def change(run: Path = Path("runs/demo"), count: int = 6) -> None:
-    """The prompts with the biggest rise of the reward: before above, after below."""
+def most_changed(run: Path, count: int) -> list[tuple[Tensor, Tensor]]:
+    """The videos before and after ``[F, 3, H, W]`` of the prompts with the biggest rise of the reward."""
     folders = sorted((run / "samples").glob("step-*"))
     before, after = Results.load(folders[0]), Results.load(folders[-1])
-    rise = np.subtract(after.metrics["vqa"], before.metrics["vqa"])
+    chosen = np.argsort(-np.subtract(after.metrics["vqa"], before.metrics["vqa"]))[:count]
+    first, last = (
+        [read_video(folder / before.files[i]).frames for i in chosen] for folder in (folders[0], folders[-1])
+    )
+    return list(zip(first, last, strict=True))
+
+
+def change(run: Path = Path("runs/demo"), count: int = 6) -> None:
+    """Before above, after below, every second frame."""
     rows = []
-    for i in np.argsort(-rise)[:count]:
-        clips = [read_video(folder / before.files[i]).frames for folder in (folders[0], folders[-1])]
-        rows.append(
-            np.pad(np.concatenate([strip(clip) for clip in clips]), ((0, 8), (0, 0), (0, 0)), constant_values=1)
-        )
+    for pair in most_changed(run, count):
+        rows.append(np.pad(np.concatenate([strip(clip) for clip in pair]), ((0, 8), (0, 0), (0, 0)), constant_values=1))
     imsave(DOCS / "before_after.png", np.concatenate(rows).clip(0, 1))
+
+
+def moving(run: Path = Path("runs/demo"), count: int = 6, times: int = 2, gap: int = 4) -> None:
+    """A loop of the videos side by side, `times` as large: before above, after below."""
+    columns = [
+        torch.cat([torch.nn.functional.pad(clip, (gap, 0, gap, 0), value=1.0) for clip in pair], 2)
+        for pair in most_changed(run, count)
+    ]
+    pixels = (torch.cat(columns, 3).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    pictures = [Image.fromarray(frame.repeat(times, 0).repeat(times, 1)) for frame in pixels]
+    # one palette for all frames: with one each the still parts flicker
+    palette = Image.fromarray(np.concatenate(pixels)).quantize(64, dither=Image.Dither.NONE)
+    shown = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    shown[0].save(
+        DOCS / "before_after.gif", save_all=True, append_images=shown[1:], duration=125, loop=0, optimize=True
+    )
 
 
 if __name__ == "__main__":
     DOCS.mkdir(parents=True, exist_ok=True)
-    {"sheet": sheet, "change": change}[sys.argv[1]]()
+    {"sheet": sheet, "change": change, "moving": moving}[sys.argv[1]]()

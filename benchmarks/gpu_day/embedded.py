@@ -14,8 +14,8 @@ from benchmarks.gpu_day.protocol import Options
 THREADS = 4
 WHERE = {"card": {}, "processor": {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(THREADS)}}
 QUICK = (
-    "batch_size=1", "evaluation.num_prompts=1", "sampling.steps=2", "method.num_candidates=6", "selection.num_prompts=1",
-    "selection.strengths=[0.6, 1.0]",
+    "batch_size=1", "evaluation.num_prompts=1", "sampling.steps=2", "method.num_candidates=6",
+    "selection.num_prompts=1", "selection.strengths=[0.6, 1.0]",
 )  # fmt: skip
 SMALL = ["--steps", "1", *(part for text in QUICK for part in ("--set", text))]
 
