@@ -348,11 +348,12 @@ def test_learns_and_resumes_exactly(tmp_path: Path) -> None:
     assert "heldout_motion" in whole[1]
 
 
-def test_as_in_the_paper(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["modelscope", "animatediff"])  # diffusers may drop the first
+def test_as_in_the_paper(name: str, tmp_path: Path) -> None:
     """Its own kind of model and settings: DDIM with 20 steps, epsilon, 16 frames, from step 9 of the chain (t = 551),
     gradient through the unconditional branch too. Random weights: what rises is the reward on held-out clips.
     """
-    bench = Bench("modelscope", tmp_path / "model")
+    bench = Bench(name, tmp_path / "model")
     bench.model.network.delete_adapters(["default"])
     bench.sampling = replace(bench.sampling, frames=16, steps=20, guidance=9.0)
     bench.shape = bench.model.latent_shape(16, bench.sampling.height, bench.sampling.width)
