@@ -186,7 +186,7 @@ BLIND = {"implicit_accuracy": 0.5}
     [
         ("not_finite", [row(loss=math.nan)]),
         ("no_learning", [row(loss=math.log(2), **BLIND)] * 40),
-        ("no_learning", [row(loss=0.75, labels=200, **BLIND)] * 40),
+        ("no_learning", [row(loss=0.75, labels=200, **BLIND)] * 100),
         ("winner_error", [row(winner_error_change=0.12)] * 20),  # also where the loser's does not rise
         ("margin_runaway", [row(gradient_factor=0.001)] * 20),
         ("no_advantage", [row(informative=0.0)] * 20),
@@ -218,6 +218,14 @@ class TestHealthLooksAtEvidence:
 
     def test_a_loss_at_its_start_beside_an_order_that_is_learned(self) -> None:
         assert self.quiet([row(loss=math.log(2) - 2e-4, implicit_accuracy=0.57, labels=100)] * 60, FACTS)
+
+    def test_an_order_that_is_learned_late(self) -> None:
+        """As `dense` on guided pairs: 35 steps at chance over 1,786 labels, and at the 100th two thirds are right."""
+        steps = [0.491] * 35 + [0.56] * 15 + [0.62] * 50
+        history = [row(loss=0.69, labels=51, implicit_accuracy=accuracy) for accuracy in steps]
+        assert self.quiet(history, FACTS)
+        assert "49.1% are in the right order" in health.check(history[:35], FACTS, [])["no_learning"]
+        assert "no_learning" not in health.check(history, FACTS, [])
 
     def test_few_labels_prove_nothing(self) -> None:
         assert self.quiet([row(loss=0.75, labels=4, **BLIND)] * 60, FACTS)

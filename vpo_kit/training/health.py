@@ -44,6 +44,8 @@ AT_START = 1e-3
 """A loss that is nearer to its start than this share of it has not moved."""
 CHANCE = 0.53
 """An accuracy that is surely below this has not been learned."""
+PATIENCE = 10
+"""Windows that an order may stay at chance: small steps show late, and a run may then have moved by too little."""
 WARN, STOP = 0.05, 0.10
 """Rises of the winner's error, relative to the reference's."""
 SPENT = 0.02
@@ -76,7 +78,8 @@ def no_learning(history: Sequence[Report], facts: Facts) -> Finding | None:
     if facts.fixed_labels and accuracy + 2 * error < CHANCE:
         return Finding(
             f"of {sum(row['labels'] for row in everything):.0f} labels {accuracy:.1%} are in the right order, as by "
-            "chance: vpo pair signal says whether the pairs can teach anything, and at what rate"
+            "chance: vpo pair signal says whether the pairs can teach anything, and at what rate",
+            stop=len(rows) >= PATIENCE * facts.window,
         )
     return None
 
