@@ -52,6 +52,7 @@ LAYERS = [
     {"training", "evaluation"},
     {"testing"},
     {"comparison", "planning"},
+    {"study"},
     {"library"},
     {"cli"},
     {"__main__"},
@@ -185,7 +186,7 @@ def test_a_dataclass_of_many_fields_takes_them_by_name() -> None:
 
 COMMANDS = [
     "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
-    "config", "doctor", "model", "model check", "export", "compare", "runs", "watch",
+    "config", "doctor", "model", "model check", "export", "compare", "study", "runs", "watch",
     "pair", "pair import", "pair inspect", "pair signal", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",
 ]  # fmt: skip

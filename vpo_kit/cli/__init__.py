@@ -33,6 +33,7 @@ from vpo_kit.cli import (  # noqa: F401
     export,
     eval,
     compare,
+    study,
     score,
     methods,
     rewards,

@@ -14,7 +14,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from itertools import count, product
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ import torch
 import yaml
 
 from tests.support.browser import browsing, until
-from tests.support.forks import Fork, vpo
+from tests.support.desk import Served, serving_with
 from tests.support.sockets import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import OutputError
 from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
-from vpo_kit.labelling.people.questions import People, Question, Survey, read_gold
-from vpo_kit.labelling.people.server import meant, plain_name, shown
+from vpo_kit.labelling.people.questions import People, Question, Survey, plain_name, read_gold
+from vpo_kit.labelling.people.server import meant, shown
 from vpo_kit.pairing import store
 from vpo_kit.testing.pairs import pair_row
 from vpo_kit.video import write_video
@@ -79,62 +78,10 @@ def folder(original: Path, tmp_path: Path) -> Path:
 # -- a real server, and a client that is not a browser
 
 
-@dataclass
-class Served:
-    """A process of ``vpo label SET --with people``, and a client that has been let in."""
-
-    folder: Path
-    process: Fork
-    url: str
-    token: str
-    cookie: str = ""
-    keys: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
-
-    def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:
-        with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=20)) as link:
-            sent = {"Cookie": self.cookie, **headers} if self.cookie else headers
-            content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-            if content is not None:
-                sent = {"Content-Type": "application/json", **sent}
-            link.request(method, path, content, sent)
-            reply = link.getresponse()
-            return reply.status, reply.read(), {key.lower(): value for key, value in reply.getheaders()}
-
-    def enter(self) -> None:
-        status, _, headers = self.ask("GET", f"/?token={self.token}")
-        assert (status, headers["location"]) == (303, "/")
-        self.cookie = headers["set-cookie"].partition(";")[0]
-
-    def tasks(self, annotator: str) -> list[dict[str, Any]]:
-        status, body, _ = self.ask("GET", f"/tasks?annotator={annotator}")
-        assert status == 200, body
-        return list(json.loads(body)["pairs"])
-
-    def answer(self, annotator: str, pair: str, segment: int, choice: str, **changes: object) -> tuple[int, Any]:
-        given = {"key": f"{next(self.keys):032x}", "annotator": annotator, "pair": pair, "segment": segment}
-        status, body, _ = self.ask("POST", "/answers", {**given, "choice": choice, "seconds": 1.5, **changes})
-        return status, json.loads(body)
-
-    def undo(self, annotator: str, key: str = "") -> Any:
-        key = key or f"{next(self.keys):032x}"
-        status, body, _ = self.ask("POST", "/undo", {"key": key, "annotator": annotator})
-        assert status == 200, body
-        return json.loads(body)
-
-    def stop(self) -> str:
-        """Ctrl-C; what the server said last."""
-        self.process.send(signal.SIGINT)
-        assert self.process.wait(20) == 0
-        return self.process.output
-
-
 @contextmanager
 def serving(folder: Path, *options: object) -> Iterator[Served]:
     options = options if "--port" in options else (*options, "--port", 0)
-    with vpo("label", folder, "--with", "people", *options) as process:
-        found = process.until(r"^(http://\S+)/\?token=(\S{32})$")
-        served = Served(folder, process, found[1], found[2])
-        served.enter()
+    with serving_with(folder, "label", folder, "--with", "people", *options) as served:
         yield served
 
 

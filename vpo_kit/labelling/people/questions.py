@@ -8,6 +8,7 @@ annotator and pair.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ from vpo_kit.pairing.segments import Range
 from vpo_kit.pairing.settings import Cutting
 from vpo_kit.pairing.store import Pair, PairSet
 from vpo_kit.sampler import derive_seed
+
+
+def plain_name(name: str) -> str:
+    """An annotator's name without what people type differently from day to day: case and spaces."""
+    plain = " ".join(unicodedata.normalize("NFC", name.casefold()).split())
+    if not 0 < len(plain) <= 60 or not plain.isprintable():
+        raise ValueError("a name has 1 to 60 letters")
+    return plain
 
 
 class People(Cutting):

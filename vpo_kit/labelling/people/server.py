@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import stat
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -26,7 +25,7 @@ from vpo_kit.labelling.agreement import alpha
 from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.division import Division
 from vpo_kit.labelling.people.finish import annotators
-from vpo_kit.labelling.people.questions import Survey
+from vpo_kit.labelling.people.questions import Survey, plain_name
 from vpo_kit.net import serve
 from vpo_kit.video import SUFFIXES
 
@@ -41,14 +40,6 @@ Side = Literal["a", "b"]
 Choice = Literal["a", "b", "tie"]
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
-
-
-def plain_name(name: str) -> str:
-    """An annotator's name without what people type differently from day to day: case and spaces."""
-    plain = " ".join(unicodedata.normalize("NFC", name.casefold()).split())
-    if not 0 < len(plain) <= 60 or not plain.isprintable():
-        raise ValueError("a name has 1 to 60 letters")
-    return plain
 
 
 def _asking(annotator: str) -> str:
