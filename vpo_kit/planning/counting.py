@@ -7,6 +7,7 @@ birth to death; nothing is said about workspace inside a kernel, or about an all
 
 from __future__ import annotations
 
+import sys
 import weakref
 from bisect import bisect_right
 from collections import Counter
@@ -62,6 +63,8 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: dict[int, tuple[weakref.ref[Any], str, int]] = {}
         self._scopes: list[str] = []
         self._marks: list[tuple[int, str]] = [(0, "activations")]
+        self._times = 1
+        self._time_marks: list[tuple[int, int]] = [(0, 1)]
 
     @contextmanager
     def scope(self, part: Part) -> Iterator[None]:
@@ -73,6 +76,27 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._scopes.pop()
             self._marks.append((_sequence(), self._scopes[-1] if self._scopes else "activations"))
+
+    @contextmanager
+    def standing(self, times: int) -> Iterator[None]:
+        """What runs inside, and in a backward pass through it, stands for `times` of it: each operator counts so often,
+        and so does what the graph keeps of it. What is recomputed for a backward pass is there once at a time.
+        """
+        outer = self._times
+        before = set(self._known) if torch.is_grad_enabled() and not _in_backward() else None
+        self._times = times
+        self._time_marks.append((_sequence(), times))
+        try:
+            yield
+        finally:
+            self._times = outer
+            self._time_marks.append((_sequence(), outer))
+            if before is not None:
+                for key in [key for key in self._known if key not in before]:
+                    reference, part, size = self._known[key]
+                    self.live[part] += size * (times - 1)
+                    self._known[key] = reference, part, size * times
+                self._look()
 
     def adopt(self, tensors: Iterable[Tensor], part: Part, share: float = 1.0) -> None:
         """Count tensors made elsewhere, or give known ones to another part: `share` of their bytes."""
@@ -131,7 +155,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fresh = True
         self._look()
         if fresh or func._schema.is_mutable:
-            self.ops[_cost(func, args, kwargs, out, inputs, outputs)] += 1
+            self.ops[_cost(func, args, kwargs, out, inputs, outputs)] += self._count()
         return out
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]) -> Any:
@@ -165,6 +189,14 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         place = bisect_right(self._marks, (node._sequence_nr(), "~")) - 1
         return self._marks[max(place, 0)][1]
 
+    def _count(self) -> int:
+        """How many operators the present one stands for."""
+        node: Any = torch._C._current_autograd_node()
+        if self._times > 1 or node is None:
+            return self._times
+        place = bisect_right(self._time_marks, (node._sequence_nr(), sys.maxsize)) - 1
+        return self._time_marks[max(place, 0)][1]
+
     def _born(self, storage: Any, part: str, share: float = 1.0) -> None:
         key, size = storage._cdata, round(storage.nbytes() * share)
         self._known[key] = (weakref.ref(storage, lambda _: self._died(key)), part, size)
@@ -181,6 +213,10 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _sum(parts: Mapping[str, int]) -> int:
     return sum(parts.values())
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
 
 
 def _sequence() -> int:

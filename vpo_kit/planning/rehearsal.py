@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vpo_kit.config import Lora
 from vpo_kit.errors import VpoError
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
@@ -28,6 +29,7 @@ from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.fakes import make_fake
 from vpo_kit.planning.repeats import Repeats
+from vpo_kit.planning.stacks import fold, watch
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
@@ -44,6 +46,7 @@ def rehearse(subject: Subject) -> Estimate:
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
     settings = use(model, run.sampling)
+    blocks = _folded(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed)
     if run.lora.init is not None or subject.method.moves_reference(subject.method_config):
         policy.refresh_reference(0.0)  # sooner or later there is a second LoRA
@@ -53,7 +56,16 @@ def rehearse(subject: Subject) -> Estimate:
         make_fake(module, fake)
     with warnings.catch_warnings():  # torch looks at the gradient of every tensor that it makes a fake of
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-        return _Rehearsal(subject, model, settings, policy, judges, MemoryTracker(fake)).run(reward)
+        return _Rehearsal(subject, model, settings, policy, judges, MemoryTracker(fake), blocks).run(reward)
+
+
+def _folded(model: VideoModel, lora: Lora) -> dict[nn.Module, int]:
+    """The blocks that stand for several; none where the LoRA is only in some of them."""
+    found: dict[nn.Module, int] = {}
+    if not any(letter.isdigit() for target in lora.targets or () for letter in target):
+        for network in model.networks.values():
+            found |= fold(network)
+    return found
 
 
 def _judges(plans: Sequence[rewards.RewardPlan]) -> Mixture:
@@ -71,6 +83,7 @@ class _Rehearsal:
         policy: LoraPolicy,
         judges: Sequence[Reward],
         tracker: MemoryTracker,
+        blocks: dict[nn.Module, int],
     ) -> None:
         self.subject, self.model, self.settings = subject, model, settings
         self.policy, self.judges, self.tracker = policy, judges, tracker
@@ -78,6 +91,8 @@ class _Rehearsal:
         self.notes: list[str] = []
         self.phases: dict[str, dict[str, int]] = {}
         self.ops: dict[str, Counter[Op]] = {}
+        self._blocks = blocks
+        self._times = {id(tensor): count for block, count in blocks.items() for tensor in _tensors(block)}
         self._coming: list[tuple[Tensor, str, float]] = []
         self.parameters = self._adopt()
         self._watch()
@@ -134,11 +149,12 @@ class _Rehearsal:
             small = _linear(part) if kind == "weights" and run.quantise == "int8" else set()
             for key, tensor in (*part.named_parameters(), *part.named_buffers()):
                 own = "lora" if f".{POLICY}." in key else "reference" if f".{REFERENCE}." in key else kind
-                share = 1 / tensor.element_size() if id(tensor) in small else 1.0
+                times = self._times.get(id(tensor), 1)
+                share = times / tensor.element_size() if id(tensor) in small else float(times)
                 stays = kind == "autoencoder" and not run.offload
                 self.tracker.adopt([tensor], own, share if stays else 0.0)  # type: ignore[arg-type]
                 self._coming += [(tensor, own, share)] if kind == "weights" else []
-                counts[own] += tensor.numel()
+                counts[own] += tensor.numel() * times
         if self.model.preview is not None:
             decoder = list(self.model.preview.parameters())
             self.tracker.adopt(decoder, "autoencoder")
@@ -150,9 +166,13 @@ class _Rehearsal:
             counts["reward"] += sum(tensor.numel() for tensor in tensors)
         for parameter in self.policy.parameters:
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                lambda p: self.tracker.adopt([p.grad] if p.grad is not None else [], "lora")
+                lambda p: self._adopt_of(p, [p.grad] if p.grad is not None else [])
             )
         return {part: counts[part] for part in PARTS if counts[part]}
+
+    def _adopt_of(self, parameter: Tensor, tensors: Sequence[Tensor], share: float = 1.0) -> None:
+        """What training keeps of a LoRA's parameter: as often as its block stands for."""
+        self.tracker.adopt(tensors, "lora", share * self._times.get(id(parameter), 1))
 
     def _arrive(self) -> None:
         """What waited for the encoders to leave is there from now on."""
@@ -162,6 +182,7 @@ class _Rehearsal:
     def _watch(self) -> None:
         """Put what the model and the judges make into their parts, and let equal passes run once."""
         model: Any = self.model
+        watch(self._blocks, self.tracker)
         components = model.pipeline.components
         texts, eyes = (
             [part for name, part in components.items() if name.startswith(begin) and part is not None]
@@ -300,9 +321,10 @@ class _Rehearsal:
                 parameter.grad = torch.zeros_like(parameter)
             optimiser.step()
         optimiser.zero_grad()
-        if self.subject.run.optimiser.name == "adamw_8bit":
-            averages = [value for state in optimiser.state.values() for value in state.values()]
-            self.tracker.adopt([value for value in averages if value.numel() >= 4096], "lora", 0.25)
+        eight = self.subject.run.optimiser.name == "adamw_8bit"
+        for parameter in self.policy.parameters:
+            for value in optimiser.state[parameter].values():
+                self._adopt_of(parameter, [value], 0.25 if eight and value.numel() >= 4096 else 1.0)
 
     def _steps(self, count: int, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
         for step in range(count):
@@ -324,6 +346,10 @@ class _Rehearsal:
 
 def _compared(video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
     return RewardOutput(video.flatten(1).mean(1))
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _linear(network: nn.Module) -> set[int]:

@@ -1,0 +1,81 @@
+"""A deep network is planned by three of its blocks, and the plan is that of all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vpo_kit.library import plan as command
+from vpo_kit.planning import rehearsal
+from vpo_kit.planning.estimate import Subject
+from vpo_kit.planning.rehearsal import rehearse
+from vpo_kit.planning.stacks import fold
+from vpo_kit.testing.families import FAMILIES
+
+DEEP: dict[str, dict[str, Any]] = {
+    "wan2.2-a14b": {"num_layers": 7},
+    "hunyuan": {"num_layers": 5, "num_single_layers": 6},
+    "cogvideox-5b": {"num_layers": 6},
+}
+FAST = ("cogvideox-5b",)
+
+
+def subject(model: Path, method: str, *sets: str) -> Subject:
+    recipe = command._recipe({"model": str(model), "method": method}, None, ["evaluation.num_prompts=2", *sets])
+    return command.subject_of(recipe, 1)
+
+
+def deep(name: str, folder: Path) -> Path:
+    pipeline = FAMILIES[name].build()
+    for part in ("transformer", "transformer_2"):
+        if (network := getattr(pipeline, part, None)) is not None:
+            pipeline.register_modules(**{part: type(network).from_config({**network.config, **DEEP[name]})})
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+@pytest.mark.parametrize("sets", [["gradient_checkpointing=true"], ["lora.rank=32"]])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in DEEP])
+def test_the_plan_is_that_of_all_blocks(
+    name: str, sets: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, LoRA and arithmetic exactly, the peak of each phase but for what a block gives and nothing keeps."""
+    sizes = ["batch_size=2", "sampling.frames=9", "sampling.height=32", "sampling.width=32", "sampling.steps=2"]
+    planned = subject(deep(name, tmp_path), "dpo", *sizes, *sets)
+    found = rehearse(planned)
+    monkeypatch.setattr(rehearsal, "_folded", lambda *_: {})
+    whole = rehearse(planned)
+    assert found.parameters == whole.parameters
+    assert found.passes == whole.passes
+    for phase, parts in whole.phases.items():
+        assert found.phases[phase]["weights"] == parts["weights"]
+        assert sum(found.phases[phase].values()) == pytest.approx(sum(parts.values()), rel=0.02)
+        flops = [sum(op.flops * n for op, n in one.ops[phase].items()) for one in (found, whole)]
+        assert flops[0] == flops[1]
+
+
+class Net(nn.Module):
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for width in widths)
+
+
+def test_only_like_neighbours_are_folded() -> None:
+    network = Net(2, 2, 2, 2, 3, 2, 2)
+    middle = network.blocks[1]
+    assert fold(network) == {middle: 2}
+    assert [block.weight.shape[0] for block in network.blocks] == [2, 2, 2, 3, 2, 2]
+    assert fold(Net(2, 2, 2)) == {}
+
+
+def test_a_lora_in_some_blocks_is_planned_with_all(tmp_path: Path) -> None:
+    """Where the blocks are not alike, none stands for another."""
+    folder = deep("cogvideox-5b", tmp_path)
+    one, all_ = ("[transformer_blocks.4.attn1.to_q]", "[attn1.to_q]")
+    counts = [rehearse(subject(folder, "dpo", f"lora.targets={t}")).parameters["lora"] for t in (one, all_)]
+    assert 6 * counts[0] == counts[1]
+    assert torch.tensor(counts).all()
