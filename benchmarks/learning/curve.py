@@ -3,6 +3,7 @@
 One long run by `vpo train` that keeps its checkpoints, each then measured by the held-out judge on all held-out prompts
 beside the base's videos from the same noise. It goes on where it was stopped, in the run as in the measurements, and
 ``results/learning/curves.json`` holds a curve for each NAME: what is there of other names stays.
+``docs/images/curves.png`` shows all of them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 from benchmarks import facts
@@ -33,6 +36,7 @@ from vpo_kit.video import motion
 
 JUDGES = ("vqa", "gold")
 TARGET = "learning/curves"
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "curves.png"
 
 
 class Looking:
@@ -87,6 +91,24 @@ def curve(found: dict[int, dict[str, list[float]]]) -> list[dict[str, Any]]:
     return rows
 
 
+def picture(curves: Mapping[str, Any]) -> None:
+    """The held-out judge's change against the steps, with its interval, a panel for each curve."""
+    figure = Figure(figsize=(10, 2.6 * -(-len(curves) // 4)), layout="constrained")
+    panels = figure.subplots(-(-len(curves) // 4), 4, sharex=True, sharey=True, squeeze=False).ravel()
+    for panel, (name, one) in zip(panels, curves.items(), strict=False):
+        steps = [point["step"] for point in one["points"]]
+        changes = [point["changes"]["gold"] for point in one["points"]]
+        panel.fill_between(steps, [c["low"] for c in changes], [c["high"] for c in changes], alpha=0.25, linewidth=0)
+        panel.plot(steps, [c["difference"] for c in changes])
+        panel.axhline(0, color="grey", linewidth=0.8)
+        panel.set_title(name, fontsize=9)
+    for panel in panels[len(curves) :]:
+        panel.set_visible(False)
+    figure.supxlabel("optimiser steps", fontsize=9)
+    figure.supylabel("change of gold", fontsize=9)
+    figure.savefig(PICTURE, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
@@ -108,6 +130,7 @@ def main() -> None:
     path = facts.RESULTS / f"{TARGET}.json"
     old = json.loads(path.read_text(encoding="utf-8"))["curves"] if path.is_file() else {}
     facts.write(TARGET, {"curves": {**old, given.name: {"command": shlex.join(["vpo", *arguments]), "points": rows}}})
+    picture(json.loads(path.read_text(encoding="utf-8"))["curves"])
     for row in rows:
         gold = row["changes"]["gold"]
         print(f"{given.name} {row['step']}: {gold['difference']:+.3f} [{gold['low']:+.3f}, {gold['high']:+.3f}]")

@@ -319,6 +319,9 @@ def run(bench: Bench, folder: Path, steps: int, **settings: Any) -> list[dict[st
         prompts = inputs = names = PROMPTS[:4]
         sizes = None
 
+        def ahead(self, indices: list[int]) -> None:
+            pass
+
         def tensors(self, indices: list[int]) -> dict[str, Tensor]:
             return {"clip": draw_noise(bench.shape, [50 + i for i in indices]) * 0.5}
 

@@ -43,8 +43,7 @@ class DiskCache:
         self, kind: str, facts: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
         """The tensors, on the CPU, that `make` gives where they are not there yet; `facts` is all they depend on."""
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        path = self.folder / kind / key[:2] / f"{key}.safetensors"
+        path = self._path(kind, facts)
         if path.is_file():
             try:
                 return _read(path)
@@ -74,6 +73,14 @@ class DiskCache:
     def _full(self, error: OutputError) -> None:
         self.writes = False  # a full disk is no reason to end a run
         self._notice(f"cache: {error}; from here on nothing is added")
+
+    def holds(self, kind: str, facts: Mapping[str, Any]) -> bool:
+        """Whether there is a file for these facts."""
+        return self._path(kind, facts).is_file()
+
+    def _path(self, kind: str, facts: Mapping[str, Any]) -> Path:
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        return self.folder / kind / key[:2] / f"{key}.safetensors"
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:

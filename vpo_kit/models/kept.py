@@ -27,6 +27,9 @@ class Kept:
         self.has_lost = False
         """Whether something has left."""
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._found
+
     def get(self, key: Hashable, make: Callable[[], Named]) -> Named:
         """What is kept under `key`, or else what `make` gives."""
         if key not in self._found:

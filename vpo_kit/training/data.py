@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -47,6 +49,9 @@ class Source(Protocol):
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Named tensors with `indices`, whose videos are of one shape, along their first dimension, on the CPU."""
 
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Be told that the tensors of these items are asked for next, so that files may be read meanwhile."""
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -67,6 +72,9 @@ class Prompts:
 
     def tensors(self, indices: Sequence[int]) -> dict[str, Tensor]:
         return {}
+
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Nothing is read."""
 
 
 class Pairs:
@@ -127,6 +135,9 @@ class Pairs:
         }
         return {**found, "mask": torch.stack(masks)} if any("mask" in file for file in files) else found
 
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Nothing: reading stored latents takes no time."""
+
     def _frame(self, index: int, decode: Callable[[Tensor], Tensor]) -> DecodedFrame:
         pair = self._pairs[index]
         winner = "second" if pair.label == -1 else "first"  # another labeller's may be the other one
@@ -170,17 +181,25 @@ class Encoder:
         self._model = model
         self._disk = disk
 
-    def __call__(self, clip: Clip) -> Tensor:
+    def __call__(self, clip: Clip, read: Callable[[], Tensor] | None = None) -> Tensor:
+        """The latent of `clip`, whose video `read` gives where it is read elsewhere. Raises `DataError`."""
         if self._disk is None:
-            return self._encode(clip)
-        window = clip.window
-        where = [window.start, window.frames, window.fps, clip.height, clip.width]
-        facts = {**self._facts, "file": clip.sha256, "window": where}
-        return self._disk.get("latents", facts, lambda: {"clip": self._encode(clip)})["clip"]
+            return self._encode(clip, read)
+        return self._disk.get("latents", self._of(clip), lambda: {"clip": self._encode(clip, read)})["clip"]
+
+    def holds(self, clip: Clip) -> bool:
+        """Whether the latent is on disk, so that the video need not be read."""
+        return self._disk is not None and self._disk.holds("latents", self._of(clip))
 
     @torch.no_grad()
-    def _encode(self, clip: Clip) -> Tensor:
-        return self._model.encode(clip.read()[None])[0].cpu()
+    def _encode(self, clip: Clip, read: Callable[[], Tensor] | None) -> Tensor:
+        # one by one: in a batch the last bits would depend on the neighbours
+        return self._model.encode((read or clip.read)()[None])[0].cpu()
+
+    def _of(self, clip: Clip) -> dict[str, Any]:
+        window = clip.window
+        where = [window.start, window.frames, window.fps, clip.height, clip.width]
+        return {**self._facts, "file": clip.sha256, "window": where}
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -190,7 +209,8 @@ class Encoder:
 class ClipSource:
     """Real clips, encoded when they are first needed, of which up to `most_bytes` bytes are kept: ``clip``
     ``[B, C, T, h, w]``. With `ratings`, one for each clip, also what `ratings.tensors` makes of them. With
-    `first_frame` each is made from its own first frame.
+    `first_frame` each is made from its own first frame. The videos that come next are read by threads of their own,
+    while others are encoded and trained on.
     """
 
     def __init__(
@@ -206,6 +226,7 @@ class ClipSource:
         self._encode = encode
         self._rated = {} if ratings is None else rated.tensors(ratings, [clip.prompt for clip in clips])
         self._kept = Kept(most_bytes)
+        self._reading: dict[int, Future[Tensor]] = {}
         self.prompts = [clip.prompt for clip in clips]
         self.inputs = [clip.inputs if first_frame else clip.prompt for clip in clips]
         self.names = [clip.name for clip in clips]
@@ -216,8 +237,23 @@ class ClipSource:
         own = {name: values[list(indices)] for name, values in self._rated.items()}
         return {"clip": torch.stack(found), **own}
 
+    def ahead(self, indices: Sequence[int]) -> None:
+        """Begin to read the videos of those whose latents are nowhere yet; what was begun for others is let go."""
+        wanted = [i for i in indices if i not in self._kept and not self._encode.holds(self._clips[i])]
+        for i in self._reading.keys() - set(wanted):
+            self._reading.pop(i).cancel()
+        for i in wanted:
+            if i not in self._reading:
+                self._reading[i] = self._readers.submit(self._clips[i].read)
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        """Threads that wait for ffmpeg, one for each core."""
+        return ThreadPoolExecutor(os.cpu_count() or 1)
+
     def _clip(self, index: int) -> dict[str, Tensor]:
-        return {"clip": self._encode(self._clips[index])}
+        begun = self._reading.pop(index, None)
+        return {"clip": self._encode(self._clips[index], None if begun is None else begun.result)}
 
 
 def usable(

@@ -72,19 +72,19 @@ class Stream:
 
     def batch(self, number: int, step: int) -> Batch:
         """This process's part of the global batch `number`."""
-        group, number = self._turns[number]
+        group, own = self._turns[number]
         count = len(self._groups[group])
         positions = self._part.share(range(self._size))
-        visits = [(number * self._size + position) // count for position in positions]
-        indices = [self._at(group, number * self._size + position) for position in positions]
-        return self._make(indices, step, positions, visits)
+        visits = [(own * self._size + position) // count for position in positions]
+        made = self._make(self._items(number), step, positions, visits)
+        self._source.ahead(self._items(number + 1))
+        return made
 
     def wanted(self, batches: int) -> list[tuple[str | Inputs, Settings]]:
         """What this process's parts of the first `batches` batches are made from, each once, with its settings."""
         found: dict[int, None] = {}
         for number in range(batches):
-            group, own = self._turns[number]
-            found |= dict.fromkeys(self._at(group, own * self._size + p) for p in self._part.share(range(self._size)))
+            found |= dict.fromkeys(self._items(number))
             if len(found) == len(self._indices):
                 break
         return [(self._source.inputs[i], self._sized(i)) for i in found]
@@ -110,6 +110,11 @@ class Stream:
                 positions = share[start : start + size] or [0]
                 batch = self._make([group[p] for p in positions], 0, positions, [0] * len(positions))
                 yield replace(batch, filler=start >= len(share))
+
+    def _items(self, number: int) -> list[int]:
+        """This process's items of the global batch `number`."""
+        group, own = self._turns[number]
+        return [self._at(group, own * self._size + position) for position in self._part.share(range(self._size))]
 
     def _at(self, group: int, position: int) -> int:
         items = self._groups[group]
