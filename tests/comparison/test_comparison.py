@@ -28,9 +28,10 @@ from tests.support.commands import fails, main_ok
 from tests.support.forks import Fork
 from tests.support.offline_run import LABELS, make_set
 from vpo_kit import config
-from vpo_kit.comparison import board, board_files, board_page, labels, outcome, plan, runner, text
+from vpo_kit.comparison import board, board_files, board_page, labels, outcome, people, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
+from vpo_kit.comparison.people import PeopleSay
 from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.errors import ConfigError, DataError
@@ -516,6 +517,28 @@ def test_small_effects_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert "+2.0e-5" in text_of
         assert not re.search(r"[+-]0\.0+ ", text_of)
     assert "base 1.000000, change against it" in shown
+
+
+def test_what_people_said_is_beside_the_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = a_board(tmp_path)
+    wins = {name: PeopleSay(win_rate=0.62, low=0.55, high=0.7, verdicts=90, raters=4) for name in ("quality", "text")}
+    name = found.lines[0].name
+    people.write(tmp_path, {name: wins})
+    assert people.read(tmp_path) == {name: wins}
+    assert people.read(tmp_path / "other") == {}
+    told = replace(found, lines=[replace(row, people=people.read(tmp_path).get(row.name, {})) for row in found.lines])
+    assert (told.people, found.people) == (["quality", "text"], [])
+    said = "62% [55%, 70%]*"
+    assert text.markdown(told).count(said) == board_page.render(told, tmp_path / "report.html").count(said) == 2
+    assert "people: quality" in text.markdown(told)
+    assert "people" not in text.markdown(found)
+    leaderboard.show(Console(width=80), told)
+    assert capsys.readouterr().out.count(said) == 2
+    assert board.results(told)["rows"][0]["people"]["text"]["raters"] == 4
+    assert "people" not in board.results(found)["rows"][0]
+    (tmp_path / people.FILE).write_text("[")
+    with pytest.raises(DataError, match="people.json cannot be read"):
+        people.read(tmp_path)
 
 
 def test_csv_and_latex_hold_the_board(tmp_path: Path) -> None:

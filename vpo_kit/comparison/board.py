@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vpo_kit.comparison import pooling
 from vpo_kit.comparison.outcome import Machine, Outcome
+from vpo_kit.comparison.people import PeopleSay
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.metrics import about, ordered
@@ -19,7 +20,8 @@ from vpo_kit.evaluation.statistics import Paired
 class Line:
     """One row with its runs. `changes` are over all runs that were measured, also those that a health check stopped:
     what they leave behind is what the method gave. `labels` are those in the data of one run; `samples` are the videos
-    that are sampled for each one that is kept, and `equal` says how many of the base's that would take to be as good.
+    that are sampled for each one that is kept, and `equal` says how many of the base's that would take to be as good;
+    `people` is what people said in a study, by dimension.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Line:
     changes: Mapping[str, Paired]
     samples: int = 1
     equal: Equal | None = None
+    people: Mapping[str, PeopleSay] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -90,6 +93,11 @@ class Board:
         return [name for name in self.metrics if about(name).group in ("judges", "motion")]
 
     @property
+    def people(self) -> list[str]:
+        """The dimensions in which people judged some row."""
+        return list(dict.fromkeys(name for row in self.lines for name in row.people))
+
+    @property
     def details(self) -> list[str]:
         """All other metrics."""
         return [name for name in self.metrics if name not in self.headline]
@@ -131,6 +139,7 @@ def results(board: Board) -> dict[str, Any]:
             "equals_best_of": row.equal.facts() if row.equal else None,
             "machine": asdict(row.machine),
             "changes": _changes(row),
+            **({"people": {name: asdict(said) for name, said in row.people.items()}} if row.people else {}),
             "runs": [_run(o) for o in row.outcomes],
             "settings": dict(row.settings),
         }

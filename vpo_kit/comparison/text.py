@@ -38,6 +38,11 @@ def equal(row: Line) -> str:
     return "" if row.equal is None else str(row.equal)
 
 
+def said(row: Line, dimension: str) -> str:
+    """The share of wins over the base that people gave a row, ``62% [55%, 70%]*``, or nothing."""
+    return str(row.people[dimension]) if dimension in row.people else ""
+
+
 def cell(change: Paired | None) -> str:
     """The change of a metric, ``+0.12 [+0.03, +0.21]*``, or nothing."""
     return "" if change is None else tables.span(change) + ("*" if change.significant else "")
@@ -64,10 +69,15 @@ def caption(board: Board) -> str:
         f"Means, and the change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
         f"* p below {LEVEL}, with Holm's correction for the metrics of a row."
         + (f" Rows are in the order of {board.rank_by}." if board.rank_by else "")
+        + (PEOPLE_CAPTION if board.people else "")
         + (EQUAL_CAPTION.format(board.rank_by) if any(row.equal for row in board.lines) else "")
     )
 
 
+PEOPLE_CAPTION = (
+    " People: the share of wins over the base, a tie as half, with its 95% interval over prompts and raters (vpo study); "
+    "* it leaves out one half."
+)
 EQUAL_CAPTION = (
     " Equals: so many samples of the base, of which the reward keeps the best, are as good by {} as one sample of the "
     "trained model; best of n itself is the expectation over all choices of n."
@@ -82,13 +92,24 @@ COST_CAPTION = (
 def grid(board: Board, arrows: Mapping[str, str]) -> list[list[str]]:
     """The head, the bases' means, and for each row its means with their changes, then its cost; nothing is escaped."""
     names = board.metrics
-    head = ["method", *(f"{name} {arrows[about(name).direction]}" for name in names), "equals best of", *COSTS]
+    head = [
+        "method",
+        *(f"{name} {arrows[about(name).direction]}" for name in names),
+        *(f"people: {name}" for name in board.people),
+    ]
+    head += ["equals best of", *COSTS]
     before = [
         [name, *(tables.values(row.changes[key])[0] if key in row.changes else "" for key in names)]
         for name, row in bases(board).items()
     ]
     rows = [
-        [label(row.name), *(_whole(row.changes.get(name)) for name in names), equal(row), *costs(row)]
+        [
+            label(row.name),
+            *(_whole(row.changes.get(name)) for name in names),
+            *(said(row, name) for name in board.people),
+            equal(row),
+            *costs(row),
+        ]
         for row in board.lines
     ]
     return [head, *(row + [""] * (len(head) - len(row)) for row in before), *rows]

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from vpo_kit import config, files, formats
-from vpo_kit.comparison import baseline, board, board_files, board_page, labels, outcome, plan, runner, text
+from vpo_kit.comparison import baseline, board, board_files, board_page, labels, outcome, people, plan, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Allowance, Given, Row
 from vpo_kit.comparison.runner import Planned
@@ -346,6 +346,8 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     }
     licences = {name: spec.licence for name, spec in specs.items()}
     lines = _with_baselines(lines, entries, planned[0][0], rank_by)
+    said = people.read(request.output)
+    lines = [replace(row, people=said.get(row.name, {})) for row in lines]
     found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)
     files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
     files.write(request.output / "results.md", text.markdown(found))

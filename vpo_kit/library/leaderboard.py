@@ -62,6 +62,12 @@ def show(console: Console, board: Board) -> None:
         gains = [_gains(board, name) for name in (*judges, "motion")]
     for table in gains:
         console.print(table, "")
+    if board.people:
+        table = empty_table("wins over the base, by people [95%]", ("", *board.people))
+        for row in board.lines:
+            if row.people:
+                table.add_row(Text(text.label(row.name)), *(text.said(row, name) for name in board.people))
+        console.print(table, "")
     if equals := [row for row in board.lines if row.equal]:
         table = empty_table(f"by {board.rank_by}, as good as the base's best of [95%]", ("", "samples"))
         for row in equals:

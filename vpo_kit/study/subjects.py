@@ -74,7 +74,7 @@ def _of_board(source: Path) -> dict[str, list[Made]]:
         folders = [max((run / "samples").glob("step-*"), default=None) for run in runs]
         made = [_made(folder) for folder in folders if folder is not None and folder.name != BASE_SAMPLES.name]
         if made:
-            found.setdefault(BASE, [_made(runs[0] / BASE_SAMPLES)])
+            found.setdefault(BASE, [_made(made[0][0].parent / BASE_SAMPLES.name)])
             found[name] = made
     return found
 
