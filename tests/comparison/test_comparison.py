@@ -537,7 +537,7 @@ def test_what_people_said_is_beside_the_judges(tmp_path: Path, capsys: pytest.Ca
     assert board.results(told)["rows"][0]["people"]["text"]["raters"] == 4
     assert "people" not in board.results(found)["rows"][0]
     (tmp_path / people.FILE).write_text("[")
-    with pytest.raises(DataError, match="people.json cannot be read"):
+    with pytest.raises(DataError, match=r"people\.json cannot be read"):
         people.read(tmp_path)
 
 

@@ -75,8 +75,8 @@ def caption(board: Board) -> str:
 
 
 PEOPLE_CAPTION = (
-    " People: the share of wins over the base, a tie as half, with its 95% interval over prompts and raters (vpo study); "
-    "* it leaves out one half."
+    " People: the share of wins over the base, a tie as half, with its 95% interval over prompts and raters (vpo "
+    "study); * it leaves out one half."
 )
 EQUAL_CAPTION = (
     " Equals: so many samples of the base, of which the reward keeps the best, are as good by {} as one sample of the "
@@ -92,12 +92,8 @@ COST_CAPTION = (
 def grid(board: Board, arrows: Mapping[str, str]) -> list[list[str]]:
     """The head, the bases' means, and for each row its means with their changes, then its cost; nothing is escaped."""
     names = board.metrics
-    head = [
-        "method",
-        *(f"{name} {arrows[about(name).direction]}" for name in names),
-        *(f"people: {name}" for name in board.people),
-    ]
-    head += ["equals best of", *COSTS]
+    head = ["method", *(f"{name} {arrows[about(name).direction]}" for name in names)]
+    head += [*(f"people: {name}" for name in board.people), "equals best of", *COSTS]
     before = [
         [name, *(tables.values(row.changes[key])[0] if key in row.changes else "" for key in names)]
         for name, row in bases(board).items()
