@@ -16,7 +16,7 @@ def test_two_rows_have_a_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """The odds are wins to losses, and nu is ties over the root of both."""
     monkeypatch.setattr(module, "RIDGE", 1e-9)
     wins, losses, ties = 40.0, 10.0, 16.0
-    found, log_nu = fit(np.array([[[0, wins], [losses, 0]]]), np.array([[[0, ties], [ties, 0]]]))
+    found, log_nu, _ = fit(np.array([[[0, wins], [losses, 0]]]), np.array([[[0, ties], [ties, 0]]]))
     assert found[0, 0] - found[0, 1] == pytest.approx(math.log(wins / losses), abs=1e-6)
     assert log_nu[0] == pytest.approx(math.log(ties / math.sqrt(wins * losses)), abs=1e-6)
     share = win_rate(found[0, 0] - found[0, 1], log_nu[0])
@@ -39,7 +39,7 @@ def test_the_likelihood_is_at_its_top(monkeypatch: pytest.MonkeyPatch) -> None:
                 total += float(scores @ [wins[0, i, j], wins[0, j, i], ties[0, i, j]])
         return -total
 
-    found, log_nu = fit(wins, ties)
+    found, log_nu, _ = fit(wins, ties)
     best = np.array([*found[0], log_nu[0]])
     assert all(loss(best) <= loss(best + 1e-3 * step) for step in rng.normal(size=(50, 5)))
 
@@ -68,7 +68,11 @@ def test_a_simulated_panel_is_recovered_within_its_intervals() -> None:
 def test_a_row_that_always_wins_has_a_strength_too() -> None:
     found = strengths([Verdict(1, 0, 1, str(i), "ann") for i in range(30)], 3, resamples=50)
     assert 0 < found[1].low <= found[1].log_odds < 20
+    assert found[1].win_low > 0.5
     assert found[2].verdicts == 0
+    assert found[2].low < 0 < found[2].high
     assert found[2].log_odds == pytest.approx(found[1].log_odds / 2, abs=1e-6)  # never shown: in the middle
+    few = strengths([Verdict(1, 0, 1, str(i), "ann") for i in range(2)], 2, resamples=50)
+    assert not few[1].significant  # two heads in a row
     with pytest.raises(ValueError, match="no verdict"):
         strengths([], 2)

@@ -32,8 +32,12 @@ def show_plan(console: Console, names: Sequence[str], pairs: int, dimensions: in
         table.add_row(f"{0.5 + difference:.0%}", _raters(sizes.raters(difference, spread)))
     console.print(table)
     noise = sizes.PLANNED
-    text = f"{overlap or 1} for each pair find {0.5 + sizes.least(spread, overlap or 1):.0%}"
+    text = f"{overlap or 1} for each pair: {_finds(sizes.least(spread, overlap or 1))}"
     notice(console, f"{text}; supposed are {noise.ties:.0%} ties and Krippendorff's alpha {noise.alpha}")
+
+
+def _finds(difference: float) -> str:
+    return f"finds a win rate of {0.5 + difference:.0%}" if difference < 0.5 else "finds no difference"
 
 
 def _raters(count: int | None) -> str:
@@ -112,7 +116,7 @@ def show(
             table.add_row(Text(name), wins, odds, f"{share:.0%} of {count}" if count else "-")
         console.print(table)
         needed = ", ".join(f"{0.5 + gap:.0%}: {_raters(count)}" for gap, count in one.needed.items())
-        notice(console, f"finds {0.5 + one.least:.0%}; raters for each pair that would find {needed}")
+        notice(console, f"{_finds(one.least)}; raters for each pair that would find {needed}")
     _show_raters(console, raters, everybody, failed)
 
 

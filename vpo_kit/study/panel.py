@@ -57,7 +57,8 @@ def dimension(name: str, answers: Sequence[Answer], pairs: Mapping[str, Pair], n
     found = strengths(said, len(names))
     agreed = alpha((answer.question, answer.choice) for answer in answers)
     ties = sum(one.choice == 0 for one in said) / len(said)
-    noise = Noise(ties, sizes.PLANNED.alpha if agreed is None else agreed)
+    # a share of all or none is no more than few verdicts can tell
+    noise = Noise((ties * len(said) + 0.5) / (len(said) + 2), sizes.PLANNED.alpha if agreed is None else agreed)
     seen = len({answer.question for answer in answers})
     strength = sizes.effective(seen, len(names))
     return Dimension(

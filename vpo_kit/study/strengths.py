@@ -3,7 +3,8 @@
 Row i beats row j with odds e^(s_i - s_j), and p(i) : p(j) : p(tie) = e^(s_i) : e^(s_j) : nu e^((s_i + s_j) / 2).
 
 Legend: ``N`` verdicts, ``R`` rows, ``B`` resamples. Intervals are percentiles of a bootstrap that draws prompts and
-raters anew, each independently, and weights a verdict by both counts (Owen, 2007): rather too wide than too narrow.
+raters anew, each independently, and weights a verdict by both counts (Owen, 2007), and never narrower than what the
+likelihood's curvature gives, as where all of a few verdicts agree: rather too wide than too narrow.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class RowStrength:
         return self.low > 0 or self.high < 0
 
 
-def fit(counts: Floats, ties: Floats) -> tuple[Floats, Floats]:
-    """Strengths ``[B, R]``, whose mean is 0, and log nu ``[B]``, by Newton's method for all resamples at once.
+def fit(counts: Floats, ties: Floats) -> tuple[Floats, Floats, Floats]:
+    """Strengths ``[B, R]``, whose mean is 0, log nu ``[B]``, and the curvature of both there ``[B, R + 1, R + 1]``, by
+    Newton's method for all resamples at once.
 
     `counts` and `ties` are ``[B, R, R]``: how often i beat j, and how often the two were the same (symmetric).
     """
@@ -75,7 +77,7 @@ def fit(counts: Floats, ties: Floats) -> tuple[Floats, Floats]:
         if np.abs(step).max() < 1e-9:
             break
     strengths = state[:, :rows]
-    return strengths - strengths.mean(1, keepdims=True), state[:, rows]
+    return strengths - strengths.mean(1, keepdims=True), state[:, rows], curve
 
 
 def _curvature(total: Floats, mean: Floats, same: Floats) -> Floats:
@@ -108,10 +110,15 @@ def strengths(
         raise ValueError("there is no verdict")
     weights = np.concatenate([np.ones((1, len(verdicts))), _drawn(verdicts, resamples, seed)])
     counts, ties = _counted(verdicts, weights, rows)
-    found, log_nu = fit(counts, ties)
+    found, log_nu, curve = fit(counts, ties)
     differences = found - found[:, [base]]
     shares = win_rate(differences, log_nu[:, None])
-    (low, high), (win_low, win_high) = (np.percentile(one[1:], [2.5, 97.5], axis=0) for one in (differences, shares))
+    half = 1.96 * _spread(curve[0], rows, base)
+    low, high = np.percentile(differences[1:], [2.5, 97.5], axis=0)
+    low, high = np.minimum(low, differences[0] - half), np.maximum(high, differences[0] + half)
+    win_low, win_high = np.percentile(shares[1:], [2.5, 97.5], axis=0)
+    win_low = np.minimum(win_low, win_rate(differences[0] - half, log_nu[0]))
+    win_high = np.maximum(win_high, win_rate(differences[0] + half, log_nu[0]))
     return [
         RowStrength(
             log_odds=float(differences[0, row]),
@@ -124,6 +131,15 @@ def strengths(
         )
         for row in range(rows)
     ]
+
+
+def _spread(curve: Floats, rows: int, base: int) -> Floats:
+    """The standard deviation ``[R]`` of each difference from the base, by the curvature alone."""
+    covariance = np.linalg.inv(curve)
+    place = np.arange(rows)
+    variance = covariance[place, place] + covariance[base, base] - 2 * covariance[place, base]
+    spread: Floats = np.sqrt(np.maximum(variance, 0))
+    return spread
 
 
 def _drawn(verdicts: Sequence[Verdict], resamples: int, seed: int) -> Floats:
