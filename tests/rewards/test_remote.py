@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from tests.support.places import ROOT
 from tests.support.sockets import free_port, raw
 from vpo_kit.cli import main
 from vpo_kit.errors import ConfigError, DataError, ModelError, VpoError
+from vpo_kit.net import serve
+from vpo_kit.net.places import Placed
 from vpo_kit.rewards.base import Reward, RewardOutput, RewardSpec
 from vpo_kit.rewards.loading import load, plan
 from vpo_kit.rewards.parts import wire
@@ -101,8 +103,7 @@ class Mortal(VQA):
 def serving(reward: Reward, token: str | None = TOKEN, limit: int = 2**28, port: int = 0) -> Iterator[str]:
     """A real server on a free port; leaving the block stops it."""
     with socket.create_server(("127.0.0.1", port)) as listener:
-        app = create_app(reward, token=token, max_body_bytes=limit)
-        server = uvicorn.Server(uvicorn.Config(app, http="h11", ws="none", lifespan="off", log_level="critical"))
+        server = uvicorn.Server(serve.settings(create_app(reward, token=token, max_body_bytes=limit), connections=8))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -298,6 +299,11 @@ FRAMES = bytes(4 * 3 * 32 * 32)
         (header(shape=[1, 4, 3, 32]) + FRAMES, "the header's shape"),
         (header(shape=[1, 4, 1, 32, 32]) + FRAMES, "the header's shape.2"),
         (header(shape=[-1, -4, 3, 32, 32]) + FRAMES, "the header's shape.0"),
+        (header(shape=[1, 2, 3, 1, 4000]) + bytes(24_000), "frames of 4000 x 1: the longer side is at most 8 times"),
+        (
+            header(shape=[90, 1000, 3, 1, 1]) + bytes(270_000),
+            "90000 frames of 1 x 1 are 4.52e.09 pixels",
+        ),
         (header(dtype="object") + FRAMES, "the header's dtype"),
         (header(fps=0) + FRAMES, "the header's fps"),
         (header() + FRAMES[:-1], "12287 bytes of frames, and 12288"),
@@ -336,6 +342,40 @@ def test_a_client_that_leaves_in_mid_body_harms_nobody(vqa: str) -> None:
             link.sendall(f"POST /score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
                          "Content-Length: 99999\r\n\r\n".encode() + header())  # fmt: skip
     assert_same(score(remote(vqa)), score(VQA()), atol=0, rtol=0)
+
+
+# -- clients that say nothing
+
+
+def test_silent_connections_take_no_place_from_who_has_the_token(vqa: str) -> None:
+    """Those that send no request at all, half of one, or one without the token; more of them than there are places."""
+    host, port = vqa.removeprefix("http://").split(":")
+    heads = ["", "POST /score HTTP/1.1\r\nHost: x\r\n", "POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"]
+    with ExitStack() as held:
+        links = [held.enter_context(socket.create_connection((host, int(port)))) for _ in range(24)]
+        for number, link in enumerate(links):
+            with suppress(OSError):  # the server has closed it for a later one
+                link.sendall(heads[number % 3].encode())
+        assert_same(score(remote(vqa, retries=0)), score(VQA()), atol=0, rtol=0)
+
+
+def test_a_head_and_a_body_have_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Placed, "head_s", 0.4)
+    monkeypatch.setattr(serve, "IDLE_S", 0.4)
+    head = f"POST /score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 99999\r\n"
+    with serving(VQA()) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for sent, answer in ((head, b""), (head + "\r\n{", b"no byte of the body for 0.4 s")):
+            with socket.create_connection((host, int(port)), timeout=10) as link:
+                link.sendall(sent.encode())
+                began, found = time.monotonic(), b""
+                with suppress(ConnectionError):
+                    while chunk := link.recv(65536):
+                        found += chunk
+                assert answer in found
+                assert (found == b"") == (answer == b"")
+                assert 0.3 < time.monotonic() - began < 5
+        assert_same(score(remote(url)), score(VQA()), atol=0, rtol=0)
 
 
 # -- a server that is down, slow, or no reward server

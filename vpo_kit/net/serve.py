@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import secrets
 import socket
@@ -12,6 +13,10 @@ from fastapi import FastAPI, HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 from vpo_kit.errors import ConfigError
+from vpo_kit.net.places import Placed
+
+IDLE_S = 20.0
+"""The seconds for which a body may stand still."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -38,10 +43,10 @@ def is_loopback(host: str) -> bool:
 
 
 def settings(app: FastAPI, connections: int) -> uvicorn.Config:
-    """The settings of a quiet server for `app` that answers 503 beyond so many connections at once."""
+    """The settings of a quiet server for `app` that answers 503 beyond so many requests at once (`net.places`)."""
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Placed,
         ws="none",
         lifespan="off",
         log_level="warning",
@@ -59,20 +64,24 @@ def same(given: str, expected: str) -> bool:
 async def chunks(request: Request, limit: int, hint: str = "") -> AsyncIterator[bytes]:
     """The pieces of a request's body. One over the limit is refused as soon as that shows, without reading on.
 
-    Raises 413 then, 408 when the client leaves; `hint` names the option that sets the limit.
+    Raises 413 then, 408 when the client leaves or is silent for `IDLE_S` seconds; `hint` names the option that sets the
+    limit.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large(limit, hint)
     count = 0
+    stream = request.stream()
     try:
-        async for chunk in request.stream():
+        while (chunk := await asyncio.wait_for(anext(stream, None), IDLE_S)) is not None:
             count += len(chunk)
             if count > limit:
                 raise too_large(limit, hint)
             yield chunk
     except ClientDisconnect:
         raise HTTPException(408, "the body broke off") from None
+    except TimeoutError:
+        raise HTTPException(408, f"no byte of the body for {IDLE_S:g} s", {"Connection": "close"}) from None
 
 
 def too_large(limit: int, hint: str = "") -> HTTPException:

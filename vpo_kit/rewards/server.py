@@ -24,6 +24,12 @@ from vpo_kit.rewards.parts import wire
 
 LOG = logging.getLogger(__name__)
 MAX_HEADER_BYTES = 2**20
+MAX_PROPORTION = 8
+"""The longer side of a frame over the shorter one, at most: judges scale by the shorter one."""
+SIDE = 224
+"""Pixels to which many judges enlarge the shorter side of a frame."""
+MAX_PIXELS = 2**29
+"""The pixels of all frames of a request, at most, once smaller ones are enlarged: some minutes' work for a CPU."""
 LIMIT_OPTION = "--max-body-mb"
 BEARER = HTTPBearer(auto_error=False, description="what the server printed at its start")
 BODY = {
@@ -84,6 +90,7 @@ class _Service:
             body += chunk
             if header is None and (start := body.find(b"\n") + 1):
                 header = _header(body[:start])
+                _check_size(header)
             if header is not None and start + header.num_bytes > self._limit:
                 raise serve.too_large(self._limit, LIMIT_OPTION)
             if header is None and len(body) > MAX_HEADER_BYTES:
@@ -164,6 +171,21 @@ def _header(line: bytearray) -> wire.Header:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise _refusal(f"the header's {'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from error
+
+
+def _check_size(header: wire.Header) -> None:
+    """Raises 422 for frames of which a few bytes are much work: a row of pixels becomes as high as any frame."""
+    count, frames, _, height, width = header.shape
+    short, long = sorted((height, width))
+    if long > MAX_PROPORTION * short:
+        raise _refusal(f"frames of {width} x {height}: the longer side is at most {MAX_PROPORTION} times the other")
+    pixels = count * frames * height * width * max(1.0, SIDE / short) ** 2
+    if pixels > MAX_PIXELS:
+        size = f"{count * frames} frames of {width} x {height}"
+        raise _refusal(
+            f"{size} are {pixels:.3g} pixels once they are {SIDE} high, and a request has {MAX_PIXELS:.3g} at most: "
+            "send fewer videos at once"
+        )
 
 
 def _refusal(text: str) -> HTTPException:
