@@ -141,6 +141,10 @@ def test_known_questions_and_overlap(evaluation: Path, tmp_path: Path, capsys: p
     main_ok([*command, "--finish", "--least-gold", 0.5])
     said = capsys.readouterr().out
     assert "without bob, who failed known questions" in " ".join(said.split())
+    main_ok(["label", folder, "--agreement"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cem, pair 000001: B flickers" in said
+    assert "Krippendorff's alpha of all: " in said
     judged = {pair.id: pair.judged for pair in store.read(folder).pairs}
     assert judged["000000"] == {"quality": 0, "motion": 0, "text": 0}
     with closing(PeopleAnswers(folder, create=False)) as answers:
@@ -150,6 +154,9 @@ def test_known_questions_and_overlap(evaluation: Path, tmp_path: Path, capsys: p
 def test_what_is_refused_and_planned(evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "study"
     assert "holds no board and no evaluation" in fails(capsys, "study", tmp_path, "--output", output)[1]
+    assert "is no study yet" in fails(capsys, "study", evaluation, "--output", output, "--finish")[1]
+    assert "1 to 60 letters" in fails(capsys, "study", evaluation, "--output", output, "--without", " ")[1]
+    assert not output.exists()
     assert "no row 'dens'" in fails(capsys, "study", evaluation, "--output", output, "--rows", "dens")[1]
     main_ok(["study", evaluation, "--output", output, "--rows", "dense", "--dry-run"])
     said = capsys.readouterr().out

@@ -71,6 +71,7 @@ def of_people(path: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from vpo_kit.labelling.agreement import alpha
     from vpo_kit.labelling.people import finish
     from vpo_kit.labelling.people.answers import PeopleAnswers
     from vpo_kit.labelling.people.questions import Survey
@@ -81,6 +82,7 @@ def of_people(path: Path) -> None:
     with closing(PeopleAnswers(path, create=False, say=console.print)) as answers:
         survey = Survey(found, answers.settle({}))
         people, pairs = finish.annotators(answers, survey), finish.pairwise(answers, survey)
+        current, comments = answers.current(), answers.comments()
     if not people:
         raise DataError(f"{path}: nobody has answered: vpo label SET --with people asks")
     table = Table("annotator", title="Annotators", title_justify="left", box=box.SIMPLE_HEAD)
@@ -92,6 +94,8 @@ def of_people(path: Path) -> None:
         row = (str(one.answers), part(one.ties, one.answers), _share(one.first_shown, decided), gold)
         table.add_row(Text(one.name), *row, *time)
     console.print(table)
+    for who, pair, said in comments:
+        console.print(f"{who}, pair {pair}: {said}", soft_wrap=True, markup=False, highlight=False)
     if not pairs:
         console.print("One annotator: there is no agreement to measure.")
         return
@@ -101,6 +105,9 @@ def of_people(path: Path) -> None:
     for first, second, both in pairs:
         table.add_row(Text(f"{first}, {second}"), *_cells(both), *_cells(both.decided))
     console.print(table)
+    whole = alpha((answer.question, answer.choice) for answer in current if answer.question in survey.known)
+    if whole is not None:
+        console.print(f"Krippendorff's alpha of all: {whole:.3f}", highlight=False)
 
 
 def _cells(found: Agreement) -> tuple[str, str, str]:

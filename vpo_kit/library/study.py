@@ -13,6 +13,7 @@ from rich.console import Console
 from vpo_kit.comparison import people
 from vpo_kit.comparison.people import PeopleSay
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.labelling import base as labellers
 from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey, plain_name
@@ -61,22 +62,27 @@ def run(request: StudyRequest, console: Console) -> dict[str, Any]:
     """Make the study or go on with it, ask until somebody ends it, and say what people said; what ``results.json`` in
     the output holds is returned. Raises `VpoError`.
     """
-    without = [plain_name(name) for name in request.without]
+    without = [_name(name) for name in request.without]
+    settings: dict[str, Any] = {"dimensions": list(request.dimensions), "seed": request.seed}
+    settings["least_gold"] = request.least_gold
+    labellers.plan("people", {**settings, **request.asking})  # sees what is missing before a set is made
     if not (request.output / "dataset.yaml").is_file():
+        if request.asking.get("finish"):
+            raise DataError(f"{request.output} is no study yet: the same command without --finish begins it")
         plan(request, console)
         found = subjects.read(request.source, request.rows)
         facts = {"format": 1, "source": str(request.source), "study": {**request.fixed, "names": list(found.names)}}
         imported.write(design(request.output.name, found, request.pairs, request.seed), request.output, facts)
     names = _names(request)
-    label(
-        request.output,
-        "people",
-        dimensions=list(request.dimensions),
-        seed=request.seed,
-        least_gold=request.least_gold,
-        **request.asking,
-    )
+    label(request.output, "people", **settings, **request.asking)
     return _tell(request, names, without, console)
+
+
+def _name(given: str) -> str:
+    try:
+        return plain_name(given)
+    except ValueError as error:
+        raise ConfigError(f"--without {given!r}: {error}") from error
 
 
 def _names(request: StudyRequest) -> list[str]:
