@@ -14,7 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import plans as tables
@@ -161,6 +161,13 @@ def test_a_folder_of_configurations_is_enough(tiny_wan: Path, tmp_path: Path) ->
     plans = [rehearse(subject(folder, "dpo", "batch_size=2")) for folder in (tiny_wan, bare)]
     assert plans[0].phases == plans[1].phases
     assert plans[0].flops == plans[1].flops
+
+
+@pytest.mark.parametrize("name", ["wan2.1-i2v", "hunyuan1.5-i2v"])
+def test_what_looks_at_pictures_is_built_without_its_weights(name: str, tmp_path: Path) -> None:
+    FAMILIES[name].build().save_pretrained(tmp_path, safe_serialization=True)
+    model = build(str(tmp_path), FakeTensorMode(allow_non_fake_inputs=True))
+    assert all(isinstance(weight, FakeTensor) for weight in model.pipeline.image_encoder.parameters())
 
 
 def test_passes_and_phases(tiny_wan: Path) -> None:

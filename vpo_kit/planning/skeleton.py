@@ -14,6 +14,7 @@ import torch
 import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers.initialization import no_init_weights
 
 from vpo_kit import folders
 from vpo_kit.errors import ModelError
@@ -96,7 +97,7 @@ def _component(
             with fake:
                 return found.from_config(config)
         settings = found.config_class.from_pretrained(source, **where)
-        with fake:
+        with fake, no_init_weights():  # some first values are drawn until they lie in a range: there are no data to ask
             return found(settings)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {name} of {source}: {str(error).splitlines()[0]}") from error
