@@ -262,6 +262,15 @@ def test_cogvideox_i2v_has_one_size(cases: Cases) -> None:
     assert cases["cogvideox-5b"].model.only_size is None
 
 
+def test_cogvideox_1_5_has_places_up_to_a_size(cases: Cases) -> None:
+    for name in ("cogvideox1.5", "cogvideox1.5-i2v"):
+        model = cases[name].model
+        with pytest.raises(ConfigError, match=r"has positions for 32 x 32 at most: 48 x 32 is too large"):
+            model.use(model.settings.changed(frames=9, height=32, width=48))
+        assert probe(model).isfinite().all(), "an export's check would ask for more"
+    assert cases["cogvideox-5b"].model.largest_size is None
+
+
 def test_mochi_needs_two_steps(cases: Cases) -> None:
     with pytest.raises(ConfigError, match="at least 2 steps"):
         cases["mochi"].model.new_scheduler(1, cases["mochi"].shape)

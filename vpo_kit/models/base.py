@@ -216,6 +216,11 @@ class VideoModel(Autoencoding, ABC):
                 f"{self.source} has positions for {width} x {height} alone: set sampling.width={width} and "
                 f"sampling.height={height}"
             )
+        height, width = self.largest_size or (size.height, size.width)
+        if height < size.height or width < size.width:
+            raise ConfigError(
+                f"{self.source} has positions for {width} x {height} at most: {size.width} x {size.height} is too large"
+            )
 
     @contextmanager
     def at(self, settings: Settings) -> Iterator[None]:
@@ -256,6 +261,11 @@ class VideoModel(Autoencoding, ABC):
     @property
     def only_size(self) -> tuple[int, int] | None:
         """The one height and width of a network that learned its places; None where all that fit will do."""
+        return None
+
+    @property
+    def largest_size(self) -> tuple[int, int] | None:
+        """The greatest height and width of a network whose places end; None where they go on."""
         return None
 
     def new_scheduler(self, steps: int, shape: Sequence[int]) -> Any:

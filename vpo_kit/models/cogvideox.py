@@ -69,6 +69,12 @@ class CogVideoXModel(VideoModel):
         time, tall, wide = super().multiples
         return time * 2, tall, wide
 
+    @property
+    def largest_size(self) -> tuple[int, int] | None:
+        config, stride = self.network.config, self.spatial_stride
+        ends = config.patch_size_t is not None  # 1.0's are stretched over any size
+        return (config.sample_height * stride, config.sample_width * stride) if ends else None
+
     def decode_window(self, frame: int) -> tuple[int, int]:
         """Whole chunks: the autoencoder decodes latent frames 0 to 2 together, then two and two."""
         chunk = max(0, frame - 1) // 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vpo_kit import folders, models
 from vpo_kit.inputs import Inputs
-from vpo_kit.models.base import VideoModel
+from vpo_kit.models.base import Size, VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.loading import pipeline_class
 from vpo_kit.sampler import Guidance, sample
@@ -88,7 +88,7 @@ def open_case(
     tall, wide = model.only_size or (2 * tall, 3 * wide)
     call = Call(frames=frames or few, height=height or tall, width=width or wide, steps=steps, more=dict(more or {}))
     check_call(kind, call)
-    model.latent_shape(call.frames, call.height, call.width)
+    model.check_size(Size(call.frames, call.height, call.width))
     source = Path(folders.resolve(name))
     plain = kind.from_pretrained(source).to(model.device)
     plain.set_progress_bar_config(disable=True)

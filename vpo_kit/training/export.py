@@ -73,6 +73,8 @@ def probe(model: VideoModel) -> Tensor:
     time, tall, wide = model.multiples
     # UNets halve their input three times
     height, width = model.only_size or (-(-64 // tall) * tall, -(-64 // wide) * wide)
+    if model.largest_size is not None:
+        height, width = min(height, model.largest_size[0]), min(width, model.largest_size[1])
     frames = 2 * time + int(model.causal)
     shape = model.latent_shape(frames, height, width)
     x = draw_noise(shape, [1, 2], model.device)
