@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from vpo_kit.errors import DataError
-from vpo_kit.inputs import ImageFile, Shade, as_image
+from vpo_kit.inputs import ImageFile, Shade, as_image, cropped
 from vpo_kit.prompts import ELSEWHERE, read_inputs, read_prompts
 
 
@@ -33,6 +33,12 @@ def test_columns(tmp_path: Path) -> None:
     table.write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"no column prompt, text, caption .*: name one"):
         read_prompts(table)
+    table.write_text("id,prompt\n")
+    with pytest.raises(DataError, match=r"p\.csv holds no prompts: it has no row"):
+        read_prompts(table)
+    lines.write_text('{"prompt": "a"}\n{"prompt": ["b"]}\n')
+    with pytest.raises(DataError, match=r"p\.jsonl, line 2: a prompt is a text, not \['b'\]"):
+        read_prompts(lines)
     lines.write_text("[1]\n")
     with pytest.raises(DataError, match="each line is a JSON object"):
         read_prompts(lines)
@@ -92,8 +98,8 @@ class TestPictures:
         whole = picture.read(20, 40)
         torch.testing.assert_close(whole, Shade(0).read(20, 40))
         torch.testing.assert_close(picture.read(20, 20), whole[:, :, 10:30])  # the centre
-        assert picture.lost(20, 20) == 0.5
-        assert picture.lost(10, 20) == 0
+        assert cropped(picture.size, 20, 20) == 0.5
+        assert cropped(picture.size, 10, 20) == 0
         turned = Image.fromarray(np.zeros((4, 8, 4), np.uint8))  # all of it transparent
         exif = turned.getexif()
         exif[0x0112] = 6
@@ -114,6 +120,8 @@ class TestPictures:
             (".", r"line 2: .* is not an image that can be read"),
             ("../outside.png", r"line 2: \.\./outside\.png lies outside .*set: put the pictures beside the file"),
             (7, r"line 2: a picture is named by its path, not by 7"),
+            ("x\0.png", r"line 2: 'x\\x00\.png' cannot be the name of a picture"),
+            ("x" * 5000, r"line 2: 'xx*' cannot be the name of a picture"),
         ],
     )
     def test_damaged_rows(self, folder: Path, name: object, said: str) -> None:

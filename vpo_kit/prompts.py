@@ -72,6 +72,8 @@ def _rows(path: Path, column: str | None) -> list[Inputs]:
         rows = list(plain.json_lines(path))
     if not all(isinstance(row, dict) for _, row in rows):
         raise DataError(f"{path}: each line is a JSON object")
+    if not rows:
+        raise DataError(f"{path} holds no prompts: it has no row")
     known = list(dict.fromkeys(str(key) for _, row in rows for key in row))
     name = column or next((name for name in COLUMNS if name in known), None)
     if name is None or name not in known:
@@ -81,6 +83,8 @@ def _rows(path: Path, column: str | None) -> list[Inputs]:
     opened: dict[str, ImageFile] = {}
     found = []
     for number, row in rows:
+        if isinstance(row.get(name), (list, dict)):
+            raise DataError(f"{path}, line {number}: a prompt is a text, not {row[name]!r}")
         item = Inputs(str(row.get(name) or ""), *(_picture(path, number, row.get(key), opened) for key in PICTURES))
         if item.pictures and not item.prompt.strip():
             raise DataError(f"{path}, line {number}: a picture without a prompt: write one or take the row out")
@@ -95,7 +99,11 @@ def _picture(path: Path, number: int, name: Any, opened: dict[str, ImageFile]) -
     if not isinstance(name, str):
         raise DataError(f"{path}, line {number}: a picture is named by its path, not by {name!r}")
     folder = path.parent.resolve()
-    file = (folder / name).resolve()
+    try:
+        file = (folder / name).resolve()
+        file.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a zero byte
+        raise DataError(f"{path}, line {number}: {name[:60]!r} cannot be the name of a picture") from error
     if not file.is_relative_to(folder):
         raise DataError(f"{path}, line {number}: {name} lies outside {path.parent}: put the pictures beside the file")
     if name not in opened:
