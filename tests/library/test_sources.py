@@ -65,5 +65,9 @@ def test_pictures_choose_their_bucket(tiny_wan: Path, tmp_path: Path) -> None:
 
 def test_buckets_are_counted() -> None:
     square, wide = Size(9, 32, 32), Size(5, 32, 64)
-    assert in_buckets([wide, square, wide]) == "buckets: 2 of 5 frames of 64 x 32, 1 of 9 frames of 32 x 32"
-    assert in_buckets([wide, wide]) is None
+    assert in_buckets([square, wide], [wide, square, wide]) == (
+        "buckets: 2 of 5 frames of 64 x 32, 1 of 9 frames of 32 x 32"
+    )
+    assert in_buckets([wide, square, wide], [wide, wide]) == (
+        "buckets: 2 of 5 frames of 64 x 32, 0 of 9 frames of 32 x 32"
+    )

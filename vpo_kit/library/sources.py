@@ -52,14 +52,15 @@ def build(
     its prompt is counted. Raises `DataError` when nothing remains.
     """
     notice = partial(console.print, soft_wrap=True, markup=False)
-    for size in shapes(recipe):
+    buckets = shapes(recipe)
+    for size in buckets:
         model.check_size(size)
     source = _source(recipe, model, settings, console, processes, disk)
     model.check_inputs(inputs_of(item) for item in source.inputs)
     if line := cut_short(model, [*source.inputs, *recipe.held_out]):
         notice(line)
-    if source.sizes is not None and (line := in_buckets(source.sizes)):
-        notice(line)
+    if buckets and source.sizes is not None:
+        notice(in_buckets(buckets, source.sizes))
     return source
 
 
@@ -68,12 +69,11 @@ def shapes(recipe: Recipe) -> list[Size]:
     return [parse(words) for words in recipe.run.data.buckets]
 
 
-def in_buckets(sizes: Sequence[Size]) -> str | None:
-    """How many items each bucket has, in a line, where there are several."""
+def in_buckets(buckets: Sequence[Size], sizes: Sequence[Size]) -> str:
+    """How many of the items, whose shapes are `sizes`, each of the `buckets` has, in a line."""
     counts = Counter(sizes)
-    if len(counts) < 2:
-        return None
-    listed = (f"{count} of {size}" for size, count in sorted(counts.items(), key=lambda one: -one[1]))
+    counted = {size: counts[size] for size in buckets}
+    listed = (f"{count} of {size}" for size, count in sorted(counted.items(), key=lambda one: -one[1]))
     return f"buckets: {', '.join(listed)}"
 
 
