@@ -22,7 +22,7 @@ from vpo_kit.clips import read_folder
 from vpo_kit.training.data import ClipSource, Encoder
 
 COUNT, BATCH, TURN = 1000, 4, 25
-PAUSES = (0.2, 0.5, 1.0)
+PAUSES = (0.5,)
 
 
 def passes(source: ClipSource, pause: float) -> dict[str, float]:
