@@ -18,5 +18,7 @@ def test_a_model_without_prompts_asks_for_both_kinds(tiny_wan: Path, tmp_path: P
     options = {"method": "online", "reward": "vqa", "model": str(folder), "output": tmp_path / "run"}
     with pytest.raises(ConfigError, match=r"ships no heldout prompts: give --set evaluation\.prompts=FILE"):
         recipe.read(options, None, [])
-    with pytest.raises(ConfigError, match=r"ships no train prompts: give --prompts=FILE, one prompt a line"):
+    with pytest.raises(
+        ConfigError, match=r"ships no train prompts: give --prompts=FILE, one prompt a line, or csv or jsonl"
+    ):
         recipe.read(options, None, [f"evaluation.prompts={prompts}"])

@@ -221,7 +221,8 @@ def _prompts(model: str, path: Path | None, split: str) -> list[Inputs]:
     found = path or prompts_of(model, split)
     if found is None:
         option = "--prompts" if split == "train" else "--set evaluation.prompts"
-        raise ConfigError(f"model {model!r} ships no {split} prompts: give {option}=FILE, one prompt a line")
+        wanted = "one prompt a line, or csv or jsonl, which may name images"
+        raise ConfigError(f"model {model!r} ships no {split} prompts: give {option}=FILE, {wanted}")
     return read_inputs(found)
 
 
