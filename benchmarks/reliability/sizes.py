@@ -1,9 +1,9 @@
 """How much memory large data take: ``python -m benchmarks.reliability.sizes``; a table of docs/reliability.md.
 
-100, 1,000 and 10,000 clips are scored by a closed form, as ``vpo score`` goes over them; pairs are looked over as at the
-start of a run, again as at the next start, and all their tensors asked for; clips are trained on for a pass, with latents of
-1 MB of which 128 MB are kept. Each in a process of its own, whose growth is what counts. Files are hard links of a few, so
-the disk is not measured. Writes ``benchmarks/results/reliability/sizes.json``.
+100, 1,000 and 10,000 clips are scored by a closed form, as ``vpo score`` goes over them; pairs are looked over as at
+the start of a run, again as at the next start, and all their tensors asked for; clips are trained on for a pass, with
+latents of 1 MB of which 128 MB are kept. Each in a process of its own, whose growth is what counts. Files are hard
+links of a few, so the disk is not measured. Writes ``benchmarks/results/reliability/sizes.json``.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def _stop(clip: object, prompt: str, error: Exception) -> None:
 def table(rows: dict[str, dict[str, Any]]) -> str:
     names = list(next(iter(rows.values())))
     words = {
-        "score": "`vpo score`", "pairs": "first start on pairs", "again": "next start", "over": "start and a pass over pairs",
-        "clips": f"a pass over clips, `{KEPT_MB}` MB kept",
+        "score": "`vpo score`", "pairs": "first start on pairs", "again": "next start",
+        "over": "start and a pass over pairs", "clips": f"a pass over clips, `{KEPT_MB}` MB kept",
     }  # fmt: skip
     lines = ["| items | " + " | ".join(words[name] for name in names) + " |", "|---" * (len(names) + 1) + "|"]
     for count, row in rows.items():

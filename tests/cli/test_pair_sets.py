@@ -131,6 +131,15 @@ def test_check_names_what_is_wrong_and_nothing_else(
     assert ("1 of 6 pairs are wrong" in error) != ("belong to no pair: 1" in error)
 
 
+def test_a_pair_that_is_there_twice(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a set had it that went on after its clips had changed, when items were known by their places."""
+    lines = (found / "metadata.jsonl").read_text().splitlines()
+    again = json.dumps({**json.loads(lines[2]), "id": "000009"})
+    (found / "metadata.jsonl").write_text("\n".join([*lines, again]) + "\n")
+    code, said, _ = fails(capsys, "pair", "check", found)
+    assert (code, said) == (1, ["000009: prompt and videos are those of 000002: the set holds them twice"])
+
+
 @pytest.mark.parametrize("path", ["../two.safetensors", "/etc/hostname", "latents/../../two.safetensors"])
 def test_a_path_that_leaves_the_set_is_never_opened(found: Path, capsys: pytest.CaptureFixture[str], path: str) -> None:
     edit(found, 2, lambda row: row.update(latents=path))

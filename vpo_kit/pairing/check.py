@@ -32,10 +32,12 @@ class Checked:
 def pairs(found: PairSet, *, decode: bool = False, tick: Callable[[], None] = lambda: None) -> Checked:
     """Look at every pair's line, files, hashes, latents and labels; with `decode` also at every frame.
 
-    All latents of a set must have one shape. Where they differ, the shape of most pairs is taken for the right one.
+    No pair may be there twice, and all latents of a set must have one shape. Where they differ, the shape of most pairs
+    is taken for the right one.
     """
     reasons: dict[str, list[str]] = {}
     shapes: list[tuple[str, Shape]] = []
+    made: dict[tuple[str, str, str], str] = {}
     for pair in found.pairs:
         problems = [*_files(found.path, pair), *_labels(pair)]
         try:
@@ -43,6 +45,10 @@ def pairs(found: PairSet, *, decode: bool = False, tick: Callable[[], None] = la
                 shapes.append((pair.id, _shape(found.path, pair, pair.latents)))
         except DataError as error:
             problems.append(str(error))
+        # several people may have judged one imported pair; what is made here is made once
+        twin = made.setdefault((pair.prompt, pair.sha256.first, pair.sha256.second), pair.id)
+        if twin != pair.id and pair.strategy != "imported":
+            problems.append(f"prompt and videos are those of {twin}: the set holds them twice")
         if decode:
             problems += _videos(found.path, pair)
         reasons.setdefault(pair.id, []).extend(problems)
