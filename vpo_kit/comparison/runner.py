@@ -116,10 +116,14 @@ def _prepare(planned: Planned) -> None:
     source = planned.base / BASE_SAMPLES
     if not (source / "metrics.json").is_file():
         return  # the run measures the base itself
-    # the metrics last: they say that all is there
+    target = planned.path / BASE_SAMPLES
+    # the metrics last, when the other names are on the disk: they say that all is there
     for path in sorted(source.iterdir(), key=lambda path: (path.name == "metrics.json", path.name)):
         if path.is_file() and not path.name.startswith("."):
-            files.link(path, planned.path / BASE_SAMPLES / path.name)
+            if path.name == "metrics.json":
+                files.sync_folder(target)
+            files.link(path, target / path.name)
+    files.sync_folder(target)
 
 
 @contextmanager
