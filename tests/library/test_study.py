@@ -75,6 +75,7 @@ def test_a_study_is_killed_goes_on_and_becomes_a_set_for_judges(
     with asking(evaluation, folder) as served:
         body = json.loads(served.ask("GET", "/tasks?annotator=ann")[1])
         assert (body["dimensions"], len(body["pairs"])) == (["quality", "motion", "text"], 9)
+        assert [row["id"] for row in body["pairs"]] == [f"{i:06d}" for i in range(9)]  # as the design has them
         text = json.dumps(body)
         assert not [name for name in (*LEVELS, str(evaluation)) if re.search(rf"\b{re.escape(name)}\b", text)]
         answer_all(served, folder, "ann")

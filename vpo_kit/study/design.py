@@ -7,6 +7,7 @@ item, and after the last lap each item was shown with every match.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet
@@ -33,9 +34,12 @@ def drawn(items: int, rows: int, seed: int) -> Iterator[tuple[int, Match]]:
     """An item and its match, one after the other, until every item was shown with every match."""
     order = sorted(range(items), key=lambda item: derive_seed(seed, "study", item))
     every = matches(rows)
+    cycle = len(every) // math.gcd(items, len(every))
     for lap in range(len(every)):
+        # go on where the last lap ended; a cycle of laps shows all as often, and the next one begins one match further
+        start = lap * items + lap // cycle
         for place, item in enumerate(order):
-            one, other = every[(place + lap) % len(every)]
+            one, other = every[(place + start) % len(every)]
             # either is the first member as often: what is stored must not favour a row
             yield item, (one, other) if (place // len(every) + lap) % 2 else (other, one)
 

@@ -92,7 +92,10 @@ class Survey:
             raise DataError(f"{found.path}: several pairs have the id {twice[0]}: vpo pair check names them all")
         self.path = found.path
         self.settings = settings
-        pairs = _spread([recut(pair, settings.segment_seconds) for pair in found.pairs], settings.seed, gold)
+        pairs = [recut(pair, settings.segment_seconds) for pair in found.pairs]
+        if not settings.dimensions:  # a study has drawn its order, in which every part is balanced
+            pairs = sorted(pairs, key=lambda pair: derive_seed(settings.seed, "order", pair.id))
+        pairs = _spread(pairs, gold)
         self.pairs = {pair.id: pair for pair in pairs}
         self.questions = {pair.id: self._asked_of(pair) for pair in pairs}
         self.known = {question for parts in self.questions.values() for question in parts}
@@ -165,10 +168,9 @@ def _question(pair: Pair, start: int, end: int, dimension: str = "") -> Question
     return Question(pair=pair.id, start=start, end=end, videos=videos[:16], dimension=dimension)
 
 
-def _spread(pairs: Sequence[Pair], seed: int, gold: Iterable[Question]) -> list[Pair]:
-    """The pairs in a drawn order, those with known answers evenly among the others."""
+def _spread(drawn: Sequence[Pair], gold: Iterable[Question]) -> list[Pair]:
+    """The pairs in their order, but those with known answers evenly among the others."""
     known = {question.pair for question in gold}
-    drawn = sorted(pairs, key=lambda pair: derive_seed(seed, "order", pair.id))
     places = []
     for group in ([p for p in drawn if p.id in known], [p for p in drawn if p.id not in known]):
         places += [((i + 0.5) / len(group), pair) for i, pair in enumerate(group)]
