@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint types docs check lists bench lock clean
+.PHONY: setup demo test lint types docs check lists plans bench lock clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,11 @@ check: lint types docs test
 # what is generated from the parts themselves: vpo_kit/catalogue.json and docs/recipe.md
 lists: $(STAMP)
 	$(BIN)/python -m vpo_kit.library.lists
+
+# what is planned without weights; what is in the result files already is kept
+plans: $(STAMP)
+	$(BIN)/python -m benchmarks.plans
+	$(BIN)/python -m benchmarks.recipes
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed

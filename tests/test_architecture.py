@@ -39,7 +39,7 @@ LAYERS = [
         "folders",
         "inputs",
     },
-    {"formats", "defaults", "video", "schedule", "losses", "processes", "net"},
+    {"formats", "defaults", "recipes", "video", "schedule", "losses", "processes", "net"},
     {"sampler"},
     {"times", "stochastic"},
     {"models"},
@@ -185,7 +185,7 @@ def test_a_dataclass_of_many_fields_takes_them_by_name() -> None:
 
 
 COMMANDS = [
-    "", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
+    "", "init", "train", "plan", "sample", "score", "eval", "label", "clips", "methods", "rewards", "models", "metrics",
     "config", "doctor", "model", "model check", "export", "compare", "study", "runs", "watch",
     "pair", "pair import", "pair inspect", "pair signal", "pair check", "pair export", "pair merge", "pair split",
     "reward", "reward check", "reward bench", "reward serve", "reward train-vqa",

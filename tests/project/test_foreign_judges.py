@@ -1,18 +1,13 @@
-"""A judge of the embedded world on another model: `vpo train` says so in one line, and ready recipes do not use one."""
+"""A judge of the embedded world on another model: `vpo train` says so in one line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.places import ROOT
 from vpo_kit.folders import EMBEDDED, is_embedded
-from vpo_kit.rewards import loading
 from vpo_kit.training import recipe as recipes
-
-CONFIGS = ROOT / "configs"
 
 
 @pytest.mark.parametrize(
@@ -35,11 +30,3 @@ def test_the_embedded_model_is_known_by_name_and_by_folder() -> None:
     assert is_embedded("sprites")
     assert is_embedded(str(EMBEDDED["sprites"]))
     assert not is_embedded("owner/name")
-
-
-@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
-def test_ready_recipes_for_real_models_take_no_judge_of_the_embedded_world(file: Path) -> None:
-    recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if is_embedded(recipe.get("model", "sprites")) or "reward" not in recipe:
-        return
-    assert not [plan.spec.name for plan in loading.plan(recipe["reward"], {}) if plan.spec.embedded_only]

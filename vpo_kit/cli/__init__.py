@@ -15,6 +15,7 @@ from vpo_kit.errors import VpoError
 # isort: off
 # in the order of `vpo --help`
 from vpo_kit.cli import (  # noqa: F401
+    init,
     train,
     plan,
     runs,

@@ -25,18 +25,44 @@ def tokenizer(length: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _wan(heads: int, layers: int, inner: int) -> Components:
+def _wan(heads: int, layers: int, inner: int, experts: bool = False) -> Components:
     text = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+
+    def network() -> Any:
+        return diffusers.WanTransformer3DModel(num_attention_heads=heads, num_layers=layers, ffn_dim=inner)
+
     return "WanPipeline", {
         "tokenizer": lambda: tokenizer(512),
         "text_encoder": lambda: UMT5EncoderModel(text),
         "vae": lambda: diffusers.AutoencoderKLWan(),
-        "transformer": lambda: diffusers.WanTransformer3DModel(
-            num_attention_heads=heads, num_layers=layers, ffn_dim=inner
-        ),
+        "transformer": network,
         "scheduler": lambda: diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
+        **({"transformer_2": network, "boundary_ratio": lambda: 0.875} if experts else {}),
+    }
+
+
+def _wan22_5b() -> Components:
+    """Wan 2.2's 5B, with an autoencoder of its own; the statistics of its latents, which no size depends on, are not
+    the published ones.
+    """
+    vae = {
+        "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "is_residual": True, "in_channels": 12,
+        "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
+        "latents_std": [1.0] * 48,
+    }  # fmt: skip
+    kind, common = _wan(24, 30, 14336)
+    return kind, {
+        **common,
+        "vae": lambda: diffusers.AutoencoderKLWan(**vae),
+        "transformer": lambda: diffusers.WanTransformer3DModel(
+            num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48
+        ),
+        "scheduler": lambda: diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0
+        ),
+        "expand_timesteps": lambda: True,
     }
 
 
@@ -79,6 +105,8 @@ def _cogvideox(heads: int, layers: int, rotary: bool, scale: float) -> Component
 PUBLISHED: dict[str, Callable[[], Components]] = {
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": lambda: _wan(12, 30, 8960),
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": lambda: _wan(40, 40, 13824),
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": lambda: _wan(40, 40, 13824, experts=True),
+    "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _wan22_5b,
     "Lightricks/LTX-Video": _ltx,
     "THUDM/CogVideoX-2b": lambda: _cogvideox(30, 30, False, 1.15258426),
     "THUDM/CogVideoX-5b": lambda: _cogvideox(48, 42, True, 0.7),

@@ -28,7 +28,7 @@ def recipe_file(folder: Path) -> Read:
     """YAML recipes: one that says much, and those that ship with the project."""
     from vpo_kit.training import recipe
 
-    shipped = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.yaml"))]
+    shipped = [path.read_bytes() for path in sorted((ROOT / "vpo_kit" / "recipes").glob("*/*.yaml"))]
 
     def read(stage: Stage) -> None:
         seeds = [RECIPE] if stage.sound or stage.rng.random() < 0.5 else shipped

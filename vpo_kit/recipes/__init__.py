@@ -1,0 +1,1 @@
+"""Ready recipes for published models: ``FAMILY/METHOD-MEMORY.yaml`` each, which `vpo init` writes."""
