@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from types import SimpleNamespace
 
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.conftest import PROMPTS
 from tests.support.power import Cuts
-from vpo_kit import evaluate, files, make_pairs, models, train
+from vpo_kit import compare, evaluate, files, make_pairs, models, train
+from vpo_kit.comparison import runner
 from vpo_kit.config import Lora
 from vpo_kit.errors import VpoError
 from vpo_kit.labelling.answers import FOLDER
 from vpo_kit.training.lora import LoraPolicy
 
-OWN = {"summary.json", "report.html", "results.json", "config.yaml", ".lock"}
+OWN = {
+    "summary.json", "report.html", "results.json", "results.csv", "results.md", "results.tex", "attempts.jsonl",
+    "config.yaml", ".lock",
+}  # fmt: skip
 """Files in which times stand, or where they lie."""
 Make = Callable[[Path], object]
 
 
 @pytest.fixture
-def made(tiny_wan: Path, tmp_path: Path) -> dict[str, Make]:
+def made(tiny_wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Make]:
     """What is made and gone on with by the same call, in a folder that is given."""
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS[:3]))
     (tmp_path / "held.txt").write_text(PROMPTS[3])
@@ -49,19 +57,40 @@ def made(tiny_wan: Path, tmp_path: Path) -> dict[str, Make]:
         asked = {"model": model, "prompts": tmp_path / "held.txt", "sampling": {"steps": 1, "batch_size": 1}}
         return evaluate(lora, folder, reward="vqa", quiet=True, **asked)
 
-    return {"run": run, "pairs": pairs, "evaluation": measured}
+    def board(folder: Path) -> object:
+        sizes = ["sampling.steps=1", "batch_size=1", "lora.rank=2", "evaluation.judges=[]", "evaluation.num_prompts=1"]
+        names = [f"evaluation.prompts={tmp_path / 'held.txt'}", "selection.strengths=[]", "checkpoints.every=1"]
+        return compare(
+            folder, "online", prompts=tmp_path / "prompts.txt", model=model, seeds=1, budget="optimiser_steps=2",
+            assignments=[*sizes, *names, "evaluation.best_of=0"], quiet=True,
+        )  # fmt: skip
+
+    monkeypatch.setattr(runner, "_process", here)
+    monkeypatch.setattr(runner, "_ended", lambda process, wait=False: getrusage(RUSAGE_SELF))
+    return {"run": run, "pairs": pairs, "evaluation": measured, "board": board}
+
+
+@contextmanager
+def here(path: Path, lock: int) -> Iterator[SimpleNamespace]:
+    """A run of a comparison in this process, where its writes are seen."""
+    train(config=path / "config.yaml", output=path, resume=True, quiet=True)
+    yield SimpleNamespace(poll=lambda: 0, returncode=0)
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """The bytes of all files; of tensors themselves, as their file names its metadata in no order."""
+    """The bytes of all files; of tensors themselves, as their file names its metadata in no order. A board's base is
+    measured and not trained to its end: what else its run has left does not count.
+    """
     found = [p for p in sorted(folder.rglob("*")) if p.is_file() and FOLDER not in p.parts and p.name not in OWN]
+    found = [path for path in found if path.relative_to(folder).parts[0] != "base"]
     return {path.relative_to(folder).as_posix(): _held(path) for path in found}
 
 
 def _held(path: Path) -> object:
-    if path.suffix != ".safetensors":
-        return path.read_bytes()
-    return {name: (value.shape, value.numpy().tobytes()) for name, value in load_file(path).items()}
+    if path.suffix == ".safetensors":
+        with suppress(SafetensorError):
+            return {name: (value.shape, value.numpy().tobytes()) for name, value in load_file(path).items()}
+    return path.read_bytes()
 
 
 def states(make: Make, tmp_path: Path) -> list[Path]:
@@ -90,11 +119,11 @@ def wrong(make: Make, tmp_path: Path, found: Sequence[Path]) -> list[str]:
 KINDS = ["pairs", "run", "evaluation"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("board", marks=pytest.mark.slow)])
 def test_some_cuts(made: dict[str, Make], tmp_path: Path, kind: str) -> None:
     found = states(made[kind], tmp_path)
     assert len(found) > 20
-    assert wrong(made[kind], tmp_path, found[::25]) == []
+    assert wrong(made[kind], tmp_path, found[:: len(found) // 3]) == []
 
 
 @pytest.mark.slow

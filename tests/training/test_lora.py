@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.power import Cuts
 from tests.support.rollout_member import forget
 from vpo_kit import models
 from vpo_kit.config import Lora
@@ -80,3 +81,14 @@ def test_the_reference_moves_by_the_share_that_it_is_told(model: VideoModel) -> 
         copied, own = one.reference_state(), one.state()
         assert copied is not None
         assert all(torch.equal(copied[key], own[key]) for key in own)
+
+
+def test_an_export_has_its_name_when_it_is_on_the_disk(model: VideoModel, tmp_path: Path) -> None:
+    """A board takes a run for done by its summary, which comes later: the LoRA must outlive a power cut."""
+    cuts = Cuts(tmp_path / "run", tmp_path / "cuts")
+    with policy(model, 0) as made, cuts.watched():
+        made.export(tmp_path / "run")
+    whole = (tmp_path / "run" / "pytorch_lora_weights.safetensors").read_bytes()
+    there = [path.read_bytes() for state in cuts.states for path in state.glob("pytorch_lora_weights.safetensors")]
+    assert there
+    assert set(there) == {whole}

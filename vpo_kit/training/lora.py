@@ -13,10 +13,9 @@ import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from vpo_kit import config
+from vpo_kit import config, files
 from vpo_kit.errors import ConfigError, OutputError
 from vpo_kit.models.base import VideoModel
 
@@ -167,7 +166,8 @@ class LoraPolicy:
             self._write(own, POLICY)
 
     def export(self, folder: Path) -> None:
-        """Write the LoRA as ``pipe.load_lora_weights`` reads it, alpha included: a file for each trained network.
+        """Write the LoRA as ``pipe.load_lora_weights`` reads it, alpha included: a file for each trained network, whole
+        and on the disk, as what says that a run is done comes later.
 
         Diffusers tells experts apart by an argument, and not by the keys in the file. Raises `OutputError`.
         """
@@ -182,8 +182,9 @@ class LoraPolicy:
             layers = part_of(state, self.model.prefix(name))
             content = {f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": settings}
             try:
-                self.model.pipeline.save_lora_weights(str(folder), weight_name=file_name(self.model, name), **content)
-            except (OSError, SafetensorError) as error:
+                with files.beside(folder / file_name(self.model, name)) as partial:
+                    self.model.pipeline.save_lora_weights(str(partial.parent), weight_name=partial.name, **content)
+            except OutputError as error:
                 raise OutputError(f"cannot write the LoRA into {folder}: {error}; the checkpoints hold it") from error
 
     @property
