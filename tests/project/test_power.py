@@ -119,7 +119,9 @@ def wrong(make: Make, tmp_path: Path, found: Sequence[Path]) -> list[str]:
 KINDS = ["pairs", "run", "evaluation"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, pytest.param("board", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["pairs", "run", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("evaluation", "board"))]
+)
 def test_some_cuts(made: dict[str, Make], tmp_path: Path, kind: str) -> None:
     found = states(made[kind], tmp_path)
     assert len(found) > 20
