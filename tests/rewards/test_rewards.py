@@ -69,9 +69,13 @@ def test_a_mixture_of_equal_videos_is_finite() -> None:
     torch.testing.assert_close(found.score, torch.zeros(4), atol=1e-3, rtol=0)
 
 
-def test_a_reward_that_is_not_finite_is_named() -> None:
-    with pytest.raises(DataError, match="reward 'mean' is not finite for the prompt 'q'"):
+def test_what_is_not_finite_is_named() -> None:
+    """The video where that is what is wrong, and else the reward."""
+    with pytest.raises(DataError, match="the video of the prompt 'q' is not finite"):
         Mixture([(Mean(), 1.0)])(torch.full((2, 2, 3, 8, 8), torch.nan), ["q", "r"], fps=8, group=2)
+    broken = stub("broken", lambda video, _: video.flatten(1).mean(1).sub(2).log())
+    with pytest.raises(DataError, match="reward 'broken' is not finite for the prompt 'q'"):
+        Mixture([(broken(), 1.0)])(VIDEO[:2], ["q", "r"], fps=8, group=2)
 
 
 def test_plans_check_settings() -> None:

@@ -171,7 +171,7 @@ def peoples_answers(folder: Path) -> Read:
                 Answer(
                     key=f"k{i}",
                     annotator="ann",
-                    question=Question("p", i, i + 1, "v"),
+                    question=Question(pair="p", start=i, end=i + 1, videos="v"),
                     choice=1,
                     swapped=False,
                     seconds=1.0,
@@ -190,9 +190,14 @@ def peoples_answers(folder: Path) -> Read:
             found.current()
             found.add(
                 Answer(
-                    key="new", annotator="ann", question=Question("p", 1, 2, "v"), choice=1, swapped=False, seconds=1.0
+                    key="new",
+                    annotator="ann",
+                    question=Question(pair="p", start=1, end=2, videos="v"),
+                    choice=1,
+                    swapped=False,
+                    seconds=1.0,
                 )
             )
-            found.undo("undo", "ann", [Question("p", 1, 2, "v")])
+            found.undo("undo", "ann", [Question(pair="p", start=1, end=2, videos="v")])
 
     return read
