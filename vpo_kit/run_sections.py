@@ -6,6 +6,7 @@ is checked in `training.recipe`, once the classes that the run names are loaded.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +36,16 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
 
 Levels = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """A range of noise levels."""
+
+
+def _shape(value: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", value):
+        raise ValueError("write a bucket as frames x width x height: 81x832x480")
+    return value
+
+
+Bucket = Annotated[str, AfterValidator(_shape)]
+"""A shape of videos, in words."""
 
 
 class Sampling(Section):
@@ -178,7 +189,7 @@ class Data(Section):
     first_frame: bool = Field(
         False, description="clips and pairs are made from their own first frame, as models from an image need it"
     )
-    buckets: list[Annotated[str, Field(pattern=r"^[1-9]\d*x[1-9]\d*x[1-9]\d*$")]] = Field(
+    buckets: list[Bucket] = Field(
         [],
         description="frames x width x height (81x832x480): shapes for clips, or prompts with images, of several; each "
         "is cropped for the nearest, and a batch has one; default: the shape of sampling for all",

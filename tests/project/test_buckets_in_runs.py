@@ -106,6 +106,6 @@ def test_what_cannot_have_buckets(
     code, said = fails(capsys, *given, "--method", "dpo", "--pairs", tmp_path, "--set", SHAPES)
     assert (code, "data.buckets: the pairs of a set have one shape" in said) == (2, True), said
     code, said = fails(capsys, *given, "--method", "sft", "--videos", tmp_path, "--set", "data.buckets=[9x40]")
-    assert (code, "data.buckets" in said) == (2, True), said
+    assert (code, "data.buckets.0: write a bucket as frames x width x height" in said) == (2, True), said
     code, said = fails(capsys, *given, "--method", "sft", "--videos", clips, "--set", "data.buckets=[8x40x32]")
     assert (code, "the nearest that do are" in said) == (2, True), said

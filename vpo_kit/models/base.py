@@ -214,7 +214,7 @@ class VideoModel(Autoencoding, ABC):
         if (height, width) != (size.height, size.width):
             raise ConfigError(
                 f"{self.source} has positions for {width} x {height} alone: set sampling.width={width} and "
-                f"sampling.height={height}"
+                f"sampling.height={height}, and buckets of that shape"
             )
         height, width = self.largest_size or (size.height, size.width)
         if height < size.height or width < size.width:
