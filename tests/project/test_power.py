@@ -116,7 +116,7 @@ def wrong(make: Make, tmp_path: Path, found: Sequence[Path]) -> list[str]:
     return lines
 
 
-KINDS = ["pairs", "run", "evaluation"]
+KINDS = ["pairs", "run", "evaluation", "board"]
 
 
 @pytest.mark.parametrize(

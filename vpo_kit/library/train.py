@@ -226,16 +226,8 @@ def _train(
             seconds=round(time.monotonic() - started, 1),
             updates=updates,
         )
-        changes = _finish(recipe, folder, ended, before, after, console)
+        changes = _finish(recipe, model, folder, ended, before, after, console)
         following.ended(done, after, changes)
-        outcome = card.RunOutcome(
-            steps=done,
-            changes=changes,
-            health=ended.health,
-            strength=choice.strength if choice else 1.0,
-            updates=updates,
-        )
-        folder.write("lora/README.md", card.render(recipe, model, outcome))
     if stopped is not None:
         raise stopped
 
@@ -317,6 +309,7 @@ def _select(
 
 def _finish(
     recipe: Recipe,
+    model: VideoModel,
     folder: RunFolder,
     ended: Ended,
     before: Results | None,
@@ -358,7 +351,15 @@ def _finish(
         )
         folder.write("report.html", report.render(page))
         print_changes(console, changes, "before", "after")
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    outcome = card.RunOutcome(
+        steps=ended.steps,
+        changes=changes,
+        health=ended.health,
+        strength=ended.choice.strength if ended.choice else 1.0,
+        updates=ended.updates,
+    )
+    folder.write("lora/README.md", card.render(recipe, model, outcome))
+    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")  # last: it says that the run is done
     console.print(f"LoRA: {folder.path / 'lora'}   summary: {folder.path / 'summary.json'}", soft_wrap=True)
     if before and after:
         console.print(f"page: {folder.path / 'report.html'}", soft_wrap=True)
