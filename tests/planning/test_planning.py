@@ -34,6 +34,7 @@ from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import DRAWS, STAND_IN, rehearse
 from vpo_kit.planning.skeleton import build
+from vpo_kit.recipes.cards import num_bytes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import RewardOutput, Segments
 from vpo_kit.rewards.vqa import VQA
@@ -303,13 +304,13 @@ def test_a_reward_that_leaves_torch_is_named(tiny_wan: Path) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("24GB", 24 * 10**9), ("80 GiB", 80 * 2**30), ("1.5", 1_500_000_000)])
 def test_sizes(text: str, size: int) -> None:
-    assert command._bytes(text) == size
+    assert num_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["much", "-3GB", "0", "1.2.3GB"])
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="write it as 24GB"):
-        command._bytes(text)
+        num_bytes(text)
 
 
 def test_time_is_the_slower_of_arithmetic_and_traffic() -> None:

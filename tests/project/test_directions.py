@@ -8,6 +8,7 @@ each half of the clip. Nothing is taken from what a method says of itself but, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,8 @@ def bench(tiny_wan: Path) -> Iterator[Bench]:
     found.close()
 
 
-def labelled(bench: Bench, label: Tensor, labels: Tensor) -> Batch:
-    """Two pairs of their own prompts: `label` ``[2]`` of the clips, `labels` ``[2, T]`` of the latent frames."""
-    first, second = (draw_noise(bench.shape, [seed, seed + 1]) for seed in (10, 20))
-    tensors = {"first": first, "second": second, "clip": first, "label": label, "labels": labels}
+def asked(bench: Bench) -> Batch:
+    """Both prompts, and nothing else."""
     return Batch(
         step=0,
         settings=bench.model.settings,
@@ -98,7 +97,14 @@ def labelled(bench: Bench, label: Tensor, labels: Tensor) -> Batch:
         positions=[0, 1],
         indices=[0, 1],
         visits=[0, 0],
-        tensors=tensors,
+    )
+
+
+def labelled(bench: Bench, label: Tensor, labels: Tensor) -> Batch:
+    """Two pairs of their own prompts: `label` ``[2]`` of the clips, `labels` ``[2, T]`` of the latent frames."""
+    first, second = (draw_noise(bench.shape, [seed, seed + 1]) for seed in (10, 20))
+    return replace(
+        asked(bench), tensors={"first": first, "second": second, "clip": first, "label": label, "labels": labels}
     )
 
 
@@ -179,15 +185,7 @@ def test_of_fresh_videos_the_best_becomes_likelier_than_the_worst(
         latents = sample(model, conditions, noise=noise, steps=model.settings.steps, guidance=guidance)
         scores = score(model.decode(latents), repeated).view(len(TEXTS), n)
     before = bench.errors(latents, repeated).mean(1)
-    batch = Batch(
-        step=0,
-        settings=bench.model.settings,
-        prompts=TEXTS,
-        conditions=bench.encode(TEXTS),
-        positions=[0, 1],
-        indices=[0, 1],
-        visits=[0, 0],
-    )
+    batch = asked(bench)
     bench.train(method, batch)
     change = (bench.errors(latents, repeated).mean(1) - before).view(len(TEXTS), n)
     best, worst = scores.argmax(1, keepdim=True), scores.argmin(1, keepdim=True)
@@ -202,15 +200,7 @@ def test_the_steps_of_the_best_become_likelier_than_those_of_the_worst(bench: Be
     """Of the chain that each prompt's candidates went, by the Gaussian of every step."""
     settings = {"num_candidates": CANDIDATES, "updates_per_rollout": STEPS, "clip": 0.2}
     method = bench.method("grpo", stub("colour", score)(), **settings)
-    batch = Batch(
-        step=0,
-        settings=bench.model.settings,
-        prompts=TEXTS,
-        conditions=bench.encode(TEXTS),
-        positions=[0, 1],
-        indices=[0, 1],
-        visits=[0, 0],
-    )
+    batch = asked(bench)
     bench.train(method, batch)
     kept, model = method._fresh.tensors, bench.model
     repeated = [text for text in TEXTS for _ in range(CANDIDATES)]

@@ -18,6 +18,8 @@ from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.training.data import ClipSource, Encoder, Prompts
+from vpo_kit.training.recipe import complete
+from vpo_kit.training.run import wanted
 from vpo_kit.training.stream import Stream
 
 SETTINGS = Settings(frames=9, height=32, width=32, fps=8, steps=4, guidance=4.0)
@@ -161,3 +163,19 @@ def test_a_clip_that_is_gone_is_left_out_and_named_once(clips: tuple[list[Clip],
         clip.path.unlink()
     with pytest.raises(DataError, match="3 of 5 items cannot be read any more"):
         batches(0)
+
+
+@pytest.mark.parametrize(("updates", "count"), [(1, 16), (4, 4)])
+def test_a_run_encodes_the_prompts_of_the_batches_that_it_draws(
+    encode: PromptCache, tiny_wan: Path, tmp_path: Path, updates: int, count: int
+) -> None:
+    """Eight steps of two prompts; a rollout that is gone on with four times asks for a quarter of them."""
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    recipe = complete({
+        "method": {"name": "online", "updates_per_rollout": updates}, "reward": "technical", "model": str(tiny_wan),
+        "prompts": str(tmp_path / "prompts.txt"), "steps": 8, "batch_size": 2, "evaluation": {"num_prompts": 0},
+        "selection": {"strengths": []},
+    })  # fmt: skip
+    source = Prompts([f"number {number}" for number in range(40)])
+    found = wanted(recipe, source, SETTINGS, encode, Processes())
+    assert len(found) == len({item for item, _ in found}) == count

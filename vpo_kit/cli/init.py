@@ -19,17 +19,14 @@ def init(
 ) -> None:
     """Write a ready recipe for a published model: sizes that fit, published rates, judges, each with its source."""
     from vpo_kit import files
-    from vpo_kit.errors import ConfigError, OutputError
+    from vpo_kit.errors import OutputError
     from vpo_kit.recipes import shelf
+    from vpo_kit.recipes.cards import num_bytes
 
     if family is None:
         print(*(f"vpo init {one}" for one in shelf.ready()), sep="\n")
         return
-    try:
-        size = float(memory.upper().removesuffix("B").removesuffix("G"))
-    except ValueError:
-        raise ConfigError(f"--memory {memory!r}: write it as 24GB") from None
-    found = shelf.find(family, method, size)
+    found = shelf.find(family, method, num_bytes(memory) / 1e9)
     if output.exists():
         raise OutputError(f"{output} is there already: give another --output")
     files.write(output, found.path.read_bytes())

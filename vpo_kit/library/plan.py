@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from vpo_kit.planning.advice import HEADROOM, advise, fits
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import rehearse
+from vpo_kit.recipes.cards import num_bytes
 from vpo_kit.registry import METHODS
 from vpo_kit.training import initial
 from vpo_kit.training import recipe as recipes
@@ -38,7 +38,6 @@ NAMES = {
 PHASES = {"prompts": "prompts", "measure": "measuring", "data": "data", "step": "training step"}
 LONGEST_S = 1000 * 3600.0
 """Seconds beyond which the figure is of no more use than that it is too long."""
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def run(
@@ -51,7 +50,7 @@ def run(
 def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     """Print the plan of a checked run for `processes` processes, each with a device of `memory`."""
     console = Console()
-    size = _bytes(memory) if memory else _device_memory()
+    size = num_bytes(memory) if memory else _device_memory()
     recipe = settled(recipe, processes, size, console)
     subject = subject_of(recipe, processes)
     with console.status("rehearsing without weights"):
@@ -186,18 +185,6 @@ def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: 
             "that is not enough: sample fewer frames or smaller ones (sampling.frames, height, width), or take a "
             "smaller model"
         )
-
-
-def _bytes(text: str) -> int:
-    """The number of bytes in ``24GB``, ``80 GiB`` or ``24``, which is gigabytes. Raises `ConfigError`."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([KMGT]I?)?B?\s*", text.upper())
-    try:
-        number = float(found[1]) if found else 0.0
-    except ValueError:
-        number = 0.0
-    if found is None or number <= 0:
-        raise ConfigError(f"--memory {text!r}: write it as 24GB or 80GiB")
-    return round(number * UNITS[found[2] or "G"])
 
 
 def _device_memory() -> int | None:

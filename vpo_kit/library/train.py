@@ -159,7 +159,7 @@ def _train(
     encode = PromptCache(model, disk)
     with working(console, "encoding prompts"):
         looked_at = [settings.negative_prompt, *plan.inputs, *(recipe.validation if run.selection.strengths else [])]
-        trained_on = assembly.wanted(run, recipe.method, source, settings, encode, processes)
+        trained_on = assembly.wanted(recipe, source, settings, encode, processes)
         encode.ahead([*((item, settings) for item in looked_at), *trained_on], notice)
     start = initial.start(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed, start)

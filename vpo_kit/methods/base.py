@@ -203,6 +203,11 @@ class Method(ABC):
     @property
     def updates_per_batch(self) -> int:
         """How many optimiser steps in a row get the same batch."""
+        return self.updates(self.config)
+
+    @classmethod
+    def updates(cls, config: Any) -> int:
+        """`updates_per_batch`, of a method that is not made yet."""
         return 1
 
     @classmethod

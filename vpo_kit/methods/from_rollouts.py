@@ -124,9 +124,10 @@ class FromRollouts(Method):
         if config.rollout_cache is not None:
             step_cache.check(model)
 
-    @property
-    def updates_per_batch(self) -> int:
-        return self.config.updates_per_rollout
+    @classmethod
+    def updates(cls, config: Any) -> int:
+        found: int = config.updates_per_rollout
+        return found
 
     @property
     @abstractmethod

@@ -56,8 +56,7 @@ class DiskCache:
 
     def known(self, kind: str, facts: Mapping[str, Any], make: Callable[[], Any]) -> Any:
         """Plain values, as JSON gives them back, that `make` gives where they are not there yet."""
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        path = self.folder / kind / f"{key}.json"
+        path = self._path(kind, facts, "json")
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -78,9 +77,9 @@ class DiskCache:
         """Whether there is a file for these facts."""
         return self._path(kind, facts).is_file()
 
-    def _path(self, kind: str, facts: Mapping[str, Any]) -> Path:
+    def _path(self, kind: str, facts: Mapping[str, Any], suffix: str = "safetensors") -> Path:
         key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        return self.folder / kind / key[:2] / f"{key}.safetensors"
+        return self.folder / kind / key[:2] / f"{key}.{suffix}"
 
     def _write(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         try:

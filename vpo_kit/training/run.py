@@ -19,6 +19,7 @@ from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training.data import Source
 from vpo_kit.training.loop import Report, RunParts
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stream import Stream, split
 
@@ -126,16 +127,17 @@ class Assembly:
 
 
 def wanted(
-    run: Run, method: type[Method], source: Source, settings: Settings, encode: Encode, processes: Processes
+    recipe: Recipe, source: Source, settings: Settings, encode: Encode, processes: Processes
 ) -> list[tuple[str | Inputs, Settings]]:
     """All that a run with videos of `settings` encodes of its data: the items of its batches, if each were trained on
     once, and those that are held out.
     """
+    run, method = recipe.run, recipe.method
     parts = split(source, _share(run, method), run.seed)
     stream = _stream(run, source, parts.items, settings, encode, processes)
     held = parts.held[: run.validation.max_items]
     own = _stream(run, source, held, settings, encode, processes).wanted(len(held)) if held else []
-    return [*stream.wanted(run.steps), *own]
+    return [*stream.wanted(-(-run.steps // method.updates(recipe.method_config))), *own]
 
 
 def _share(run: Run, method: type[Method] | Method) -> float:
