@@ -1,10 +1,11 @@
 """The goal line, and what stops it: ``python -m benchmarks.learning.goal --board FOLDER --work FOLDER``.
 
-The headline's recipe with one thing changed at a time (judge, steps, rank, candidates, pairs of a step), one seed each,
-by `vpo train` on all held-out captions: single samples after training against the base's single samples, and against
-the base's best of eight as `vqa` picks them, both by the held-out judge. ``--board`` is a board that
-`benchmarks.learning` made of the same captions and noises. It goes on where it was stopped, and
-``results/learning/goal.json`` has every variation that is finished.
+The headline's recipe with one thing changed at a time (judge, steps, rank, candidates, pairs of a step), and with what
+twenty minutes of two cores have room for, one seed each, by `vpo train` on all held-out captions: single samples after
+training against the base's single samples, and against the base's best of eight as `vqa` picks them, both by the
+held-out judge. ``--board`` is a board that `benchmarks.learning` made of the same captions and noises. It goes on where
+it was stopped (minutes of processor are then of the last part alone), and ``results/learning/goal.json`` has every
+variation that is finished.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -39,14 +41,16 @@ VARIATIONS = {
     "the recipe": [],
     "judge: the held-out judge itself": ["--reward", "benchmarks.learning.goal:Oracle"],
     "steps: 224": ["--steps", "224"],
-    "LoRA: rank 64": ["--set", "lora.rank=64"],
-    "candidates: 16": ["--set", "method.num_candidates=16"],
     "pairs: 16 prompts a step": ["--set", "batch_size=16"],
+    "twenty minutes: 224 steps of 16 prompts": ["--steps", "224", "--set", "batch_size=16"],
+    "candidates: 16": ["--set", "method.num_candidates=16"],
+    "LoRA: rank 64": ["--set", "lora.rank=64"],
 }
 
 
-def train(folder: Path, changed: list[str]) -> str:
-    """The run at `folder`, finished; returns the command."""
+def train(folder: Path, changed: list[str]) -> tuple[str, float]:
+    """The run at `folder`, finished; returns the command and the minutes of processor that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     arguments = ["train", "--method", "online", "--reward", "vqa", *changed, "--set", "evaluation.num_prompts=144"]
     if not (folder / "summary.json").is_file():
         going_on = ["--resume"] if (folder / "config.yaml").is_file() else []
@@ -55,7 +59,8 @@ def train(folder: Path, changed: list[str]) -> str:
             [sys.executable, "-m", "vpo_kit", *arguments, *going_on, "--output", str(folder)], check=True,
             env={**os.environ, "PYTHONPATH": root},
         )  # fmt: skip
-    return shlex.join(["vpo", *arguments])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return shlex.join(["vpo", *arguments]), (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 60
 
 
 def ends(folder: Path) -> tuple[Results, Results]:
@@ -93,8 +98,8 @@ def main() -> None:
     rows = {}
     for name, changed in VARIATIONS.items():
         folder = (given.work / name.replace(": ", "-").replace(" ", "-")).resolve()
-        command = train(folder, changed)
-        rows[name] = {"command": command, **measured(folder, best)}
+        command, minutes = train(folder, changed)
+        rows[name] = {"command": command, "minutes of processor": minutes, **measured(folder, best)}
         facts.write(TARGET, {"rows": rows})
         gain, against = rows[name]["changes"][JUDGE], rows[name]["against best of eight"]
         print(f"{name}: {gain['difference']:+.3f}, against the best of eight {against['difference']:+.3f} "
