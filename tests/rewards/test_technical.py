@@ -93,6 +93,14 @@ def test_no_flow_where_there_is_no_motion() -> None:
 # measures
 
 
+def test_a_blur_keeps_the_precision_of_its_picture() -> None:
+    picture = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = gaussian(picture, 1.3)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(gaussian(picture.float(), 1.3).double(), exact, atol=1e-6, rtol=0)
+    assert gaussian(picture.bfloat16(), 1.3).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("width", [0.8, 1.5, 3.0])
 def test_softness_of_a_gaussian_edge(width: float) -> None:
     """The squared gradient of an edge of width s blurred by 1 is s / sqrt(1 + s^2) of what it was, whatever its height.

@@ -437,10 +437,17 @@ def test_damaged_videoreward_is_one_line(tmp_path: Path, base: Path) -> None:
     assert "adapter_model.safetensors" in problem("videoreward", **settings)
     (folder / "prompt_template.py").unlink()
     assert "KwaiVGI/VideoAlign" in problem("videoreward", **settings)
-    values = json.loads((folder / "model_config.json").read_text())
-    values["data_config"]["prompt_template_type"] = "simple"
-    (folder / "model_config.json").write_text(json.dumps(values))
-    assert "prompt_template_type" in problem("videoreward", ConfigError, **settings)
+    sound = (folder / "model_config.json").read_text()
+    wrong = {
+        ("data_config", "prompt_template_type"): "simple",
+        ("data_config", "fps"): 0,
+        ("peft_lora_config", "lora_r"): 0,
+    }
+    for (part, key), value in {**wrong, **{("inference_config", f"{one}_std"): 0 for one in ASPECTS}}.items():
+        values = json.loads(sound)
+        values[part][key] = value
+        (folder / "model_config.json").write_text(json.dumps(values))
+        assert key in problem("videoreward", ConfigError, **settings)
     (folder / "model_config.json").unlink()
     assert "model_config.json" in problem("videoreward", **settings)
 
