@@ -28,12 +28,13 @@ from tests.support.commands import fails, main_ok
 from tests.support.forks import Fork
 from tests.support.offline_run import LABELS, make_set
 from vpo_kit import config
-from vpo_kit.comparison import board, board_files, board_page, labels, outcome, people, plan, runner, text
+from vpo_kit.comparison import board, board_files, board_page, labels, outcome, people, plan, regressed, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.comparison.people import PeopleSay
 from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
+from vpo_kit.comparison.regressed import Luck
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.samples import Results
@@ -118,6 +119,35 @@ def test_the_board_is_complete(killed: Path) -> None:
     assert all(part["seconds"] > 0 and part["peak_memory_mb"] > 100 for part in machine)
     # the seconds of the process that was killed with its parent are lost, and that is said
     assert sorted(part["seconds_complete"] for part in machine) == [False, True]
+
+
+def test_changes_regressed_on_the_base_stand_beside_the_plain_ones(killed: Path) -> None:
+    rows = {row["name"]: row for row in results(killed)["rows"]}
+    for name, change in rows["sft"]["changes"].items():
+        assert ("regressed" in change) == (name in ("vqa", "gold", "motion")), name
+    # two videos: the slope explains their difference, and each prompt's mean is that of two candidates
+    candidates = Results.load(next((killed / "base").glob("*-best-of-2")) / "samples" / "step-000000")
+    base = Results.load(killed / "runs" / "sft-0" / "samples" / "step-000000")
+    after = [Results.load(killed / "runs" / f"sft-{seed}" / "samples" / "step-000003") for seed in (0, 1)]
+    luck = Luck.of(base, candidates, "gold")
+    wanted = regressed.change([one.metrics["gold"] for one in after], luck, base.groups)
+    assert rows["sft"]["changes"]["gold"]["regressed"] == wanted.interval()
+    shown = [line for line in csv.DictReader((killed / "results.csv").read_text().splitlines()) if line["row"] == "sft"]
+    assert {line["metric"] for line in shown if line["regressed_low"]} == {"vqa", "gold", "motion"}
+    assert float(next(line for line in shown if line["metric"] == "gold")["regressed_change"]) == wanted.difference
+
+
+def test_power_is_told_from_the_runs_that_are_there(
+    killed: Path, tiny_wan: Path, pairs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in killed.rglob("*")}
+    main_ok([*arguments(tiny_wan, pairs, killed), "--power", "0.05"])
+    told = capsys.readouterr().out
+    assert "power for a change of 0.05 in gold" in told
+    assert "from 2 against the base and 1 against another row" in told
+    assert {path: path.stat().st_mtime_ns for path in killed.rglob("*")} == before
+    code, said = fails(capsys, *arguments(tiny_wan, pairs, tmp_path / "new"), "--power", "0.05")
+    assert (code, "no row has two seeds that are measured" in said) == (1, True), said
 
 
 def test_a_run_that_its_health_check_stopped_is_on_the_board(killed: Path) -> None:

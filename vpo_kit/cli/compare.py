@@ -45,25 +45,33 @@ def compare(
         Path | None, typer.Option(help=f"pair set from independent noise, for {INDEPENDENT}")
     ] = None,
     videos: Annotated[Path | None, typer.Option(help=f"folder of real clips, for {learning_from('videos')}")] = None,
+    power: Annotated[
+        float | None,
+        typer.Option(min=0, help="say how likely a change of this size is found, from the runs so far, and stop"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, show what it costs, and stop")] = False,
 ) -> None:
     """Train methods on one base, budget and data, several seeds each; one board of gains and costs."""
     from vpo_kit.comparison.plan import Given
     from vpo_kit.library import compare as command
+    from vpo_kit.library.entries import CompareRequest
 
     given = Given(prompts, pairs, independent_pairs, videos)
-    act = command.dry_run if dry_run else command.run
-    act(
-        command.CompareRequest(
-            methods=methods,
-            output=output,
-            budget=budget,
-            seeds=seeds,
-            given=given,
-            model=model,
-            reward=reward,
-            config=config,
-            assignments=tuple(set_ or ()),
-            vary=tuple(vary or ()),
-        )
+    request = CompareRequest(
+        methods=methods,
+        output=output,
+        budget=budget,
+        seeds=seeds,
+        given=given,
+        model=model,
+        reward=reward,
+        config=config,
+        assignments=tuple(set_ or ()),
+        vary=tuple(vary or ()),
     )
+    if power is not None:
+        command.power(request, power)
+    elif dry_run:
+        command.dry_run(request)
+    else:
+        command.run(request)

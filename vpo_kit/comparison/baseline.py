@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vpo_kit.comparison import board
+from vpo_kit.comparison import board, regressed
 from vpo_kit.comparison.board import Line
 from vpo_kit.comparison.outcome import Machine, Outcome
+from vpo_kit.comparison.regressed import Luck
 from vpo_kit.evaluation import best_of
+from vpo_kit.evaluation.metrics import about
 from vpo_kit.evaluation.samples import Results
+from vpo_kit.evaluation.statistics import Paired
+
+REGRESSED = ("judges", "motion")
+"""Groups of metrics whose changes are regressed."""
 
 
 def lines(
@@ -36,6 +42,22 @@ def lines(
             )
             found.append(replace(board.line(name, "best of n", 0, {}, [outcome]), samples=n))
     return found
+
+
+def with_regressed(rows: Sequence[Line], base: Results, candidates: Results) -> list[Line]:
+    """The rows with the changes of judges and motion regressed on the score of this base, where it is theirs."""
+    names = [name for name in base.metrics if name in candidates.metrics and about(name).group in REGRESSED]
+    luck = {name: Luck.of(base, candidates, name) for name in names}
+    return [replace(row, regressed=_regressed(row, luck)) if row.before == base else row for row in rows]
+
+
+def _regressed(row: Line, luck: Mapping[str, Luck]) -> dict[str, Paired]:
+    after = [outcome.after for outcome in row.measured if outcome.after is not None]
+    return {
+        name: regressed.change([one.metrics[name] for one in after], own, after[0].groups)
+        for name, own in luck.items()
+        if name in row.changes
+    }
 
 
 def with_equals(rows: Sequence[Line], candidates: Results, scores: Sequence[float], metric: str | None) -> list[Line]:

@@ -21,7 +21,7 @@ class Line:
     """One row with its runs. `changes` are over all runs that were measured, also those that a health check stopped:
     what they leave behind is what the method gave. `labels` are those in the data of one run; `samples` are the videos
     that are sampled for each one that is kept, and `equal` says how many of the base's that would take to be as good;
-    `people` is what people said in a study, by dimension.
+    `people` is what people said in a study, by dimension; `regressed` are changes of what the base has candidates of.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Line:
     samples: int = 1
     equal: Equal | None = None
     people: Mapping[str, PeopleSay] = field(default_factory=dict)
+    regressed: Mapping[str, Paired] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -154,6 +155,8 @@ def _changes(row: Line) -> dict[str, Any]:
     if row.before is not None:
         seeds = pooling.by_seed(row.before, {o.seed: o.after for o in row.measured if o.after})
         found = {name: {**change, "by_seed": seeds[name]} for name, change in found.items()}
+    for name, change in row.regressed.items():
+        found[name]["regressed"] = change.interval()
     return found
 
 

@@ -14,6 +14,7 @@ from vpo_kit.evaluation.statistics import Paired
 
 COLUMNS = (
     "row", "method", "metric", "better", "unit", "base", "mean", "change", "low", "high", "p", "corrected_p", "wins",
+    "regressed_change", "regressed_low", "regressed_high",
     "runs_measured", "runs", "passes", "seconds", "peak_memory_mb", "labels", "samples", "equals_best_of",
 )  # fmt: skip
 
@@ -27,7 +28,7 @@ def table(board: Board) -> str:
     writer.writeheader()
     for row in board.lines:
         for name, change in row.changes.items() or [("", None)]:
-            writer.writerow({**_cost(row), **(_change(name, change) if change else {})})
+            writer.writerow({**_cost(row), **(_change(name, change) if change else {}), **_regressed(row, name)})
     return out.getvalue()
 
 
@@ -60,6 +61,11 @@ def _change(name: str, change: Paired) -> dict[str, Any]:
         "corrected_p": change.adjusted,
         "wins": change.win_rate,
     }
+
+
+def _regressed(row: Line, name: str) -> dict[str, float]:
+    found = row.regressed.get(name)
+    return {} if found is None else {f"regressed_{key}": value for key, value in found.interval().items()}
 
 
 def latex(board: Board) -> str:

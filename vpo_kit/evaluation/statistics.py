@@ -46,6 +46,10 @@ class Paired:
     spread: float = 0.0
     """Standard deviation over all videos of both sides: the scale on which metrics can be set side by side."""
 
+    def interval(self) -> dict[str, float]:
+        """The change and the ends of its interval."""
+        return {"change": self.difference, "low": self.low, "high": self.high}
+
     @property
     def significant(self) -> bool:
         """The corrected p (the plain one, where there is none) is below `LEVEL`."""
