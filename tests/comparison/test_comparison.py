@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,16 @@ from tests.support.browser import check_players
 from tests.support.commands import fails, main_ok
 from tests.support.forks import Fork
 from tests.support.offline_run import LABELS, make_set
+from tests.support.said import say
 from vpo_kit import config
-from vpo_kit.comparison import board, board_files, board_page, labels, outcome, people, plan, regressed, runner, text
+from vpo_kit.comparison import board, board_files, board_page, labels, outcome, plan, regressed, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
-from vpo_kit.comparison.people import PeopleSay
 from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.comparison.regressed import Luck
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.evaluation import tables
+from vpo_kit.evaluation import people, tables
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired, paired
 from vpo_kit.library import leaderboard
@@ -166,6 +166,23 @@ def test_the_base_is_measured_once(killed: Path) -> None:
     assert candidates.name == f"{base.name}-best-of-2"
     for sample in (base / "samples" / "step-000000").glob("0*.mp4"):
         assert sample.stat().st_nlink == 5  # here and in four runs
+
+
+def test_people_join_the_board(killed: Path, tiny_wan: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command shows them, and shows none where nobody was asked; without their file all is as before."""
+    before = (killed / "results.json").read_bytes()
+    people.join(killed, "first", {"sft": {"quality": say()}})
+    try:
+        main_ok(arguments(tiny_wan, pairs, killed))
+    finally:
+        (killed / people.FILE).unlink()
+    assert "62% [55%, 70%]*" in capsys.readouterr().out
+    rows = {row["name"]: row.get("people") for row in results(killed)["rows"]}
+    assert rows.pop("sft") == {"quality": asdict(say())}
+    assert set(rows.values()) == {None}
+    assert "| structural | quality | none |" in (killed / "results.md").read_text()
+    main_ok(arguments(tiny_wan, pairs, killed))
+    assert (killed / "results.json").read_bytes() == before
 
 
 def test_again_is_nothing_new(killed: Path, tiny_wan: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -551,24 +568,31 @@ def test_small_effects_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_what_people_said_is_beside_the_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = a_board(tmp_path)
-    wins = {name: PeopleSay(win_rate=0.62, low=0.55, high=0.7, verdicts=90, raters=4) for name in ("quality", "text")}
-    name = found.lines[0].name
-    people.write(tmp_path, {name: wins})
-    assert people.read(tmp_path) == {name: wins}
-    assert people.read(tmp_path / "other") == {}
-    told = replace(found, lines=[replace(row, people=people.read(tmp_path).get(row.name, {})) for row in found.lines])
+    wins = {name: say() for name in ("quality", "text")}
+    judged, other, *_ = found.lines
+    told = replace(found, lines=[replace(judged, people=wins), *found.lines[1:]])
     assert (told.people, found.people) == (["quality", "text"], [])
-    said = "62% [55%, 70%]*"
-    assert text.markdown(told).count(said) == board_page.render(told, tmp_path / "report.html").count(said) == 2
-    assert "people: quality" in text.markdown(told)
+    said, strength = "62% [55%, 70%]*", "+0.49 [+0.20, +0.85]"
+    shown = text.markdown(told)
+    assert (shown.count(said), shown.count(strength), shown.count(people.CAPTION)) == (4, 2, 1)  # the board's, its own
+    page = board_page.render(told, tmp_path / "report.html")
+    assert (page.count(said), page.count(">none<")) == (2, 2 * (len(found.lines) - 1))
+    assert "people: quality" in shown
     assert "people" not in text.markdown(found)
+    assert board_files.latex(told).count(r"\begin{tabular}") == 2
     leaderboard.show(Console(width=80), told)
-    assert capsys.readouterr().out.count(said) == 2
+    shown = capsys.readouterr().out
+    assert (shown.count(said), shown.count(strength), shown.count("0.41")) == (2, 2, 2)
+    assert max(map(len, shown.split(f"{judged.name}, seed 1 failed")[0].splitlines())) <= 80
+    assert "…" not in shown
     assert board.results(told)["rows"][0]["people"]["text"]["raters"] == 4
     assert "people" not in board.results(found)["rows"][0]
-    (tmp_path / people.FILE).write_text("[")
-    with pytest.raises(DataError, match=r"people\.json cannot be read"):
-        people.read(tmp_path)
+    rows = [row for row in csv.DictReader(io.StringIO(board_files.table(told))) if row["metric"] == "people: text"]
+    assert [row["row"] for row in rows] == told.names
+    keys = ("change", "low", "high", "wins", "wins_low", "wins_high", "verdicts", "raters", "alpha", "study")
+    assert [rows[0][key] for key in keys] == ["0.49", "0.2", "0.85", "0.62", "0.55", "0.7", "90", "4", "0.41", "first"]
+    assert [rows[1][key] for key in keys] == ["", "", "", "", "", "", "0", "0", "", ""]
+    assert rows[1]["row"] == other.name
 
 
 def test_csv_and_latex_hold_the_board(tmp_path: Path) -> None:

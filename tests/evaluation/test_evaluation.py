@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -22,10 +22,11 @@ from rich.console import Console
 
 from tests.conftest import PROMPTS
 from tests.support.browser import check_players
+from tests.support.said import say
 from vpo_kit import models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
-from vpo_kit.evaluation import plots, report, tables
+from vpo_kit.evaluation import people, plots, report, tables
 from vpo_kit.evaluation import samples as evaluation_module
 from vpo_kit.evaluation.measuring import check_names, measure
 from vpo_kit.evaluation.metrics import known, verdict
@@ -419,6 +420,16 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
     command.run(parts)
     assert "was begun without: newer" in " ".join(capsys.readouterr().out.split())
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+    # what people said of its rows since then is shown, and so is that they judged another
+    people.join(tmp_path / "parts", "first", {"moved": {"quality": say()}, "gone": {"quality": say()}})
+    facts = command.run(parts)
+    assert facts["people"] == {"moved": {"quality": asdict(say())}}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "62% [55%, 70%]* +0.49 [+0.20, +0.85] 90 4 0.41" in shown
+    assert "gone, which is no row here" in shown
+    for name, line in (("results.md", "| moved | quality | 62% "), ("results.tex", r"moved & quality & 62\% ")):
+        assert line in (tmp_path / "parts" / name).read_text()
 
 
 def test_prompts_that_are_put_in_after_a_stop(

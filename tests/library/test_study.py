@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import re
 import signal
 from collections.abc import Iterator
@@ -18,9 +20,11 @@ import torch
 from tests.support.browser import browsing, until
 from tests.support.commands import fails, main_ok
 from tests.support.desk import Served, serving_with
+from vpo_kit.evaluation import people
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.judged.reader import read
-from vpo_kit.labelling.people.answers import PeopleAnswers
+from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
+from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.pairing import store
 from vpo_kit.video import write_video
 
@@ -105,6 +109,70 @@ def test_a_study_is_killed_goes_on_and_becomes_a_set_for_judges(
     main_ok(["study", evaluation, "--output", folder, "--finish", "--without", "Bob"])
     assert "left out: bob" in capsys.readouterr().out
     assert "another --pairs" in fails(capsys, "study", evaluation, "--output", folder, "--pairs", 3, "--finish")[1]
+
+
+def test_a_panel_of_known_strengths_joins_the_evaluation(
+    evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Simulated people, by the model that the strengths are found with: found again, and shown with the evaluation."""
+    folder = tmp_path / "study"
+    command = (
+        "study",
+        evaluation,
+        "--output",
+        folder,
+        "--rows",
+        "dense",
+        "--dimension",
+        "quality",
+        "--dimension",
+        "text",
+    )
+    with asking(evaluation, folder, *command[4:]) as served:
+        (row,) = served.tasks("rater0")[:1]
+        assert served.answer("rater0", row["id"], 0, "tie")[0] == 200
+        served.stop()
+    draw, true, log_nu = random.Random(0), 1.5, -0.5
+    weights = [math.exp(true / 2), math.exp(log_nu), math.exp(-true / 2)]
+    with closing(PeopleAnswers(folder, create=False)) as answers:
+        survey = Survey(store.read(folder), answers.settle({}))
+        for rater, pair in product(range(1, 25), survey.questions):
+            question = survey.questions[pair][0]
+            better = draw.choices([1, 0, -1], weights)[0]
+            models = survey.pairs[pair].models
+            assert models is not None
+            answers.add(
+                Answer(
+                    key=uuid4().hex,
+                    annotator=f"rater{rater}",
+                    question=question,
+                    choice=better if models[0] == "dense" else -better,
+                    swapped=False,
+                    seconds=1.0,
+                )
+            )
+    main_ok([*command, "--finish"])
+    assert "the same vpo eval as before shows this" in capsys.readouterr().out
+    said = people.read(evaluation)
+    assert {row: list(of) for row, of in said.items()} == {
+        "dense": ["quality"]
+    }  # nobody was asked of sft, or answered text
+    found = said["dense"]["quality"]
+    assert found.log_odds_low < true < found.log_odds_high
+    assert found.low < (weights[0] + weights[1] / 2) / sum(weights) < found.high
+    assert (found.significant, found.study, found.raters, found.verdicts) == (True, "study", 25, 24 * 3 + 1)
+    facts = json.loads((folder / "results.json").read_text())["dimensions"]["quality"]
+    row = facts["rows"]["dense"]
+    keys = ("log_odds", "win_rate", "verdicts", "raters")
+    assert [getattr(found, key) for key in keys] == [row[key] for key in keys]
+    assert found.alpha == facts["alpha"]
+    (evaluation / people.FILE).unlink()
+    evaluation.rename(evaluation.with_name("elsewhere"))
+    try:
+        main_ok([*command, "--finish"])
+    finally:
+        evaluation.with_name("elsewhere").rename(evaluation)
+    assert "eval is not here: what people said stands in" in " ".join(capsys.readouterr().out.split())
 
 
 def test_known_questions_and_overlap(evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from vpo_kit.comparison import pooling
 from vpo_kit.comparison.outcome import Machine, Outcome
-from vpo_kit.comparison.people import PeopleSay
-from vpo_kit.evaluation import report
+from vpo_kit.evaluation import people, report
 from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.metrics import about, ordered
+from vpo_kit.evaluation.people import ByRow, PeopleSay
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired
 
@@ -96,7 +96,17 @@ class Board:
     @property
     def people(self) -> list[str]:
         """The dimensions in which people judged some row."""
-        return list(dict.fromkeys(name for row in self.lines for name in row.people))
+        return people.dimensions(row.people for row in self.lines)
+
+    @property
+    def said(self) -> ByRow:
+        """What people said of each row."""
+        return {row.name: row.people for row in self.lines}
+
+    @property
+    def names(self) -> list[str]:
+        """The rows, in their order."""
+        return [row.name for row in self.lines]
 
     @property
     def details(self) -> list[str]:

@@ -8,12 +8,14 @@ from typing import Any
 
 from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board, Line
-from vpo_kit.evaluation import tables
+from vpo_kit.evaluation import people, tables
 from vpo_kit.evaluation.metrics import about
+from vpo_kit.evaluation.people import PeopleSay
 from vpo_kit.evaluation.statistics import Paired
 
 COLUMNS = (
     "row", "method", "metric", "better", "unit", "base", "mean", "change", "low", "high", "p", "corrected_p", "wins",
+    "wins_low", "wins_high", "verdicts", "raters", "alpha", "study",
     "regressed_change", "regressed_low", "regressed_high",
     "runs_measured", "runs", "passes", "seconds", "peak_memory_mb", "labels", "samples", "equals_best_of",
 )  # fmt: skip
@@ -21,7 +23,8 @@ COLUMNS = (
 
 def table(board: Board) -> str:
     """One line for each row and metric, with all digits, means and changes over all measured runs; the cost of a run
-    is in each of its lines. A row without a measurement has one line without a metric.
+    is in each of its lines. A row without a measurement has one line without a metric. What people said is a metric of
+    its own, whose change is the log odds; a row that they did not judge has no verdicts there.
     """
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -29,6 +32,8 @@ def table(board: Board) -> str:
     for row in board.lines:
         for name, change in row.changes.items() or [("", None)]:
             writer.writerow({**_cost(row), **(_change(name, change) if change else {}), **_regressed(row, name)})
+        for name in board.people:
+            writer.writerow({**_cost(row), **_people(name, row.people.get(name))})
     return out.getvalue()
 
 
@@ -60,6 +65,27 @@ def _change(name: str, change: Paired) -> dict[str, Any]:
         "p": change.p,
         "corrected_p": change.adjusted,
         "wins": change.win_rate,
+        "wins_low": change.win_low,
+        "wins_high": change.win_high,
+    }
+
+
+def _people(dimension: str, said: PeopleSay | None) -> dict[str, Any]:
+    kind = {"metric": f"people: {dimension}", "better": "higher", "unit": "log odds"}
+    if said is None:
+        return {**kind, "verdicts": 0, "raters": 0}
+    return {
+        **kind,
+        "change": said.log_odds,
+        "low": said.log_odds_low,
+        "high": said.log_odds_high,
+        "wins": said.win_rate,
+        "wins_low": said.low,
+        "wins_high": said.high,
+        "verdicts": said.verdicts,
+        "raters": said.raters,
+        "alpha": said.alpha,
+        "study": said.study,
     }
 
 
@@ -72,13 +98,8 @@ def latex(board: Board) -> str:
     """The table of `text.markdown` with booktabs: one row a method, one column a metric, then the cost."""
     head, *rows = text.grid(board, tables.LATEX_ARROWS)
     lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule",
-        rf"{' & '.join(tables.latex_cell(cell) for cell in head)} \\",
-        r"\midrule",
-        *(rf"{' & '.join(tables.latex_cell(cell) for cell in row)} \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
+        *tables.booktabs(f"l{'r' * (len(head) - 1)}", head, rows),
+        *people.latex(board.said, board.names),
         *(f"% {tables.latex_text(f'{row.name}, {reason}')}" for row in board.lines for reason in row.reasons),
         f"% {tables.latex_text(text.caption(board))}",
         f"% {tables.latex_text(text.COST_CAPTION)}",

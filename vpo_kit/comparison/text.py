@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from vpo_kit.comparison.board import Board, Line
-from vpo_kit.evaluation import tables
+from vpo_kit.evaluation import people, tables
 from vpo_kit.evaluation.metrics import about
 from vpo_kit.evaluation.statistics import LEVEL, Paired
 
@@ -39,8 +39,8 @@ def equal(row: Line) -> str:
 
 
 def said(row: Line, dimension: str) -> str:
-    """The share of wins over the base that people gave a row, ``62% [55%, 70%]*``, or nothing."""
-    return str(row.people[dimension]) if dimension in row.people else ""
+    """The share of wins over the base that people gave a row, ``62% [55%, 70%]*``, or ``none``."""
+    return str(row.people[dimension]) if dimension in row.people else people.NONE
 
 
 def cell(change: Paired | None) -> str:
@@ -69,15 +69,11 @@ def caption(board: Board) -> str:
         f"Means, and the change against the base on the same held-out prompts and noises, with its 95% interval {how}; "
         f"* p below {LEVEL}, with Holm's correction for the metrics of a row."
         + (f" Rows are in the order of {board.rank_by}." if board.rank_by else "")
-        + (PEOPLE_CAPTION if board.people else "")
+        + (f" {people.CAPTION}" if board.people else "")
         + (EQUAL_CAPTION.format(board.rank_by) if any(row.equal for row in board.lines) else "")
     )
 
 
-PEOPLE_CAPTION = (
-    " People: the share of wins over the base, a tie as half, with its 95% interval over prompts and raters (vpo "
-    "study); * it leaves out one half."
-)
 EQUAL_CAPTION = (
     " Equals: so many samples of the base, of which the reward keeps the best, are as good by {} as one sample of the "
     "trained model; best of n itself is the expectation over all choices of n."
@@ -125,4 +121,5 @@ def markdown(board: Board) -> str:
     lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
     escape = tables.markdown_text
     reasons = [f"- {escape(row.name)}, {escape(reason)}" for row in board.lines for reason in row.reasons]
-    return "\n".join([*lines, "", *reasons, *([""] if reasons else []), caption(board), COST_CAPTION, ""])
+    said = people.markdown(board.said, board.names)
+    return "\n".join([*lines, "", *said, *reasons, *([""] if reasons else []), caption(board), COST_CAPTION, ""])

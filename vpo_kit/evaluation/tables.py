@@ -112,23 +112,22 @@ def markdown(base: str, changes: Mapping[str, Changes]) -> str:
 
 def latex(base: str, changes: Mapping[str, Changes]) -> str:
     """The same for LaTeX with booktabs; the names are escaped."""
-    rows = [
-        " & ".join([latex_text(name), latex_cell(LATEX_ARROWS[about(name).direction]), *map(latex_cell, cells)])
-        for name, cells in _cells(changes)
+    rows = [[name, LATEX_ARROWS[about(name).direction], *cells] for name, cells in _cells(changes)]
+    lines = booktabs(f"lc{'r' * (1 + len(changes))}", ["metric", "better", base, *changes], rows)
+    return "\n".join([*lines, f"% {latex_text(caption(changes))}", ""])
+
+
+def booktabs(columns: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a LaTeX table, everything escaped; columns that are not ``l`` are of figures."""
+    body = [
+        " & ".join(
+            latex_text(cell) if kind == "l" else latex_cell(cell) for kind, cell in zip(columns, row, strict=True)
+        )
+        for row in rows
     ]
-    head = " & ".join(["metric", "better", latex_text(base), *map(latex_text, changes)])
-    lines = [
-        rf"\begin{{tabular}}{{lc{'r' * (1 + len(changes))}}}",
-        r"\toprule",
-        rf"{head} \\",
-        r"\midrule",
-        *(rf"{row} \\" for row in rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        f"% {latex_text(caption(changes))}",
-        "",
-    ]
-    return "\n".join(lines)
+    top = " & ".join(map(latex_cell, head))
+    begin = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{top} \\", r"\midrule"]
+    return [*begin, *(rf"{row} \\" for row in body), r"\bottomrule", r"\end{tabular}"]
 
 
 def markdown_text(text: str) -> str:

@@ -13,22 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from vpo_kit import config, files
-from vpo_kit.comparison import (
-    baseline,
-    board,
-    board_files,
-    board_page,
-    layout,
-    outcome,
-    people,
-    runner,
-    text,
-)
+from vpo_kit.comparison import baseline, board, board_files, board_page, layout, outcome, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.plan import Given
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, VpoError
-from vpo_kit.evaluation import report
+from vpo_kit.evaluation import people, report
 from vpo_kit.evaluation.samples import finished
 from vpo_kit.library import compare_power, forecast, leaderboard
 from vpo_kit.library.display import working

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from vpo_kit import files
 from vpo_kit.errors import DataError
-from vpo_kit.evaluation import best_of, report, set_metrics, tables, vbench
+from vpo_kit.evaluation import best_of, people, report, set_metrics, tables, vbench
 from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.samples import Results, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
 from vpo_kit.library.bench import BASE, CANDIDATES, Bench, EvaluateRequest
 from vpo_kit.library.display import count_bar, print_changes
+from vpo_kit.library.leaderboard import show_people
 
 
 def evaluate(
@@ -55,6 +56,7 @@ def run(request: EvaluateRequest) -> dict[str, Any]:
     facts = _write(bench, results, changes, baseline)
     for label, change in changes.items():
         print_changes(bench.console, change, BASE, label)
+    show_people(bench.console, people.read(request.output), bench.loras)
     for line in baseline.lines():
         bench.console.print(line, soft_wrap=True, markup=False, highlight=False)
     bench.console.print(f"page: {request.output / 'report.html'}", soft_wrap=True)
@@ -129,6 +131,7 @@ def _write(
     bench: Bench, results: Sequence[Results], changes: Mapping[str, Mapping[str, Paired]], baseline: Baseline
 ) -> dict[str, Any]:
     request, output = bench.request, bench.request.output
+    said = people.read(output)
     licences = {plan.spec.name: plan.spec.licence for plan in bench.plans}
     if request.dino is not None:
         licences["dino"] = f"that of {request.dino}"
@@ -145,22 +148,34 @@ def _write(
         "changes": {label: report.rows(change) for label, change in changes.items()},
         "best_of": {name: report.rows(change) for name, change in baseline.changes.items()},
         "equals_best_of": {label: found.facts() for label, found in baseline.equals.items()},
+        **({"people": _plain(said, bench.loras)} if said else {}),
     }
+    shown = {**changes, **baseline.changes}
     files.write(output / "results.json", json.dumps(facts, indent=2) + "\n")
-    files.write(output / "results.md", tables.markdown(BASE, {**changes, **baseline.changes}))
+    files.write(output / "results.md", tables.markdown(BASE, shown) + _lines(people.markdown(said, bench.loras)))
     if request.latex:
-        files.write(output / "results.tex", tables.latex(BASE, {**changes, **baseline.changes}))
+        files.write(output / "results.tex", tables.latex(BASE, shown) + _lines(people.latex(said, bench.loras), "% "))
     page = report.Page(
         title=f"{bench.name}: {BASE} against {', '.join(bench.loras)}",
         evaluations=results,
         folders=[f"videos/{label}" for label in bench.labels],
         settings={key: facts[key] for key in ("model", "seed", "prompts", "videos_per_prompt", "sampling", "features")},
         licences=licences,
-        changes={**changes, **baseline.changes},
+        changes=shown,
         runs={label: _facts_of(path) for label, path in zip(bench.loras, request.runs, strict=True)},
     )
     files.write(output / "report.html", report.render(page))
     return facts
+
+
+def _plain(said: people.ByRow, rows: Collection[str]) -> dict[str, Any]:
+    """What people said of each row, empty where they did not judge it."""
+    return {row: {name: asdict(one) for name, one in said.get(row, {}).items()} for row in rows}
+
+
+def _lines(table: Sequence[str], comment: str = "") -> str:
+    """A table of what people said with its caption, below the one of the judges; nothing where they were not asked."""
+    return "\n".join(["", *table, f"{comment}{people.CAPTION}", ""]) if table else ""
 
 
 def _facts_of(run: Path) -> report.RunFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich import box
@@ -14,8 +14,9 @@ from rich.text import Text
 from vpo_kit.comparison import outcome, runner, text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import Planned
-from vpo_kit.evaluation import tables
+from vpo_kit.evaluation import people, tables
 from vpo_kit.evaluation.metrics import verdict
+from vpo_kit.evaluation.people import ByRow
 from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.library.display import count_bar
 
@@ -62,12 +63,7 @@ def show(console: Console, board: Board) -> None:
         gains = [_gains(board, name) for name in (*judges, "motion")]
     for table in gains:
         console.print(table, "")
-    if board.people:
-        table = empty_table("wins over the base, by people [95%]", ("", *board.people))
-        for row in board.lines:
-            if row.people:
-                table.add_row(Text(text.label(row.name)), *(text.said(row, name) for name in board.people))
-        console.print(table, "")
+    show_people(console, board.said, board.names)
     if equals := [row for row in board.lines if row.equal]:
         table = empty_table(f"by {board.rank_by}, as good as the base's best of [95%]", ("", "samples"))
         for row in equals:
@@ -80,6 +76,19 @@ def show(console: Console, board: Board) -> None:
     for line in [f"{row.name}, {reason}" for row in board.lines for reason in row.reasons]:
         notice(console, line)
     console.print(f"{text.caption(board)} {text.COST_CAPTION}", style="dim", highlight=False)
+
+
+def show_people(console: Console, said: ByRow, rows: Collection[str]) -> None:
+    """Print what people said of each row, one table a dimension; nothing where nobody was asked."""
+    found = people.cells(said, rows)
+    for dimension in people.dimensions(said.get(row, {}) for row in rows):
+        table = empty_table(f"{dimension}, by people [95%]", ("", *people.HEAD[2:]))
+        for row, name, *cells in found:
+            if name == dimension:
+                table.add_row(Text(text.label(row)), *cells)
+        console.print(table, "")
+    for line in people.strangers(said, rows):
+        notice(console, line)
 
 
 def _gains(board: Board, name: str, beside: str | None = None) -> Table:

@@ -10,14 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
-from vpo_kit.comparison import people
-from vpo_kit.comparison.people import PeopleSay
 from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.evaluation import people
+from vpo_kit.evaluation.people import PeopleSay
 from vpo_kit.labelling import base as labellers
 from vpo_kit.labelling.people import finish
 from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey, plain_name
 from vpo_kit.library import study_tables
+from vpo_kit.library.leaderboard import notice
 from vpo_kit.library.pair import label
 from vpo_kit.pairing import imported, store
 from vpo_kit.study import panel, subjects
@@ -117,18 +118,37 @@ def _tell(request: StudyRequest, names: Sequence[str], without: Sequence[str], c
     facts = study_tables.facts(names, said, raters, sorted(failed), len(pairs))
     study_tables.write(request.output, facts)
     study_tables.show(console, said, raters, everybody, failed)
-    if subjects.is_board(request.source):
-        _join(request.source, said, len({answer.annotator for answer in counted}))
-        console.print("the same vpo compare as before shows this on the board", highlight=False)
+    _join(request, said, console)
     return facts
 
 
-def _join(board: Path, said: Sequence[panel.Dimension], raters: int) -> None:
-    """Leave the win rates where the board looks for them."""
+def _join(request: StudyRequest, said: Sequence[panel.Dimension], console: Console) -> None:
+    """Leave what people said where the board or the evaluation looks for it."""
+    if not request.source.is_dir():
+        notice(console, f"{request.source} is not here: what people said stands in {request.output} alone")
+        return
+    for line in people.join(request.source, request.output.name, _by_row(said, request.output.name)):
+        notice(console, line)
+    command = "vpo compare" if subjects.is_board(request.source) else "vpo eval"
+    notice(console, f"the same {command} as before shows this beside the judges")
+
+
+def _by_row(said: Sequence[panel.Dimension], study: str) -> dict[str, dict[str, PeopleSay]]:
+    """What people said of every row that they saw, as the board or the evaluation shows it."""
     rows: dict[str, dict[str, PeopleSay]] = {}
     for one in said:
         for name, row in one.rows.items():
-            rows.setdefault(name, {})[one.name] = PeopleSay(
-                win_rate=row.win_rate, low=row.win_low, high=row.win_high, verdicts=row.verdicts, raters=raters
-            )
-    people.write(board, rows)
+            if row.verdicts:  # of others the model knows no more than its prior
+                rows.setdefault(name, {})[one.name] = PeopleSay(
+                    study=study,
+                    win_rate=row.win_rate,
+                    low=row.win_low,
+                    high=row.win_high,
+                    log_odds=row.log_odds,
+                    log_odds_low=row.low,
+                    log_odds_high=row.high,
+                    verdicts=row.verdicts,
+                    raters=row.raters,
+                    alpha=one.alpha,
+                )
+    return rows

@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class RowStrength:
     """A row against the base: log odds, and the share of wins that the model gives it, ties as half; each with its
-    interval. `verdicts` are those in which the row was shown.
+    interval. `verdicts` are those in which the row was shown, `raters` those who gave them.
     """
 
     log_odds: float
@@ -45,6 +45,7 @@ class RowStrength:
     win_low: float
     win_high: float
     verdicts: int
+    raters: int
 
     @property
     def significant(self) -> bool:
@@ -128,6 +129,7 @@ def strengths(
             win_low=float(win_low[row]),
             win_high=float(win_high[row]),
             verdicts=sum(row in (one.first, one.second) for one in verdicts),
+            raters=len({one.rater for one in verdicts if row in (one.first, one.second)}),
         )
         for row in range(rows)
     ]
