@@ -241,5 +241,8 @@ class Model(Section):
     offload: bool = Field(
         False, description="text encoder, autoencoder and rewards are on the GPU only while they are used"
     )
+    group_offload: bool = Field(
+        False, description="the network's blocks are on the GPU only while they run; training needs checkpointing too"
+    )
     quantise: Literal["none", "int8"] = Field("none", description="the frozen network's weights; extra: quantised")
     sampling: Sampling = Sampling()

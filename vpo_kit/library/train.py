@@ -101,6 +101,8 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
     processes = Processes()
     if recipe.run.batch_size % processes.count:
         raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
+    if processes.sharded and recipe.run.group_offload:
+        raise ConfigError("group_offload: FSDP spreads the network already: launch without it, or leave it out")
     if processes.sharded and recipe.run.quantise != "none":
         raise ConfigError("quantise: a quantised base cannot be sharded: launch without FSDP, or leave it out")
     if recipe.run.micro_batch_size == "auto":

@@ -17,6 +17,7 @@ def load(
     attention: str = "auto",
     offload: bool = False,
     quantise: str = "none",
+    group_offload: bool = False,
     late_encoders: bool = False,
 ) -> VideoModel:
     """Load a diffusers pipeline by name, folder or hub id; see `vpo_kit.models.loading.load`."""
@@ -30,6 +31,7 @@ def load(
         attention=attention,
         offload=offload,
         quantise=quantise,
+        group_offload=group_offload,
         late_encoders=late_encoders,
     )
 

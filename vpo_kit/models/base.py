@@ -120,6 +120,8 @@ class VideoModel(Autoencoding, ABC):
         """What loads the encoders of prompts and pictures when they are needed, where they are not always there."""
         self.home: torch.device | None = None
         """The networks' device while they wait elsewhere."""
+        self.blocks_wait = False
+        """Whether the networks' stacks of blocks stay in the machine's memory (`models/group_offload.py`)."""
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
@@ -143,6 +145,14 @@ class VideoModel(Autoencoding, ABC):
         """The one network of a family that has one: the transformer or UNet."""
         (network,) = self.networks.values()
         return network
+
+    def move_networks(self, device: torch.device) -> None:
+        """Move the networks to `device`, but for blocks that wait in the machine's memory."""
+        for network in self.networks.values():
+            waiting = stacks(network) if self.blocks_wait else {}
+            network._modules.update(dict.fromkeys(waiting))
+            network.to(device)
+            network._modules.update(waiting)
 
     @property
     def experts(self) -> dict[str, str]:
@@ -363,6 +373,11 @@ class VideoModel(Autoencoding, ABC):
     @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         """The network's output at ``x_t``, float32 ``[B, C, T, h, w]``; `time` ``[B]`` is the network's own."""
+
+
+def stacks(network: nn.Module) -> dict[str, nn.ModuleList]:
+    """The stacks of blocks that a network runs one by one, by name, in the order in which it has them."""
+    return {name: part for name, part in network.named_children() if isinstance(part, nn.ModuleList) and len(part)}
 
 
 def add_methods(part: Any, mixin: type) -> None:

@@ -42,8 +42,7 @@ class Encoders:
             return
         if self._yields and self._model.home is None and self._model.device.type != "cpu":
             self._model.home = self._model.device
-            for network in self._model.networks.values():
-                network.to("cpu")
+            self._model.move_networks(torch.device("cpu"))
             torch.cuda.empty_cache()
         for name, part in self._read(missing).items():
             place = torch.device("cpu") if self._waits else self._model.device
@@ -66,8 +65,7 @@ class Encoders:
         finally:
             self._yields = False
             if self._model.home is not None:
-                for network in self._model.networks.values():
-                    network.to(self._model.home)
+                self._model.move_networks(self._model.home)
                 self._model.home = None
 
     def files(self, name: str) -> list[list[Any]] | None:

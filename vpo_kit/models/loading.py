@@ -19,8 +19,11 @@ from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.folders import resolve
 from vpo_kit.models import encoders
-from vpo_kit.models.attention import check_attention, check_family, set_attention
+from vpo_kit.models.attention import check_attention, set_attention
+from vpo_kit.models.attention import check_family as check_attention_of
 from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.group_offload import check_family, check_group_offload
+from vpo_kit.models.group_offload import group_offload as swap_blocks
 from vpo_kit.models.offload import offload as offload_parts
 from vpo_kit.models.offload import place
 from vpo_kit.models.preview import load_preview
@@ -72,6 +75,7 @@ def load(
     attention: str = "auto",
     offload: bool = False,
     quantise: str = "none",
+    group_offload: bool = False,
     late_encoders: bool = False,
 ) -> VideoModel:
     """Load a pipeline and wrap it in the adapter of its class, on the GPU where there is one.
@@ -79,18 +83,20 @@ def load(
     `name_or_path` is an embedded model's name, a local folder or a hub id (`HF_HUB_OFFLINE` is respected); `dtype` a
     torch dtype's name for the weights; `variant` the name of weight files beside the usual ones (``fp16``);
     `attention` is auto (diffusers' own choice), sdpa, xformers, flash or sage (which only samples); with `offload` text
-    encoder and autoencoder are on the GPU only while they are used; `quantise` none or int8 says how the trained
+    encoder and autoencoder are on the GPU only while they are used, with `group_offload` each block of the network too;
+    `quantise` none or int8 says how the trained
     network's linear layers are kept. With `late_encoders` the encoders of texts and pictures are loaded when something
     is encoded, and leave when `PromptCache.ahead` is done.
     Raises `ModelError`, or `ConfigError` for an option that cannot be had here or in this family.
     """
     check_attention(attention, dtype)
     check_quantise(quantise)
+    check_group_offload(group_offload, quantise=quantise)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_dtype(dtype, device)
     source = resolve(name_or_path)
     family, index = read_index(source, revision, name_or_path)
-    check_family(attention, family)
+    check_attention_of(attention, family)
     adapter, kind = MODELS.load(family), pipeline_class(family)
     _check_files(Path(source), variant)
     diffusers.utils.logging.disable_progress_bar()
@@ -112,11 +118,15 @@ def load(
     late = _late(index) if late_encoders else []
     pipeline = read(**dict.fromkeys(late), **load_options(quantise, index, adapter.network_name))
     pipeline.set_progress_bar_config(disable=True)
-    place(pipeline, device) if offload else pipeline.to(device)
     extras = _extras(source)
     model: VideoModel = adapter(pipeline, extras.settings if extras else None, name_or_path)
+    model.blocks_wait = group_offload
+    check_family(group_offload, model)
+    place(model, device, offload=offload)
     model.truth = extras.truth if extras else None
     model.preview = load_preview(Path(source), device)
+    if group_offload:
+        swap_blocks(model)
     if offload:
         offload_parts(model)
     if late:

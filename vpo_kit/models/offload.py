@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,36 +20,73 @@ OFFLOADED = ("text_encoder", "vae", "image_encoder")
 """How the names of the pipeline's parts begin that a training step needs only now and then."""
 
 
-@contextmanager
-def onloaded(
-    parts: Iterable[nn.Module], device: torch.device, copy: Callable[[Tensor, torch.device], Tensor] | None = None
-) -> Iterator[None]:
-    """Inside, the weights of `parts`, which are frozen, are on `device` (by `copy`); outside, where they were.
+@dataclass(frozen=True)
+class Copy:
+    """A weight's copy on the device, and the place in a module that it takes from the weight at home."""
 
-    Copies take the weights' places and are dropped afterwards: nothing is copied back. A graph that was built inside
-    holds on to its copies until its backward pass is done, so gradients go through as they do without.
+    own: dict[str, Any]
+    name: str
+    home: Tensor
+    there: Tensor
+
+
+def fetched(
+    parts: Iterable[nn.Module],
+    device: torch.device,
+    copy: Callable[[Tensor, torch.device], Tensor] | None = None,
+    waits: Callable[[Tensor], bool] = lambda _: True,
+) -> list[Copy]:
+    """Copies on `device` (by `copy`) of those weights of `parts` that wait (`waits`), one for each, however many
+    names it has.
     """
-    homes: list[tuple[Any, str, Tensor]] = []
+    found: list[Copy] = []
+    copies: dict[int, Tensor] = {}
     for module in dict.fromkeys(module for part in parts for module in part.modules()):
         for own in (module._parameters, module._buffers):
-            homes += [(own, name, tensor) for name, tensor in own.items() if tensor is not None]
-    copies: dict[int, Tensor] = {}  # one for each, however many names it has
+            for name, tensor in own.items():
+                if tensor is not None and waits(tensor):
+                    if id(tensor) not in copies:
+                        copies[id(tensor)] = (copy or _copy)(tensor, device)
+                    found.append(Copy(own, name, tensor, copies[id(tensor)]))
+    return found
+
+
+@contextmanager
+def in_place(copies: list[Copy]) -> Iterator[None]:
+    """Inside, the copies are in the weights' places, and the list is empty: nothing but the modules holds them, and a
+    graph that is built inside, until its backward pass is done with them. So gradients go through as they do without.
+    """
+    homes = [(copy.own, copy.name, copy.home) for copy in copies]
     try:
-        for own, name, tensor in homes:
-            if id(tensor) not in copies:
-                copies[id(tensor)] = (copy or _copy)(tensor, device)
-            own[name] = copies[id(tensor)]
-        copies.clear()
+        while copies:
+            _put(copies.pop())
         yield
     finally:
         for own, name, tensor in homes:
             own[name] = tensor
 
 
-def place(pipeline: Any, device: torch.device) -> None:
-    """Move the parts of `pipeline` that every step needs to `device`; the others stay where they are."""
-    for name, part in pipeline.components.items():
-        if isinstance(part, nn.Module) and not name.startswith(OFFLOADED):
+def _put(copy: Copy) -> None:
+    copy.own[copy.name] = copy.there
+
+
+@contextmanager
+def onloaded(
+    parts: Iterable[nn.Module], device: torch.device, copy: Callable[[Tensor, torch.device], Tensor] | None = None
+) -> Iterator[None]:
+    """Inside, the weights of `parts`, which are frozen, are on `device` (by `copy`); outside, where they were.
+
+    Copies take the weights' places and are dropped afterwards: nothing is copied back.
+    """
+    with in_place(fetched(parts, device, copy)):
+        yield
+
+
+def place(model: VideoModel, device: torch.device, *, offload: bool) -> None:
+    """Move the model's parts to `device`; those that are offloaded, and blocks that wait, stay where they are."""
+    model.move_networks(device)
+    for name, part in model.pipeline.components.items():
+        if isinstance(part, nn.Module) and name not in model.networks and not (offload and name.startswith(OFFLOADED)):
             part.to(device)
 
 

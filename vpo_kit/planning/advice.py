@@ -78,7 +78,9 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
     for kind in ("slicing", "tiling"):
         if kind not in run.vae and "autoencoder" in large:
             yield _with(subject, f"vae=[{', '.join([*run.vae, kind])}]", vae=[*run.vae, kind])
-    if run.quantise == "none" and "weights" in large:
+    if not run.group_offload and run.quantise == "none" and "weights" in large and run.gradient_checkpointing:
+        yield _with(subject, "group_offload=true", group_offload=True)
+    if run.quantise == "none" and not run.group_offload and "weights" in large:
         yield _with(subject, "quantise=int8", quantise="int8")
     if run.optimiser.name == "adamw" and "lora" in large:
         changed = run.optimiser.model_copy(update={"name": "adamw_8bit"})

@@ -18,11 +18,12 @@ from vpo_kit.errors import VpoError
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import Settings, VideoModel, stacks
 from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.group_offload import Swap, check_family
 from vpo_kit.models.offload import onloaded
 from vpo_kit.planning import skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
@@ -32,7 +33,7 @@ from vpo_kit.planning.repeats import Repeats
 from vpo_kit.planning.stacks import fold, watch
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
-from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
+from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy, added_weights
 from vpo_kit.training.run import Assembly, use
 
 DRAWS = 3
@@ -45,6 +46,7 @@ def rehearse(subject: Subject) -> Estimate:
     run, fake = subject.run, FakeTensorMode(allow_non_fake_inputs=True)
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
+    check_family(run.group_offload, model)
     settings = use(model, run.sampling)
     blocks = _folded(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed)
@@ -93,6 +95,7 @@ class _Rehearsal:
         self.ops: dict[str, Counter[Op]] = {}
         self._blocks = blocks
         self._times = {id(tensor): count for block, count in blocks.items() for tensor in _tensors(block)}
+        self._waiting = self._blocks_of(model) if subject.run.group_offload else set[int]()
         self._coming: list[tuple[Tensor, str, float]] = []
         self.parameters = self._adopt()
         self._watch()
@@ -153,7 +156,8 @@ class _Rehearsal:
                 share = times / tensor.element_size() if id(tensor) in small else float(times)
                 stays = kind == "autoencoder" and not run.offload
                 self.tracker.adopt([tensor], own, share if stays else 0.0)  # type: ignore[arg-type]
-                self._coming += [(tensor, own, share)] if kind == "weights" else []
+                there = kind == "weights" and id(tensor) not in self._waiting
+                self._coming += [(tensor, own, share)] if there else []
                 counts[own] += tensor.numel() * times
         if self.model.preview is not None:
             decoder = list(self.model.preview.parameters())
@@ -183,6 +187,8 @@ class _Rehearsal:
         """Put what the model and the judges make into their parts, and let equal passes run once."""
         model: Any = self.model
         watch(self._blocks, self.tracker)
+        if self._waiting:
+            self._swap()
         components = model.pipeline.components
         texts, eyes = (
             [part for name, part in components.items() if name.startswith(begin) and part is not None]
@@ -204,6 +210,25 @@ class _Rehearsal:
                 continue
             forward = self.repeats.once(self._loaded([judge] if self.subject.run.offload else [], judge.forward))
             judge.forward = self._inside("reward", self._tried(judge, forward))  # type: ignore[method-assign]
+
+    @staticmethod
+    def _blocks_of(model: VideoModel) -> set[int]:
+        """The ids of the frozen weights of all blocks, which wait elsewhere."""
+        blocks = [stack for network in model.networks.values() for stack in stacks(network).values()]
+        added = {id(tensor) for network in model.networks.values() for tensor in added_weights(network)}
+        return {id(tensor) for stack in blocks for tensor in _tensors(stack)} - added
+
+    def _swap(self) -> None:
+        """Let the blocks' weights come as in a real run: one block's at a time, and the next one's."""
+
+        def copy(tensor: Tensor, _: torch.device) -> Tensor:
+            with self.tracker.scope("weights"):
+                return _copied(tensor)
+
+        for network in self.model.networks.values():
+            blocks = [block for stack in stacks(network).values() for block in stack]
+            waits = lambda tensor: id(tensor) in self._waiting  # noqa: E731
+            Swap(blocks, lambda: self.model.device, ahead=True, copy=copy, waits=waits)
 
     def _loaded(self, parts: list[nn.Module], call: Callable[..., Any]) -> Callable[..., Any]:
         """Run `call`, with the weights of `parts`, which wait elsewhere, on the device for it, as in a real run."""

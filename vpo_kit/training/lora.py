@@ -238,7 +238,7 @@ class LoraPolicy:
         for network in self.networks.values():
             for key, parameter in network.named_parameters():
                 if f".{name}." in key:
-                    parameter.data = parameter.data.float()
+                    parameter.data = parameter.data.to(self.model.device, torch.float32)
 
     def _start_reference(self) -> None:
         """Add the second LoRA at zero, which is the bare model: only then does an average have a start."""

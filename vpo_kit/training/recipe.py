@@ -14,6 +14,7 @@ from vpo_kit.folders import is_embedded, prompts_of, resolve
 from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
+from vpo_kit.models.group_offload import check_group_offload
 from vpo_kit.models.quantising import check_quantise
 from vpo_kit.pairing import store
 from vpo_kit.prompts import read_inputs
@@ -121,7 +122,15 @@ def _fits_together(run: Run) -> None:
     if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
         raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
     check_attention(run.attention, run.dtype)
+    check_group_offload(run.group_offload, quantise=run.quantise)
     check_quantise(run.quantise)
+    if run.group_offload and not run.gradient_checkpointing:
+        raise ConfigError(
+            "group_offload: without gradient_checkpointing=true the graph of a step keeps every block on the GPU: "
+            "set it too"
+        )
+    if run.group_offload and run.compile:
+        raise ConfigError("compile: blocks that come and go cannot be compiled: leave compile or group_offload out")
     optimisers.check(run.optimiser.name)
     trackers.check(run.tracking)
 

@@ -36,6 +36,7 @@ def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
         attention=run.attention,
         offload=run.offload,
         quantise=run.quantise,
+        group_offload=run.group_offload,
         late_encoders=late_encoders,
     )
     if isinstance(run, Run):
