@@ -1,7 +1,10 @@
-"""``python -m benchmarks.claims NAME [--work DIR]``: `sets`, or one of the claims; it goes on where it was stopped.
+"""``python -m benchmarks.claims NAME [--work DIR] [--brief]``: `sets`, `design`, or what decides claims.
 
-Results go to ``benchmarks/results/claims/NAME.json`` and ``.png``; ``benchmarks/results/claims/README.md`` says in words what came out.
-"""  # noqa: E501
+A name is one of the boards of ``design.yaml``, or one of `judges`, `longrun` and `memory`, which are no comparisons;
+`all` is everything in order. Each goes on where it was stopped. Results go to ``results/claims/NAME.json`` and
+``.png``; ``results/claims/README.md`` says in words what came out. ``--brief`` runs boards with a tenth of the steps,
+16 prompts and two seeds, and only prints.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.claims import compared, judges, longrun, memory, sets
-from benchmarks.claims.catalogue import CLAIMS
+from benchmarks.claims import compared, design, judges, longrun, memory, sets
 
 OTHERS: dict[str, Callable[[Path], None]] = {
     "sets": sets.make, "judges": judges.run, "longrun": longrun.run, "memory": memory.run,
@@ -18,15 +20,22 @@ OTHERS: dict[str, Callable[[Path], None]] = {
 
 
 def main() -> None:
+    planned = design.read()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=[*OTHERS, *CLAIMS])
+    parser.add_argument("name", choices=["all", "design", *OTHERS, *planned.boards])
     parser.add_argument("--work", type=Path, default=Path("runs/claims"))
+    parser.add_argument("--brief", action="store_true")
     given = parser.parse_args()
+    if given.name == "design":
+        design.show(planned)
+        return
     given.work.mkdir(parents=True, exist_ok=True)
-    if given.name in OTHERS:
-        OTHERS[given.name](given.work)
-    else:
-        compared.run(given.name, CLAIMS[given.name], given.work)
+    boards = compared.Boards(work=given.work, design=planned, brief=given.brief)
+    for name in [*OTHERS, *planned.boards] if given.name == "all" else [given.name]:
+        if name in planned.boards:
+            compared.run(name, boards)
+        elif not (given.brief and given.name == "all" and name != "sets"):
+            OTHERS[name](given.work)
 
 
 if __name__ == "__main__":

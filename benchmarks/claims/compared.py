@@ -1,16 +1,17 @@
-"""A claim as a `vpo compare`: run it, keep its results, and set single rows against each other.
+"""A board of the design as a `vpo compare`: run it, set rows against each other, and say what is decided.
 
-A board compares each row with the base. Where a claim is about two rows, both were trained from the same seeds of
-training and measured on the same noises, so the differences are paired: `contrast`.
+Rows of a claim were trained from the same seeds and measured on the same noises, so their differences are paired, and
+what of them is the base's luck with a noise is taken out (`comparison.regressed`).
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +19,103 @@ import numpy as np
 
 from benchmarks import facts
 from benchmarks.claims import page, plots
+from benchmarks.claims.design import Claim, Comparison, Design, verdict
 from benchmarks.claims.sets import vpo
-from vpo_kit.comparison import pooling
+from vpo_kit.comparison import pooling, regressed
+from vpo_kit.comparison.layout import Components, Layout
 from vpo_kit.comparison.plan import Row
-from vpo_kit.evaluation.samples import Results
+from vpo_kit.evaluation.samples import Results, finished
 
 SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
-"""The metrics that the contrasts are taken in."""
+"""The metrics that a board's table has."""
+BASE = "base"
+TENTH, BRIEF_STEPS = 10, 12
+BRIEF = Layout(prompts=16, noises=1, seeds=2)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What `vpo compare` is told beside ``--output``, and the pairs of rows that the claim sets against each other.
+@dataclass(frozen=True, kw_only=True)
+class Boards:
+    """Where boards are, and their size; brief ones have a tenth of the steps and are no results."""
 
-    ``CLAIM/ROW`` is a row of another claim: it has been run before, with the same seeds, budget and evaluation.
-    """
+    work: Path
+    design: Design
+    brief: bool = False
 
-    arguments: Sequence[str]
-    contrasts: Sequence[tuple[str, str]] = ()
-    metrics: Sequence[str] = SHOWN
+    @property
+    def size(self) -> Layout:
+        return BRIEF if self.brief else self.design.size
+
+    def folder(self, board: str) -> Path:
+        return self.work / ("brief" if self.brief else "boards") / board
+
+    def arguments(self, board: Comparison) -> list[str]:
+        """Of `vpo compare`, beside ``--output``."""
+        size, own = self.size, list(board.arguments)
+        if self.brief:
+            own = _briefly(own)
+        measured = (f"num_prompts={size.prompts}", f"videos_per_prompt={size.noises}", "seed=0")
+        sets = [word for value in measured for word in ("--set", f"evaluation.{value}")]
+        return ["compare", *own, "--seeds", str(size.seeds), *sets]
+
+    def results(self, claim: Claim, row: str) -> list[Results]:
+        """A row of a claim, measured after each seed's training; of the base the measurement before it."""
+        board, _, name = row.rpartition("/")
+        folder = self.folder(board or claim.board)
+        if name == BASE:
+            before = next(iter(sorted((folder / "runs").iterdir()))) / "samples" / "step-000000"
+            return [Results.load(before)] * self.size.seeds
+        samples = [
+            folder / "runs" / f"{Row(name, '', {}).folder}-{seed}" / "samples" for seed in range(self.size.seeds)
+        ]
+        return [Results.load(max(path.glob("step-*"))) for path in samples]
+
+    def candidates(self, board: str) -> Results | None:
+        """The base's candidates, by which its luck is known."""
+        found = [finished(path / "samples" / "step-000000") for path in self.folder(board).glob("base/*-best-of-*")]
+        return found[0] if found else None
 
 
-def run(name: str, claim: Claim, work: Path) -> None:
-    """Train, measure, and write ``results/claims/NAME.json``, ``.png`` and its tables. Goes on where it was stopped."""
-    output = work / name
-    fresh, started = not output.exists(), time.monotonic()
-    vpo(work, "compare", *claim.arguments, "--output", name)
+def run(name: str, boards: Boards) -> None:
+    """Train and measure a board and decide its claims; goes on where it was stopped. A brief one is only printed."""
+    board, folder = boards.design.boards[name], boards.folder(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_order(boards.design)
+    fresh, started = not folder.exists(), time.monotonic()
+    arguments = boards.arguments(board)
+    vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
     minutes = {"minutes": round((time.monotonic() - started) / 60, 1)} if fresh else {}
-    board = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    claims = {claim.name: decided(claim, boards) for claim in boards.design.of(name)}
+    for said, one in claims.items():
+        print(f"{said}: {one['verdict']}, {one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]", flush=True)
+    if boards.brief:
+        return
+    told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     found = {
-        "command": shlex.join(["vpo", "compare", *claim.arguments]),
-        "contrasts": [_contrast(output, board, *pair, claim.metrics) for pair in claim.contrasts],
+        "command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, "claims": claims,
         **minutes,  # of a comparison that was not interrupted
-        **board,
-    }
+        **told,
+    }  # fmt: skip
     facts.write(f"claims/{name}", found)
-    plots.board(board, claim.metrics, facts.RESULTS / "claims" / f"{name}.png")
-    page.board(name, found, claim.metrics)
+    plots.board(told, SHOWN, facts.RESULTS / "claims" / f"{name}.png")
+    page.board(name, found, SHOWN)
 
 
-def _contrast(output: Path, board: dict[str, Any], one: str, other: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """`one` minus `other`, with the board's kind of interval."""
-    first, second = ([_after(output, row, seed) for seed in board["seeds"]] for row in (one, other))
-    return {"one": one, "other": other, **changes(second, first, metrics)}
+def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
+    """The contrast of a claim, the effect that would matter in the metric's unit, and the verdict."""
+    one, other = (boards.results(claim, row) for row in (claim.one, claim.other))
+    assert len({tuple(result.prompts) for result in [*one, *other]}) == 1
+    base, candidates = boards.results(claim, BASE)[0], boards.candidates(claim.board)
+    known = candidates is not None and claim.metric in candidates.metrics
+    luck = regressed.Luck.of(base, candidates, claim.metric) if candidates is not None and known else None
+    sides = [[result.metrics[claim.metric] for result in side] for side in (one, other)]
+    change = regressed.contrast(*sides, luck, base.groups)
+    effect = claim.effect * (base.table()[claim.metric] if claim.share else 1.0)
+    seeds = np.subtract(*sides).mean(1).tolist()
+    told = verdict(claim.kind, change.low, change.high, effect)
+    return {
+        **asdict(claim), "effect": effect, "verdict": told, "difference": change.difference, "low": change.low,
+        "high": change.high, "p": change.p, "by_seed": seeds, "variances": _variances(sides, base.groups),
+    }  # fmt: skip
 
 
 def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequence[str]) -> dict[str, Any]:
@@ -77,7 +132,24 @@ def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequen
     return found
 
 
-def _after(output: Path, name: str, seed: int) -> Results:
-    claim, _, row = name.rpartition("/")
-    folder = (output.parent / claim if claim else output) / "runs" / f"{Row(row, '', {}).folder}-{seed}" / "samples"
-    return Results.load(max(folder.glob("step-*")))
+def _variances(sides: Sequence[Sequence[Sequence[float]]], groups: Sequence[int]) -> dict[str, float]:
+    return asdict(Components.of(np.subtract(*sides).tolist(), groups))
+
+
+def _briefly(arguments: Sequence[str]) -> list[str]:
+    """A tenth of the budget, or twelve steps where the recipes say how many."""
+    if "--budget" not in arguments:
+        return [*arguments, "--budget", f"optimiser_steps={BRIEF_STEPS}"]
+    place = list(arguments).index("--budget") + 1
+    name, _, value = arguments[place].partition("=")
+    return [*arguments[:place], f"{name}={max(1, int(value) // TENTH)}", *arguments[place + 1 :]]
+
+
+def _check_order(design: Design) -> None:
+    """The design is committed before the runs that it speaks of: refuse to run what is not."""
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", "benchmarks/claims/design.yaml"], cwd=facts.RESULTS.parents[1],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    if changed or not design.commit:
+        raise SystemExit("benchmarks/claims/design.yaml has changes that are not committed: commit them before a run")

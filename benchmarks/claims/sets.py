@@ -42,13 +42,10 @@ def make(work: Path) -> None:
         prompts.write_text("\n".join(captions) + "\n", encoding="utf-8")
     for strategy, source in (("guided", ("--videos", "clips")), ("independent", ("--prompts", "prompts.txt"))):
         vpo(work, "pair", "--strategy", strategy, *source, "--label", "reward:vqa", "--output", strategy)
+    vpo(work, "pair", "--strategy", "real", "--videos", "clips", "--output", "real")
     guided = store.read(work / "guided")
     for name, change in CHANGES.items():
         _derive(guided, change(guided.pairs), work / name)
-    for name, seconds in (("short", 0.25), ("long", 1.0)):
-        _derive(guided, guided.pairs, work / name)
-        if store.read(work / name).facts["labels"]["segment_seconds"] != seconds:
-            vpo(work, "label", name, "--set", f"segment_seconds={seconds}")
 
 
 def flipped(share: float) -> Change:
@@ -71,6 +68,25 @@ def every(step: int) -> Change:
     return lambda pairs: list(pairs[::step])
 
 
+def in_both_orders(wrong: float) -> Change:
+    """As a VLM labels: each segment is asked about in both orders, an answer is wrong with probability `wrong`, and
+    where the two disagree it is a tie.
+    """
+
+    def change(pairs: Sequence[Pair]) -> list[Pair]:
+        draw = random.Random(0)
+        found = []
+        for pair in pairs:
+            labels = []
+            for label in pair.labels or ():
+                first, second = (-label if draw.random() < wrong else label for _ in range(2))
+                labels.append(first if first == second else 0)
+            found.append(pair.model_copy(update={"labels": labels, "label": vote(labels)}))
+        return found
+
+    return change
+
+
 def _voted(pairs: Sequence[Pair]) -> list[Pair]:
     """Every segment takes the label of the whole clip."""
     return [pair.model_copy(update={"labels": [pair.label or 0] * len(pair.segments)}) for pair in pairs]
@@ -78,6 +94,7 @@ def _voted(pairs: Sequence[Pair]) -> list[Pair]:
 
 CHANGES: dict[str, Change] = {
     "flip20": flipped(0.2), "flip40": flipped(0.4), "half": every(2), "third": every(3), "voted": _voted,
+    "vlm": in_both_orders(0.25),
 }  # fmt: skip
 
 

@@ -1,0 +1,131 @@
+"""What is claimed, the effect that would matter, and when a claim counts as decided: ``design.yaml``, read and shown.
+
+A claim is decided by an interval and by the effect that was written down before the runs: it is found where the
+interval says so, excluded where the interval rules out the effect that would matter, and open otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from benchmarks import facts
+from vpo_kit.comparison.layout import Components, Layout, power
+
+FILE = Path(__file__).parent / "design.yaml"
+PAGE = FILE.with_suffix(".md")
+Kind = Literal["more", "keeps", "same"]
+Verdict = Literal["found", "found, less than matters", "excluded", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """`one` against `other`, rows of boards; with `share` the effect is a share of the base's mean."""
+
+    name: str
+    source: str
+    board: str
+    one: str
+    other: str
+    metric: str
+    kind: Kind
+    effect: float
+    share: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A `vpo compare` that several claims share; `hours` are what one busy core takes for it, roughly."""
+
+    what: str
+    arguments: list[str]
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """All of it; `commit` is where the file was last changed, which no result may be older than."""
+
+    size: Layout
+    boards: Mapping[str, Comparison]
+    claims: Mapping[str, Claim]
+    commit: str
+
+    def of(self, board: str) -> list[Claim]:
+        """The claims that are decided when this board is there."""
+        return [claim for claim in self.claims.values() if claim.board == board]
+
+
+def read(path: Path = FILE) -> Design:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    last = subprocess.run(
+        ["git", "log", "-1", "--format=%h", "--", path.name],
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return Design(
+        size=Layout(**found["size"]),
+        boards={name: Comparison(**values) for name, values in found["boards"].items()},
+        claims={name: Claim(name=name, **values) for name, values in found["claims"].items()},
+        commit=last.stdout.strip(),
+    )
+
+
+def verdict(kind: Kind, low: float, high: float, effect: float) -> Verdict:
+    """Whether an interval of `one` minus `other` decides a claim for which `effect` > 0 would matter."""
+    match kind:
+        case "more":
+            if low > 0:
+                return "found" if high >= effect else "found, less than matters"
+            return "excluded" if high < effect else "open"
+        case "keeps":
+            return "found" if low > -effect else "excluded" if high < -effect else "open"
+        case "same":
+            if -effect < low and high < effect:
+                return "found"
+            return "excluded" if high < -effect or low > effect else "open"
+
+
+def table(design: Design, variances: Mapping[str, Components], means: Mapping[str, float]) -> str:
+    """The claims as a table, with the power of a claim of kind `more` where variances of its metric are known; `means`
+    are the base's.
+    """
+    lines = ["| claim | source | board | test | power |", "|---|---|---|---|---|"]
+    for claim in design.claims.values():
+        effect = claim.effect * (means.get(claim.metric, 0.0) if claim.share else 1.0)
+        known = variances.get(claim.metric) if claim.kind == "more" and effect else None
+        told = "" if known is None else f"{power(effect, known, design.size):.2f}"
+        lines.append(f"| {claim.name} | {claim.source} | {claim.board} | {_test(claim)} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
+def _test(claim: Claim) -> str:
+    by = f"{claim.effect:.0%}" if claim.share else f"{claim.effect:g}"
+    pair = f"`{claim.one}` minus `{claim.other}`"
+    match claim.kind:
+        case "more":
+            return f"{claim.metric} of {pair} above 0; {by} matters"
+        case "keeps":
+            return f"{claim.metric} of {pair} above -{by}"
+        case "same":
+            return f"{claim.metric} of {pair} within {by}"
+
+
+def show(design: Design) -> None:
+    """Write design.md anew."""
+    path = facts.RESULTS / "claims" / "variances.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"between rows": {}, "base": {}}
+    variances = {name: Components(**values) for name, values in found["between rows"].items()}
+    words = table(design, variances, found["base"])
+    boards = ["| board | what is run | hours of one core |", "|---|---|---|"]
+    boards += [f"| {name} | {one.what} | {one.hours:g} |" for name, one in design.boards.items()]
+    facts.fill(PAGE, "<!-- boards -->\n", "<!-- end of boards -->", "\n".join(boards) + "\n")
+    facts.fill(PAGE, "<!-- claims -->\n", "<!-- end of claims -->", words)

@@ -1,0 +1,90 @@
+"""A claim's verdict follows from its interval and from the effect that was written down before its run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from benchmarks import facts
+from benchmarks.claims import design, sets
+from benchmarks.claims.design import Kind, Verdict, verdict
+from tests.support.places import ROOT
+from vpo_kit.comparison.layout import Components
+from vpo_kit.pairing.store import Pair
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "told"),
+    [
+        ("more", 0.01, 0.12, "found"),
+        ("more", 0.01, 0.04, "found, less than matters"),
+        ("more", -0.02, 0.04, "excluded"),
+        ("more", -0.02, 0.05, "open"),
+        ("more", -0.2, 0.2, "open"),
+        ("keeps", -0.04, 0.2, "found"),
+        ("keeps", -0.05, 0.2, "open"),
+        ("keeps", -0.2, -0.06, "excluded"),
+        ("same", -0.04, 0.04, "found"),
+        ("same", -0.04, 0.06, "open"),
+        ("same", 0.06, 0.2, "excluded"),
+        ("same", -0.2, -0.06, "excluded"),
+    ],
+)
+def test_a_verdict_follows_from_interval_and_effect(kind: Kind, low: float, high: float, told: Verdict) -> None:
+    assert verdict(kind, low, high, 0.05) == told
+
+
+def test_every_claim_is_of_rows_that_boards_have() -> None:
+    planned = design.read()
+    assert len(planned.claims) >= 20
+    for claim in planned.claims.values():
+        for row in (claim.one, claim.other):
+            board, _, name = row.rpartition("/")
+            words = planned.boards[board or claim.board].arguments
+            methods = words[words.index("--methods") + 1].split(",")
+            varied = [words[i + 1] for i, word in enumerate(words) if word == "--vary"]
+            method, *settings = name.split(" ")
+            assert method in (*methods, "base"), claim.name
+            assert len(settings) == (0 if method == "base" else len(varied)), claim.name
+            for setting, values in zip(settings, varied, strict=False):
+                field, _, value = setting.partition("=")
+                assert values.startswith(f"{field}="), claim.name
+                assert value in values.partition("=")[2].split(","), claim.name
+
+
+def test_the_page_has_every_claim_as_it_is_written() -> None:
+    text = design.PAGE.read_text(encoding="utf-8")
+    planned = design.read()
+    for line in design.table(planned, {}, {}).splitlines()[2:]:
+        assert line.removesuffix(" |  |") in text
+    assert all(f"| {name} | {one.what} | {one.hours:g} |" in text for name, one in planned.boards.items())
+
+
+def test_a_result_is_younger_than_the_design_it_names() -> None:
+    every = [json.loads(path.read_text()) for path in sorted((facts.RESULTS / "claims").glob("*.json"))]
+    for found in (one for one in every if "design" in one):  # those of version 0.1.0 had none
+        order = ["git", "merge-base", "--is-ancestor", found["design"], found["commit"]]
+        assert subprocess.run(order, cwd=ROOT, check=False).returncode == 0, found["command"]
+        for claim in found["claims"].values():
+            assert claim["verdict"] == verdict(claim["kind"], claim["low"], claim["high"], claim["effect"])
+
+
+def test_power_stands_where_variances_are_known() -> None:
+    calm = Components(prompt=0.001, noise=0.0, seed=0.0, rest=0.01)
+    lines = design.table(design.read(), {"gold": calm}, {"motion": 0.01}).splitlines()
+    shown = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in lines[2:]}
+    assert float(shown["dense over structural"]) > 0.9
+    assert not shown["a third of the labels is enough"]
+    assert not shown["vanilla loses motion"]  # no variance of motion is known
+
+
+def test_labels_of_two_noisy_orders() -> None:
+    pair = Pair.model_construct(labels=[1, -1, 0] * 400, label=0)
+    (found,) = sets.in_both_orders(0.25)([pair])
+    both = list(zip(found.labels or [], pair.labels or [], strict=True))
+    assert all(after == 0 for after, before in both if before == 0)
+    known = [after * before for after, before in both if before]
+    assert known.count(1) / len(known) == pytest.approx(0.75**2, abs=0.05)
+    assert known.count(-1) / len(known) == pytest.approx(0.25**2, abs=0.03)
