@@ -50,6 +50,7 @@ lists: $(STAMP)
 plans: $(STAMP)
 	$(BIN)/python -m benchmarks.plans
 	$(BIN)/python -m benchmarks.recipes
+	$(BIN)/python -m benchmarks.families
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed
