@@ -349,7 +349,7 @@ def test_the_micro_batch_that_fits(
     """
     plain, asked = subject(tiny_wan, "dense", "batch_size=4"), list[int | None]()
 
-    def peak(planned: Subject) -> Any:
+    def peak(planned: Subject, known: Any) -> Any:
         asked.append(planned.run.num_at_once)
         return SimpleNamespace(peak=(1 + (planned.run.num_at_once or 8)) * 1e9)
 

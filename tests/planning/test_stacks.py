@@ -19,7 +19,7 @@ from vpo_kit.testing.families import FAMILIES
 DEEP: dict[str, dict[str, Any]] = {
     "wan2.2-a14b": {"num_layers": 7},
     "hunyuan": {"num_layers": 5, "num_single_layers": 6},
-    "cogvideox-5b": {"num_layers": 6},
+    "cogvideox-5b": {"num_layers": 6, "text": 5},
 }
 FAST = ("cogvideox-5b",)
 
@@ -30,10 +30,14 @@ def subject(model: Path, method: str, *sets: str) -> Subject:
 
 
 def deep(name: str, folder: Path) -> Path:
-    pipeline = FAMILIES[name].build()
+    pipeline, sizes = FAMILIES[name].build(), dict(DEEP[name])
+    if (layers := sizes.pop("text", None)) is not None:
+        text = pipeline.text_encoder
+        text.config.num_layers = layers
+        pipeline.register_modules(text_encoder=type(text)(text.config))
     for part in ("transformer", "transformer_2"):
         if (network := getattr(pipeline, part, None)) is not None:
-            pipeline.register_modules(**{part: type(network).from_config({**network.config, **DEEP[name]})})
+            pipeline.register_modules(**{part: type(network).from_config({**network.config, **sizes})})
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -52,7 +56,9 @@ def test_the_plan_is_that_of_all_blocks(
     assert found.parameters == whole.parameters
     assert found.passes == whole.passes
     for phase, parts in whole.phases.items():
-        assert found.phases[phase]["weights"] == parts["weights"]
+        assert {part: found.phases[phase][part] for part in ("weights", "text")} == {
+            part: parts[part] for part in ("weights", "text")
+        }
         assert sum(found.phases[phase].values()) == pytest.approx(sum(parts.values()), rel=0.02)
         flops = [sum(op.flops * n for op, n in one.ops[phase].items()) for one in (found, whole)]
         assert flops[0] == flops[1]

@@ -20,6 +20,7 @@ from vpo_kit.planning.advice import HEADROOM, advise, fits
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import rehearse
+from vpo_kit.planning.repeats import Known
 from vpo_kit.recipes.cards import num_bytes
 from vpo_kit.registry import METHODS
 from vpo_kit.training import initial
@@ -52,9 +53,9 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     console = Console()
     size = num_bytes(memory) if memory else _device_memory()
     recipe = settled(recipe, processes, size, console)
-    subject = subject_of(recipe, processes)
+    subject, known = subject_of(recipe, processes), Known()
     with console.status("rehearsing without weights"):
-        estimate = rehearse(subject)
+        estimate = rehearse(subject, known)
         # with --memory and no GPU the plan is for another machine, of whose speed nothing is known
         speed = None if memory and not torch.cuda.is_available() else probe.measure(recipe.run.dtype)
     _print_memory(console, estimate)
@@ -66,7 +67,7 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     elif fits(estimate, size):
         console.print(f"fits {_readable(size)} with {_readable(size - estimate.peak)} to spare", soft_wrap=True)
     else:
-        _print_advice(console, subject, estimate, size)
+        _print_advice(console, subject, estimate, size, known)
 
 
 def settled(recipe: Recipe, processes: int, memory: int | None, console: Console) -> Recipe:
@@ -169,14 +170,14 @@ def measuring(estimate: Estimate, subject: Subject, speed: Speed) -> float:
     return -(-subject.measured // subject.run.sampling.batch_size) * once
 
 
-def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: int) -> None:
+def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: int, known: Known) -> None:
     console.print(
         f"does not fit {_readable(size)}: {_readable(estimate.peak)} are needed, and {1 - HEADROOM:.0%} should stay "
         "free",
         soft_wrap=True,
     )
     with console.status("looking for what helps"):
-        found = advise(subject, estimate, size)
+        found = advise(subject, estimate, size, known=known)
     for number, advice in enumerate(found):
         word = "first" if number == 0 else "then"
         console.print(f"{word} --set '{advice.setting}': {_readable(advice.peak)}", soft_wrap=True, markup=False)

@@ -10,6 +10,7 @@ from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.rehearsal import rehearse
+from vpo_kit.planning.repeats import Known
 
 HEADROOM = 0.9
 """The share of a device's memory that a plan may fill: the rest is the driver's, kernels' workspace and gaps."""
@@ -29,26 +30,34 @@ def fits(estimate: Estimate, memory: int) -> bool:
     return estimate.peak <= HEADROOM * memory
 
 
-def advise(subject: Subject, estimate: Estimate, memory: int, most: int = 8) -> list[Advice]:
+def advise(
+    subject: Subject, estimate: Estimate, memory: int, most: int = 20, known: Known | None = None
+) -> list[Advice]:
     """Settings that together make `subject` fit `memory` bytes, or as far as they get; those that cost nothing come
-    first. At most `most` rehearsals are made.
+    first. At most `most` rehearsals are made, which share what is `known`.
+
+    What does not help is tried again once something else has: where one part is by far the largest, no other matters.
     """
+    known = {} if known is None else known
     found: list[Advice] = []
-    tried: set[str] = set()
+    impossible: set[str] = set()
+    useless: set[str] = set()
     for _ in range(most):
         if fits(estimate, memory):
             break
-        change = next((c for c in _changes(subject, estimate) if c.setting not in tried), None)
+        change = next((c for c in _changes(subject, estimate) if c.setting not in impossible | useless), None)
         if change is None:
             break
-        tried.add(change.setting)
         try:
-            new = rehearse(change.subject)
+            new = rehearse(change.subject, known)
         except ConfigError:  # the family cannot do it
+            impossible.add(change.setting)
             continue
         if new.peak <= WORTH * estimate.peak:
-            subject, estimate = change.subject, new
+            subject, estimate, useless = change.subject, new, set()
             found.append(Advice(change.setting, new.peak))
+        else:
+            useless.add(change.setting)
     return found
 
 

@@ -8,6 +8,7 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.planning.advice import fits
 from vpo_kit.planning.estimate import Subject
 from vpo_kit.planning.rehearsal import rehearse
+from vpo_kit.planning.repeats import Known
 
 MOST = 1024
 
@@ -18,9 +19,11 @@ def micro_batch_size(subject: Subject, memory: int) -> int | None:
     The gradient is the same whichever it is. Raises `ConfigError` where not even one video fits.
     """
 
+    known = Known()
+
     def does(size: int | None) -> bool:
         run = subject.run.model_copy(update={"micro_batch_size": size})
-        return fits(rehearse(replace(subject, run=run)), memory)
+        return fits(rehearse(replace(subject, run=run), known), memory)
 
     if does(None):
         return None

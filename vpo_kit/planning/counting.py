@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 Part = Literal["weights", "reference", "lora", "activations", "autoencoder", "reward", "text"]
 PARTS: tuple[Part, ...] = ("weights", "reference", "lora", "activations", "autoencoder", "reward", "text")
-REAL = 2**22
+REAL = 2**18
 """Elements up to which a tensor that no weight has touched stays real."""
 
 
@@ -98,18 +98,19 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._known[key] = reference, part, size * times
                 self._look()
 
-    def adopt(self, tensors: Iterable[Tensor], part: Part, share: float = 1.0) -> None:
-        """Count tensors made elsewhere, or give known ones to another part: `share` of their bytes."""
+    def adopt(self, tensors: Iterable[Tensor], part: Part | None, share: float = 1.0) -> None:
+        """Count tensors made elsewhere, or give known ones to another part (None: to none): `share` of their bytes."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             known = self._known.get(storage._cdata)
             if known is None:
-                self._born(storage, part, share)
+                self._born(storage, part or self._part(), share)
             else:
+                reference, owner, before = known
                 size = round(storage.nbytes() * share)
-                self.live[known[1]] -= known[2]
-                self.live[part] += size
-                self._known[storage._cdata] = (known[0], part, size)
+                self.live[owner] -= before
+                self.live[part or owner] += size
+                self._known[storage._cdata] = (reference, part or owner, size)
         self._look()
 
     @contextmanager
@@ -170,7 +171,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _small(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Real tensors give real ones, unless they would be large."""
-        if not func._schema.is_mutable:
+        if not func._schema.is_mutable and _most((args, kwargs)) > REAL:
             try:
                 with self.fake:
                     out = func(*args, **kwargs)
@@ -209,6 +210,19 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _look(self) -> None:
         if _sum(self.live) > _sum(self.peak):
             self.peak = Counter(self.live)
+
+
+def _most(values: Any) -> float:
+    """A bound of the elements that an operator can make of `values`, without asking it: what they can be repeated,
+    padded, crossed or spread to.
+    """
+    found = 1.0
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, Tensor):
+            found *= max(leaf.numel(), 1)
+        elif isinstance(leaf, int | float) and leaf:
+            found *= max(abs(leaf) + 1, 1 / abs(leaf))
+    return found
 
 
 def _sum(parts: Mapping[str, int]) -> int:

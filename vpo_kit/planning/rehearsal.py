@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import T5EncoderModel, UMT5EncoderModel
 
-from vpo_kit.config import Lora
-from vpo_kit.errors import VpoError
+from vpo_kit.config import Lora, Run
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
@@ -25,24 +25,30 @@ from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.group_offload import Swap, check_family
 from vpo_kit.models.offload import onloaded
-from vpo_kit.planning import skeleton
+from vpo_kit.planning import scoring, skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.fakes import make_fake
-from vpo_kit.planning.repeats import Repeats
+from vpo_kit.planning.repeats import Known, Repeats
 from vpo_kit.planning.stacks import fold, watch
-from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Mixture, Reward, RewardOutput
+from vpo_kit.rewards.base import Reward
+from vpo_kit.rewards.frames import FrameScorer
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy, added_weights
 from vpo_kit.training.run import Assembly, use
 
 DRAWS = 3
 """Steps of a method that draws what it looks at (frames, the gradient's length): the largest of them counts."""
+FREE = ("gradient_checkpointing", "micro_batch_size", "batch_size", "optimiser")
+"""Settings of a run that change how many videos go into a pass without a graph, but not what that costs."""
 STAND_IN = "a red circle moving right slowly"
 
 
-def rehearse(subject: Subject) -> Estimate:
-    """Build the model without weights and go through the run once. Raises `VpoError` for what would fail in it."""
+def rehearse(subject: Subject, known: Known | None = None) -> Estimate:
+    """Build the model without weights and go through the run once. What passes without a graph cost is put into
+    `known`, and taken from it where it is there from the same run with other settings.
+
+    Raises `VpoError` for what would fail in the run.
+    """
     run, fake = subject.run, FakeTensorMode(allow_non_fake_inputs=True)
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
@@ -52,13 +58,15 @@ def rehearse(subject: Subject) -> Estimate:
     policy = LoraPolicy(model, run.lora, run.seed)
     if run.lora.init is not None or subject.method.moves_reference(subject.method_config):
         policy.refresh_reference(0.0)  # sooner or later there is a second LoRA
-    reward = _judges(subject.reward) if subject.reward else None
-    judges = [*(reward.parts if reward else []), *_judges(subject.judges).parts]
+    reward = scoring.build(subject.reward) if subject.reward else None
+    judges = [*(reward.parts if reward else []), *scoring.build(subject.judges).parts]
     for module in (*model.networks.values(), *judges):
         make_fake(module, fake)
     with warnings.catch_warnings():  # torch looks at the gradient of every tensor that it makes a fake of
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-        return _Rehearsal(subject, model, settings, policy, judges, MemoryTracker(fake), blocks).run(reward)
+        return _Rehearsal(
+            subject, model, settings, policy, judges, MemoryTracker(fake), blocks, {} if known is None else known
+        ).run(reward)
 
 
 def _folded(model: VideoModel, lora: Lora) -> dict[nn.Module, int]:
@@ -67,11 +75,15 @@ def _folded(model: VideoModel, lora: Lora) -> dict[nn.Module, int]:
     if not any(letter.isdigit() for target in lora.targets or () for letter in target):
         for network in model.networks.values():
             found |= fold(network)
+    for part in model.pipeline.components.values():
+        if isinstance(part, T5EncoderModel | UMT5EncoderModel):
+            found |= fold(part.encoder)
     return found
 
 
-def _judges(plans: Sequence[rewards.RewardPlan]) -> Mixture:
-    return Mixture([(plan.kind(plan.config), plan.weight) for plan in plans]).requires_grad_(False).eval()
+def _about(run: Run) -> str:
+    """All of a run that the cost of a pass without a graph may depend on, beside what goes into it."""
+    return run.model_dump_json(exclude={**dict.fromkeys(FREE, True), "sampling": {"batch_size"}})
 
 
 class _Rehearsal:
@@ -86,10 +98,11 @@ class _Rehearsal:
         judges: Sequence[Reward],
         tracker: MemoryTracker,
         blocks: dict[nn.Module, int],
+        known: Known,
     ) -> None:
         self.subject, self.model, self.settings = subject, model, settings
         self.policy, self.judges, self.tracker = policy, judges, tracker
-        self.repeats = Repeats(tracker, policy)
+        self.repeats = Repeats(tracker, policy, known, _about(subject.run))
         self.notes: list[str] = []
         self.phases: dict[str, dict[str, int]] = {}
         self.ops: dict[str, Counter[Op]] = {}
@@ -126,19 +139,8 @@ class _Rehearsal:
             passes=passes,
             steps=count,
             notes=self.notes,
-            judging=self._judging(method),
+            judging=scoring.costs(self.subject, self.settings, method),
         )
-
-    def _judging(self, method: Method) -> list[tuple[str, int, int]]:
-        """What the rewards cost beside arithmetic, by the method's candidates; without a rollout nothing."""
-        run, candidates = self.subject.run, getattr(self.subject.method_config, "num_candidates", 0)
-        if not candidates:
-            return []
-        found, rollouts = Counter[str](), -(-run.steps // method.updates_per_batch)
-        for part in self.subject.reward:
-            own = part.kind.cost(part.config, candidates=candidates, frames=self.settings.frames, fps=self.settings.fps)
-            found.update({f"{part.spec.name}: {what}": run.batch_size * number for what, number in own.items()})
-        return [(what, number, number * rollouts) for what, number in found.items()]
 
     def _adopt(self) -> dict[str, int]:
         """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait, nor
@@ -195,21 +197,29 @@ class _Rehearsal:
             for begin in (TEXTS, EYES)
         )
         model.predict = self.repeats.predict(model.predict)
-        vae = [components["vae"]] if self.subject.run.offload else []
+        autoencoder = components["vae"]
+        for name in ("_encode", "_decode"):
+            if hasattr(autoencoder, name):  # slices are alike
+                setattr(autoencoder, name, self.repeats.once(f"vae{name}", getattr(autoencoder, name)))
+        vae = [autoencoder] if self.subject.run.offload else []
         model.decode_clip = self._loaded(vae, model.decode_clip)
-        model.decode = self._inside("autoencoder", self.repeats.once(model.decode))
-        model.look = self._inside("autoencoder", self.repeats.once(model.look))
+        model.decode = self._inside("autoencoder", self.repeats.once("decode", model.decode))
+        model.look = self._inside("autoencoder", self.repeats.once("look", model.look))
         model.encode = self._inside("autoencoder", self._loaded(vae, model.encode))
         model.encode_prompts = self._inside(
-            "text", self.repeats.once(self._loaded(texts, model.encode_prompts), always=True)
+            "text", self.repeats.once("prompts", self._loaded(texts, model.encode_prompts), always=True)
         )
         model.encode_images = self._inside("text", self._loaded(eyes, model.encode_images))
-        for judge in self.judges:
+        for number, judge in enumerate(self.judges):
             if judge.spec.in_groups:  # its cost is counted in comparisons
-                judge.among = _compared  # type: ignore[method-assign]
+                judge.among = scoring.compared  # type: ignore[method-assign]
                 continue
-            forward = self.repeats.once(self._loaded([judge] if self.subject.run.offload else [], judge.forward))
-            judge.forward = self._inside("reward", self._tried(judge, forward))  # type: ignore[method-assign]
+            for name, part in judge.named_children():
+                if isinstance(part, FrameScorer):  # which sees one video at a time on processors
+                    part.forward = self.repeats.once(f"judge {number} {name}", part.forward)  # type: ignore[method-assign]
+            loaded = self._loaded([judge] if self.subject.run.offload else [], judge.forward)
+            forward = self.repeats.once(f"judge {number}", loaded)
+            judge.forward = self._inside("reward", scoring.tried(judge, forward, self.notes))  # type: ignore[method-assign]
 
     @staticmethod
     def _blocks_of(model: VideoModel) -> set[int]:
@@ -237,26 +247,16 @@ class _Rehearsal:
 
         @wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with onloaded(parts, self.model.device, lambda tensor, _: _copied(tensor)):
+            with onloaded(parts, self.model.device, lambda tensor, _: self._arrived(tensor)):
                 return call(*args, **kwargs)
 
         return run
 
-    def _tried(self, judge: Reward, call: Callable[..., RewardOutput]) -> Callable[..., RewardOutput]:
-        """A reward that leaves torch (for a server, or numpy) cannot be rehearsed: it costs nothing, and a note."""
-
-        def run(video: Tensor, prompts: Any = None, *, fps: float, segments: Any = None) -> RewardOutput:
-            try:
-                return call(video, prompts, fps=fps, segments=segments)
-            except VpoError:
-                raise
-            except Exception as error:  # whatever a foreign reward does with a tensor that has no data
-                note = f"reward {judge.spec.name} is not counted: it cannot run without data ({type(error).__name__})"
-                self.notes += [] if note in self.notes else [note]
-            parts = [video[:, a:b].flatten(1).mean(1) for a, b in segments or ()]
-            return RewardOutput(video.flatten(1).mean(1), torch.stack(parts, 1) if parts else None)
-
-        return run
+    def _arrived(self, tensor: Tensor) -> Tensor:
+        """A copy, which is as large as those of all blocks that its own stands for."""
+        copy = _copied(tensor)
+        self.tracker.adopt([copy], None, self._times.get(id(tensor), 1))
+        return copy
 
     def _inside(self, part: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
@@ -367,10 +367,6 @@ class _Rehearsal:
             torch.nn.utils.clip_grad_norm_(self.policy.parameters, 1.0)
             optimiser.step()
         optimiser.zero_grad()
-
-
-def _compared(video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
-    return RewardOutput(video.flatten(1).mean(1))
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

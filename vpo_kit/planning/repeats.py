@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -16,23 +17,39 @@ from vpo_kit.planning.counting import MemoryTracker, Op
 from vpo_kit.training.lora import LoraPolicy
 
 
-class Repeats:
-    """A memory of what each kind of pass costs; `rows` counts the videos that go through the network."""
+@dataclass(frozen=True)
+class _Like:
+    """A tensor without data."""
 
-    def __init__(self, tracker: MemoryTracker, policy: LoraPolicy) -> None:
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+Known = dict[Any, tuple[Counter[str], Counter[Op], Any]]
+"""Each kind of pass: how far its peak is above what was there before, its operators, and what it gives."""
+
+
+class Repeats:
+    """A memory of what each kind of pass costs; `rows` counts the videos that go through the network.
+
+    Rehearsals may share what is `known`; `about` is all else that the cost of a pass without a graph depends on.
+    """
+
+    def __init__(self, tracker: MemoryTracker, policy: LoraPolicy, known: Known, about: Hashable) -> None:
         self.rows = 0
         self._tracker = tracker
         self._policy = policy
-        self._known: dict[Any, tuple[Counter[str], Counter[Op], Any]] = {}
+        self._known = known
+        self._about = about
         self._skims = False
 
-    def once(self, call: Callable[..., Any], *, always: bool = False) -> Callable[..., Any]:
+    def once(self, name: str, call: Callable[..., Any], *, always: bool = False) -> Callable[..., Any]:
         """`call`, run once for the same shapes where no graph is built (or `always`), and then only accounted for."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if torch.is_grad_enabled() and not always:
                 return call(*args, **kwargs)
-            key = call, *(_shape(value) for value in (*args, *kwargs.values()))
+            key = self._about, name, *(_shape(value) for value in (*args, *kwargs.values()))
             return self._account(key, lambda: call(*args, **kwargs))
 
         return run
@@ -44,7 +61,7 @@ class Repeats:
             self.rows += len(latents)
             if torch.is_grad_enabled():
                 return self._stand_in(latents) if self._skims else call(latents, t, conditions)
-            key = call, self._state(t), _shape(latents), _shape(conditions)
+            key = self._about, "predict", self._state(t), _shape(latents), _shape(conditions)
             found: Tensor = self._account(key, lambda: call(latents, t, conditions))
             return found
 
@@ -98,19 +115,24 @@ class Repeats:
 
 
 def _outline(result: Any) -> Any:
-    """What `_made` makes another one of; nothing of a result is kept alive, but for the few numbers of a reward."""
-    if isinstance(result, Conditions):
-        return {name: _outline(tensor) for name, tensor in result.tensors.items()}
-    return (result.shape, result.dtype) if isinstance(result, FakeTensor) else result
+    """What `_made` makes another one of; no tensor without data is kept alive."""
+    return _Like(result.shape, result.dtype) if isinstance(result, FakeTensor) else _with(result, _outline)
 
 
 def _made(outline: Any, fake: FakeTensorMode) -> Any:
-    if isinstance(outline, dict):
-        return Conditions({name: _made(part, fake) for name, part in outline.items()})
-    if not isinstance(outline, tuple):
-        return outline.clone() if isinstance(outline, Tensor) else outline
+    if isinstance(outline, Tensor):
+        return outline.clone()
+    if not isinstance(outline, _Like):
+        return _with(outline, lambda part: _made(part, fake))
     with fake:
-        return torch.empty(outline[0], dtype=outline[1])
+        return torch.empty(outline.shape, dtype=outline.dtype)
+
+
+def _with(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A dataclass or a dictionary with each part changed, and anything else as it is."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: change(getattr(value, field.name)) for field in fields(value)})
+    return {name: change(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _shape(value: Any) -> Any:
