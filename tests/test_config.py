@@ -106,3 +106,9 @@ def test_no_settings_pass_over_a_key_that_they_do_not_know(kind: type[BaseModel]
     with pytest.raises(ValidationError) as caught:
         kind.model_validate({"no_such_setting": 1})
     assert ("no_such_setting", "extra_forbidden") in [(e["loc"][-1], e["type"]) for e in caught.value.errors()]
+
+
+def test_who_writes_none_is_told_how_no_value_is_written() -> None:
+    with pytest.raises(ConfigError, match=r"evaluation.seed: .* not 'none' \(no value is null\)"):
+        config.build(config.read_assignments(["evaluation.seed=none"]))
+    assert config.build(config.read_assignments(["evaluation.seed=null"])).evaluation.seed is None

@@ -235,7 +235,8 @@ def validate(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
             hint = _elsewhere(kind, wanted) or nearest(wanted, _fields_at(kind, first["loc"][:-1]))
             raise ConfigError(f"unknown setting {prefix}{where}{hint}") from error
         message = first["msg"].lower().removeprefix("value error, ")
-        raise ConfigError(f"{prefix}{where}: {message}, not {first['input']!r}") from error
+        hint = " (no value is null)" if str(first["input"]).lower() == "none" else ""
+        raise ConfigError(f"{prefix}{where}: {message}, not {first['input']!r}{hint}") from error
 
 
 def _elsewhere(kind: type[BaseModel], name: str) -> str:

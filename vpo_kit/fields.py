@@ -96,8 +96,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def said(value: Any) -> str:
-    """A value as ``--set`` takes it, or ``none``."""
-    if isinstance(value, bool) or value is None:
+    """A value as ``--set`` takes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"

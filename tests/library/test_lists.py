@@ -123,7 +123,7 @@ def test_values_in_words() -> None:
 
     found = [(one.name, one.values, one.default) for one in fields.of(Outer, "x.")]
     assert found == [
-        ("x.share", "float > 0 <= 1", "none"), ("x.inner.depth", "int", "1"), ("x.maybe", "section", "none"),
+        ("x.share", "float > 0 <= 1", "null"), ("x.inner.depth", "int", "1"), ("x.maybe", "section", "null"),
         ("x.maybe.depth", "int", "1"), ("x.must", "text", "required"),
     ]  # fmt: skip
 

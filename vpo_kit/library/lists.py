@@ -28,8 +28,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 HEAD = """# The fields of a recipe
 
 Written by `make lists` from the program's own settings; `vpo config [SEARCH]` prints and searches the same. Every field
-can be set in a YAML file, or by `--set section.field=value`. The defaults are the program's; a method and a model may
-bring others, and `vpo train --dry-run` says which a run gets and where they come from.
+can be set in a YAML file, or by `--set section.field=value`; `null` is no value. The defaults are the program's; a
+method and a model may bring others, and `vpo train --dry-run` says which a run gets and where they come from.
 """
 
 
