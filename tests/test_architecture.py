@@ -43,6 +43,7 @@ LAYERS = [
     {"sampler"},
     {"times", "stochastic"},
     {"models"},
+    {"truth"},
     {"rewards", "clips"},
     {"sprites"},
     {"judged"},

@@ -99,6 +99,7 @@ REWARDS = Registry(
         "natural": "vpo_kit.rewards.natural:Natural",
         "niqe": "vpo_kit.rewards.niqe:Niqe",
         "brisque": "vpo_kit.rewards.brisque:Brisque",
+        "text": "vpo_kit.rewards.text_accuracy:TextAccuracy",
         "cuts": "vpo_kit.rewards.cuts:Cuts",
         "hpsv2": "vpo_kit.rewards.clip:HPSv2",
         "hpsv2.1": "vpo_kit.rewards.clip:HPSv21",

@@ -19,10 +19,10 @@ from vpo_kit import models
 from vpo_kit.evaluation.measuring import measure
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.evaluation.statistics import paired
-from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
+from vpo_kit.truth import truth_of
 
 PROMPTS, COUNT = 64, 8
 WORTH = ("gold", "flawed", "speed", "motion")

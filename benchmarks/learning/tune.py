@@ -26,7 +26,6 @@ from vpo_kit.config import Validation
 from vpo_kit.errors import HealthError
 from vpo_kit.evaluation.measuring import measure
 from vpo_kit.evaluation.samples import SamplePlan, videos
-from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.folders import prompts_of
 from vpo_kit.library import sources
 from vpo_kit.models.base import VideoModel
@@ -41,6 +40,7 @@ from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.run_folder import RunFolder
+from vpo_kit.truth import truth_of
 
 STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0)
 JUDGES = ("vqa", "gold")

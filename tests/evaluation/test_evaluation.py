@@ -32,7 +32,6 @@ from vpo_kit.evaluation.measuring import check_names, measure
 from vpo_kit.evaluation.metrics import known, verdict
 from vpo_kit.evaluation.samples import Results, SamplePlan, compare, evaluate
 from vpo_kit.evaluation.statistics import Paired, corrected, holm, jackknife, paired, sign_flip, wilson
-from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.library import evaluate as command
 from vpo_kit.library.bench import EvaluateRequest
 from vpo_kit.library.display import print_changes
@@ -41,6 +40,7 @@ from vpo_kit.rewards import loading as rewards
 from vpo_kit.sprites import world
 from vpo_kit.testing.rewards import stub
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.truth import truth_of
 from vpo_kit.video import motion, read_video, write_video
 
 

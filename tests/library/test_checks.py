@@ -48,6 +48,13 @@ def test_prompts_that_are_all_held_out(refused: Fails, tmp_path: Path) -> None:
     assert "2 of 2 prompts are of prompts that are held out" in refused(*same)
 
 
+def test_held_out_prompts_that_a_judge_cannot_read(refused: Fails, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a dog\na cat\n")
+    (tmp_path / "h.txt").write_text("a horse\n")
+    same = ("--prompts", tmp_path / "p.txt", "--set", f"evaluation.prompts={tmp_path / 'h.txt'}")
+    assert "captions of the embedded worlds alone, not 'a horse'" in refused(*same, "--set", "evaluation.judges=[text]")
+
+
 def test_a_pair_set_that_is_not_there(refused: Fails, tmp_path: Path) -> None:
     assert "is no pair set" in refused("--method", "dense", "--pairs", tmp_path / "none")
 

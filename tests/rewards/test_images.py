@@ -537,7 +537,7 @@ def test_the_check_command_refuses_what_it_cannot_check(capsys: pytest.CaptureFi
         assert message in capsys.readouterr().err
 
 
-SHIPPED = ["vqa", "gold", "gold2", "technical", "natural"]
+SHIPPED = ["vqa", "gold", "gold2", "technical", "natural", "text"]
 
 
 @pytest.mark.parametrize("names", [["vqa", "technical"], pytest.param([], marks=pytest.mark.slow)])

@@ -48,7 +48,7 @@ def of_judges() -> dict[str, list[float]]:
     found = {}
     for name in REWARDS.targets():
         kind = REWARDS.load(name)
-        for size, video in videos.items() if kind.spec.self_contained else ():
+        for size, video in videos.items() if kind.spec.self_contained and not kind.spec.needs_prompt else ():
             found[f"{name}, {size}"] = _judged(kind(), video, slopes=size == "small")
     for size, video in videos.items():
         said = Temporal()(video, ["a", "b"], 8.0) | MotionAmount()(video, ["a", "b"], 8.0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.brief_runs import model as model
@@ -74,6 +75,46 @@ def test_motion_is_held_against_the_first_steps() -> None:
     assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 10 else 0.59}) == 20
     assert first(lambda step: {"loss": 0.6, "motion": 1.0 if step < 10 else 0.61}) is None
     assert first(lambda step: {"loss": 0.6, "motion": 0.2 + 0.1 * step}) is None
+
+
+def told(before: float, now: float, clips: float = 20.0) -> str:
+    """The verdict at the end of a run of three windows whose share of right words has changed."""
+    rows = [{"loss": 0.6, "text_accuracy": value, "text_clips": clips} for value in [before] * 10 + [now] * 20]
+    return verdict(rows)
+
+
+def test_words_are_lost_where_a_fall_is_larger_than_its_error() -> None:
+    """Of 200 clips in a window the error of a fall from .98 to .89 is .024, three of them .073: .017 are left."""
+    assert told(0.98, 0.89) == "quiet"
+    assert told(0.98, 0.87) == "warns"
+    assert told(0.98, 0.87, clips=2.0) == "quiet"  # the same fall, of which a tenth of the clips says too little
+    assert told(0.98, 0.963, clips=5000.0) == "quiet"
+    assert told(0.98, 0.93, clips=5000.0) == "warns"  # a small fall, and surely one
+    assert told(0.98, 0.80) == "warns"
+    assert told(0.98, 0.77) == "stops"  # nearly all colours, of four kinds of words
+    assert told(0.74, 0.98) == "quiet"
+    rows = [{"loss": 0.6, "text_accuracy": 1.0 if step < 20 else 0.5, "text_clips": 20.0} for step in range(40)]
+    assert [verdict(rows[:n]) for n in (19, 20, 21, 22, 30)] == ["quiet", "quiet", "quiet", "warns", "stops"]
+    assert verdict([*rows, {"loss": 0.6}]) == "quiet"  # of the row that it looks at
+    assert verdict([{"loss": 0.6}] * 30) == "quiet"
+
+
+def test_words_that_vary_as_by_chance_are_not_lost() -> None:
+    """1,000 runs of 28 rollouts, of 8 prompts with 8 candidates that share their prompt's fate in part."""
+    rng = np.random.default_rng(0)
+    fired = 0
+    for _ in range(1000):
+        # a word's share in a prompt's candidates is beta-distributed about .977 with an intra-class correlation of .3
+        shares = rng.beta(0.977 / 0.3 * 0.7, 0.023 / 0.3 * 0.7, (28, 8))
+        words = rng.binomial(32, shares).sum(1) / 256
+        rows = [{"loss": 0.6, "text_accuracy": float(w), "text_clips": 16.0} for w in words for _ in range(4)]
+        fired += any(health.text_lost(rows[:n], FACTS) for n in range(20, 113, 4))
+    assert fired <= 10
+
+
+def test_the_end_of_a_run_says_what_its_held_out_videos_have_lost() -> None:
+    assert health.lost_words(0.98, 0.90, high=-0.019) is None
+    assert str(health.lost_words(0.98, 0.90, high=-0.021)).startswith("right words of the captions have fallen")
 
 
 def test_nothing_learned_is_said_after_three_windows() -> None:

@@ -12,10 +12,10 @@ from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.consistency import Consistency, Dino
 from vpo_kit.evaluation.metrics import kind_of, known
 from vpo_kit.evaluation.temporal import MotionAmount
-from vpo_kit.evaluation.truth import Truth
 from vpo_kit.measures import Measure
 from vpo_kit.registry import METRICS
 from vpo_kit.rewards.base import Reward
+from vpo_kit.truth import Truth
 from vpo_kit.video import check_finite
 
 ALWAYS: tuple[Measure, ...] = (MotionAmount(),)

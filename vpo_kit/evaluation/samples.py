@@ -21,7 +21,6 @@ from vpo_kit.evaluation import pictured
 from vpo_kit.evaluation.measuring import ALWAYS, check_names, measure
 from vpo_kit.evaluation.metrics import ordered
 from vpo_kit.evaluation.statistics import Paired, corrected, paired
-from vpo_kit.evaluation.truth import truth_of
 from vpo_kit.evaluation.unfinished import PARTS, Parts
 from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.measures import Measure
@@ -30,6 +29,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample
+from vpo_kit.truth import truth_of
 from vpo_kit.video import check_finite, write_video
 
 METRICS = "metrics.json"

@@ -31,7 +31,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training import experts, idle, initial, reach
+from vpo_kit.training import experts, health, idle, initial, reach
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
 from vpo_kit.training.loop import Report
@@ -40,6 +40,7 @@ from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.run_folder import RunFolder
+from vpo_kit.truth import TEXT
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,8 @@ def _train(
             notice(line)
     after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
     if processes.is_main:
+        changes = compare(before, after) if before and after else {}
+        warnings |= _text_lost(recipe, changes, notice)
         ended = Ended(
             steps=done,
             stopped=stopped,
@@ -228,7 +231,7 @@ def _train(
             seconds=round(time.monotonic() - started, 1),
             updates=updates,
         )
-        changes = _finish(recipe, model, folder, ended, before, after, console)
+        _finish(recipe, model, folder, ended, before, after, changes, console)
         following.ended(done, after, changes)
     if stopped is not None:
         raise stopped
@@ -309,6 +312,20 @@ def _select(
     return choice
 
 
+def _text_lost(recipe: Recipe, changes: Mapping[str, Paired], notice: Callable[[str], None]) -> dict[str, str]:
+    """The warning, by its check, where held-out videos show less of their captions after the run than before; it is
+    the one look at the words of a method that makes no videos while it trains.
+    """
+    change = changes.get(TEXT)
+    if change is None or "text_lost" in recipe.run.health.disable:
+        return {}
+    found = health.lost_words(change.before, change.after, change.high)
+    if found is None:
+        return {}
+    notice(f"text_lost: on held-out prompts: {found}")
+    return {"text_lost": f"on held-out prompts: {found}"}
+
+
 def _finish(
     recipe: Recipe,
     model: VideoModel,
@@ -316,10 +333,11 @@ def _finish(
     ended: Ended,
     before: Results | None,
     after: Results | None,
+    changes: Mapping[str, Paired],
     console: Console,
-) -> Mapping[str, Paired]:
-    run, changes, stopped = recipe.run, dict[str, Paired](), ended.stopped
-    health = {
+) -> None:
+    run, stopped = recipe.run, ended.stopped
+    verdict = {
         "ok": stopped is None,
         "check": stopped.check if stopped else None,
         "message": str(stopped or ""),
@@ -334,13 +352,12 @@ def _finish(
         "seconds": ended.seconds,
         "before": {},
         "after": {},
-        "health": health,
+        "health": verdict,
         "selection": ended.choice.facts() if ended.choice else None,
         "versions": report.versions(),
         **({"updates": dict(ended.updates)} if ended.updates else {}),
     }
     if before and after:
-        changes = compare(before, after)
         summary |= {"before": before.table(), "after": after.table(), "changes": report.rows(changes)}
         page = report.Page(
             title=f"{run.method_name} with {run.reward_name}" if recipe.reward else run.method_name,
@@ -365,7 +382,6 @@ def _finish(
     console.print(f"LoRA: {folder.path / 'lora'}   summary: {folder.path / 'summary.json'}", soft_wrap=True)
     if before and after:
         console.print(f"page: {folder.path / 'report.html'}", soft_wrap=True)
-    return changes
 
 
 def _last_samples(folder: RunFolder) -> str:

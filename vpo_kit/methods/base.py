@@ -22,6 +22,7 @@ from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.times import Times, TimeSampler
+from vpo_kit.truth import Truth, text_of
 
 Data = Literal["prompts", "pairs", "videos"]
 HELD_OUT_DRAWS = 4
@@ -68,9 +69,10 @@ class Context:
     """What the loop hands to a method once, before the first step.
 
     `scores` ``[N, 2]`` holds both members' clip scores of a labelled pair set, NaN where there are none; `judges` are
-    held-out rewards that validation reports and no loss sees. `batch_size` counts the prompts, pairs or clips of a
-    step in all processes; at most `micro_batch_size` videos go through the network with a graph at once, None is all of
-    them, and `sampling_batch_size` without one.
+    held-out rewards that validation reports and no loss sees, and `truth` is that of the made world whose captions all
+    prompts are, which no loss sees either. `batch_size` counts the prompts, pairs or clips of a step in all processes;
+    at most `micro_batch_size` videos go through the network with a graph at once, None is all of them, and
+    `sampling_batch_size` without one.
     """
 
     policy: Policy
@@ -84,6 +86,11 @@ class Context:
     scores: Tensor | None = None
     judges: Sequence[Reward] = ()
     micro_batch_size: int | None = None
+    truth: Truth | None = None
+
+    def text(self, video: Tensor, prompts: Sequence[str]) -> Tensor | None:
+        """The share of right words ``[B]`` of `video` ``[B, F, 3, H, W]``, where the model's world tells it."""
+        return text_of(self.truth, video, prompts)
 
 
 @dataclass(frozen=True, kw_only=True)

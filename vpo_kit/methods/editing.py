@@ -124,6 +124,8 @@ class Editing(Method):
             assert scored.segments is not None
             found["heldout_reward"] = scored.segments.mean(1)
             found["heldout_motion"] = motion(video)
+            if (words := self.context.text(video, batch.prompts)) is not None:
+                found["heldout_text_accuracy"] = words
             for name, values in found.items():
                 row = torch.stack([values.double().sum().cpu(), torch.tensor(len(video))])
                 rows.setdefault(name, []).append(torch.zeros_like(row) if batch.filler else row)
@@ -241,6 +243,8 @@ class Editing(Method):
             rewards.append(seen.detach())
             if video.shape[1] == settings.frames:
                 found["motion"] = motion(video.detach())
+                if (words := context.text(video, batch.prompts)) is not None:
+                    found.update(text_accuracy=words, text_clips=torch.full_like(words, context.batch_size))
             capped = seen if cap is None else seen.clamp(max=cap)
             own = torch.tensor([weights[frame] for frame in run]).to(seen)
             return -(capped * own).sum() / (len(frames) * context.batch_size)

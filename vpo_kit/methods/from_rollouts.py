@@ -175,6 +175,7 @@ class FromRollouts(Method):
             "reward_std": float(scores.std(1).mean()),
             "reward_margin": float((scores.amax(1) - scores.amin(1)).mean()),
             "motion": float(moved.mean()),
+            **self._read(video, prompts),
             **(raw if len(raw) > 1 else {}),
             **scored.report,
         }
@@ -189,6 +190,14 @@ class FromRollouts(Method):
                 kept=kept,
             )
         )
+
+    def _read(self, video: Tensor, prompts: Sequence[str]) -> dict[str, float]:
+        """What is reported of the words that candidates show; the rollout's clips are shared out over its steps."""
+        words = self.context.text(video, prompts)
+        if words is None:
+            return {}
+        clips = len(words) * self.context.processes.count / self.updates_per_batch
+        return {"text_accuracy": float(words.mean()), "text_clips": clips}
 
     def _sample(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Latents and video of all candidates, at most `sampling_batch_size` at once, and what is kept of each."""

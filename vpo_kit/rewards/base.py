@@ -92,6 +92,10 @@ class Reward(nn.Module):
         """
         return []
 
+    @classmethod
+    def check_prompts(cls, config: Any, prompts: Sequence[str]) -> None:
+        """Raises `DataError` for a prompt of which this reward can say nothing; nothing is loaded."""
+
     def forward(
         self, video: Tensor, prompts: Sequence[str] | None = None, *, fps: float, segments: Segments | None = None
     ) -> RewardOutput:

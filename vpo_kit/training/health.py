@@ -58,6 +58,10 @@ APART, RUN_AWAY = 0.1, 0.5
 """Squared distances of trained and old policy, relative to the old one's outputs."""
 COLLAPSED = 0.6
 """Share of the motion at the start under which videos have stopped moving."""
+WORDS_WARN, WORDS_STOP = 0.02, 0.10
+"""Falls of the share of right words beyond three of its errors: a check that looks at every step would else see one in
+a long run that is well.
+"""
 
 
 def no_learning(history: Sequence[Report], facts: Facts) -> Finding | None:
@@ -121,6 +125,36 @@ def motion_collapse(history: Sequence[Report], facts: Facts) -> Finding | None:
     )
 
 
+def text_lost(history: Sequence[Report], facts: Facts) -> Finding | None:
+    """The policy's videos show less of what their captions say than at the start of the run.
+
+    The error is the binomial one over clips, `text_clips`. Words are more than clips, but those of one clip, and the
+    candidates of one prompt, are right or wrong together.
+    """
+    rows = [row for row in history if row.get("text_clips")]
+    if len(rows) < 2 * facts.window or rows[-1] is not history[-1]:
+        return None
+    (before, before_error), (now, now_error) = _words(rows[: facts.window]), _words(rows[-facts.window :])
+    sure = before - now - 3 * math.hypot(before_error, now_error)
+    if sure < WORDS_WARN:
+        return None
+    return Finding(_lost(before, now), sure > WORDS_STOP)
+
+
+def lost_words(before: float, after: float, high: float) -> str | None:
+    """The warning for a share of right words on held-out prompts that a whole run has changed; `high` is the upper end
+    of the change's interval. None where it may have kept them.
+    """
+    return _lost(before, after) if high < -WORDS_WARN else None
+
+
+def _lost(before: float, now: float) -> str:
+    return (
+        f"right words of the captions have fallen from {before:.1%} to {now:.1%}: the reward does not see them, mix in "
+        "one that does, lower optimiser.lr or stop earlier"
+    )
+
+
 def no_advantage(history: Sequence[Report], facts: Facts) -> Finding | None:
     """Candidates of a prompt all have the same score: nothing can be learned from how they differ."""
     share = _mean(history[-facts.window :], "informative")
@@ -174,6 +208,7 @@ CHECKS: dict[str, Check] = {
     "winner_error": winner_error,
     "margin_runaway": margin_runaway,
     "motion_collapse": motion_collapse,
+    "text_lost": text_lost,
     "no_advantage": no_advantage,
     "ratio_clipped": ratio_clipped,
     "old_policy": old_policy,
@@ -217,3 +252,11 @@ def _accuracy(rows: Sequence[Report]) -> tuple[float, float]:
     """Share of labels in the right order, and its standard error under chance."""
     count = sum(row["labels"] for row in rows)
     return sum(row["implicit_accuracy"] * row["labels"] for row in rows) / count, 0.5 / math.sqrt(count)
+
+
+def _words(rows: Sequence[Report]) -> tuple[float, float]:
+    """Share of right words, and its standard error; with none wrong an error remains, as of one in so many clips."""
+    clips = sum(row["text_clips"] for row in rows)
+    share = sum(row["text_accuracy"] * row["text_clips"] for row in rows) / clips
+    smooth = (share * clips + 1) / (clips + 2)
+    return share, math.sqrt(smooth * (1 - smooth) / clips)

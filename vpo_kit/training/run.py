@@ -22,6 +22,7 @@ from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stream import Stream, split
+from vpo_kit.truth import truth_of
 
 
 def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
@@ -92,6 +93,7 @@ class Assembly:
             processes=self.processes,
             scores=getattr(source, "scores", None) if scores is None else scores,
             judges=[judge for judge in judges if not judge.spec.for_training],
+            truth=truth_of(self.policy.model, source.prompts) if source else None,
         )
 
     def job(

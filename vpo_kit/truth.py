@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from vpo_kit.measures import Metric
 from vpo_kit.models.base import VideoModel
 from vpo_kit.registry import TRUTHS
+
+TEXT = "text_accuracy"
+"""The metric of a truth that says which share of its caption's words a clip shows."""
 
 
 class Truth(Protocol):
@@ -33,3 +37,10 @@ def truth_of(model: VideoModel, prompts: Sequence[str]) -> Truth | None:
         return None
     truth: Truth = TRUTHS.load(model.truth)()
     return truth if all(truth.knows(prompt) for prompt in prompts) else None
+
+
+def text_of(truth: Truth | None, video: Tensor, prompts: Sequence[str]) -> Tensor | None:
+    """The share of right words ``[B]`` of `video` ``[B, F, 3, H, W]``; None without a truth that tells it."""
+    if truth is None or all(metric.name != TEXT for metric in truth.metrics):
+        return None
+    return torch.tensor(truth(video.detach(), prompts)[TEXT])
