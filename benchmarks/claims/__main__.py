@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.claims import compared, design, judges, longrun, memory, sets
+from benchmarks.claims import compared, design, judges, longrun, matrix, memory, sets
 
 OTHERS: dict[str, Callable[[Path], None]] = {
     "sets": sets.make, "judges": judges.run, "longrun": longrun.run, "memory": memory.run,
@@ -34,6 +34,8 @@ def main() -> None:
     for name in [*OTHERS, *planned.boards] if given.name == "all" else [given.name]:
         if name in planned.boards:
             compared.run(name, boards)
+            if name in matrix.BOARDS and not given.brief:
+                matrix.write(boards)
         elif not (given.brief and given.name == "all" and name != "sets"):
             OTHERS[name](given.work)
 

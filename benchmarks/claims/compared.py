@@ -51,11 +51,12 @@ class Boards:
     def arguments(self, board: Comparison) -> list[str]:
         """Of `vpo compare`, beside ``--output``."""
         size, own = self.size, list(board.arguments)
+        seeds = size.seeds if self.brief else board.seeds or size.seeds
         if self.brief:
             own = _briefly(own)
         measured = (f"num_prompts={size.prompts}", f"videos_per_prompt={size.noises}", "seed=0")
         sets = [word for value in measured for word in ("--set", f"evaluation.{value}")]
-        return ["compare", *own, "--seeds", str(size.seeds), *sets]
+        return ["compare", *own, "--seeds", str(seeds), *sets]
 
     def results(self, claim: Claim, row: str) -> list[Results]:
         """A row of a claim, measured after each seed's training; of the base the measurement before it."""

@@ -41,11 +41,14 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A `vpo compare` that several claims share; `hours` are what one busy core takes for it, roughly."""
+    """A `vpo compare` that several claims share; `hours` are what one core takes for it, roughly. Of `seeds` it has as
+    many as all, where it does not say so.
+    """
 
     what: str
     arguments: list[str]
     hours: float
+    seeds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,11 @@ def make(work: Path) -> None:
         vpo(work, "pair", "--strategy", strategy, *source, "--label", "reward:vqa", "--output", strategy)
     vpo(work, "pair", "--strategy", "real", "--videos", "clips", "--output", "real")
     guided = store.read(work / "guided")
+    for name, judge in OTHER_JUDGES.items():
+        target = work / f"guided-{name}"
+        _derive(guided, guided.pairs, target)
+        if store.read(target).facts["labels"]["labeller"] != f"reward:{judge}":
+            vpo(work, "label", target.name, "--with", f"reward:{judge}")
     for name, change in CHANGES.items():
         _derive(guided, change(guided.pairs), work / name)
 
@@ -92,6 +97,10 @@ def _voted(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair.model_copy(update={"labels": [pair.label or 0] * len(pair.segments)}) for pair in pairs]
 
 
+OTHER_JUDGES = {
+    "technical": "technical", "mixture": "vqa:0.5+technical:0.5", "image": "benchmarks.claims.image:Frames",
+}  # fmt: skip
+"""Judges whose labels the guided pairs get again, by the set's name."""
 CHANGES: dict[str, Change] = {
     "flip20": flipped(0.2), "flip40": flipped(0.4), "half": every(2), "third": every(3), "voted": _voted,
     "vlm": in_both_orders(0.25),

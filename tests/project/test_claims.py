@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from benchmarks import facts
-from benchmarks.claims import design, sets
+from benchmarks.claims import design, matrix, sets
 from benchmarks.claims.design import Kind, Verdict, verdict
 from tests.support.places import ROOT
 from vpo_kit.comparison.layout import Components
@@ -88,3 +88,15 @@ def test_labels_of_two_noisy_orders() -> None:
     known = [after * before for after, before in both if before]
     assert known.count(1) / len(known) == pytest.approx(0.75**2, abs=0.05)
     assert known.count(-1) / len(known) == pytest.approx(0.25**2, abs=0.03)
+
+
+def test_a_row_of_the_matrix_says_what_it_was_trained_on() -> None:
+    planned = design.read()
+    for board in matrix.BOARDS:
+        words = planned.boards[board].arguments
+        field, _, values = words[words.index("--vary") + 1].partition("=")
+        judges = [
+            matrix.trained({"name": f"online {field}={value}", "method": "online", "changes": {}})["judge"]
+            for value in values.split(",")
+        ]
+        assert judges == ["vqa", "technical", "mixture", "image"]
