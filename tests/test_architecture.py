@@ -39,7 +39,7 @@ LAYERS = [
         "folders",
         "inputs",
     },
-    {"formats", "defaults", "recipes", "video", "schedule", "losses", "processes", "net"},
+    {"formats", "defaults", "recipes", "video", "schedule", "losses", "processes", "net", "pages"},
     {"sampler"},
     {"times", "stochastic"},
     {"models"},

@@ -394,6 +394,12 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def shown(page: str) -> list[dict[str, Any]]:
+    """The pairs that a page shows, as its script has them."""
+    found: list[dict[str, Any]] = json.loads(page.split('id="data">')[1].split("</script>")[0])["pairs"]
+    return found
+
+
 def test_the_page_escapes_prompts_and_needs_nothing_from_elsewhere(
     found: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -403,11 +409,10 @@ def test_the_page_escapes_prompts_and_needs_nothing_from_elsewhere(
     text = (found / "inspect.html").read_text()
     assert attack not in text
     parsed = Reader(text)
-    assert len(parsed.all("script")) == 1
+    assert len(parsed.all("script")) == 2  # the data and the page's own
     assert not parsed.all("img")
-    assert attack in parsed.text  # as words
-    loaded = [a[key] for _, a in parsed.tags for key in ("src", "href") if key in a]
-    assert loaded == [a["src"] for a in parsed.all("video")]
+    assert shown(text)[0]["title"] == attack  # as words
+    assert [a[key] for _, a in parsed.tags for key in ("src", "href") if key in a] == ["data:,"]
 
 
 @pytest.mark.parametrize("place", ["inspect.html", "../elsewhere/deep/page.html"])
@@ -416,24 +421,22 @@ def test_the_page_finds_its_videos_and_shows_the_labels(
 ) -> None:
     folder = Path(shutil.copytree(original, tmp_path / "a set #1 of 50%"))
     works(capsys, "pair", "inspect", folder, "--page", folder / place)
-    parsed = Reader((folder / place).read_text())
-    home = (folder / place).parent
-    videos = [(home / unquote(a["src"] or "")).resolve() for a in parsed.all("video")]
+    pairs, home = shown((folder / place).read_text()), (folder / place).parent
+    videos = [(home / unquote(video)).resolve() for found in pairs for video in found["videos"]]
     names = [folder.resolve() / name for p in store.read(original).pairs for name in p.files[:2]]
     assert videos == names
     assert all(video.is_file() for video in videos)
-    segments = [a for a in parsed.all("button") if "data-start" in a]
+    segments = [segment for found in pairs for segment in found["segments"]]
     kinds = {1: "first", -1: "second", 0: "tie"}
-    assert [a["class"] for a in segments] == [kinds[label] for labels in LABELS for label in labels]
-    assert segments[1]["data-note"] == "0.50 to 1.00 s: first is better (first 2, second 0)"
-    assert [float(segments[1][key] or "") for key in ("data-start", "data-end")] == [0.5, 1.0]
+    assert [one["kind"] for one in segments] == [kinds[label] for labels in LABELS for label in labels]
+    assert segments[1]["note"] == "0.50 to 1.00 s: first is better (first 2, second 0)"
+    assert [segments[1][key] for key in ("start", "end")] == [0.5, 1.0]
 
 
 def test_the_page_spreads_its_limit_over_the_set(original: Path, tmp_path: Path) -> None:
     found = store.read(original)
     text = page.render(found, summarise(found.pairs), tmp_path / "page.html", limit=3)
-    shown = [p.id for p in found.pairs if f"{p.id}-first.mp4" in text]
-    assert shown == ["000000", "000002", "000004"]
+    assert [pair["id"] for pair in shown(text)] == ["000000", "000002", "000004"]
     assert "3 of 6 pairs" in text
 
 
@@ -442,7 +445,7 @@ def test_a_set_behind_a_link_keeps_its_own_addresses(original: Path, tmp_path: P
     (tmp_path / "link").symlink_to(original)
     found = store.read(tmp_path / "link")
     text = page.render(found, summarise(found.pairs), found.path / "inspect.html", limit=9)
-    assert [a["src"] for a in Reader(text).all("video")] == [name for p in found.pairs for name in p.files[:2]]
+    assert [pair["videos"] for pair in shown(text)] == [list(p.files[:2]) for p in found.pairs]
 
 
 def test_pairs_without_labels_are_inspected_too() -> None:
@@ -450,7 +453,8 @@ def test_pairs_without_labels_are_inspected_too() -> None:
     summary = summarise(bare)
     assert (summary.motion, summary.segment_margins, summary.etas) == (None, None, None)
     text = page.render(PairSet(Path("x"), {"model": "m"}, bare, []), summary, Path("x/inspect.html"), limit=9)
-    assert [a["class"] for a in Reader(text).all("button") if "data-start" in a] == ["none"] * 8
+    assert [segment["kind"] for pair in shown(text) for segment in pair["segments"]] == ["none"] * 8
+    assert "2 pairs of 2 prompts, without labels yet." in text
 
 
 def test_a_page_must_be_html_and_a_set_must_have_pairs(found: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -237,10 +238,10 @@ def test_page_escapes_prompts_and_pairs_by_prompt() -> None:
     )
     text = report.render(page)
     assert "<script>alert" not in text
-    assert "&lt;script&gt;alert" in text
     assert "&lt;b&gt;" in text
-    assert 'src="a/0.mp4"' in text
-    assert 'src="b/1.mp4"' in text
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert data["clips"] == [["<script>alert(1)</script>", "0.mp4"], ["b", "1.mp4"]]
+    assert [model["runs"]["0"]["folder"] for model in data["models"]] == ["a", "b"]
     assert "<svg" in text
     other = Results(
         name="after", prompts=["c", "b"], groups=[0, 1], files=["0.mp4", "1.mp4"], metrics={"vqa": [1.0, 2.0]}
@@ -282,10 +283,11 @@ def test_page_marks_licences_and_carries_numbers_for_sorting() -> None:
     assert text.count('<span class="warn">non-commercial</span>') == 2
     assert text.count("</script>") == 2  # only the page's own: a name cannot end the script
     assert "seed: &lt;3" in text
-    data = json.loads(text.split('id="numbers">')[1].split("</script>")[0])
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
     assert data["metrics"] == ["vqa"]
     assert [model["runs"]["0"]["values"]["vqa"] for model in data["models"]] == [[0.0, 0.0], [1.0, 0.5]]
-    assert "run&lt;: held out, during training" in text
+    assert "Held out, during training" in text
+    assert "run&lt;: the run&#39;s settings" in text
     assert report.render(page) == text  # the same bytes: no date and no chance in the pictures
 
 
@@ -297,15 +299,16 @@ def test_judges_stay_in_the_order_in_which_they_were_asked_for() -> None:
     page = report.Page(
         title="t", evaluations=[one, replace(one, name="run")], folders=["a", "b"], settings={}, licences={}
     )
-    data = json.loads(report.render(page).split('id="numbers">')[1].split("</script>")[0])
+    data = json.loads(report.render(page).split('id="data">')[1].split("</script>")[0])
     assert data["metrics"] == [*judges, "motion"]
     assert list(compare(one, one)) == [*judges, "motion"]
 
 
 def test_held_out_plots_need_what_they_show() -> None:
     rows = [{"step": 1, "heldout_reward": 0.1, "heldout_gold": 0.2}, {"step": 2}, {"step": 3, "heldout_reward": 0.3}]
-    assert plots.over_time([{"step": 1, "loss": 1.0}]) == plots.over_time([]) == ""
-    assert plots.over_time(rows).count("<svg") == 1
+    assert plots.over_time({"run": [{"step": 1, "loss": 1.0}]}) == plots.over_time({}) == ""
+    assert plots.over_time({"run": rows}).count("<svg") == 2  # one row alone has both, so there is no path of them
+    assert plots.over_time({"run": rows}).count("step 3, heldout reward 0.3") == 1
     assert plots.forest({"frechet": change(1, 0.5, spread=0.0)}) == ""
     assert "less is right" not in plots.forest({"vqa": change(1, 0.5)})
 
@@ -370,7 +373,10 @@ def request_of(lora: Path, tiny_wan: Path, output: Path, **more: Any) -> Evaluat
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files, but for what a page says of when and how it was made."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    made = re.compile(rb'<dl class="made">.*?</dl>', re.DOTALL)
+    return {name: made.sub(b"", data) if name.endswith(".html") else data for name, data in found.items()}
 
 
 def test_a_stopped_evaluation_goes_on_to_the_same_files(

@@ -309,7 +309,8 @@ def test_the_page_of_a_run_shows_prompts_as_text(tiny_wan: Path, tmp_path: Path)
     train("vader", model=str(tiny_wan), output=output, steps=1, prompts=prompts, set_=values)
     source = (output / "report.html").read_text()
     page = Page(source)
-    assert EVIL in page.text
+    data = source.split('id="data">')[1].split("</script>")[0]
+    assert [EVIL, "000-0.mp4"] in json.loads(data)["clips"]
     assert "onerror=evil-4" in page.text
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") and "evil" in str(value) for name, value in attributes.items())

@@ -3,8 +3,6 @@
 import accelerate  # noqa: F401
 import diffusers
 import fastapi  # noqa: F401
-import matplotlib.backends.backend_svg
-import matplotlib.figure  # noqa: F401
 import torch.distributed.fsdp  # noqa: F401
 import uvicorn  # noqa: F401
 

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 def pair_inspect(
     path: PairSet,
     page: Annotated[Path | None, typer.Option(help="the HTML page", show_default="SET/inspect.html")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="pairs on the page")] = 200,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="pairs on the page, evenly spread over the set", show_default="all")
+    ] = None,
 ) -> None:
     """Labels, margins, motion and duplicates in numbers, and a page with the videos."""
     from rich.console import Console
 
     from vpo_kit import files
+    from vpo_kit.pages.templates import Head, command, today
     from vpo_kit.pairing import page as pages
     from vpo_kit.pairing.inspect import summarise
     from vpo_kit.pairing.set_tables import grids
@@ -40,7 +43,7 @@ def pair_inspect(
     console = Console()
     for grid in grids(found, summary):
         _print(console, grid)
-    files.write(place, pages.render(found, summary, place, limit))
+    files.write(place, pages.render(found, summary, place, limit, Head(date=today(), command=command())))
     console.print(f"page: {place}", soft_wrap=True, markup=False, highlight=False)
 
 

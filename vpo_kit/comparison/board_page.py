@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board
 from vpo_kit.comparison.runner import BASE_SAMPLES
 from vpo_kit.evaluation import players, report
+from vpo_kit.evaluation.metrics import verdict
 from vpo_kit.evaluation.players import Player
 from vpo_kit.evaluation.samples import Results
+from vpo_kit.pages import charts
+from vpo_kit.pages.charts import Series
+from vpo_kit.pages.differing import Differing
+from vpo_kit.pages.templates import Head
 
 
-def render(board: Board, place: Path) -> str:
-    """The whole page, to be written at `place`; prompts and all other text are escaped."""
+def render(board: Board, place: Path, head: Head | None = None, own: Differing = ()) -> str:
+    """The whole page, to be written at `place`; prompts and all other text are escaped. `own` are settings that differ
+    from their defaults; the sentence of `head` is that of `said`.
+    """
     shared = {key: value for key, value in board.facts.items() if key != "versions"}
     template = players.environment("vpo_kit.comparison").get_template("page.html.j2")
+    rows = [(text.label(row.name), _yaml(row.settings)) for row in board.lines]
     return template.render(
         board=board,
         text=text,
+        title=board.facts["title"],
+        head=replace(head or Head(), said=said(board)),
         **players.shown(_players(board, place.parent), board.seeds, board.metrics),
         scatter=scatter(board),
         folders={
@@ -29,47 +42,44 @@ def render(board: Board, place: Path) -> str:
             for row in board.lines
             if row.trained
         },
-        settings=yaml.safe_dump(shared, sort_keys=False, allow_unicode=True),
-        own=[
-            (row.name, yaml.safe_dump(dict(row.settings), sort_keys=False, allow_unicode=True)) for row in board.lines
-        ],
+        own=own,
+        settings=[("what all rows share", _yaml(shared)), *rows],
         versions=board.facts.get("versions", {}),
         licences=[(name, said, bool(report.NON_COMMERCIAL.search(said))) for name, said in board.licences.items()],
     )
 
 
-def scatter(board: Board) -> str:
-    """The change of quality over that of motion, each with its interval: SVG, the same bytes for the same numbers.
+def said(board: Board) -> str:
+    """What the board says in one sentence, by the metric that it is ranked by."""
+    rows = [row for row in board.lines if row.trained and board.rank_by in row.changes]
+    metric, total = board.rank_by or "", sum(row.trained for row in board.lines)
+    if not rows:
+        return f"None of {total} methods has been measured yet."
+    best = rows[0]
+    found = [verdict(metric, row.changes[metric]) for row in rows]
+    counts = f"{found.count('better')} of {len(rows)} are better than the base, {found.count('worse')} worse"
+    left = f"; {total - len(rows)} not measured" if total > len(rows) else ""
+    change = text.cell(best.changes[metric])
+    return f"By {metric}, {text.label(best.name)} gained most: {change} ({found[0]}); {counts}{left}."
 
-    Nothing where a metric is missing.
-    """
-    shown = [row for row in board.lines if {"motion", board.rank_by} <= set(row.changes)]
-    if not shown or board.rank_by is None:
-        return ""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.add_subplot()
-    axis.axhline(0, color="#888888", linewidth=0.8)
-    axis.axvline(0, color="#888888", linewidth=0.8)
-    for i, row in enumerate(shown):
-        x, y, name = row.changes["motion"], row.changes[board.rank_by], text.label(row.name)
-        colour = matplotlib.colormaps["tab10"](i % 10)
-        axis.plot([x.low, x.high], [y.difference] * 2, color=colour, linewidth=1.2)
-        axis.plot([x.difference] * 2, [y.low, y.high], color=colour, linewidth=1.2)
-        axis.plot([x.difference], [y.difference], "osD^v"[i % 5], color=colour, markersize=6, label=name)
-    axis.set_xlabel("change of motion, 95% interval", fontsize=8)
-    axis.set_ylabel(f"change of {board.rank_by}, 95% interval", fontsize=8)
-    axis.tick_params(labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "vpo"}):  # else the names inside are drawn by chance
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    found = buffer.getvalue()
-    return found[found.index("<svg") :]
+def scatter(board: Board) -> Markup:
+    """The change of quality over that of motion, each with its interval. Nothing where a metric is missing."""
+    rows = [row for row in board.lines if {"motion", board.rank_by} <= set(row.changes)]
+    if not rows or board.rank_by is None:
+        return Markup()
+    series = []
+    for i, row in enumerate(rows):
+        x, y = row.changes["motion"], row.changes[board.rank_by]
+        spans, at = ((x.low, x.high), (y.low, y.high)), [(x.difference, y.difference)]
+        series.append(Series(name=text.label(row.name), points=at, kind=i, spans=spans))
+    title = f"change of {board.rank_by} over change of motion, with 95% intervals"
+    chart = charts.chart(title, series, "motion", board.rank_by, cross=True)
+    return Markup('<div class="charts large">{}</div>{}').format(chart, charts.legend(series))
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
 
 
 def _players(board: Board, root: Path) -> list[Player]:

@@ -33,6 +33,12 @@ def costs(row: Line) -> list[str]:
     ]
 
 
+def number(cost: str) -> str:
+    """The number that a cost of `costs` begins with, to sort it by; nothing where there is none."""
+    found = re.match(r"[\d.]+", cost.replace(",", "").lstrip("≥"))
+    return found[0] if found else ""
+
+
 def equal(row: Line) -> str:
     """The number of samples of the base that do as well, ``3.1 [2.0, 4.4]``, or nothing."""
     return "" if row.equal is None else str(row.equal)

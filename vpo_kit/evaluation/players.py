@@ -11,6 +11,7 @@ import jinja2
 from vpo_kit.evaluation import tables
 from vpo_kit.evaluation.metrics import about, verdict
 from vpo_kit.evaluation.samples import Results
+from vpo_kit.pages import templates
 
 
 @dataclass(frozen=True)
@@ -22,31 +23,31 @@ class Player:
     base: int
     """The place of its base among the players; a base's own is its own."""
 
-    def at(self, seed: int) -> str:
-        return self.runs[seed][0] if seed in self.runs else ""
-
 
 def environment(package: str) -> jinja2.Environment:
-    """Templates of `package`, which may include those of this one; everything that they are given is escaped."""
-    places = [jinja2.PackageLoader(name, ".") for name in dict.fromkeys((package, __package__))]
-    found = jinja2.Environment(loader=jinja2.ChoiceLoader(places), autoescape=True)
+    """Templates of `package` or of this one, which may ask what a metric is and what a change means."""
+    found = templates.environment(package, __package__)
     found.globals |= {"about": about, "verdict": verdict, "tables": tables}
     return found
 
 
 def shown(players: Sequence[Player], seeds: Sequence[int], metrics: Sequence[str]) -> dict[str, Any]:
-    """What ``players.html.j2`` and ``players.js`` need: the clips are those of the first player."""
-    base = next(iter(players[0].runs.values()))[1] if players else None
-    clips = list(zip([base.prompts[group] for group in base.groups], base.files, strict=True)) if base else []
-    return {"players": players, "seeds": seeds, "clips": clips, "numbers": _numbers(players, metrics)}
-
-
-def _numbers(players: Sequence[Player], metrics: Sequence[str]) -> dict[str, Any]:
-    """What the script needs: of each player and seed its folder, and by metric one number for each clip."""
+    """What ``players.html.j2`` and ``players.js`` need: the clips are those of the first player, `data` holds for each
+    player and seed the folder, and by metric one number for each clip.
+    """
 
     def run(folder: str, found: Results) -> dict[str, Any]:
         values = {key: [float(f"{value:.5g}") for value in numbers] for key, numbers in found.metrics.items()}
         return {"folder": folder, "values": values}
 
-    models = [{"base": p.base, "runs": {seed: run(*found) for seed, found in p.runs.items()}} for p in players]
-    return {"metrics": list(metrics), "models": models}
+    base = next(iter(players[0].runs.values()))[1] if players else None
+    data = {
+        "metrics": list(metrics),
+        "clips": list(zip([base.prompts[group] for group in base.groups], base.files, strict=True)) if base else [],
+        "fps": base.made_with.get("settings", {}).get("fps") if base else None,
+        "models": [
+            {"name": p.name, "base": p.base, "runs": {seed: run(*found) for seed, found in p.runs.items()}}
+            for p in players
+        ],
+    }
+    return {"players": players, "seeds": seeds, "metrics": metrics, "data": data}

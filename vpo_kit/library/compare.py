@@ -23,7 +23,11 @@ from vpo_kit.evaluation.samples import finished
 from vpo_kit.library import compare_power, forecast, leaderboard
 from vpo_kit.library.display import working
 from vpo_kit.library.entries import CompareRequest, Entry, begin, checked
+from vpo_kit.library.heartbeat import clock
+from vpo_kit.pages.differing import differing, of_rows
+from vpo_kit.pages.templates import Head, command, today
 from vpo_kit.rewards.base import RewardSpec, add_fixed
+from vpo_kit.training.recipe import usual
 
 
 def compare(
@@ -165,7 +169,10 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     files.write(request.output / "results.csv", board_files.table(found))
     files.write(request.output / "results.tex", board_files.latex(found))
     place = request.output / "report.html"
-    files.write(place, board_page.render(found, place))
+    seconds = [row.machine.seconds * len(row.measured) for row in found.lines if row.trained and row.machine.seconds]
+    head = Head(date=today(), duration=f"{clock(sum(seconds))} of all runs" if seconds else "", command=command())
+    own = of_rows({e.row.name: differing(e.settings, usual(e.recipe)) for e in entries})
+    files.write(place, board_page.render(found, place, head, own))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,9 +15,12 @@ from vpo_kit.evaluation import best_of, people, report, set_metrics, tables, vbe
 from vpo_kit.evaluation.best_of import Equal
 from vpo_kit.evaluation.samples import Results, compare
 from vpo_kit.evaluation.statistics import Paired, corrected
-from vpo_kit.library.bench import BASE, CANDIDATES, Bench, EvaluateRequest
+from vpo_kit.library.bench import BASE, CANDIDATES, Bench, EvaluateRequest, EvaluateSettings
 from vpo_kit.library.display import count_bar, print_changes
+from vpo_kit.library.heartbeat import clock
 from vpo_kit.library.leaderboard import show_people
+from vpo_kit.pages.differing import Differing, differing
+from vpo_kit.pages.templates import Head, command, today
 
 
 def evaluate(
@@ -42,7 +46,7 @@ def evaluate(
 
 def run(request: EvaluateRequest) -> dict[str, Any]:
     """Write ``results.json``, ``results.md``, ``report.html`` and the videos, and print the changes."""
-    bench = Bench(request)
+    began, bench = time.monotonic(), Bench(request)
     results = [bench.evaluation(label) for label in bench.labels]
     if request.vbench_export is not None:
         videos = [bench.folder.videos(label) for label in bench.labels]
@@ -53,7 +57,7 @@ def run(request: EvaluateRequest) -> dict[str, Any]:
         results = vbench.read(request.vbench_results, results)
     results = _with_diversity(bench, results)
     changes, baseline = _changes(bench, results), _best_of(bench, results)
-    facts = _write(bench, results, changes, baseline)
+    facts = _write(bench, results, changes, baseline, began)
     for label, change in changes.items():
         print_changes(bench.console, change, BASE, label)
     show_people(bench.console, people.read(request.output), bench.loras)
@@ -128,7 +132,11 @@ def _best_of(bench: Bench, results: Sequence[Results]) -> Baseline:
 
 
 def _write(
-    bench: Bench, results: Sequence[Results], changes: Mapping[str, Mapping[str, Paired]], baseline: Baseline
+    bench: Bench,
+    results: Sequence[Results],
+    changes: Mapping[str, Mapping[str, Paired]],
+    baseline: Baseline,
+    began: float,
 ) -> dict[str, Any]:
     request, output = bench.request, bench.request.output
     said = people.read(output)
@@ -159,6 +167,8 @@ def _write(
         title=f"{bench.name}: {BASE} against {', '.join(bench.loras)}",
         evaluations=results,
         folders=[f"videos/{label}" for label in bench.labels],
+        own=_own(bench),
+        head=Head(date=today(), duration=clock(time.monotonic() - began), command=command()),
         settings={key: facts[key] for key in ("model", "seed", "prompts", "videos_per_prompt", "sampling", "features")},
         licences=licences,
         changes=shown,
@@ -176,6 +186,15 @@ def _plain(said: people.ByRow, rows: Collection[str]) -> dict[str, Any]:
 def _lines(table: Sequence[str], comment: str = "") -> str:
     """A table of what people said with its caption, below the one of the judges; nothing where they were not asked."""
     return "\n".join(["", *table, f"{comment}{people.CAPTION}", ""]) if table else ""
+
+
+def _own(bench: Bench) -> Differing:
+    """What of the request and its settings is not as it would be by itself."""
+    left = ("runs", "output", "model", "settings", "latex", "quiet")  # said elsewhere, or of no weight
+    usual = {one.name: one.default for one in fields(EvaluateRequest) if one.name not in left}
+    here = {name: getattr(bench.request, name) for name in usual}
+    default = EvaluateSettings().model_dump(mode="json")
+    return [*differing(here, usual), *differing(bench.wanted.model_dump(mode="json"), default)]
 
 
 def _facts_of(run: Path) -> report.RunFacts:

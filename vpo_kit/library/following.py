@@ -12,8 +12,10 @@ from pathlib import Path
 from vpo_kit.evaluation import report, tables
 from vpo_kit.evaluation.samples import Results, SamplePlan
 from vpo_kit.evaluation.statistics import Paired
+from vpo_kit.pages.differing import differing
+from vpo_kit.pages.templates import Head, command, today
 from vpo_kit.training.loop import Report
-from vpo_kit.training.recipe import Recipe
+from vpo_kit.training.recipe import Recipe, usual
 from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.trackers.base import Trackers, opened
 
@@ -94,7 +96,8 @@ class Following:
             log=self._folder.log(),
             settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*self._recipe.reward, *self._recipe.judges]},
-            health="the run goes on; this page is loaded again by itself",
+            own=differing(run.model_dump(mode="json"), usual(self._recipe)),
+            head=Head(said="The run goes on; this page is loaded again by itself.", date=today(), command=command()),
             live=True,
         )
         self._folder.write("report.html", report.render(page))

@@ -23,11 +23,14 @@ from vpo_kit.evaluation.statistics import Paired
 from vpo_kit.library import card, checks, contents, sources
 from vpo_kit.library.display import TrainingBar, count_bar, print_changes, working
 from vpo_kit.library.following import followed
+from vpo_kit.library.heartbeat import clock
 from vpo_kit.library.selection import Selected, choose
 from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.pages.differing import differing
+from vpo_kit.pages.templates import Head, command, today
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
@@ -366,7 +369,8 @@ def _finish(
             log=folder.log(),
             settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*recipe.reward, *recipe.judges]},
-            health=ended.health,
+            own=differing(run.model_dump(mode="json"), recipes.usual(recipe)),
+            head=Head(date=today(), duration=clock(ended.seconds), command=command(), health=ended.health),
         )
         folder.write("report.html", report.render(page))
         print_changes(console, changes, "before", "after")

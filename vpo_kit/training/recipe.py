@@ -109,6 +109,15 @@ def check(run: Run) -> Recipe:
     )
 
 
+def usual(recipe: Recipe) -> dict[str, Any]:
+    """The settings that a run of this model, method and reward has when nobody gives any, as plain values."""
+    named = {"model": recipe.run.model, "method": recipe.run.method_name, "reward": recipe.run.reward_name}
+    found = defaults.build(named)
+    own = config.validate(recipe.method.Config, _rest(found.method), "method.")
+    method = {"name": found.method_name, **own.model_dump(mode="json")}
+    return found.model_dump(mode="json") | {"method": method, "model": Run().model}
+
+
 def _fits_together(run: Run) -> None:
     """What no section can know of itself: the model's place, and settings that exclude each other or need more than
     is installed. Raises `ConfigError` or `ModelError`.

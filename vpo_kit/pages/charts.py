@@ -1,0 +1,223 @@
+"""Curves, and changes with their intervals, as HTML with SVG: readable in light and dark, values at every point.
+
+A picture is 300 wide, and its text is written for that: a page shows several beside each other, one on a narrow screen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 300, 170
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 32
+POINTS = 500
+"""A longer series is thinned to about so many points, by the lowest and highest of each stretch."""
+COLOURS = 6
+SHAPES = ("●", "■", "▲", "◆", "▼", "★")
+"""A series is told by shape or dashes too: not everyone sees the colours apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line or mark of a chart: points ``(x, y)``, in a colour and shape by its number `kind`. `spans` are, for a
+    single point, its intervals in x and y.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    kind: int = 0
+    spans: tuple[tuple[float, float], tuple[float, float]] | None = None
+    notes: Sequence[str] = ()
+    """What is said of each point beside its values."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis from `low` to `high`, laid from pixel `start` to pixel `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+    def ticks(self, count: int) -> list[float]:
+        """About `count` round numbers between its ends."""
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The places of the points that are drawn: all, or the ends with each stretch's lowest and highest, so that no
+    spike is lost.
+    """
+    if len(points) <= POINTS:
+        return list(range(len(points)))
+    stretch = math.ceil(2 * len(points) / POINTS)
+    kept = {0, len(points) - 1}
+    for start in range(0, len(points), stretch):
+        part = range(start, min(start + stretch, len(points)))
+        kept |= {min(part, key=lambda i: points[i][1]), max(part, key=lambda i: points[i][1])}
+    return sorted(kept)
+
+
+def chart(title: str, series: Sequence[Series], x: str = "step", y: str = "", cross: bool = False) -> Markup:
+    """One picture of lines (of marks, where a series is a single point), with `x` and `y` in words. Nothing without
+    points; `cross` draws the lines of zero.
+    """
+    shown = [one for one in series if one.points]
+    if not shown:
+        return Markup()
+    across = _axis([v for one in shown for v in _reach(one, 0)], LEFT, WIDTH - RIGHT, cross)
+    up = _axis([v for one in shown for v in _reach(one, 1)], HEIGHT - BOTTOM, TOP, cross)
+    parts = _frame(across, up, x, cross)
+    points: list[tuple[float, float, str]] = []
+    for one in shown:
+        parts.append(_drawn(one, across, up))
+        several = f"{one.name}: " if len(series) > 1 else ""
+        for i in thinned(one.points):
+            px, py = one.points[i]
+            note = f" ({one.notes[i]})" if one.notes else ""
+            points.append((across.at(px), up.at(py), f"{several}{x} {px:.6g}, {y or title} {py:.4g}{note}"))
+    points.sort(key=lambda point: point[0])
+    parts.append(Markup('<circle class="here" r="4" visibility="hidden"/>'))
+    return Markup(_CHART).format(
+        title=title,
+        size=f"0 0 {WIDTH} {HEIGHT}",
+        last=len(points) - 1,
+        first=points[0][2],
+        points=json.dumps(points, ensure_ascii=False),
+        parts=Markup("").join(parts),
+    )
+
+
+_CHART = """<figure class="chart"><figcaption>{title}</figcaption>
+<svg viewBox="{size}" tabindex="0" role="slider" aria-label="{title}: arrow keys read the values" aria-valuemin="0"
+ aria-valuemax="{last}" aria-valuenow="0" aria-valuetext="{first}" data-points="{points}">{parts}</svg>
+<output></output></figure>"""
+
+
+def legend(series: Sequence[Series], marks: bool = True) -> Markup:
+    """The names of several series with their colours, and their shapes (`marks`) or dashes; nothing for one."""
+    if len(series) < 2:
+        return Markup()
+    line = Markup(
+        '<svg width="26" height="10" aria-hidden="true"><line x2="26" y1="5" y2="5" stroke="currentColor" '
+        'stroke-width="2"{}/></svg>'
+    )
+    items = [
+        Markup('<li class="c{}">{} <b>{}</b></li>').format(
+            one.kind % COLOURS, SHAPES[one.kind % COLOURS] if marks else line.format(_dashes(one)), one.name
+        )
+        for one in series
+    ]
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def _reach(one: Series, side: int) -> list[float]:
+    return [point[side] for point in one.points] + list(one.spans[side] if one.spans else ())
+
+
+def _axis(values: Sequence[float], start: float, end: float, zero: bool) -> Axis:
+    """Wide enough for all values, with a little room; a single value stands in the middle."""
+    low, high = min([*values, *([0.0] if zero else [])]), max([*values, *([0.0] if zero else [])])
+    room = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
+    return Axis(low - room, high + room, start, end)
+
+
+def _frame(across: Axis, up: Axis, x: str, cross: bool) -> list[Markup]:
+    line = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
+    parts = []
+    for value in up.ticks(5):
+        parts.append(line.format("grid", LEFT, WIDTH - RIGHT, up.at(value), up.at(value)))
+        parts.append(text.format(LEFT - 4, up.at(value) + 4, "end", _short(value, up)))
+    for value in across.ticks(5):
+        parts.append(line.format("grid", across.at(value), across.at(value), HEIGHT - BOTTOM, HEIGHT - BOTTOM + 3))
+        parts.append(text.format(across.at(value), HEIGHT - BOTTOM + 14, "middle", _short(value, across)))
+    parts.append(text.format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "middle", x))
+    if cross:
+        parts.append(line.format("axis", across.at(0), across.at(0), TOP, HEIGHT - BOTTOM))
+        parts.append(line.format("axis", LEFT, WIDTH - RIGHT, up.at(0), up.at(0)))
+    else:
+        parts.append(line.format("axis", LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM, HEIGHT - BOTTOM))
+    return parts
+
+
+def _drawn(one: Series, across: Axis, up: Axis) -> Markup:
+    kind, parts = one.kind % COLOURS, []
+    if one.spans:
+        (left, right), (low, high) = one.spans
+        x, y = one.points[0]
+        whisker = Markup('<path class="whisker" d="M{} {}H{}M{} {}V{}"/>')
+        parts.append(whisker.format(across.at(left), up.at(y), across.at(right), across.at(x), up.at(low), up.at(high)))
+    if len(one.points) > 1:
+        kept = thinned(one.points)
+        places = " ".join(f"{across.at(one.points[i][0])},{up.at(one.points[i][1])}" for i in kept)
+        parts.append(Markup('<polyline points="{}"{}/>').format(places, _dashes(one)))
+    else:
+        x, y = one.points[0]
+        mark = Markup('<text class="mark" x="{}" y="{}" text-anchor="middle" style="fill:currentColor">{}</text>')
+        parts.append(mark.format(across.at(x), up.at(y) + 4, SHAPES[kind]))
+    return Markup('<g class="c{}">{}</g>').format(kind, Markup("").join(parts))
+
+
+def _dashes(one: Series) -> Markup:
+    """Every second series is dashed, and a second round of colours the other way about."""
+    return Markup(' class="dashed"') if (one.kind + one.kind // COLOURS) % 2 else Markup()
+
+
+def _short(value: float, axis: Axis) -> str:
+    """A tick's number, with no more digits than the axis needs."""
+    size = max(abs(axis.low), abs(axis.high))
+    if abs(value) < 1e-9 * size:
+        return "0"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e") if size < 1e-3 or size >= 1e6 else f"{value:.4g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One line of `forest`: a change with its interval, in units that all lines share; `kind` is its verdict."""
+
+    name: str
+    low: float
+    middle: float
+    high: float
+    kind: str
+    figures: str
+
+
+MARKS = {"better": "▲", "worse": "▼", "changed": "◆", "unclear": "●"}
+
+
+def forest(changes: Sequence[Change]) -> Markup:
+    """Changes under each other on one axis with its zero; right is better. Nothing without changes."""
+    if not changes:
+        return Markup()
+    reach = max(max(abs(one.low), abs(one.middle), abs(one.high)) for one in changes) * 1.08 or 1.0
+    line = Markup(
+        '<li><span>{name}</span><span class="track {kind}" aria-hidden="true"><i class="zero" style="left:50%"></i>'
+        '<i class="span" style="left:{left}%;width:{width}%"></i><i class="dot" style="left:{at}%">{mark}</i></span>'
+        '<span class="figures">{figures}, <b class="{kind}">{kind}</b></span></li>'
+    )
+
+    def place(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    lines = [
+        line.format(
+            name=one.name, kind=one.kind, left=place(one.low), width=round(place(one.high) - place(one.low), 2),
+            at=place(one.middle), mark=MARKS[one.kind], figures=one.figures,
+        )
+        for one in changes
+    ]  # fmt: skip
+    return Markup('<ul class="forest">{}</ul>').format(Markup("").join(lines))
