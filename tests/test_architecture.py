@@ -260,6 +260,8 @@ def test_no_pickle() -> None:
 APART = {"project", "support", "data"}
 """Folders of the tests that mirror none: what is of the whole project, what tests share, and files they read."""
 OWN_NAMES = {
+    "pages/test_contrast.py",  # the stylesheet's colours
+    "pages/test_in_a_browser.py",  # all pages
     "test_architecture.py",  # the two trees themselves
     "models/test_adapters.py",  # every family at once, each beside diffusers' own pipeline
 }
