@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.brief_runs import model as model
 from tests.support.brief_runs import nothing, run_once
+from tests.support.places import ROOT
 from vpo_kit.errors import HealthError
 from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.online import Online
@@ -185,3 +187,12 @@ def test_a_run_ends_with_the_warnings_of_all_its_parts(
     assert len(whole.history) == 6
     assert job.facts == health.Facts(warmup_steps=3, window=2, start=job.method.start, fixed_labels=False)
     assert job.facts.start == pytest.approx((math.log(2), 0.5))
+
+
+@pytest.mark.parametrize("page", ["faq.md", "methods.md"])
+def test_every_check_is_explained(page: str) -> None:
+    """Once in each table: what it tells, and when it fires."""
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name: rows.count(name) for name in ("not_finite", *health.CHECKS)} == dict.fromkeys(
+        ("not_finite", *health.CHECKS), 1
+    )
