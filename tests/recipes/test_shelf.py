@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_a_recipe_is_checked(one: Ready) -> None:
     assert not any(spec.embedded_only for spec in specs)
     assert run.evaluation.num_prompts * run.evaluation.videos_per_prompt <= 24
     assert run.sampling.batch_size == 1
+
+
+@pytest.mark.parametrize("one", ready(), ids=str)
+def test_its_judges_need_no_more_than_the_files_that_it_names(
+    one: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = one.path.read_text(encoding="utf-8")
+    (said,) = re.findall(r"^# Judges' weights: (.*)$", text, re.MULTILINE)
+    for name in re.findall(r"[\w.-]+\.pth", said):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("VPO_WEIGHTS", str(tmp_path))
+    given = yaml.safe_load(text)
+    for name in [*given["evaluation"]["judges"], *([given["reward"]] if "reward" in given else [])]:
+        loading.locate(loading.plan(name, {}))
 
 
 @pytest.mark.parametrize("one", ready(), ids=str)

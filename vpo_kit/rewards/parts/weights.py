@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from vpo_kit.errors import ModelError
 
 State = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
+FOLDER = "VPO_WEIGHTS"
+"""The environment variable that names the folder in which published weights are looked for by their own names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +32,26 @@ class WeightsSource:
     folder: bool = False
     setting: str = "weights"
 
+    @property
+    def name(self) -> str:
+        """The file or folder as it is published."""
+        return next(word for word in self.what.split() if "/" in word or "." in word).rpartition("/")[2]
+
     def require(self, path: Path | None) -> Path:
-        """`path` where it is there; else `ModelError` with what to download, its size and licence, and the option."""
-        if path is not None and (path.is_dir() if self.folder else path.is_file()):
-            return path
-        there = f"there is no {'folder' if self.folder else 'file'} {path}"
+        """`path`, or where none is given what lies under the published name in the folder of `FOLDER`: judges that look
+        on have no settings of their own. Raises `ModelError` with what to download, its size and licence, and where to
+        put it.
+        """
+        shelf = os.environ.get(FOLDER)
+        wanted = Path(shelf, self.name) if path is None and shelf else path
+        if wanted is not None and (wanted.is_dir() if self.folder else wanted.is_file()):
+            return wanted
+        missing = f"there is no {'folder' if self.folder else 'file'} {wanted}"
+        if wanted is None:
+            missing = f"reward {self.reward!r} needs weights"
         raise ModelError(
-            f"{f'reward {self.reward!r} needs weights' if path is None else there}: download {self.what} ({self.size}, "
-            f"{self.licence}) from {self.place} and give its path with --set reward.{self.setting}=PATH"
+            f"{missing}: download {self.what} ({self.size}, {self.licence}) from {self.place} into a "
+            f"folder that {FOLDER} names, or give its path with --set reward.{self.setting}=PATH"
         )
 
 
