@@ -77,6 +77,9 @@ class Run(Model):
         {"name": "vqa"}, description="its name or a mixture, and its own settings (vpo rewards NAME)"
     )
     gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
+    activation_offload: bool = Field(
+        False, description="less memory: what the graph keeps waits in the machine's memory, the same gradient"
+    )
     compile: bool = Field(False, description="torch.compile of the network's repeated blocks: minutes at the start")
     cache: Path | None = Field(
         None, description="folder for prompts' embeddings and clips' latents, for all runs; default: in memory only"

@@ -244,5 +244,7 @@ class Model(Section):
     group_offload: bool = Field(
         False, description="the network's blocks are on the GPU only while they run; training needs checkpointing too"
     )
-    quantise: Literal["none", "int8"] = Field("none", description="the frozen network's weights; extra: quantised")
+    quantise: Literal["none", "int8", "fp8", "nf4"] = Field(
+        "none", description="the frozen network's weights; int8 and nf4 need the extra quantised"
+    )
     sampling: Sampling = Sampling()

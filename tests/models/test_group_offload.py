@@ -186,7 +186,7 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     for values, start in (
         ({}, "group_offload: without gradient_checkpointing=true "),
         ({"gradient_checkpointing": True, "compile": True}, "compile: blocks that come and go "),
-        ({"gradient_checkpointing": True, "quantise": "int8"}, "group_offload: quantised weights "),
+        ({"gradient_checkpointing": True, "quantise": "int8"}, "group_offload: weights in int8 "),
     ):
         with pytest.raises(ConfigError, match=f"^{start}") as caught:
             recipe.check(build({"group_offload": True, **values}))

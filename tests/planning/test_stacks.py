@@ -87,12 +87,16 @@ def test_a_lora_in_some_blocks_is_planned_with_all(tmp_path: Path) -> None:
     assert torch.tensor(counts).all()
 
 
-def test_blocks_that_wait_are_there_two_at_a_time(tmp_path: Path) -> None:
-    """The plan of a step holds the weights of two blocks of six at most, and it does as much arithmetic."""
+def test_what_waits_elsewhere(tmp_path: Path) -> None:
+    """With group offload the plan of a step holds the weights of two blocks of six at most, and does as much
+    arithmetic; with activation offload it does not hold what the blocks begin with.
+    """
     folder, found = deep("cogvideox-5b", tmp_path), []
-    for on in ("false", "true"):
-        sets = ["gradient_checkpointing=true", f"group_offload={on}", "evaluation.num_prompts=0"]
+    for own in ("seed=0", "group_offload=true", "activation_offload=true"):
+        sets = ["gradient_checkpointing=true", own, "evaluation.num_prompts=0"]
         found.append(rehearse(subject(folder, "dpo", *sets)))
+    assert found[2].phases["step"]["activations"] < 0.9 * found[0].phases["step"]["activations"]
+    assert found[2].phases["step"]["weights"] == found[0].phases["step"]["weights"]
     network = FAMILIES["cogvideox-5b"].build().transformer
     block = sum(tensor.nbytes for tensor in network.transformer_blocks[0].parameters())
     saved = found[0].phases["step"]["weights"] - found[1].phases["step"]["weights"]

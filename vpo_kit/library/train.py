@@ -105,6 +105,8 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
     processes = Processes()
     if recipe.run.batch_size % processes.count:
         raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
+    if processes.sharded and recipe.run.activation_offload:
+        raise ConfigError("activation_offload: it has not been tried with FSDP: launch without it, or leave it out")
     if processes.sharded and recipe.run.group_offload:
         raise ConfigError("group_offload: FSDP spreads the network already: launch without it, or leave it out")
     if processes.sharded and recipe.run.quantise != "none":

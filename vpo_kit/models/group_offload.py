@@ -23,8 +23,8 @@ from vpo_kit.models.offload import Copy, fetched, in_place
 
 def check_group_offload(on: bool, *, quantise: str) -> None:
     """Raises `ConfigError` for what group offload cannot be combined with."""
-    if on and quantise != "none":
-        raise ConfigError("group_offload: quantised weights cannot wait elsewhere: leave quantise or group_offload out")
+    if on and quantise in ("int8", "nf4"):
+        raise ConfigError(f"group_offload: weights in {quantise} cannot wait elsewhere: use quantise=fp8 or none")
 
 
 def check_family(on: bool, model: VideoModel) -> None:

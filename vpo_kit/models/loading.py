@@ -28,6 +28,7 @@ from vpo_kit.models.offload import offload as offload_parts
 from vpo_kit.models.offload import place
 from vpo_kit.models.preview import load_preview
 from vpo_kit.models.quantising import check_quantise, load_options
+from vpo_kit.models.small_linear import KINDS, shrink
 from vpo_kit.registry import MODELS
 
 
@@ -84,7 +85,7 @@ def load(
     torch dtype's name for the weights; `variant` the name of weight files beside the usual ones (``fp16``);
     `attention` is auto (diffusers' own choice), sdpa, xformers, flash or sage (which only samples); with `offload` text
     encoder and autoencoder are on the GPU only while they are used, with `group_offload` each block of the network too;
-    `quantise` none or int8 says how the trained
+    `quantise` none, int8, fp8 or nf4 says how the trained
     network's linear layers are kept. With `late_encoders` the encoders of texts and pictures are loaded when something
     is encoded, and leave when `PromptCache.ahead` is done.
     Raises `ModelError`, or `ConfigError` for an option that cannot be had here or in this family.
@@ -122,6 +123,8 @@ def load(
     model: VideoModel = adapter(pipeline, extras.settings if extras else None, name_or_path)
     model.blocks_wait = group_offload
     check_family(group_offload, model)
+    if quantise in KINDS:
+        shrink(model, quantise)
     place(model, device, offload=offload)
     model.truth = extras.truth if extras else None
     model.preview = load_preview(Path(source), device)

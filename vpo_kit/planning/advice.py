@@ -84,6 +84,8 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
         yield _sampled(subject, max(1, sampling // 4))
     if run.micro_batch_size != 1 and "activations" in large:
         yield _with(subject, "micro_batch_size=1", micro_batch_size=1)
+    if run.gradient_checkpointing and not run.activation_offload and "activations" in large:
+        yield _with(subject, "activation_offload=true", activation_offload=True)
     for kind in ("slicing", "tiling"):
         if kind not in run.vae and "autoencoder" in large:
             yield _with(subject, f"vae=[{', '.join([*run.vae, kind])}]", vae=[*run.vae, kind])
@@ -91,6 +93,8 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
         yield _with(subject, "group_offload=true", group_offload=True)
     if run.quantise == "none" and not run.group_offload and "weights" in large:
         yield _with(subject, "quantise=int8", quantise="int8")
+    if run.quantise == "int8" and "weights" in large:
+        yield _with(subject, "quantise=nf4", quantise="nf4")
     if run.optimiser.name == "adamw" and "lora" in large:
         changed = run.optimiser.model_copy(update={"name": "adamw_8bit"})
         yield _with(subject, "optimiser.name=adamw_8bit", optimiser=changed)

@@ -6,18 +6,21 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import T5EncoderModel, UMT5EncoderModel
 
 from vpo_kit.config import Lora, Run
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
+from vpo_kit.models.activations import is_weight
 from vpo_kit.models.base import Settings, VideoModel, stacks
 from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
@@ -25,6 +28,7 @@ from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.group_offload import Swap, check_family
 from vpo_kit.models.offload import onloaded
+from vpo_kit.models.small_linear import BYTES
 from vpo_kit.planning import scoring, skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
@@ -151,11 +155,12 @@ class _Rehearsal:
             if not isinstance(part, nn.Module):
                 continue
             kind = "weights" if name in self.model.networks else "autoencoder" if name == "vae" else "text"
-            small = _linear(part) if kind == "weights" and run.quantise == "int8" else set()
+            small = _linear(part, run.quantise) if kind == "weights" else set[int]()
             for key, tensor in (*part.named_parameters(), *part.named_buffers()):
                 own = "lora" if f".{POLICY}." in key else "reference" if f".{REFERENCE}." in key else kind
                 times = self._times.get(id(tensor), 1)
-                share = times / tensor.element_size() if id(tensor) in small else float(times)
+                size = BYTES[run.quantise] / tensor.element_size() if id(tensor) in small else 1.0
+                share = times * size
                 stays = kind == "autoencoder" and not run.offload
                 self.tracker.adopt([tensor], own, share if stays else 0.0)  # type: ignore[arg-type]
                 there = kind == "weights" and id(tensor) not in self._waiting
@@ -356,12 +361,13 @@ class _Rehearsal:
             self._update(method, batch.at(step), optimiser)
 
     def _update(self, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
-        output = method.step(batch)
-        if output.parts is None:
-            assert output.loss is not None
-            output.loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self.repeats.backward(iter(output.parts))
+        with _away() if self.subject.run.activation_offload else nullcontext():
+            output = method.step(batch)
+            if output.parts is None:
+                assert output.loss is not None
+                output.loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                self.repeats.backward(iter(output.parts))
         del output
         with self.tracker.scope("lora"):
             torch.nn.utils.clip_grad_norm_(self.policy.parameters, 1.0)
@@ -373,12 +379,30 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _linear(network: nn.Module) -> set[int]:
-    """The weights that int8 keeps as integers, by their ids."""
-    layers = [
-        module for name, module in network.named_modules() if isinstance(module, nn.Linear) and "lora_" not in name
-    ]
-    return {id(layer.weight) for layer in layers}
+def _linear(network: nn.Module, kind: str) -> set[int]:
+    """The weights that quantisation of this kind makes small, by their ids: int8 those of all linear layers, fp8 and
+    nf4 those in the stacks.
+    """
+    if kind == "none":
+        return set()
+    parts = [network] if kind == "int8" else stacks(network).values()
+    named = [one for part in parts for one in part.named_modules() if "lora_" not in one[0]]
+    return {id(layer.weight) for _, layer in named if isinstance(layer, nn.Linear)}
+
+
+def _away() -> saved_tensors_hooks:
+    """As `models.activations.kept_away`: what the graph keeps counts nowhere, and comes back as another."""
+
+    def pack(tensor: Tensor) -> Any:
+        return tensor if is_weight(tensor) else (tensor.size(), tensor.stride(), tensor.dtype, tensor.device)
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        size, stride, dtype, device = packed
+        return torch.empty_strided(size, stride, dtype=dtype, device=device)
+
+    return saved_tensors_hooks(pack, unpack)
 
 
 def _copied(tensor: Tensor) -> Tensor:

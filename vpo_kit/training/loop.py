@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from vpo_kit.config import Run
 from vpo_kit.errors import HealthError, VpoError
 from vpo_kit.methods.base import Batch, Method, StepOutput
+from vpo_kit.models.activations import kept_away
 from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, ending, experts, health, optimisers
 from vpo_kit.training.average import Average
@@ -98,8 +100,9 @@ def train(job: RunParts) -> LoopResult:
                 batch = job.stream.batch(step // method.updates_per_batch, step)
             set_rates(optimiser, factor(run.optimiser, step, budget.progress(step, history)))
             try:
-                output = method.step(batch.at(step))
-                row = _update(job, output, batch.at(step), optimiser)
+                with kept_away() if run.activation_offload else nullcontext():
+                    output = method.step(batch.at(step))
+                    row = _update(job, output, batch.at(step), optimiser)
             except HealthError:  # in all processes at once, and before a weight was changed
                 _keep(step, first, job, state)
                 raise

@@ -16,6 +16,7 @@ from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
 from vpo_kit.models.group_offload import check_group_offload
 from vpo_kit.models.quantising import check_quantise
+from vpo_kit.models.small_linear import KINDS
 from vpo_kit.pairing import store
 from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METHODS
@@ -131,6 +132,8 @@ def _fits_together(run: Run) -> None:
     if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
         raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
     check_attention(run.attention, run.dtype)
+    if run.compile and run.quantise in KINDS:
+        raise ConfigError(f"compile: not with quantise={run.quantise}: leave one of the two out")
     check_group_offload(run.group_offload, quantise=run.quantise)
     check_quantise(run.quantise)
     if run.group_offload and not run.gradient_checkpointing:
