@@ -13,23 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from transformers import T5EncoderModel, UMT5EncoderModel
 
 from vpo_kit.config import Lora, Run
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
-from vpo_kit.models.activations import is_weight
 from vpo_kit.models.base import Settings, VideoModel, stacks
 from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.group_offload import Swap, check_family
+from vpo_kit.models.group_offload import check_family
 from vpo_kit.models.offload import onloaded
 from vpo_kit.models.small_linear import BYTES
-from vpo_kit.planning import scoring, skeleton
+from vpo_kit.planning import elsewhere, scoring, skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.fakes import make_fake
@@ -37,7 +35,7 @@ from vpo_kit.planning.repeats import Known, Repeats
 from vpo_kit.planning.stacks import fold, watch
 from vpo_kit.rewards.base import Reward
 from vpo_kit.rewards.frames import FrameScorer
-from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy, added_weights
+from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
 from vpo_kit.training.run import Assembly, use
 
 DRAWS = 3
@@ -112,7 +110,7 @@ class _Rehearsal:
         self.ops: dict[str, Counter[Op]] = {}
         self._blocks = blocks
         self._times = {id(tensor): count for block, count in blocks.items() for tensor in _tensors(block)}
-        self._waiting = self._blocks_of(model) if subject.run.group_offload else set[int]()
+        self._waiting = elsewhere.waiting(model) if subject.run.group_offload else set[int]()
         self._coming: list[tuple[Tensor, str, float]] = []
         self.parameters = self._adopt()
         self._watch()
@@ -195,7 +193,7 @@ class _Rehearsal:
         model: Any = self.model
         watch(self._blocks, self.tracker)
         if self._waiting:
-            self._swap()
+            elsewhere.swap(model, self._waiting, self.tracker)
         components = model.pipeline.components
         texts, eyes = (
             [part for name, part in components.items() if name.startswith(begin) and part is not None]
@@ -226,25 +224,6 @@ class _Rehearsal:
             forward = self.repeats.once(f"judge {number}", loaded)
             judge.forward = self._inside("reward", scoring.tried(judge, forward, self.notes))  # type: ignore[method-assign]
 
-    @staticmethod
-    def _blocks_of(model: VideoModel) -> set[int]:
-        """The ids of the frozen weights of all blocks, which wait elsewhere."""
-        blocks = [stack for network in model.networks.values() for stack in stacks(network).values()]
-        added = {id(tensor) for network in model.networks.values() for tensor in added_weights(network)}
-        return {id(tensor) for stack in blocks for tensor in _tensors(stack)} - added
-
-    def _swap(self) -> None:
-        """Let the blocks' weights come as in a real run: one block's at a time, and the next one's."""
-
-        def copy(tensor: Tensor, _: torch.device) -> Tensor:
-            with self.tracker.scope("weights"):
-                return _copied(tensor)
-
-        for network in self.model.networks.values():
-            blocks = [block for stack in stacks(network).values() for block in stack]
-            waits = lambda tensor: id(tensor) in self._waiting  # noqa: E731
-            Swap(blocks, lambda: self.model.device, ahead=True, copy=copy, waits=waits)
-
     def _loaded(self, parts: list[nn.Module], call: Callable[..., Any]) -> Callable[..., Any]:
         """Run `call`, with the weights of `parts`, which wait elsewhere, on the device for it, as in a real run."""
         if not parts:
@@ -259,7 +238,7 @@ class _Rehearsal:
 
     def _arrived(self, tensor: Tensor) -> Tensor:
         """A copy, which is as large as those of all blocks that its own stands for."""
-        copy = _copied(tensor)
+        copy = elsewhere.copied(tensor)
         self.tracker.adopt([copy], None, self._times.get(id(tensor), 1))
         return copy
 
@@ -361,7 +340,7 @@ class _Rehearsal:
             self._update(method, batch.at(step), optimiser)
 
     def _update(self, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
-        with _away() if self.subject.run.activation_offload else nullcontext():
+        with elsewhere.kept_nowhere() if self.subject.run.activation_offload else nullcontext():
             output = method.step(batch)
             if output.parts is None:
                 assert output.loss is not None
@@ -388,23 +367,3 @@ def _linear(network: nn.Module, kind: str) -> set[int]:
     parts = [network] if kind == "int8" else stacks(network).values()
     named = [one for part in parts for one in part.named_modules() if "lora_" not in one[0]]
     return {id(layer.weight) for _, layer in named if isinstance(layer, nn.Linear)}
-
-
-def _away() -> saved_tensors_hooks:
-    """As `models.activations.kept_away`: what the graph keeps counts nowhere, and comes back as another."""
-
-    def pack(tensor: Tensor) -> Any:
-        return tensor if is_weight(tensor) else (tensor.size(), tensor.stride(), tensor.dtype, tensor.device)
-
-    def unpack(packed: Any) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        size, stride, dtype, device = packed
-        return torch.empty_strided(size, stride, dtype=dtype, device=device)
-
-    return saved_tensors_hooks(pack, unpack)
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    copy = torch.empty_like(tensor, requires_grad=False)
-    return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
