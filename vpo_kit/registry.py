@@ -6,6 +6,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from vpo_kit.errors import ConfigError
@@ -65,7 +66,18 @@ class Registry:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{self.kind} {name!r} cannot be imported from {target}: {error}") from error
+            hint = _lies_here(module, error)
+            raise ConfigError(f"{self.kind} {name!r} cannot be imported from {target}: {error}{hint}") from error
+
+
+def _lies_here(module: str, error: Exception) -> str:
+    """What to do where a module is beside the caller: a script has its own folder on the path and not that one, and
+    whoever opens another's folder has not thereby said that its code may run.
+    """
+    top = module.partition(".")[0]
+    if getattr(error, "name", None) == top and (Path(top).is_dir() or Path(f"{top}.py").is_file()):
+        return ": it lies in this folder, so let Python look here: export PYTHONPATH=$PWD"
+    return ""
 
 
 METHODS = Registry(
