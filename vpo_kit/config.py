@@ -76,7 +76,10 @@ class Run(Model):
     reward: dict[str, Any] = Field(
         {"name": "vqa"}, description="its name or a mixture, and its own settings (vpo rewards NAME)"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory: blocks run again in the backward pass")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="less memory: blocks, and the decoder under a reward's gradient, run again for the backward pass",
+    )
     activation_offload: bool = Field(
         False, description="less memory: what the graph keeps waits in the machine's memory, the same gradient"
     )

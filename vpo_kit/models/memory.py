@@ -6,8 +6,11 @@ import shutil
 from collections.abc import Sequence
 from typing import Literal
 
+from torch import nn
+
 from vpo_kit.errors import ConfigError
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.rerun import rerun
 
 BACKEND = "inductor"
 """What torch.compile hands the blocks to."""
@@ -23,7 +26,8 @@ def tune(
     """Switch on what is asked for, in `model`'s network and autoencoder.
 
     Checkpointing gives the same gradient: each block runs again in the backward pass, with the adapter that is active
-    then, which is the policy's as soon as ``policy.reference()`` is left. Slicing changes nothing but the order of
+    then, which is the policy's as soon as ``policy.reference()`` is left, and so does each call of the autoencoder's
+    decoder, of a few frames or of a tile of them. Slicing changes nothing but the order of
     additions; tiling blends the pieces' edges and changes the picture there.
 
     Raises `ConfigError` for what the family or this machine cannot do.
@@ -43,6 +47,8 @@ def _checkpoint(model: VideoModel) -> None:
     except ValueError as error:
         name = type(network).__name__
         raise ConfigError(f"gradient_checkpointing: {name} does not support it: turn it off") from error
+    if isinstance(decoder := getattr(model.pipeline.vae, "decoder", None), nn.Module):
+        rerun(decoder)
 
 
 def _compile(model: VideoModel) -> None:

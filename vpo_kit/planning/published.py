@@ -1,6 +1,8 @@
 """Pipelines by hub id whose sizes are known here, so that they can be planned without a download.
 
-The numbers are those of the published ``config.json`` files, which diffusers' conversion scripts also give.
+The numbers are those of the published ``config.json`` files, which diffusers' conversion scripts also give: Wan 2.2's,
+A14B and TI2V-5B, were held against ``scripts/convert_wan_to_diffusers.py`` of diffusers 58eb52c (network, autoencoder,
+shift, boundary).
 """
 
 from __future__ import annotations
