@@ -57,7 +57,7 @@ def test_settings_that_differ() -> None:
     usual = {"steps": 40, "lora": {"rank": 16, "alpha": None}, "judges": ["a"]}
     here = {"steps": 40, "lora": {"rank": 4, "alpha": None}, "judges": [], "more": True}
     found = differing(here, usual)
-    assert found == [("lora.rank", "4", "16"), ("judges", "none", "a"), ("more", "True", "none")]
+    assert found == [("lora.rank", "4", "16"), ("judges", "[]", "[a]"), ("more", "true", "null")]
     assert differing(usual, usual) == []
     other = differing({**here, "steps": 1}, usual)
     assert of_rows({"x": found, "y": other}) == [*found, ("y: steps", "1", "40")]

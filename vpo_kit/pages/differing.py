@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vpo_kit.fields import said
+
 Differing = Sequence[tuple[str, str, str]]
 """A setting's name with its sections, its value and its default, in words."""
-NONE = "none"
 
 
 def differing(here: Mapping[str, Any], default: Mapping[str, Any]) -> Differing:
     """The settings of `here` with another value than `default` has, sections as ``section.name``, in their order."""
     usual = dict(_leaves(default))
-    return [(name, _said(value), _said(usual.get(name))) for name, value in _leaves(here) if value != usual.get(name)]
+    return [(name, said(value), said(usual.get(name))) for name, value in _leaves(here) if value != usual.get(name)]
 
 
 def of_rows(rows: Mapping[str, Differing]) -> Differing:
@@ -29,11 +30,3 @@ def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
             yield from _leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
-
-
-def _said(value: Any) -> str:
-    if value is None or value in ((), []):
-        return NONE
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_said, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
