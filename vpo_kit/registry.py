@@ -161,7 +161,7 @@ METRICS = Registry(
 TRUTHS = Registry(
     "truth",
     "vpo_kit.truths",
-    {"sprites": "vpo_kit.sprites.truth:SpriteTruth"},
+    {"sprites": "vpo_kit.sprites.truth:SpriteTruth", "duets": "vpo_kit.duets.truth:DuetTruth"},
 )
 LINKS = Registry(
     "link",

@@ -68,22 +68,25 @@ class _Frames:
     corner: NDArray[np.intp]  # [F, 2] (x, y) of the mask's first pixel
     amplitude: Floats  # [F] contrast as a share of the usual one
     residual: Floats  # [F] standard deviation of the background's brightness away from the shape
+    hidden: Bools  # [F] whether something else is before the shape: such frames tell neither shape nor place
 
     @property
     def clear(self) -> Bools:
-        """Whether the shape is visible and the background calm, ``[F]``."""
-        return (self.amplitude > MIN_AMPLITUDE) & (self.residual <= NOISE_LIMIT)
+        """Whether the shape is visible and whole and the background calm, ``[F]``."""
+        return (self.amplitude > MIN_AMPLITUDE) & (self.residual <= NOISE_LIMIT) & ~self.hidden
 
 
-def track(video: Array) -> Track:
-    """Read a clip ``[F, 3, H, W]`` in [0, 1]; `ValueError` for another array shape or fewer than 6 frames."""
-    if video.ndim != 4 or video.shape[1] != 3 or video.shape[0] < 6 or min(video.shape[2:]) < HALF:
-        raise ValueError(f"expected a clip [F >= 6, 3, H >= {HALF}, W >= {HALF}], got {video.shape}")
-    frames = _measure(np.clip(np.nan_to_num(video), 0, 1).astype(np.float32, copy=False))
+def track(video: Array, hidden: Bools | None = None) -> Track:
+    """Read a clip ``[F, 3, H, W]`` in [0, 1]; `ValueError` for another array shape or fewer than 6 frames.
+
+    Frames ``[F]`` that are `hidden` have something else in the shape's place: it is read from the others.
+    """
+    hidden = np.zeros(len(video), bool) if hidden is None else hidden
+    frames = _measure(readable(video), hidden)
     grid, background = _grid(frames), np.median(frames.background, 0)
     shape, softness = _shape(frames, grid)
     path = frames.corner + _centre(np.clip((frames.mask - 0.05) / 0.95, 0, 1))
-    path[frames.amplitude <= MIN_AMPLITUDE] = np.nan
+    path[(frames.amplitude <= MIN_AMPLITUDE) | hidden] = np.nan
     whole = _fill(path)
     sure = _sure(whole, frames.clear & (grid <= BLOCKS_LIMIT))
     speed = _speed(whole, sure)
@@ -93,9 +96,16 @@ def track(video: Array) -> Track:
         motion=_motion(_smooth(whole, sure)),
         background=_nearest(world.BACKGROUNDS, background),
         speed=speed,
-        flaws=_pixel_flaws(frames, softness, grid) + _path_flaws(whole, speed),
+        flaws=_pixel_flaws(frames, softness, grid) + _path_flaws(whole[_span(hidden)], speed),
         path=path,
     )
+
+
+def readable(video: Array) -> Array:
+    """A clip ``[F, 3, H, W]`` as float32 in [0, 1]; `ValueError` for another array shape or fewer than 6 frames."""
+    if video.ndim != 4 or video.shape[1] != 3 or video.shape[0] < 6 or min(video.shape[2:]) < HALF:
+        raise ValueError(f"expected a clip [F >= 6, 3, H >= {HALF}, W >= {HALF}], got {video.shape}")
+    return np.clip(np.nan_to_num(video), 0, 1).astype(np.float32, copy=False)
 
 
 def judge(video: Array, scene: world.Scene) -> dict[str, float]:
@@ -111,7 +121,7 @@ def judge(video: Array, scene: world.Scene) -> dict[str, float]:
     return words | {"background": float(seen.background == scene.background)} | rest
 
 
-def _measure(video: Array) -> _Frames:
+def _measure(video: Array, hidden: Bools) -> _Frames:
     """Split each frame into background and coverage."""
     count, width = len(video), video.shape[3]
     background = np.median(video[:, :, ::2, ::2].reshape(count, 3, -1), 2)
@@ -133,6 +143,7 @@ def _measure(video: Array) -> _Frames:
         corner=centre - HALF,
         amplitude=amplitude,
         residual=residual,
+        hidden=hidden,
     )
 
 
@@ -290,13 +301,20 @@ def _pixel_flaws(frames: _Frames, softness: Floats, grid: Floats) -> tuple[str, 
     """Flaws of the pictures; softness ``[F]`` is relative to a clean shape."""
     mass = frames.mask.sum((1, 2)) * frames.amplitude
     dim = (mass < FADE_LIMIT * np.quantile(mass, 0.65)) & (frames.amplitude < FADE_LIMIT)
-    blocky = (grid > BLOCKS_LIMIT) & (softness > 1.15) & (frames.amplitude > MIN_AMPLITUDE)
+    gone = (dim | (frames.amplitude < MIN_AMPLITUDE)) & ~frames.hidden
+    blocky = (grid > BLOCKS_LIMIT) & (softness > 1.15) & (frames.amplitude > MIN_AMPLITUDE) & ~frames.hidden
     fired = {"flicker": _flickers(frames), "blocks": blocky.sum() >= 2}
     limit = np.clip(1.3 * np.quantile(softness, 0.3), *BLUR_LIMITS)
     fired["blur"] = not fired["blocks"] and (frames.clear & (softness > limit)).sum() >= 2
-    fired["fade"] = not fired["flicker"] and (dim | (frames.amplitude < MIN_AMPLITUDE)).sum() >= 2
+    fired["fade"] = not fired["flicker"] and gone.sum() >= 2
     fired["noise"] = (frames.residual > NOISE_LIMIT).sum() >= 2
     return tuple(name for name in world.FLAWS if fired.get(name))
+
+
+def _span(hidden: Bools) -> slice:
+    """From the first frame that is not hidden to the last; all where those are too few to show a flaw of motion."""
+    shown = np.flatnonzero(~hidden)
+    return slice(shown[0], shown[-1] + 1) if len(shown) and shown[-1] - shown[0] >= 5 else slice(None)
 
 
 def _path_flaws(path: Floats, speed: float) -> tuple[str, ...]:

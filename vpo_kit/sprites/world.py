@@ -60,7 +60,12 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        return f"a {self.colour} {self.shape} {self.motion} {self.speed} on a {self.background} background"
+        return f"{self.figure} on a {self.background} background"
+
+    @property
+    def figure(self) -> str:
+        """The caption without the background."""
+        return f"a {self.colour} {self.shape} {self.motion} {self.speed}"
 
     @property
     def held_out(self) -> bool:

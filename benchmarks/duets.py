@@ -1,0 +1,64 @@
+"""How well the tracker of the world of two sprites reads it: ``python -m benchmarks.duets``.
+
+Clean clips of the world's prompts as they are drawn, softened as by an autoencoder, and through the embedded model's
+own; training clips; and each flaw by itself. Seven minutes of one thread. Writes ``results/duets.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from benchmarks import facts
+from vpo_kit import models
+from vpo_kit.duets import tracker, world
+from vpo_kit.rewards.soften import Softness, soften
+from vpo_kit.sprites.world import Array
+
+CLEAN, DECODED, TRAINING, EACH = 288, 96, 400, 24
+KEYS = ("text_accuracy", *tracker.WORDS, "background", "flawed")
+
+
+def main() -> None:
+    rng = np.random.default_rng(11)
+    pool = [*world.captions("train"), *world.captions("heldout")]
+    duets = [pool[int(i)] for i in rng.choice(len(pool), CLEAN, replace=False)]
+    drawn = [world.render(duet, rng).video for duet in duets]
+    soft = [soften(torch.from_numpy(video), Softness.draw(rng, 1.0), rng).numpy() for video in drawn]
+    training = list(world.training_clips(TRAINING, seed=99))
+    found = {
+        "clean clips": _means(zip(drawn, duets, strict=True)),
+        "clean clips, softened": _means(zip(soft, duets, strict=True)),
+        "clean clips, decoded": _means(zip(_decoded(drawn[:DECODED]), duets[:DECODED], strict=True)),
+        "training clips": _means((clip.video, clip.duet) for clip in training),
+        "training clips with a flaw": round(float(np.mean([bool(clip.flaws) for clip in training])), 3),
+        "counts": {"clean": CLEAN, "decoded": DECODED, "training": TRAINING, "each flaw": EACH},
+        "flaws": {kind: _means(_flawed(kind, pool, rng)) for kind in world.FLAWS},
+    }
+    facts.write("duets", found)
+
+
+def _flawed(kind: str, pool: list[world.Duet], rng: np.random.Generator) -> Iterable[tuple[Array, world.Duet]]:
+    for _ in range(EACH):
+        duet, length = pool[int(rng.integers(len(pool)))], int(rng.integers(4, 10))
+        start = int(rng.integers(1, 17 - length + 1))
+        flaw = world.DuetFlaw(kind, start, start + length, int(rng.choice(world.SEVERITIES)))
+        yield world.render(duet, rng, (flaw,)).video, duet
+
+
+@torch.no_grad()
+def _decoded(videos: list[Array]) -> list[Array]:
+    model = models.load("sprites")
+    parts = torch.split(torch.stack([torch.from_numpy(video) for video in videos]), 12)
+    return [clip.numpy() for part in parts for clip in model.decode(model.encode(part))]
+
+
+def _means(clips: Iterable[tuple[Array, world.Duet]]) -> dict[str, float]:
+    rows = [tracker.judge(video, duet) for video, duet in clips]
+    return {key: round(float(np.mean([row[key] for row in rows])), 3) for key in KEYS}
+
+
+if __name__ == "__main__":
+    main()
