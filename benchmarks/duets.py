@@ -1,12 +1,15 @@
 """How well the tracker of the world of two sprites reads it: ``python -m benchmarks.duets``.
 
 Clean clips of the world's prompts as they are drawn, softened as by an autoencoder, and through the embedded model's
-own; training clips; and each flaw by itself. Seven minutes of one thread. Writes ``results/duets.json``.
+own; training clips; and each flaw by itself. Under a minute of one thread. Writes ``results/duets.json``
+and the table of docs/duets.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.sprites.world import Array
 
 CLEAN, DECODED, TRAINING, EACH = 288, 96, 400, 24
+PAGE = Path(__file__).parents[1] / "docs" / "duets.md"
 KEYS = ("text_accuracy", *tracker.WORDS, "background", "flawed")
 
 
@@ -38,6 +42,16 @@ def main() -> None:
         "flaws": {kind: _means(_flawed(kind, pool, rng)) for kind in world.FLAWS},
     }
     facts.write("duets", found)
+    facts.fill(PAGE, "<!-- duets: python -m benchmarks.duets -->\n", "<!-- end of duets -->", _table(found))
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    """The figures of the page: a row for each kind of clip and each flaw."""
+    kinds = [key for key in found if key.endswith(("clips", "softened", "decoded"))]
+    rows = {**{key: found[key] for key in kinds}, **{f"`{kind}`": row for kind, row in found["flaws"].items()}}
+    lines = ["| clips | words | direction | called flawed |", "|---|---|---|---|"]
+    lines += [f"| {n} | {r['text_accuracy']:g} | {r['direction']:g} | {r['flawed']:g} |" for n, r in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _flawed(kind: str, pool: list[world.Duet], rng: np.random.Generator) -> Iterable[tuple[Array, world.Duet]]:

@@ -123,7 +123,7 @@ def _touching(covers: Array) -> Bools:
 
 
 def _swapped(covers: Array, touching: Bools) -> Bools:
-    """The frames ``[F]`` in which two shapes, ``[F, 2, H, W]``, have each other's colour: of the two ways, the rarer."""
+    """The frames ``[F]`` in which two shapes ``[F, 2, H, W]`` have each other's colour: of the two ways, the rarer."""
     solid = np.where(covers > SOLID, covers, 0).astype(np.float64)
     mass = solid.sum((2, 3))
     places = [(solid * axis).sum((2, 3)) / np.maximum(mass, 1) for axis in np.indices(solid.shape[2:])]
