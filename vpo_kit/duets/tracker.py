@@ -25,7 +25,7 @@ WORDS = ("colour", "shape", "direction", "speed_class")
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenDuet:
     """The reading of one clip; of one shape, or none, where no other is seen."""
 
     tracks: tuple[Track, ...]
@@ -33,14 +33,14 @@ class Seen:
     flaws: tuple[str, ...]
 
 
-def track(video: Array) -> Seen:
+def track(video: Array) -> SeenDuet:
     """Read a clip ``[F, 3, H, W]``; `ValueError` for another array shape or fewer than 6 frames."""
     video = sprites.readable(video)
     back = np.median(video[:, :, ::2, ::2].reshape(len(video), 3, -1), 2)
     found, counts = _colours(video, back)
     if len(found) < 2:
         whole = sprites.track(video)
-        return Seen((whole,) if found else (), whole.background, (*whole.flaws, "alone"))
+        return SeenDuet((whole,) if found else (), whole.background, (*whole.flaws, "alone"))
     contrasts = np.stack(found) - np.median(back, 0)
     covers = np.clip(_shares(video - back[:, :, None, None], contrasts), 0, 1)
     touching = _touching(covers)
@@ -51,7 +51,7 @@ def track(video: Array) -> Seen:
         tracks.append(sprites.track(rest, hidden=touching | swapped))
     own = {"swap": swapped.sum() >= 2, "strange": (counts > STRANGE).sum() >= 2}
     flaws = [*(flaw for one in tracks for flaw in one.flaws), *(name for name, fired in own.items() if fired)]
-    return Seen(tuple(tracks), tracks[0].background, tuple(dict.fromkeys(flaws)))
+    return SeenDuet(tuple(tracks), tracks[0].background, tuple(dict.fromkeys(flaws)))
 
 
 def judge(video: Array, duet: Duet) -> dict[str, float]:
@@ -68,7 +68,7 @@ def judge(video: Array, duet: Duet) -> dict[str, float]:
     return shares | {"background": float(seen.background == duet.first.background)} | rest
 
 
-def _words(seen: Seen, duet: Duet, order: tuple[int, int]) -> dict[str, list[float]]:
+def _words(seen: SeenDuet, duet: Duet, order: tuple[int, int]) -> dict[str, list[float]]:
     """Right words of both figures, by kind, where track ``order[k]`` is that of figure ``k``."""
     rows = [
         _right(seen.tracks[k] if k < len(seen.tracks) else None, figure)

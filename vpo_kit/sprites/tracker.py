@@ -312,7 +312,7 @@ def _pixel_flaws(frames: _Frames, softness: Floats, grid: Floats) -> tuple[str, 
 
 
 def _span(hidden: Bools) -> slice:
-    """From the first frame that is not hidden to the last; all where those are too few to show a flaw of motion."""
+    """The frames from the first that is not hidden to the last; all of them where those are too few to judge motion."""
     shown = np.flatnonzero(~hidden)
     return slice(shown[0], shown[-1] + 1) if len(shown) and shown[-1] - shown[0] >= 5 else slice(None)
 
