@@ -575,7 +575,8 @@ def test_what_people_said_is_beside_the_judges(tmp_path: Path, capsys: pytest.Ca
     shown = text.markdown(told)
     assert (shown.count(said), shown.count(strength), shown.count(people.CAPTION)) == (4, 2, 1)  # the board's, its own
     page = board_page.render(told, tmp_path / "report.html")
-    assert (page.count(said), page.count(">none<")) == (2, 2 * (len(found.lines) - 1))
+    assert (page.count(said), page.count(strength), page.count("People (vpo study)")) == (4, 2, 1)
+    assert page.count(">none<") == 2 * 2 * (len(found.lines) - 1)  # the board's, its own
     assert "people: quality" in shown
     assert "people" not in text.markdown(found)
     assert board_files.latex(told).count(r"\begin{tabular}") == 2

@@ -329,9 +329,16 @@ def test_the_most_disagreed_pairs() -> None:
     assert wrong[0].margin == pytest.approx(7 / np.std([-1, 7, 4]))
     assert len(strongest(found, scores, "q", 1)) == 1
     shown = page([DisagreementSection(found, "loud", "q", scores)], Path("/sets/out/bench.html"))
-    assert shown.index('src="../2.mp4"') < shown.index('src="../0.mp4"')
-    assert "p1 &amp; &lt;b&gt;" in shown
-    assert "99" not in shown
+    data = shown.split('id="data">')[1].split("</script>")[0]
+    assert "<b>" not in data
+    [section] = json.loads(data)["sections"]
+    assert [row["title"] for row in section["rows"]] == ["p1 & <b> (row 2)", "p0 & <b> (row 1)"]
+    assert [film["address"] for row in section["rows"] for film in row["films"]] == [
+        f"../{i}.mp4" for i in (2, 3, 0, 1)
+    ]
+    assert [row["chosen"] for row in section["rows"]] == [1, 0]
+    assert section["rows"][0]["films"][1]["name"] == "2, people's choice"
+    assert "99" not in data
 
 
 def test_other_weights_are_another_judge() -> None:

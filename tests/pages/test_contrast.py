@@ -7,7 +7,10 @@ from importlib import resources
 
 import pytest
 
-CSS = resources.files("vpo_kit.pages").joinpath("page.css").read_text(encoding="utf-8")
+BASE, *REST = (
+    resources.files(f"vpo_kit.{package}").joinpath(name).read_text(encoding="utf-8")
+    for package, name in (("pages", "base.css"), ("pages", "page.css"), ("labelling.people", "page.html"))
+)
 ON_PAPER = ("ink", "soft", "link", "good", "bad", "moved")
 GROUNDS = ("warn", "first", "second", "tie")
 DRAWN = ("focus", *(f"c{i}" for i in range(6)))
@@ -16,7 +19,7 @@ DRAWN = ("focus", *(f"c{i}" for i in range(6)))
 
 def colours(scheme: str) -> dict[str, str]:
     """The custom colours of a scheme: dark ones are laid over the light ones."""
-    light, dark = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)
+    light, dark = re.findall(r":root \{(.*?)\}", BASE, re.DOTALL)
     found = dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", light))
     return found | (dict(re.findall(r"--([a-z0-9]+): (#[0-9a-f]{6})", dark)) if scheme == "dark" else {})
 
@@ -49,6 +52,6 @@ def test_text_can_be_read(scheme: str) -> None:
 def test_no_other_colour_is_used() -> None:
     """Whatever is coloured has a name that is held above, but for the black that videos lie on."""
     assert set(colours("light")) == {*ON_PAPER, *GROUNDS, *DRAWN, "paper", "on", "line"}
-    rules = CSS[CSS.index("* { box-sizing") :]
-    assert set(re.findall(r"#[0-9a-fA-F]{3,8}\b", rules)) <= {"#000", "#000c"}
-    assert "opacity" not in rules.replace("opacity: 1", "")
+    rules = BASE[BASE.index("* { box-sizing") :] + "".join(sheet.split("</style>")[0] for sheet in REST)
+    assert set(re.findall(r"#[0-9a-fA-F]{3,8}\b(?=[;, ])", rules)) <= {"#000", "#000c"}
+    assert not set(re.findall(r"opacity: ([\d.]+)", rules)) - {"1"}

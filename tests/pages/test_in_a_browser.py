@@ -160,6 +160,16 @@ def test_ten_thousand_pairs_are_paged(seen: Browsing, places: dict[str, Path]) -
     until(page, lambda: page.evaluate("gallery.rows[0].lead.currentTime > gallery.rows[0].range[0]"))
 
 
+def test_what_judges_and_people_disagree_on_is_chosen_by_judge(seen: Browsing, places: dict[str, Path]) -> None:
+    page = show(seen, places["judges"])
+    check_fit(page)
+    assert page.evaluate(UNNAMED) == []
+    assert page.locator(".films .chosen").count() == 12
+    assert page.inner_text("#count") == "1 to 12 of 14"
+    page.select_option("#section", "1")  # this one agrees with people
+    assert page.inner_text("#count").startswith("none")
+
+
 def test_curves_tell_their_values(seen: Browsing, places: dict[str, Path]) -> None:
     page = show(seen, places["report"], 400)
     chart = page.locator(".chart", has_text="loss")

@@ -32,7 +32,7 @@ READ = [
     "catalogue.json", "defaults.yaml", "sprites/pipeline/model_index.json", "sprites/pipeline/vpo.json",
     "sprites/pipeline/recipe.yaml", "sprites/pipeline/prompts/train.txt", "rewards/vqa.safetensors",
     "rewards/gold.json", "rewards/natural.safetensors", "evaluation/report.html.j2", "evaluation/players.js",
-    "pages/page.css", "pages/rows.js",
+    "pages/base.css", "pages/rows.js", "judged/disagreement.js",
     "comparison/page.html.j2", "pairing/page.html.j2", "labelling/people/page.html",
 ]  # fmt: skip
 """One of each kind of file that the code reads."""

@@ -1,4 +1,4 @@
-"""A report, a board and the page of a pair set over three small clips, made without a model."""
+"""A report, a board, the pages of a pair set and of judges, over three small clips, made without a model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.evaluation import report
 from vpo_kit.evaluation.report import Page, RunFacts
 from vpo_kit.evaluation.samples import Results
+from vpo_kit.judged.disagreement import DisagreementSection, page
+from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet
 from vpo_kit.pages.templates import Head
 from vpo_kit.pairing import page as pair_page
 from vpo_kit.pairing.inspect import summarise
@@ -28,6 +30,8 @@ PROMPTS = [
 METRICS = ("vqa", "gold", "motion", "warp_error", "flicker", "sharpness")
 NAMES = ("dense method.beta=5000 method.reference_update=ema", "dpo", "online", "sft", "vader method.steps=2")
 PAIRS = 10_000
+JUDGES = (("loud", 1.0), ("fair", -1.0))
+"""Judges, and what the second clip of a pair has more by them: people choose the first."""
 HEAD = Head(date="2026-01-31 12:00", duration="1:02:03", command="vpo train --method online --output runs/first")
 
 
@@ -54,10 +58,11 @@ def build(root: Path) -> dict[str, Path]:
         for frame in range(20):
             video[frame, :, 10 + i : 20 + i, frame : frame + 8] = 1
         write_video(root / f"{i}.mp4", video, fps=1 / FRAME_S)
-    places = {name: root / f"{name}.html" for name in ("report", "board", "pairs")}
+    places = {name: root / f"{name}.html" for name in ("report", "board", "pairs", "judges")}
     places["report"].write_text(_report(root))
     places["board"].write_text(_board(root))
     places["pairs"].write_text(_pairs(root, places["pairs"]))
+    places["judges"].write_text(_judges(root, places["judges"]))
     return places
 
 
@@ -71,7 +76,7 @@ def _filled(root: Path, folder: str, found: Results, kind: int) -> str:
 def _report(root: Path) -> str:
     before, after = results("base", 0.0), results("moved", 0.4)
     logs = [[{"step": float(i), "loss": 1 / i + run, "reward_mean": i / 9} for i in range(1, 40)] for run in range(2)]
-    page = Page(
+    shown = Page(
         title="wan against a-name-of-a-run-that-is-rather-long-20260131-120000",
         evaluations=[before, after],
         folders=[_filled(root, "base", before, 0), _filled(root, "moved", after, 1)],
@@ -81,7 +86,7 @@ def _report(root: Path) -> str:
         own=[("lora.rank", "4", "16")],
         runs={f"run-{i}": RunFacts("seed: 1", log) for i, log in enumerate(logs)},
     )
-    return report.render(page)
+    return report.render(shown)
 
 
 def _board(root: Path) -> str:
@@ -114,3 +119,13 @@ def _pairs(root: Path, place: Path) -> str:
         for i in range(PAIRS)
     ]  # fmt: skip
     return pair_page.render(PairSet(root, {"model": "wan"}, pairs, []), summarise(pairs), place, head=HEAD)
+
+
+def _judges(root: Path, place: Path) -> str:
+    clips = [JudgedClip(path=root / f"{i % 3}.mp4", prompt=PROMPTS[i // 2]) for i in range(28)]
+    pairs = [JudgedPair(first=2 * i, second=2 * i + 1, verdicts={"quality": 1}, row=i + 1) for i in range(14)]
+    found = JudgedSet("set", clips, pairs)
+    wrong = [
+        DisagreementSection(found, judge, "quality", [i % 2 * scale for i in range(28)]) for judge, scale in JUDGES
+    ]
+    return page(wrong, place)

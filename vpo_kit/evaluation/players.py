@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from vpo_kit.evaluation import tables
+from vpo_kit.evaluation import people, tables
 from vpo_kit.evaluation.metrics import about, verdict
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.pages import templates
@@ -27,7 +27,7 @@ class Player:
 def environment(package: str) -> jinja2.Environment:
     """Templates of `package` or of this one, which may ask what a metric is and what a change means."""
     found = templates.environment(package, __package__)
-    found.globals |= {"about": about, "verdict": verdict, "tables": tables}
+    found.globals |= {"about": about, "verdict": verdict, "tables": tables, "people": people}
     return found
 
 

@@ -49,6 +49,8 @@ class Page:
     """The settings that differ from their defaults: they are shown, all others are folded away."""
     changes: Mapping[str, Mapping[str, Paired]] | None = None
     """Each model's changes against the base; by default those of its metrics."""
+    people: Sequence[Sequence[str]] = ()
+    """What people said in a study (`people.cells`)."""
     live: bool = False
     """Whether the run goes on: then the page loads itself again."""
     runs: Mapping[str, RunFacts] = field(default_factory=dict)

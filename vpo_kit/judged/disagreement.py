@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 
 from vpo_kit.judged.sets import JudgedPair, JudgedSet
+from vpo_kit.pages import templates
+from vpo_kit.pages.templates import Head
 
 SHOWN = 20
 """Pairs of each judge and dimension."""
@@ -53,32 +55,6 @@ class DisagreementSection:
         return strongest(self.found, self.scores, self.dimension)
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Where judges and people disagree</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
-figure { display: inline-block; width: 47%; margin: 0 1% 1em 0; } video { width: 100%; background: #000; }
-article { border-top: 1px solid #ccc; padding-top: .5em; } .people { font-weight: 600; }
-</style>
-<h1>Where judges and people disagree most</h1>
-{% for section in sections %}
-<h2>{{ section.found.name }}, {{ section.dimension }}: {{ section.judge }}</h2>
-{% for one in section.rows %}
-<article><p>{{ section.found.clips[one.pair.first].prompt or "no prompt" }}
-{% if one.pair.row %}(row {{ one.pair.row }}){% endif %}</p>
-{% for place, better in ((one.pair.first, 1), (one.pair.second, -1)) %}
-<figure><video src="{{ address(section.found.clips[place].path) }}" controls loop muted preload="none"></video>
-<figcaption>{{ "%.3g"|format(section.scores[place]) }}
-{% if one.pair.verdicts[section.dimension] == better %}<span class="people">people's choice</span>
-{% else %}the judge's choice{% endif %}
-{% if section.found.clips[place].model %}, {{ section.found.clips[place].model }}{% endif %}</figcaption></figure>
-{% endfor %}</article>
-{% else %}<p>No pair.</p>
-{% endfor %}{% endfor %}
-</html>
-"""
-
-
 def page(sections: Sequence[DisagreementSection], place: Path) -> str:
     """The page's text, for a file at `place`: videos are named relative to it."""
     folder = place.parent.resolve()
@@ -86,6 +62,32 @@ def page(sections: Sequence[DisagreementSection], place: Path) -> str:
     def address(video: Path) -> str:
         return quote(Path(os.path.relpath(video, folder)).as_posix())
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    shown: Mapping[str, object] = {"sections": sections, "address": address}
-    return environment.from_string(_PAGE).render(shown)
+    shown = [_section(section, address) for section in sections]
+    count = sum(len(section["rows"]) for section in shown)
+    return (
+        templates.environment("vpo_kit.judged")
+        .get_template("disagreement.html.j2")
+        .render(
+            title="Where judges and people disagree most",
+            head=Head(said=f"{count} pairs that people decided one way and a judge the other, the surest first."),
+            data={"sections": shown},
+        )
+    )
+
+
+def _section(section: DisagreementSection, address: Callable[[Path], str]) -> dict[str, Any]:
+    """One set, dimension and judge as the page's script takes it; `chosen` is the place of the people's choice."""
+
+    def film(place: int, chosen: bool) -> dict[str, str]:
+        clip = section.found.clips[place]
+        told = f"{section.scores[place]:.3g}, {'people' if chosen else 'the judge'}'s choice"
+        return {"name": f"{told}, {clip.model}" if clip.model else told, "address": address(clip.path)}
+
+    rows = []
+    for one in section.rows:
+        first = one.pair.verdicts[section.dimension] == 1
+        prompt = section.found.clips[one.pair.first].prompt or "no prompt"
+        films = [film(one.pair.first, first), film(one.pair.second, not first)]
+        title = f"{prompt} (row {one.pair.row})" if one.pair.row else prompt
+        rows.append({"id": str(one.pair.row or ""), "title": title, "films": films, "chosen": 0 if first else 1})
+    return {"name": f"{section.found.name}, {section.dimension}: {section.judge}", "rows": rows}

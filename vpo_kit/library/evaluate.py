@@ -168,6 +168,7 @@ def _write(
         evaluations=results,
         folders=[f"videos/{label}" for label in bench.labels],
         own=_own(bench),
+        people=people.cells(said, bench.loras),
         head=Head(date=today(), duration=clock(time.monotonic() - began), command=command()),
         settings={key: facts[key] for key in ("model", "seed", "prompts", "videos_per_prompt", "sampling", "features")},
         licences=licences,

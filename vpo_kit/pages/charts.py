@@ -51,7 +51,7 @@ class Axis:
         """About `count` round numbers between its ends."""
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * k for k in (1, 2, 5, 10) if power * k >= rough * 0.999)
+        step = power * min((1, 2, 5, 10), key=lambda k: abs(math.log(power * k / rough)))
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -138,7 +138,7 @@ def _frame(across: Axis, up: Axis, x: str, cross: bool) -> list[Markup]:
     line = Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>')
     text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
     parts = []
-    for value in up.ticks(5):
+    for value in up.ticks(6):
         parts.append(line.format("grid", LEFT, WIDTH - RIGHT, up.at(value), up.at(value)))
         parts.append(text.format(LEFT - 4, up.at(value) + 4, "end", _short(value, up)))
     for value in across.ticks(5):

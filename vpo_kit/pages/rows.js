@@ -16,14 +16,18 @@ class Row {
   constructor(title, films, fps) {
     Object.assign(this, { title, films, fps: fps || 10, range: null, on: playing, seen: false, begun: false, jumps: 0, busy: false });
     this.captions = films.map(film => make("figcaption", { textContent: film.name }));
-    this.videos = films.map(({ address }) => {
+    this.videos = films.map(({ address }, i) => {
       const video = make("video", { muted: true, playsInline: true, preload: "metadata" });
       if (address) video.src = address;
       video.onloadedmetadata = () => {
         video.style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
         video.classList.toggle("small", video.videoWidth < video.clientWidth);
       };
-      video.onerror = () => { video.broken = true; };
+      video.onerror = () => {
+        if (!video.hasAttribute("src")) return;  // it was let go
+        video.broken = true;
+        this.captions[i].textContent += "\nthis video cannot be shown";
+      };
       return video;
     });
     const figures = this.videos.map((video, i) => {
@@ -60,6 +64,7 @@ class Row {
   // all to one moment; they go on together once all are there
   async jump(time) {
     const mine = ++this.jumps, videos = this.shown;
+    if (!videos.length) return;
     this.busy = true;
     videos.forEach(video => { video.pause(); video.playbackRate = 1; });
     await Promise.all(videos.map(video => seek(video, time)));
@@ -103,10 +108,10 @@ class Row {
 // -- one video by itself
 
 function enlarge(row, i) {
-  const video = $("large").querySelector("video"), time = row.lead.currentTime;
+  const video = $("large").querySelector("video"), time = row.shown.length ? row.lead.currentTime : 0;
   larger = { row, i };
   $("shown").textContent = `${row.films[i].name}: ${row.title}`;
-  if (row.videos[i].classList.contains("small")) video.classList.add("small"); else video.classList.remove("small");
+  video.classList.toggle("small", row.videos[i].classList.contains("small"));
   video.src = row.films[i].address;
   video.style.aspectRatio = row.videos[i].style.aspectRatio;
   video.currentTime = time;
@@ -173,6 +178,7 @@ class Gallery {
 
   // to an item's id, or its number in the order that is shown
   jump(wanted) {
+    if (!wanted) return;
     let place = this.chosen.findIndex(({ id }) => String(id) === wanted);
     if (place < 0 && /^\d+$/.test(wanted)) place = +wanted - 1;
     if (!(place >= 0 && place < this.chosen.length)) { $("count").textContent = `there is no ${wanted} among ${this.chosen.length}`; return; }

@@ -40,7 +40,8 @@ for (const table of document.querySelectorAll("table[data-name]")) {
   table.lines = [...table.tBodies[0].rows];
   [...table.tHead.rows[0].cells].forEach((cell, i) => {
     cell.dataset.csv = words(cell);
-    const button = make("button", { type: "button", title: cell.title || "sort" }, ...cell.childNodes);
+    const [name, ...more] = cell.childNodes, way = make("span", { className: "way" });  // it shows the order, by the stylesheet
+    const button = make("button", { type: "button", title: cell.title || "sort" }, name, way, ...more);
     button.onclick = () => sort(table, i, NEXT[cell.getAttribute("aria-sort")]);
     cell.append(button);
     cell.setAttribute("aria-sort", "none");

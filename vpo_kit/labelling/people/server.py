@@ -11,7 +11,6 @@ import hashlib
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -27,6 +26,7 @@ from vpo_kit.labelling.people.division import Division
 from vpo_kit.labelling.people.finish import annotators
 from vpo_kit.labelling.people.questions import Survey, plain_name
 from vpo_kit.net import serve
+from vpo_kit.pages import templates
 from vpo_kit.video import SUFFIXES
 
 MAX_BODY_BYTES = 16 * 2**10
@@ -111,7 +111,7 @@ class _Desk:
         self._root = survey.path.resolve()
         # one browser may label several sets at once, and cookies do not know of ports
         self._cookie = f"vpo-label-{hashlib.sha256(told.token.encode()).hexdigest()[:12]}"
-        self._page = resources.files("vpo_kit.labelling.people").joinpath("page.html").read_text(encoding="utf-8")
+        self._page = templates.environment("vpo_kit.labelling.people").get_template("page.html").render()
 
     def _lets_in(self, token: str) -> bool:
         return serve.same(token, self._told.token) or serve.same(token, self._told.guests)
