@@ -69,6 +69,12 @@ class Sampling(Section):
     embedded_guidance: float | None = Field(
         None, ge=0, description="the scale that a training pass sees where the network takes it as an input; default: 1"
     )
+    lora: Path | None = Field(
+        None,
+        description="a LoRA (run, folder or file) for sampling alone, as one for few steps: no pass of a loss has it, "
+        "and no export",
+    )
+    lora_strength: float = Field(1.0, ge=0, description="of that LoRA")
     batch_size: int = Field(24, ge=1, description="videos sampled at once")
 
     @field_validator("guidance")

@@ -21,7 +21,7 @@ from benchmarks import plans as tables
 from tests.support.commands import main_ok
 from vpo_kit import models
 from vpo_kit.cli import main
-from vpo_kit.config import read_assignments, validate
+from vpo_kit.config import Lora, read_assignments, validate
 from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.library import plan as command
 from vpo_kit.methods.base import Batch
@@ -55,7 +55,7 @@ def measured(planned: Subject) -> int:
     run = planned.run
     model = models.load(run.model, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
-    settings = model.settings.changed(**run.sampling.model_dump(exclude={"batch_size"}))
+    settings = model.settings.changed(**run.sampling.model_dump(exclude={"batch_size", "lora", "lora_strength"}))
     policy = LoraPolicy(model, run.lora, 0)
     if planned.method_config.model_dump().get("reference_update", "never") != "never":
         policy.refresh_reference(0.0)
@@ -378,3 +378,11 @@ def test_networks_and_text_encoders_are_never_there_together(tiny_wan: Path) -> 
     for name in ("measure", "data", "step"):
         assert found.phases[name]["text"] < weights
         assert found.phases[name]["weights"] == 4 * found.parameters["weights"]
+
+
+def test_a_lora_for_sampling_counts(tiny_wan: Path, tmp_path: Path) -> None:
+    policy = LoraPolicy(models.load(str(tiny_wan)), Lora(rank=4), 0)
+    policy.export(tmp_path)
+    found = [rehearse(subject(tiny_wan, "dpo", *sets)) for sets in ((), (f"sampling.lora={tmp_path}",))]
+    more = found[1].phases["step"]["weights"] - found[0].phases["step"]["weights"]
+    assert more == 4 * sum(p.numel() for p in policy.parameters)

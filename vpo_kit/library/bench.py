@@ -92,7 +92,7 @@ class Bench:
             "prompts": [" ".join([item.prompt, *item.keys]) for item in self.items],
             "videos_per_prompt": request.videos_per_prompt,
             "seed": request.seed,
-            "sampling": self.sampling.model_dump(),
+            "sampling": self._sampled(),
             "dino": request.dino,
             "weights": self.wanted.model_dump(mode="json", include=OF_THE_WEIGHTS, exclude_defaults=True) or None,
             "rewards": [[p.kind.__name__, p.config.model_dump(mode="json")] for p in self.plans],
@@ -104,6 +104,11 @@ class Bench:
             self._keep_metrics(self._begun.get("metrics", IN_0_2))
         for label, files in self._files.items():
             self.folder.check_source(label, files)
+
+    def _sampled(self) -> dict[str, Any]:
+        """The sampling section, as folders have it that were begun before there was a LoRA in it."""
+        found = self.sampling.model_dump(mode="json")
+        return found if self.sampling.lora else {k: v for k, v in found.items() if not k.startswith("lora")}
 
     def _keep_metrics(self, names: Sequence[str]) -> None:
         """The metrics are those that the folder was begun with: each model of a table is measured alike."""

@@ -64,7 +64,8 @@ def check(found: Mapping[str, str], run: Path) -> None:
 def _weights(recipe: Recipe) -> dict[str, str]:
     """The keys of the model's folder, of the LoRA that the run starts from, and of its judges' own files."""
     run = recipe.run
-    places = {"LoRA of lora.init": run.lora.init} if run.lora.init is not None else {}
+    named = {"LoRA of lora.init": run.lora.init, "LoRA of sampling.lora": run.sampling.lora}
+    places = {name: path for name, path in named.items() if path is not None}
     for plan in [*recipe.reward, *recipe.judges, *recipe.selection]:
         own = [value for value in vars(plan.config).values() if isinstance(value, Path)]
         for path in dict.fromkeys([*own, *plan.kind.locate(plan.config)]):

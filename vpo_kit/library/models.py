@@ -10,7 +10,7 @@ from typing import Any
 from vpo_kit.config import Model, Sampling
 from vpo_kit.errors import ConfigError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import loras, run, sections
+from vpo_kit.training import loras, run, sampling_lora, sections
 
 
 def load_model(
@@ -57,12 +57,13 @@ def ready(
         if others := sorted(set(settings) - {"sampling"}):
             raise ConfigError(f"{others[0]}: the model is loaded already: give it to load_model")
         made, own = model, model.settings
+        taken = found.sampling
     else:
-        made = run.load_model(found)
-        own = made.settings
+        made = run.load_model(found)  # with the LoRA for sampling
+        own, taken = made.settings, Sampling()
     try:
         run.use(made, found.sampling)
-        with loras.loaded(made, lora) if lora is not None else nullcontext():
+        with sampling_lora.attached(made, taken), loras.loaded(made, lora) if lora is not None else nullcontext():
             yield made, found.sampling
     finally:
         made.use(own)

@@ -172,6 +172,8 @@ class Method(ABC):
     summary: ClassVar[str]
     needs: ClassVar[Needs]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    retraces: ClassVar[bool] = False
+    """Whether the loss goes through steps of a rollout again, which the policy alone must then have made."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.check_model(config, context.policy.model)

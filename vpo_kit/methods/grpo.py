@@ -58,6 +58,7 @@ class GRPO(FollowsReference, FromRollouts):
 
     summary: ClassVar[str] = "Flow-GRPO, DanceGRPO, MixGRPO, DDPO: policy gradient, n fresh videos"
     needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
+    retraces: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = GRPOConfig
     config: GRPOConfig
 

@@ -35,6 +35,7 @@ from vpo_kit.planning.repeats import Known, Repeats
 from vpo_kit.planning.stacks import fold, watch
 from vpo_kit.rewards.base import Reward
 from vpo_kit.rewards.frames import FrameScorer
+from vpo_kit.training import sampling_lora
 from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
 from vpo_kit.training.run import Assembly, use
 
@@ -168,6 +169,10 @@ class _Rehearsal:
             decoder = list(self.model.preview.parameters())
             self.tracker.adopt(decoder, "autoencoder")
             counts["autoencoder"] += sum(tensor.numel() for tensor in decoder)
+        if run.sampling.lora is not None:
+            with self.tracker.fake:
+                sampler = torch.empty(sampling_lora.size(run.sampling.lora), dtype=getattr(torch, run.dtype))
+            self._coming.append((sampler, "weights", 1.0))
         for judge in self.judges:
             tensors = [*judge.parameters(), *judge.buffers()]
             self.tracker.adopt(tensors, "reward", 0.0)

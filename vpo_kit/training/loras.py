@@ -5,11 +5,13 @@ A LoRA is one file; for a model with two experts it is one for each, and the fil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vpo_kit.config import EXPERTS
@@ -40,6 +42,15 @@ def weights_of(path: Path) -> dict[str, Path]:
     if files:
         return {"": files[0]}
     raise ModelError(f"{path} holds no LoRA: give a run folder, or a folder with {WEIGHTS_NAME}")
+
+
+def count(file: Path) -> int:
+    """How many numbers a LoRA's file has, by its header. Raises `ModelError`."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return sum(math.prod(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def places(model: VideoModel, path: Path) -> dict[str, Path]:
@@ -131,8 +142,11 @@ def _fits(layers: dict[str, nn.Module], key: str, value: Tensor) -> bool:
     Keys of an older form are left to diffusers.
     """
     name, separator, rest = key.partition(".lora_")
-    weight = getattr(layers.get(name), "weight", None)
+    layer = layers.get(name)
+    weight = getattr(layer, "weight", None)
     if not separator or value.ndim < 2 or not isinstance(weight, Tensor):
         return not separator or name in layers
+    # four bits lie in a weight of another shape
+    shape = (layer.out_features, layer.in_features) if isinstance(layer, nn.Linear) else weight.shape
     side = 1 if rest.startswith("A") else 0
-    return value.shape[side] == weight.shape[side]
+    return value.shape[side] == shape[side]

@@ -21,7 +21,7 @@ from vpo_kit.pairing import store
 from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.training import health, optimisers
+from vpo_kit.training import health, loras, optimisers
 from vpo_kit.training.trackers import base as trackers
 
 T = TypeVar("T")
@@ -89,6 +89,11 @@ def check(run: Run) -> Recipe:
     _fits_together(run)
     if run.compile and getattr(method_config, "rollout_cache", None) is not None:
         raise ConfigError("method.rollout_cache: a compiled block cannot be skipped: leave one of the two out")
+    if run.sampling.lora is not None and (method.retraces or method.needs.reward == "differentiable"):
+        raise ConfigError(
+            f"sampling.lora: method {run.method_name!r} learns through steps of the chain, which must be the policy's "
+            "own: leave it out"
+        )
     if run.data.buckets and data == "pairs":
         raise ConfigError("data.buckets: the pairs of a set have one shape: leave it out, or give clips or prompts")
     all_held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
@@ -132,6 +137,10 @@ def _fits_together(run: Run) -> None:
     if run.compile and run.attention == "sage":  # it changes from pass to pass, which a compiled block cannot
         raise ConfigError("compile: attention sage cannot be compiled: leave one of the two out")
     check_attention(run.attention, run.dtype)
+    if run.sampling.lora is not None:
+        loras.weights_of(run.sampling.lora)
+    if run.compile and run.sampling.lora is not None:
+        raise ConfigError("compile: sampling.lora comes and goes, which a compiled block cannot: leave one of them out")
     if run.compile and run.quantise in KINDS:
         raise ConfigError(f"compile: not with quantise={run.quantise}: leave one of the two out")
     check_group_offload(run.group_offload, quantise=run.quantise)

@@ -16,6 +16,7 @@ from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import Encode
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.training import sampling_lora
 from vpo_kit.training.data import Source
 from vpo_kit.training.loop import Report, RunParts
 from vpo_kit.training.lora import LoraPolicy
@@ -26,9 +27,11 @@ from vpo_kit.truth import truth_of
 
 
 def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
-    """The base model with everything that the settings say of its memory and speed; its encoders of texts and pictures
-    are there while something is encoded, or with `late_encoders` False always. Raises as `models.load`.
+    """The base model with everything that the settings say of its memory and speed, and the LoRA that samples; its
+    encoders of texts and pictures are there while something is encoded, or with `late_encoders` False always. Raises as
+    `models.load`.
     """
+    sampling_lora.check(run.sampling)
     model = models.load(
         run.model,
         revision=run.revision,
@@ -44,6 +47,7 @@ def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
         memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
     else:
         memory.tune(model, vae=run.vae)
+    sampling_lora.attach(model, run.sampling)
     return model
 
 
@@ -54,7 +58,7 @@ def use(model: VideoModel, sampling: Sampling) -> Settings:
 
 def settings_of(own: Settings, sampling: Sampling) -> Settings:
     """A model's `own` sampling settings with the recipe's changes."""
-    return own.changed(**sampling.model_dump(exclude={"batch_size"}))
+    return own.changed(**sampling.model_dump(exclude={"batch_size", "lora", "lora_strength"}))
 
 
 @dataclass(frozen=True, kw_only=True)
