@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vpo_kit.errors import ModelError
 
-EMBEDDED = {"sprites": Path(__file__).parent / "sprites" / "pipeline"}
+_PLACES = {name: Path(__file__).parent / name / "pipeline" for name in ("sprites", "duets")}
+EMBEDDED = {name: path for name, path in _PLACES.items() if (path / "model_index.json").is_file()}
 """Models that ship inside the package, by name."""
 
 

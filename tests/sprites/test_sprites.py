@@ -18,6 +18,7 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.sampler import Guidance, chain_levels, draw_noise, sample
 from vpo_kit.sprites import world
 from vpo_kit.sprites.build import measure, train
+from vpo_kit.sprites.truth import SpriteTruth
 from vpo_kit.training.lora import LoraPolicy
 
 FOLDER = EMBEDDED["sprites"]
@@ -79,8 +80,8 @@ def test_measured_quality_reaches_the_bars() -> None:
 def test_quality_holds_on_a_few_prompts() -> None:
     """24 prompts, so the floors are lower than the bars: this finds a broken file, not a worse model."""
     model = models.load("sprites")
-    scenes = world.scenes(held_out=True)[::6]
-    found = measure._means(measure._sample(model, scenes, 1, 24), scenes)
+    captions = [scene.caption for scene in world.scenes(held_out=True)[::6]]
+    found = measure.means(SpriteTruth(), measure.sampled(model, captions, 1, 24), captions)
     assert found["colour"] >= 0.9
     assert found["shape"] >= 0.8
     assert found["direction"] >= 0.7

@@ -151,17 +151,17 @@ def render(duet: Duet, rng: np.random.Generator, flaws: tuple[DuetFlaw, ...] = (
     return DuetClip(video.clamp(0, 1).numpy(), duet, flaws)
 
 
-def training_clips(count: int, seed: int) -> Iterator[DuetClip]:
-    """`count` training clips; clip ``i`` depends on ``(seed, i)`` alone."""
+def training_clips(count: int, seed: int, first: int = 0) -> Iterator[DuetClip]:
+    """`count` training clips from number `first` on; clip ``i`` depends on ``(seed, i)`` alone."""
     pool = [scene for scene in _by_caption().values() if not scene.held_out]
-    for i in range(count):
+    for i in range(first, first + count):
         rng = np.random.default_rng([seed, i])
-        first = pool[int(rng.integers(len(pool)))]
+        front = pool[int(rng.integers(len(pool)))]
         while True:
             second = pool[int(rng.integers(len(pool)))]
-            if second.colour != first.colour and second.background == first.background:
+            if second.colour != front.colour and second.background == front.background:
                 break
-        duet = Duet(first, second)
+        duet = Duet(front, second)
         yield render(duet, rng, draw_flaws(duet, rng))
 
 

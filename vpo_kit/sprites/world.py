@@ -149,10 +149,10 @@ def render(scene: Scene, rng: np.random.Generator, flaws: tuple[Flaw, ...] = ())
     return WorldClip(np.clip(video, 0, 1).astype(np.float32), scene, flaws)
 
 
-def training_clips(count: int, seed: int) -> Iterator[WorldClip]:
-    """`count` training clips; clip ``i`` depends on ``(seed, i)`` alone."""
+def training_clips(count: int, seed: int, first: int = 0) -> Iterator[WorldClip]:
+    """`count` training clips from number `first` on; clip ``i`` depends on ``(seed, i)`` alone."""
     pool = scenes(held_out=False)
-    for i in range(count):
+    for i in range(first, first + count):
         rng = np.random.default_rng([seed, i])
         scene = pool[int(rng.integers(len(pool)))]
         yield render(scene, rng, draw_flaws(scene, rng))

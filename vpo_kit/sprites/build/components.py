@@ -6,6 +6,7 @@ Shapes: video ``[B, 3, 17, 64, 64]``, latents ``[B, 8, 5, 8, 8]`` (8x in space, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,10 +24,12 @@ MAX_WORDS = 16  # the longest caption is 11 words and the end mark
 LATENT_CHANNELS = 8
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, lower case; unknown words share one token."""
+def tokenizer(more: Sequence[str] = (), length: int = MAX_WORDS) -> PreTrainedTokenizerFast:
+    """One token a word of the sprites' captions, lower case, then one for each of `more`; unknown words share one. A
+    caption is padded to `length` tokens.
+    """
     words = sorted({word for held in (False, True) for s in world.scenes(held_out=held) for word in s.caption.split()})
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "</s>", "<unk>", *words, *more])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -36,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
-        model_max_length=MAX_WORDS,
+        model_max_length=length,
     )
 
 

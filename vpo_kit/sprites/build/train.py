@@ -111,10 +111,16 @@ class MuonAdamW:
         self._adam.load_state_dict(state["adam"])
 
 
-def clips(count: int, seed: int) -> Iterator[tuple[Tensor, str]]:
-    """Training clips as ``[3, F, H, W]`` in [-1, 1] with their captions."""
-    for clip in world.training_clips(count, seed):
-        yield torch.from_numpy(clip.video).transpose(0, 1) * 2 - 1, clip.scene.caption
+def pixels(video: world.Array) -> Tensor:
+    """A clip ``[F, 3, H, W]`` in [0, 1] as the autoencoder takes it: ``[3, F, H, W]`` in [-1, 1]."""
+    return torch.from_numpy(video).transpose(0, 1) * 2 - 1
+
+
+def normalised(latents: Tensor, vae: AutoencoderKLWan) -> Tensor:
+    """Latents ``[N, C, T, h, w]`` with the mean and deviation that the autoencoder's configuration names taken out."""
+    known = vae.config.latents_mean, vae.config.latents_std
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in known)
+    return (latents.float() - mean) / std
 
 
 def crops(videos: Tensor, frames: int, size: int, generator: torch.Generator) -> Tensor:
@@ -142,7 +148,7 @@ def autoencoder_loss(vae: AutoencoderKLWan, batch: int, seed: int, *, cropped: b
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed + step)
         torch.manual_seed(seed + step)  # for the posterior's sample
-        x = torch.stack([video for video, _ in clips(batch, seed + step)])
+        x = torch.stack([pixels(clip.video) for clip in world.training_clips(batch, seed + step)])
         if cropped:
             x = crops(x, 5, 32, generator)
         y: Tensor = vae.decode(vae.encode(x).latent_dist.sample()).sample
