@@ -524,6 +524,17 @@ def test_markdown_and_page_escape_what_they_are_given(tmp_path: Path) -> None:
     assert board_page.render(found, tmp_path / "report.html") == shown
 
 
+def test_the_page_says_who_is_first_and_who_is_not_measured(tmp_path: Path) -> None:
+    found = a_board(tmp_path)
+    said = board_page.said(found)
+    assert said.startswith(
+        "By gold, none of 2 better than the base and 0 worse; first is package.module:Method with +0.53"
+    )
+    assert said.endswith("(unclear); 1 not measured.")
+    none = replace(found, lines=[row for row in found.lines if not row.changes])
+    assert board_page.said(none) == "None of 1 methods has been measured yet."
+
+
 def change(before: float, after: float, low: float, high: float) -> Paired:
     return Paired(
         before=before, after=after, difference=after - before, low=low, high=high, win_rate=0.5, count=4, p=0.01

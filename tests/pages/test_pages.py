@@ -43,6 +43,22 @@ def test_a_chart_says_every_point_and_escapes() -> None:
     assert charts.chart("t", [Series(name="a", points=[(1, 2.0), (2, 2.0)])]).count("<polyline") == 1  # no height
 
 
+def test_what_is_not_finite_breaks_no_page() -> None:
+    nan = float("nan")
+    found = charts.chart("t", [Series(name="a", points=[(1, nan), (2, 0.5)], notes=["x", "y"])])
+    assert "step 2, t 0.5 (y)" in found
+    assert "nan" not in found
+    page = templates.environment().from_string("{{ data|tojson }}").render(data={"a": [nan, 1.0, "</script>é"]})
+    assert json.loads(page) == {"a": [None, 1.0, "</script>é"]}
+    assert "<" not in page
+
+
+def test_no_two_series_look_alike() -> None:
+    series = [Series(name="x", points=[(1, 1)], kind=kind) for kind in range(36)]
+    looks = re.findall(r'<li class="c(\d)">(.) ', charts.legend(series))
+    assert len(looks) == len(set(looks)) == 36
+
+
 def test_changes_lie_by_their_size_on_one_axis() -> None:
     lines = [
         Change(name=name, low=low, middle=0.0, high=1.0, kind="unclear", figures="")

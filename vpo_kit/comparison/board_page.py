@@ -55,12 +55,12 @@ def said(board: Board) -> str:
     metric, total = board.rank_by or "", sum(row.trained for row in board.lines)
     if not rows:
         return f"None of {total} methods has been measured yet."
-    best = rows[0]
     found = [verdict(metric, row.changes[metric]) for row in rows]
-    counts = f"{found.count('better')} of {len(rows)} are better than the base, {found.count('worse')} worse"
+    better, worse = found.count("better"), found.count("worse")
+    first = f"{text.label(rows[0].name)} with {text.cell(rows[0].changes[metric])} ({found[0]})"
     left = f"; {total - len(rows)} not measured" if total > len(rows) else ""
-    change = text.cell(best.changes[metric])
-    return f"By {metric}, {text.label(best.name)} gained most: {change} ({found[0]}); {counts}{left}."
+    counts = f"{better or 'none'} of {len(rows)} better than the base and {worse} worse"
+    return f"By {metric}, {counts}; first is {first}{left}."
 
 
 def scatter(board: Board) -> Markup:

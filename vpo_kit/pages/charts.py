@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 300, 170
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 32
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 8, 32
 POINTS = 500
 """A longer series is thinned to about so many points, by the lowest and highest of each stretch."""
 COLOURS = 6
@@ -74,7 +74,7 @@ def chart(title: str, series: Sequence[Series], x: str = "step", y: str = "", cr
     """One picture of lines (of marks, where a series is a single point), with `x` and `y` in words. Nothing without
     points; `cross` draws the lines of zero.
     """
-    shown = [one for one in series if one.points]
+    shown = [one for one in map(_finite, series) if one.points]
     if not shown:
         return Markup()
     across = _axis([v for one in shown for v in _reach(one, 0)], LEFT, WIDTH - RIGHT, cross)
@@ -116,11 +116,18 @@ def legend(series: Sequence[Series], marks: bool = True) -> Markup:
     )
     items = [
         Markup('<li class="c{}">{} <b>{}</b></li>').format(
-            one.kind % COLOURS, SHAPES[one.kind % COLOURS] if marks else line.format(_dashes(one)), one.name
+            one.kind % COLOURS, _shape(one) if marks else line.format(_dashes(one)), one.name
         )
         for one in series
     ]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def _finite(one: Series) -> Series:
+    """The series without points that lie nowhere: NaN and infinity."""
+    kept = [i for i, point in enumerate(one.points) if all(map(math.isfinite, point))]
+    notes = [one.notes[i] for i in kept] if one.notes else ()
+    return replace(one, points=[one.points[i] for i in kept], notes=notes)
 
 
 def _reach(one: Series, side: int) -> list[float]:
@@ -167,8 +174,13 @@ def _drawn(one: Series, across: Axis, up: Axis) -> Markup:
     else:
         x, y = one.points[0]
         mark = Markup('<text class="mark" x="{}" y="{}" text-anchor="middle" style="fill:currentColor">{}</text>')
-        parts.append(mark.format(across.at(x), up.at(y) + 4, SHAPES[kind]))
+        parts.append(mark.format(across.at(x), up.at(y) + 4, _shape(one)))
     return Markup('<g class="c{}">{}</g>').format(kind, Markup("").join(parts))
+
+
+def _shape(one: Series) -> str:
+    """Another shape in a second round of the colours, so that no two of 36 series are alike."""
+    return SHAPES[(one.kind + one.kind // COLOURS) % len(SHAPES)]
 
 
 def _dashes(one: Series) -> Markup:

@@ -1,7 +1,7 @@
 // Rows of videos: a page of them at a time, all videos of a row at the same moment, each to be enlarged.
 const $ = id => document.getElementById(id);
 const PAGE = 12;   // rows at a time: a set may have thousands, a browser can hold few players
-const APART = .1;  // seconds: further apart than this, videos are set anew instead of hurried
+const APART = .05;  // seconds: further apart than this and than a frame, videos are set anew instead of hurried
 const quiet = matchMedia("(prefers-reduced-motion: reduce)").matches;
 let playing = !quiet, larger = null;
 
@@ -71,7 +71,9 @@ class Row {
     if (mine !== this.jumps) return;
     this.busy = false;
     this.draw(this.lead.currentTime);
-    if (this.running) await Promise.all(videos.filter(video => video.duration > time + .01).map(video => video.play().catch(() => {})));
+    if (this.running) await Promise.all(videos.filter(video => video.duration > time + .01).map(video => video.play().catch(error => {
+      if (error.name === "NotAllowedError") this.turn(false);  // this browser wants a click first
+    })));
   }
 
   // called before every picture: the longest video leads, the others are hurried or held a little, and all begin anew together
@@ -90,19 +92,19 @@ class Row {
     if (lead.paused) return this.jump(now);
     for (const video of this.shown) if (video !== lead && now < video.duration - .05) {
       const late = now - video.currentTime;
-      if (Math.abs(late) > APART) return this.jump(now);
+      if (Math.abs(late) > Math.max(APART, 1 / this.fps)) return this.jump(now);
       video.playbackRate = Math.abs(late) < .008 ? 1 : 1 + Math.max(-.4, Math.min(.4, 5 * late));
     }
   }
 
   draw(now) {
     if (document.activeElement !== this.slider || this.on) this.slider.value = now;
-    this.slider.setAttribute("aria-valuetext", `${now.toFixed(2)} seconds`);
+    if (!this.on) this.slider.setAttribute("aria-valuetext", `${now.toFixed(2)} seconds`);  // else it would never be silent
     this.clock.textContent = `${now.toFixed(1)} / ${this.lead.duration.toFixed(1)} s`;
     this.moved?.(now);
   }
 
-  drop() { this.videos.forEach(video => { video.pause(); video.removeAttribute("src"); video.load(); }); }
+  drop() { this.jumps++; this.videos.forEach(video => { video.pause(); video.removeAttribute("src"); video.load(); }); }
 }
 
 // -- one video by itself

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -49,4 +52,19 @@ def environment(*packages: str) -> jinja2.Environment:
     """The templates of `packages`, which may extend and include those of this one; all they are given is escaped."""
     places = dict.fromkeys((*packages, __package__))
     loader = jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in places])
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    found.policies["json.dumps_function"] = _json
+    return found
+
+
+def _json(value: Any, **options: Any) -> str:
+    """The value as browsers read it: they take no NaN, which becomes nothing."""
+    return json.dumps(_finite(value), **options, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
