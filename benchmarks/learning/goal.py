@@ -41,10 +41,10 @@ VARIATIONS = {
     "the recipe": [],
     "judge: the held-out judge itself": ["--reward", "benchmarks.learning.goal:Oracle"],
     "steps: 224": ["--steps", "224"],
+    "steps: 448, twenty minutes": ["--steps", "448"],
     "pairs: 16 prompts a step": ["--set", "batch_size=16"],
-    "twenty minutes: 224 steps of 16 prompts": ["--steps", "224", "--set", "batch_size=16"],
-    "candidates: 16": ["--set", "method.num_candidates=16"],
     "LoRA: rank 64": ["--set", "lora.rank=64"],
+    "candidates: 16": ["--set", "method.num_candidates=16"],
 }
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     assert best is not None, f"{given.board} has no best of eight"
     rows = {}
     for name, changed in VARIATIONS.items():
-        folder = (given.work / name.replace(": ", "-").replace(" ", "-")).resolve()
+        folder = (given.work / name.replace(": ", "-").replace(", ", "-").replace(" ", "-")).resolve()
         command, minutes = train(folder, changed)
         rows[name] = {"command": command, "minutes of processor": minutes, **measured(folder, best)}
         facts.write(TARGET, {"rows": rows})
