@@ -20,7 +20,8 @@ from vpo_kit.recipes.shelf import Ready, ready
 DOCS = Path(__file__).parents[1] / "docs"
 SHARED = DOCS / "families.md"
 BEGIN, END = "<!-- table: python -m benchmarks.families -->", "<!-- end of table -->"
-PHASES = {"prompts": "prompts", "measure": "measuring", "data": "preparing", "step": "a step"}
+PHASES = {"prompts": "prompts", "measure": "measuring", "data": "data", "step": "training step"}
+"""A plan's phases by the names that `vpo plan` shows."""
 COMMON = {"pairs", "prompts", "videos", "reward", "evaluation"}
 """Settings of every family whose remarks are not a family's own."""
 SIZES, NUMBERS, HOUR = BEGINNINGS = ("Sizes", "(beta|rank),", "First hour")

@@ -332,6 +332,18 @@ def test_terminal_table_fits_80_columns() -> None:
     assert any(line.startswith("warp_error (lower)") and line.rstrip().endswith("<.001*") for line in lines)
 
 
+def test_a_figure_is_never_cut() -> None:
+    """Small changes have many digits: then wins give way, and then the means."""
+    tiny = replace(change(6e-4, 1.0), before=21.898, after=21.8986, low=5.9e-4, high=6.1e-4)
+    for width, heads in ((80, ["base", "moved", "change", "[95%]", "p"]), (60, ["change", "[95%]", "p"])):
+        shown = io.StringIO()
+        print_changes(Console(file=shown, width=width), {"flow_speed": tiny, "warp_error": tiny}, "base", "moved")
+        assert "…" not in shown.getvalue()
+        (head,) = [line for line in shown.getvalue().splitlines() if line.startswith("metric ")]
+        assert head.split()[1:] == heads
+        assert tables.span(tiny) in shown.getvalue()
+
+
 def test_markdown_and_latex_escape_names() -> None:
     nasty = "a|b_c*`<x>\\{%}$#&~^\n"
     changes = {nasty: {"warp_error": change(-0.2, 0.001), nasty: change(0.2, 0.9)}}

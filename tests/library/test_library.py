@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +139,31 @@ def test_a_run_is_evaluated_at_its_own_sizes(run: Trained, tmp_path: Path) -> No
     assert (bench.wanted.dtype, bench.sampling.frames, bench.plan.settings.steps) == ("bfloat16", 5, 2)
     with pytest.raises(ConfigError, match="was begun with another weights"):
         Bench(EvaluateRequest(runs=[run.folder], output=tmp_path / "eval", settings={"dtype": "float32"}))
+
+
+def test_a_run_on_a_published_model_is_judged_as_it_was_trained(
+    run: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its own prompts, reward and judges; those of the embedded model's world mean nothing there."""
+    folder, held = tmp_path / "own", tmp_path / "heldout.txt"
+    shutil.copytree(run.folder, folder)
+    held.write_text(f"{PROMPT}\nanother\n")
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["reward"] = {"name": "technical"}
+    settings["evaluation"] |= {"prompts": str(held), "judges": ["vqa", "natural", "technical"]}
+
+    def bench(name: str, **more: Any) -> Bench:
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        return Bench(EvaluateRequest(runs=[folder], output=tmp_path / name, **more))
+
+    found = bench("a")
+    assert [plan.spec.name for plan in found.plans] == ["technical", "natural"]
+    assert [item.prompt for item in found.items] == [PROMPT, "another"]
+    assert "means little" not in capsys.readouterr().out
+    assert [plan.spec.name for plan in bench("b", rewards=["natural"]).plans] == ["natural", "gold"]
+    settings["reward"], settings["evaluation"]["judges"] = {"name": "vqa"}, []
+    assert [plan.spec.name for plan in bench("c").plans] == ["vqa", "gold"]
+    assert "warning: vqa, gold: of the embedded model's world, means little for" in capsys.readouterr().out
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

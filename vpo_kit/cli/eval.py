@@ -21,7 +21,10 @@ def evaluate(
     num_prompts: Annotated[int, typer.Option(min=1, help="at most so many prompts")] = 48,
     videos_per_prompt: Annotated[int, typer.Option(min=1, help="from 2 on, diversity is measured")] = 1,
     reward: Annotated[
-        list[str] | None, typer.Option(help="reward to report; may be given several times", show_default="vqa")
+        list[str] | None,
+        typer.Option(
+            help="reward to report; may be given several times", show_default="the run's own; vqa of the embedded model"
+        ),
     ] = None,
     dino: Annotated[str | None, typer.Option(help="DINO model folder or hub id, for subject consistency")] = None,
     reference: Annotated[Path | None, typer.Option(help="folder of clips, for Frechet and kernel distance")] = None,

@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from rich.console import Console
 
-from vpo_kit.config import Model
+from vpo_kit.config import Model, Run
 from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation import features, measuring, report, set_metrics
 from vpo_kit.evaluation.consistency import Dino
 from vpo_kit.evaluation.eval_folder import GROWING, EvalFolder
 from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
-from vpo_kit.folders import prompts_of
+from vpo_kit.folders import is_embedded, prompts_of
 from vpo_kit.library.display import count_bar
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoding import PromptCache
@@ -76,7 +76,8 @@ class Bench:
         self._files = {label: list(loras.weights_of(path).values()) for label, path in self.loras.items()}
         self.wanted, self.plans = _checked(request)
         self.name, self.sampling = self.wanted.model, self.wanted.sampling
-        file = request.prompts or prompts_of(self.name, "heldout")
+        first = sections.run_of(request.runs[0])
+        file = request.prompts or (first and first.evaluation.prompts) or prompts_of(self.name, "heldout")
         if file is None:
             raise ConfigError(f"model {self.name!r} ships no held-out prompts: give --prompts FILE")
         self.items = recipes.spread(read_inputs(file), request.num_prompts)
@@ -85,6 +86,7 @@ class Bench:
         if request.reference is not None:
             set_metrics.reference_files(request.reference)
         rewards.locate(self.plans)
+        self._say_what_means_little()
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
             "model": self.name,
@@ -109,6 +111,12 @@ class Bench:
         """The sampling section, as folders have it that were begun before there was a LoRA in it."""
         found = self.sampling.model_dump(mode="json")
         return found if self.sampling.lora else {k: v for k, v in found.items() if not k.startswith("lora")}
+
+    def _say_what_means_little(self) -> None:
+        names = [plan.spec.name for plan in self.plans if plan.spec.embedded_only]
+        if names and not is_embedded(self.name):
+            line = f"warning: {', '.join(names)}: of the embedded model's world, means little for {self.name}"
+            self.console.print(f"{line}: --reward takes a judge for real videos (docs/judges.md)", soft_wrap=True)
 
     def _keep_metrics(self, names: Sequence[str]) -> None:
         """The metrics are those that the folder was begun with: each model of a table is measured alike."""
@@ -210,15 +218,33 @@ class Bench:
 
 def _checked(request: EvaluateRequest) -> tuple[Model, list[rewards.RewardPlan]]:
     """The model section over that of the first run, and the rewards (of several, settings by name), the held-out judge
-    among them. Raises `ConfigError`.
+    among them; where none is asked for, those of a run on a published model. Raises `ConfigError`.
     """
     given = dict(request.settings) if request.model is None else {**request.settings, "model": request.model}
     wanted = sections.read(EvaluateSettings, given, request.config, request.runs[0])
     own = dict(wanted.reward)
+    run = sections.run_of(request.runs[0])
+    if run and not request.rewards and not own and (found := _judges_of(run)):
+        return wanted, found
     named = own.pop("name", "vqa")
     text = "+".join(dict.fromkeys(request.rewards or [str(named)]))
     plans = rewards.plan(text, own)
     return wanted, plans if GOLD in [name for name, _ in parse(text)] else [*plans, *rewards.plan(GOLD, {})]
+
+
+def _judges_of(run: Run) -> list[rewards.RewardPlan]:
+    """The reward of a run on a published model and its judges, those of the embedded model's world and those that only
+    compare left out; of other runs none. Raises `ConfigError`.
+    """
+    if is_embedded(run.model):
+        return []
+    trained = {key: value for key, value in run.reward.items() if key != "name"}
+    found: dict[str, rewards.RewardPlan] = {}
+    for name, settings in ((run.reward_name, trained), *((name, {}) for name in run.evaluation.judges)):
+        for plan in rewards.plan(name, settings, in_groups=True):
+            if not (plan.spec.embedded_only or plan.spec.in_groups):
+                found.setdefault(plan.spec.name, plan)
+    return list(found.values())
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

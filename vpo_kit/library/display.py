@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
@@ -150,22 +150,18 @@ def look_through_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_changes(console: Console, changes: Mapping[str, Paired], before: str, after: str) -> None:
-    """The table of metrics, at most 80 columns wide: means, paired difference with its 95% interval, wins, p."""
-    title = f"{before} against {after}: held-out prompts, same seeds, {next(iter(changes.values())).count} videos each"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column("metric", no_wrap=True)
-    for column in (before[:8], after[:8], "change [95%]", "wins", "p"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, change in changes.items():
-        note = " (lower)" if about(name).direction == "lower" else ""
-        style = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}[verdict(name, change)]
-        table.add_row(
-            name + note,
-            *tables.values(change),
-            Text(tables.span(change), style=style),
-            tables.share(change.win_rate),
-            Text(tables.chance(change), style=style),
-        )
+    """The table of metrics, at most 80 columns wide: means, paired difference with its 95% interval, wins, p.
+
+    Where figures have too many digits for that, wins give way and then the means: a figure that is cut is a wrong one.
+    """
+    heads = (before[:8], after[:8], "change [95%]", "wins", "p")
+    unbound = console.options.update(max_width=1000)
+    for kept in ((0, 1, 2, 3, 4), (0, 1, 2, 4), (2, 4)):
+        table = _changes(changes, heads, kept)
+        if console.measure(table, options=unbound).maximum <= console.width:
+            break
+    count = next(iter(changes.values())).count
+    table.title = f"{before} against {after}: held-out prompts, same seeds, {count} videos each"
     console.print(table)
     count = sum(change.changed for change in changes.values())
     console.print(
@@ -173,3 +169,22 @@ def print_changes(console: Console, changes: Mapping[str, Paired], before: str, 
         f"below {LEVEL}. Lower is better where it says so; motion and speed have no better.",
         style="dim",
     )
+
+
+def _changes(changes: Mapping[str, Paired], heads: Sequence[str], kept: Sequence[int]) -> Table:
+    """A row for each metric, with the figures under the `heads` that are kept."""
+    table = Table(title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("metric", no_wrap=True)
+    for place in kept:
+        table.add_column(heads[place], justify="right", no_wrap=True)
+    for name, change in changes.items():
+        note = " (lower)" if about(name).direction == "lower" else ""
+        style = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}[verdict(name, change)]
+        figures = (
+            *tables.values(change),
+            Text(tables.span(change), style=style),
+            tables.share(change.win_rate),
+            Text(tables.chance(change), style=style),
+        )
+        table.add_row(name + note, *(figures[place] for place in kept))
+    return table

@@ -13,16 +13,21 @@ Kind = TypeVar("Kind", bound=Section)
 SHARED = set(Model.model_fields)
 
 
-def of_run(path: Path | None) -> dict[str, Any]:
-    """The model section of a run folder, as plain values; nothing where `path` is no run folder.
+def run_of(path: Path | None) -> Run | None:
+    """What a run was trained with; None where `path` is no run folder, as a LoRA alone is none.
 
     Raises `ConfigError` for a run whose settings cannot be read.
     """
     file = path / "config.yaml" if path else None
     if file is None or not file.is_file():
-        return {}
-    run = config.validate(Run, formats.recipe(config.read_file(file), file), f"{file}: ")
-    return run.model_dump(mode="json", include=SHARED, exclude_defaults=True)
+        return None
+    return config.validate(Run, formats.recipe(config.read_file(file), file), f"{file}: ")
+
+
+def of_run(path: Path | None) -> dict[str, Any]:
+    """The model section of a run folder, as plain values; nothing where `path` is none. Raises `ConfigError`."""
+    run = run_of(path)
+    return run.model_dump(mode="json", include=SHARED, exclude_defaults=True) if run else {}
 
 
 def read(kind: type[Kind], given: Mapping[str, Any], file: Path | None = None, run: Path | None = None) -> Kind:
