@@ -16,6 +16,25 @@ UNNAMED = """() => [...document.querySelectorAll("button, input, select, a, [rol
   .filter(e => e.checkVisibility() && !(e.innerText?.trim() || e.getAttribute("aria-label") || e.labels?.length))
   .map(e => e.outerHTML.slice(0, 100))"""
 
+PALE = """() => {
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = colour => {
+    const [red, green, blue] = colour.match(/[\\d.]+/g).map(v => linear(v / 255));
+    return .2126 * red + .7152 * green + .0722 * blue;
+  };
+  const ground = e => {
+    const colour = getComputedStyle(e).backgroundColor;
+    return colour === "rgba(0, 0, 0, 0)" ? ground(e.parentElement) : colour;
+  };
+  const has_text = e => [...e.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+  const shown = [...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && !e.closest("svg, script"));
+  return shown.filter(has_text).map(e => {
+    const [low, high] = [light(getComputedStyle(e).color), light(ground(e))].sort((a, b) => a - b);
+    return [(high + .05) / (low + .05), e.outerHTML.slice(0, 80)];
+  }).filter(([contrast]) => contrast < 4.5);
+}"""
+"""Text that stands out from what lies behind it by less than WCAG AA asks."""
+
 
 @pytest.fixture(scope="module")
 def seen() -> Iterator[Browsing]:
@@ -47,6 +66,9 @@ def test_a_page_fits_and_names_what_it_has(seen: Browsing, places: dict[str, Pat
     page = show(seen, places[name])
     check_fit(page)
     assert page.evaluate(UNNAMED) == []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate(PALE) == []
     # at 1600 px the videos beside each other take the width
     films = [film.bounding_box() for film in page.locator(".films figure").all()[:12]]
     across = sum(box["width"] for box in films if abs(box["y"] - films[0]["y"]) < 60)
