@@ -65,6 +65,15 @@ def test_training_clips_repeat_and_hold_no_held_out_combination() -> None:
         assert all(1 <= flaw.start < flaw.end <= 17 for flaw in clip.flaws)
 
 
+@pytest.mark.parametrize(("kind", "longest"), [("swap", 8), ("merge", 9), ("tear", 9)])
+def test_a_swap_is_of_less_than_half_a_clip(kind: str, longest: int) -> None:
+    rng = np.random.default_rng(1)
+    flaws = [world.draw_flaw(kind, rng) for _ in range(300)]
+    assert {flaw.end - flaw.start for flaw in flaws} == set(range(4, longest + 1))
+    assert {flaw.severity for flaw in flaws} == set(world.SEVERITIES)
+    assert (min(flaw.start for flaw in flaws), max(flaw.end for flaw in flaws)) == (1, 17)
+
+
 def test_quick_clips_are_flawed_more_often() -> None:
     rng = np.random.default_rng(3)
     for speeds in itertools.combinations_with_replacement(SPEEDS, 2):

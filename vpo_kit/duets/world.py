@@ -132,12 +132,15 @@ def draw_flaws(duet: Duet, rng: np.random.Generator) -> tuple[DuetFlaw, ...]:
     if rng.random() >= np.mean([FLAW_RATE[figure.speed] for figure in duet.figures]):
         return ()
     kinds = rng.choice(FLAWS, size=2 if rng.random() < 0.2 else 1, replace=False)
-    flaws = []
-    for kind in kinds:
-        length = int(rng.integers(4, 10))
-        start = int(rng.integers(1, NUM_FRAMES - length + 1))
-        flaws.append(DuetFlaw(str(kind), start, start + length, int(rng.choice(SEVERITIES))))
+    flaws = [draw_flaw(str(kind), rng) for kind in kinds]
     return tuple(sorted(flaws, key=lambda flaw: flaw.kind not in REDRAWN))
+
+
+def draw_flaw(kind: str, rng: np.random.Generator) -> DuetFlaw:
+    """A flaw of 4 to 9 frames; of a swap fewer than half of the clip, or the caption would be wrong instead."""
+    length = int(rng.integers(4, 9 if kind == "swap" else 10))
+    start = int(rng.integers(1, NUM_FRAMES - length + 1))
+    return DuetFlaw(kind, start, start + length, int(rng.choice(SEVERITIES)))
 
 
 def render(duet: Duet, rng: np.random.Generator, flaws: tuple[DuetFlaw, ...] = ()) -> DuetClip:
