@@ -34,11 +34,15 @@ MODELS = {
     "CogVideoX 5B": "THUDM/CogVideoX-5b",
 }
 CHECKPOINTS = {"gradient_checkpointing": True}
+LEAST = {**CHECKPOINTS, "offload": True, "micro_batch_size": 1}
 SAVINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dense": {
         "nothing": {},
         "checkpointing": CHECKPOINTS,
-        "checkpointing, micro-batch 1, offload": {**CHECKPOINTS, "offload": True, "micro_batch_size": 1},
+        "checkpointing, micro-batch 1, offload": LEAST,
+        "the same, activation offload": {**LEAST, "activation_offload": True},
+        "the same, activation and group offload": {**LEAST, "activation_offload": True, "group_offload": True},
+        "the same, activation offload, nf4": {**LEAST, "activation_offload": True, "quantise": "nf4"},
     },
     "online": {
         "checkpointing": CHECKPOINTS,

@@ -6,6 +6,7 @@ There is one device here, so a copy stands for the move: it is other memory than
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.support.commands import main_ok
+from tests.support.offline_run import make_set
 from vpo_kit import models
+from vpo_kit.methods.base import Needs
 from vpo_kit.models import offload
 from vpo_kit.models.base import VideoModel
+from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.families import FAMILIES
@@ -203,3 +207,35 @@ def test_on_a_gpu_only_the_network_stays(tiny_wan: Path) -> None:
     torch.testing.assert_close(*embeds)
     del embeds, x
     assert torch.cuda.memory_allocated() <= held
+
+
+def test_what_a_step_on_pairs_has_no_use_for_waits(
+    tiny_wan: Path, tmp_path: Path, moved: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autoencoder and judges are copied to measure and in no step, as the latents are stored; the run is the same."""
+    pairs = make_set(tmp_path / "pairs", model=str(tiny_wan))
+    sets = ["batch_size=2", "evaluation.num_prompts=1", "lora.rank=2", "selection.strengths=[]"]
+    flags = [part for text in sets for part in ("--set", text)]
+    made = []
+    for name in ("waits", "stays"):
+        if name == "stays":
+            monkeypatch.setattr(Needs, "decodes", lambda *_: True)
+        where = ["--model", tiny_wan, "--output", tmp_path / name, "--pairs", pairs]
+        main_ok(["train", "--method", "dpo", "--steps", 2, *where, *flags])
+        made.append(moved.made)
+    assert made[0] == made[1] > 0, "the second run has made none"
+    assert len(moved) == 0
+    logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("waits", "stays")]
+    assert logs[0] == logs[1]
+    tables = [json.loads((tmp_path / name / "summary.json").read_text())["after"] for name in ("waits", "stays")]
+    assert tables[0] == tables[1]
+
+
+def test_what_decodes_is_known() -> None:
+    """By what a method needs: who is scored, or learns from clips, decodes or encodes in a step."""
+    found = {name: METHODS.load(name).needs for name in ("dpo", "dense", "online", "sft", "instruct")}
+    assert not found["dpo"].decodes("pairs")
+    assert not found["dense"].decodes("pairs")
+    assert found["online"].decodes("prompts")
+    assert found["sft"].decodes("videos")
+    assert found["instruct"].decodes("videos")

@@ -28,7 +28,7 @@ from vpo_kit.methods.base import Batch
 from vpo_kit.models import memory
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.planning import auto
-from vpo_kit.planning.advice import HEADROOM, advise
+from vpo_kit.planning.advice import HEADROOM, _changes, advise
 from vpo_kit.planning.counting import MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
@@ -92,7 +92,9 @@ def measured(planned: Subject) -> int:
         parameter.grad = torch.zeros_like(parameter)
     optimiser.step()
     optimiser.zero_grad()
-    parts = [p for p in (*model.pipeline.components.values(), reward) if isinstance(p, nn.Module)]
+    gone = {"text_encoder"} if method.needs.decodes(planned.data) else {"text_encoder", "vae"}
+    there_are = [part for name, part in model.pipeline.components.items() if name not in gone]
+    parts = [p for p in (*there_are, reward) if isinstance(p, nn.Module)]
     held = [t for part in parts for t in (*part.parameters(), *part.buffers())]
     held += [value for state in optimiser.state.values() for value in state.values()]
     there = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
@@ -250,6 +252,24 @@ def test_advice_fits_and_can_be_set(tiny_wan: Path) -> None:
     assert advise(planned, estimate, 2 * estimate.peak) == []
     for text in sets:
         validate(type(planned.run), {**planned.run.model_dump(), **read_assignments([text])} | {"method": "dpo"})
+
+
+def test_advice_comes_in_the_order_of_what_it_costs(tiny_wan: Path) -> None:
+    """What is exact and cheap first, then what is exact, then what rounds, with every part large."""
+    large = dict.fromkeys(("weights", "activations", "autoencoder", "reward", "lora"), 10)
+    run, order = subject(tiny_wan, "online", "batch_size=1", "sampling.batch_size=1"), list[str]()
+    for _ in range(20):
+        estimate = Estimate(settings=None, parameters={}, phases={"step": large}, ops={}, passes=1.0, steps=1)  # type: ignore[arg-type]
+        change = next((one for one in _changes(run, estimate) if one.setting not in order), None)
+        if change is None:
+            break
+        order.append(change.setting)
+        run = change.subject
+    assert order == [
+        "dtype=bfloat16", "offload=true", "gradient_checkpointing=true", "micro_batch_size=1",
+        "activation_offload=true", "vae=[slicing]", "vae=[slicing, tiling]", "group_offload=true",
+        "optimiser.name=adamw_8bit",
+    ]  # fmt: skip
 
 
 def test_the_command_fits_a_narrow_terminal(

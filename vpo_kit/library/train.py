@@ -29,6 +29,7 @@ from vpo_kit.measures import Measure
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.offload import lend_autoencoder
 from vpo_kit.pages.differing import differing
 from vpo_kit.pages.templates import Head, command, today
 from vpo_kit.processes import Processes
@@ -153,6 +154,9 @@ def _train(
     notice(f"run: {folder.path}")
     with working(console, f"loading {run.model}"):
         model = assembly.load_model(run)
+    idle_parts = not recipe.method.needs.decodes(recipe.data)  # the autoencoder and the judges, until they measure
+    if idle_parts and not run.offload:
+        lend_autoencoder(model)
     settings = assembly.use(model, run.sampling)
     disk = DiskCache(run.cache, notice) if run.cache else None
     source = sources.build(recipe, model, settings, console, processes, disk)
@@ -172,10 +176,11 @@ def _train(
     start = initial.start(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed, start)
     with working(console, "loading the rewards"):
-        reward = rewards.load(recipe.reward, model.device, offload=run.offload) if recipe.reward else None
+        waits = run.offload or idle_parts
+        reward = rewards.load(recipe.reward, model.device, offload=waits) if recipe.reward else None
         judges = [
             *(part for part in (reward.parts if reward else []) if not part.spec.in_groups),
-            *rewards.load(recipe.judges, model.device, offload=run.offload).parts,
+            *rewards.load(recipe.judges, model.device, offload=waits).parts,
         ]
     if processes.is_main:
         claim()  # only now: a model that does not load must leave nothing behind

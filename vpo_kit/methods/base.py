@@ -44,6 +44,12 @@ class Needs:
     validation: bool = True
     ratings: bool = False
 
+    def decodes(self, data: str) -> bool:
+        """Whether a training step makes videos of latents or latents of videos, where it learns from `data`: a pair set
+        holds the latents that it needs.
+        """
+        return self.reward != "none" or data != "pairs"
+
 
 class Policy(Protocol):
     """The model with its LoRA, and the frozen reference that the same weights hold."""

@@ -90,12 +90,25 @@ def place(model: VideoModel, device: torch.device, *, offload: bool) -> None:
             part.to(device)
 
 
+ENCODERS = {"encode_prompts": "text_encoder", "encode_texts": "text_encoder", "encode_images": "image_encoder"}
+AUTOENCODER = {"encode": "vae", "decode_clip": "vae"}
+
+
 def offload(model: VideoModel) -> None:
     """Let the model's encoders of texts and pictures and its autoencoder be on its device only while they are used."""
-    used = {
-        "encode_prompts": "text_encoder", "encode_texts": "text_encoder", "encode_images": "image_encoder",
-        "encode": "vae", "decode_clip": "vae",
-    }  # fmt: skip
+    _lend(model, {**ENCODERS, **AUTOENCODER})
+
+
+def lend_autoencoder(model: VideoModel) -> None:
+    """Move the model's autoencoder to the machine's memory, from where it comes for each use."""
+    model.pipeline.vae.to("cpu")
+    _lend(model, AUTOENCODER)
+
+
+def _lend(model: VideoModel, used: dict[str, str]) -> None:
+    """Let parts be on the model's device while one of its methods runs: `used` says which parts, by the beginning of
+    their names.
+    """
 
     def there(beginning: str) -> list[nn.Module]:
         parts = model.pipeline.components.items()

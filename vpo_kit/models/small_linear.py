@@ -81,14 +81,18 @@ BYTES = {"int8": 1.0, "fp8": 1.0, "nf4": 0.5 + 4 / 64}
 """What a number of a quantised weight takes, but for scales of whole rows."""
 
 
-def shrink(model: VideoModel, kind: str) -> None:
-    """Keep the linear layers in the stacks of the model's networks as `kind` says: fp8 or nf4.
+def check_shrinks(model: VideoModel, kind: str) -> None:
+    """Raises `ConfigError` for nf4 in a UNet, which calls layers in a way that bitsandbytes' do not know."""
+    if kind == "nf4" and model.network_name != "transformer":
+        raise ConfigError(f"quantise: nf4 is not for {type(model.network).__name__}: use int8 or fp8")
 
-    Raises `ConfigError` for nf4 in a UNet, which calls layers in a way that bitsandbytes' do not know.
+
+def shrink(model: VideoModel, kind: str) -> None:
+    """Keep the linear layers in the stacks of the model's networks as `kind` says: fp8 or nf4. Raises as
+    `check_shrinks`.
     """
+    check_shrinks(model, kind)
     for network in model.networks.values():
-        if kind == "nf4" and model.network_name != "transformer":
-            raise ConfigError(f"quantise: nf4 is not for {type(network).__name__}: use int8 or fp8")
         for stack in stacks(network).values():
             for module in list(stack.modules()):
                 for name, layer in list(module.named_children()):

@@ -89,7 +89,8 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
     for kind in ("slicing", "tiling"):
         if kind not in run.vae and "autoencoder" in large:
             yield _with(subject, f"vae=[{', '.join([*run.vae, kind])}]", vae=[*run.vae, kind])
-    if not run.group_offload and run.quantise == "none" and "weights" in large and run.gradient_checkpointing:
+    swaps = run.gradient_checkpointing and not run.compile and run.quantise in ("none", "fp8")
+    if not run.group_offload and swaps and "weights" in large:
         yield _with(subject, "group_offload=true", group_offload=True)
     if run.quantise == "none" and not run.group_offload and "weights" in large:
         yield _with(subject, "quantise=int8", quantise="int8")

@@ -26,7 +26,7 @@ from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.group_offload import check_family
 from vpo_kit.models.offload import onloaded
-from vpo_kit.models.small_linear import BYTES
+from vpo_kit.models.small_linear import BYTES, check_shrinks
 from vpo_kit.planning import elsewhere, scoring, skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
@@ -56,6 +56,7 @@ def rehearse(subject: Subject, known: Known | None = None) -> Estimate:
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
     check_family(run.group_offload, model)
+    check_shrinks(model, run.quantise)
     settings = use(model, run.sampling)
     blocks = _folded(model, run.lora)
     policy = LoraPolicy(model, run.lora, run.seed)
@@ -111,6 +112,7 @@ class _Rehearsal:
         self.ops: dict[str, Counter[Op]] = {}
         self._blocks = blocks
         self._times = {id(tensor): count for block, count in blocks.items() for tensor in _tensors(block)}
+        self._comes = subject.run.offload or not subject.method.needs.decodes(subject.data)
         self._waiting = elsewhere.waiting(model) if subject.run.group_offload else set[int]()
         self._coming: list[tuple[Tensor, str, float]] = []
         self.parameters = self._adopt()
@@ -160,7 +162,7 @@ class _Rehearsal:
                 times = self._times.get(id(tensor), 1)
                 size = BYTES[run.quantise] / tensor.element_size() if id(tensor) in small else 1.0
                 share = times * size
-                stays = kind == "autoencoder" and not run.offload
+                stays = kind == "autoencoder" and not self._comes
                 self.tracker.adopt([tensor], own, share if stays else 0.0)  # type: ignore[arg-type]
                 there = kind == "weights" and id(tensor) not in self._waiting
                 self._coming += [(tensor, own, share)] if there else []
@@ -176,7 +178,7 @@ class _Rehearsal:
         for judge in self.judges:
             tensors = [*judge.parameters(), *judge.buffers()]
             self.tracker.adopt(tensors, "reward", 0.0)
-            self._coming += [] if run.offload else [(tensor, "reward", 1.0) for tensor in tensors]
+            self._coming += [] if self._comes else [(tensor, "reward", 1.0) for tensor in tensors]
             counts["reward"] += sum(tensor.numel() for tensor in tensors)
         for parameter in self.policy.parameters:
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -209,7 +211,7 @@ class _Rehearsal:
         for name in ("_encode", "_decode"):
             if hasattr(autoencoder, name):  # slices are alike
                 setattr(autoencoder, name, self.repeats.once(f"vae{name}", getattr(autoencoder, name)))
-        vae = [autoencoder] if self.subject.run.offload else []
+        vae = [autoencoder] if self._comes else []
         model.decode_clip = self._loaded(vae, model.decode_clip)
         model.decode = self._inside("autoencoder", self.repeats.once("decode", model.decode))
         model.look = self._inside("autoencoder", self.repeats.once("look", model.look))
@@ -225,7 +227,7 @@ class _Rehearsal:
             for name, part in judge.named_children():
                 if isinstance(part, FrameScorer):  # which sees one video at a time on processors
                     part.forward = self.repeats.once(f"judge {number} {name}", part.forward)  # type: ignore[method-assign]
-            loaded = self._loaded([judge] if self.subject.run.offload else [], judge.forward)
+            loaded = self._loaded([judge] if self._comes else [], judge.forward)
             forward = self.repeats.once(f"judge {number}", loaded)
             judge.forward = self._inside("reward", scoring.tried(judge, forward, self.notes))  # type: ignore[method-assign]
 
