@@ -1,7 +1,8 @@
 """``python -m benchmarks.recipes``: what each ready recipe takes of its card, by a plan without weights.
 
 Judges whose weights are not here are planned as others: hpsv2.1 as its network without weights, fastvqa as `natural`,
-which ships; the second judge of the evaluation, viclip, is left out. What is in the results already is kept.
+which ships; the second judge of the evaluation, viclip, is left out. Of `instruct` one draw is rehearsed, as each run
+of frames is decoded by itself. What is in the results already is kept.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def subject(one: Ready) -> Subject:
 
 def row(one: Ready) -> dict[str, Any]:
     """The peak in bytes, its phase and parts, the arithmetic of a step, and whether the card holds it."""
-    found = rehearse(subject(one))
+    found = rehearse(subject(one), draws=1)
     return {
         "model": config.build(config.read_file(one.path)).model,
         "memory": one.gigabytes * 10**9,

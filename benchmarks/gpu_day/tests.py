@@ -41,7 +41,7 @@ def run(case: str, options: Options) -> dict[str, Any]:
 
 def files() -> list[str]:
     """The test files that have such tests: others may need packages that are not there."""
-    every = sorted((ROOT / "tests").glob("test_*.py"))
+    every = sorted((ROOT / "tests").rglob("test_*.py"))
     return [str(file) for file in every if "pytest.mark.gpu" in file.read_text(encoding="utf-8")]
 
 

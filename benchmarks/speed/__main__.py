@@ -32,6 +32,7 @@ ROWS = {
     "rollouts": "rollouts:rollouts",
     "trainers": "trainers:trainers",
     "gradient": "gradient:one_step_of_all",
+    "parts": "parts:parts",
     "growth": "growth:growth",
     "processes": "two:two_processes",
     "help": "start:start",

@@ -20,10 +20,11 @@ from benchmarks.speed import jobs
 from benchmarks.speed.jobs import Bench
 from benchmarks.speed.timing import Clock, Row, ratio, seconds
 from vpo_kit import losses
+from vpo_kit.methods.editing import EditingConfig
 from vpo_kit.models.base import Settings
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.rewards.base import Mixture
-from vpo_kit.sampler import draw_noise
+from vpo_kit.sampler import chain_levels, draw_noise, nearest_step
 from vpo_kit.training.data import Source
 from vpo_kit.training.loop import Report, train
 
@@ -90,7 +91,8 @@ def instruct() -> list[Row]:
         source = jobs.pair_set(Path(folder), bench.model, CLIPS)
         noise, conditions, time_in = _inputs(bench, source.prompts[:CLIPS], 1)
         negative = bench.encode([""]).expand(CLIPS)
-        steps = max(1, round(0.6 * settings.steps))
+        levels = chain_levels(bench.model, settings.steps, noise.shape[1:])
+        steps = settings.steps - nearest_step(levels, EditingConfig().tau)
 
         def bare(clock: Clock) -> None:
             watch = Watch(clock)

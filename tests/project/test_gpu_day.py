@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu_day import estimates, page, worker
+from benchmarks.gpu_day import estimates, page, parity, worker
+from benchmarks.gpu_day import tests as gpu_tests
 from benchmarks.gpu_day.__main__ import main, run
 from benchmarks.gpu_day.cases import CASES, ONE_LAYER, TEXT
 from benchmarks.gpu_day.crew import Part
@@ -89,6 +90,7 @@ def test_the_whole_rehearsal(tmp_path: Path) -> None:
     given = ["--model", tmp_path / "weights", "--jobs", tmp_path / "jobs.txt", "--output", tmp_path / "day"]
     assert main(["--rehearse", "--minutes", "30", *map(str, given)]) == 0
     assert len(list((tmp_path / "day").iterdir())) == 8
+    assert rows(tmp_path / "day", "parity").keys() == set(parity.REHEARSED)
     assert rows(tmp_path / "day", "steps").keys() == {case.name for case in CASES if not case.extra}
     (job,) = rows(tmp_path / "day", "jobs").values()
     assert job["summaries"] == {"summary.json": {"steps": 1}}
@@ -150,6 +152,14 @@ def test_timings_have_the_card_alone() -> None:
     (alone,) = wanted(plan, ["parity"], {})
     assert [part.module for part in alone] == ["parity"]
     assert all(part.module != "jobs" for stage in wanted(plan, [], {"jobs": False}) for part in stage)
+
+
+def test_the_tests_that_need_a_card_are_found() -> None:
+    """Wherever they lie: with no file named, pytest would look through all of them."""
+    found = {Path(file).name for file in gpu_tests.files()}
+    assert "test_on_gpu.py" in found
+    assert "test_group_offload.py" in found
+    assert "test_vqa.py" not in found
 
 
 def test_every_case_has_an_estimate_of_its_own_settings() -> None:

@@ -46,9 +46,10 @@ FREE = ("gradient_checkpointing", "micro_batch_size", "batch_size", "optimiser")
 STAND_IN = "a red circle moving right slowly"
 
 
-def rehearse(subject: Subject, known: Known | None = None) -> Estimate:
-    """Build the model without weights and go through the run once. What passes without a graph cost is put into
-    `known`, and taken from it where it is there from the same run with other settings.
+def rehearse(subject: Subject, known: Known | None = None, draws: int = DRAWS) -> Estimate:
+    """Build the model without weights and go through the run once, through `draws` steps where it draws what it looks
+    at. What passes without a graph cost is put into `known`, and taken from it where it is there from the same run with
+    other settings.
 
     Raises `VpoError` for what would fail in the run.
     """
@@ -70,7 +71,7 @@ def rehearse(subject: Subject, known: Known | None = None) -> Estimate:
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
         return _Rehearsal(
             subject, model, settings, policy, judges, MemoryTracker(fake), blocks, {} if known is None else known
-        ).run(reward)
+        ).run(reward, draws)
 
 
 def _folded(model: VideoModel, lora: Lora) -> dict[nn.Module, int]:
@@ -118,7 +119,7 @@ class _Rehearsal:
         self.parameters = self._adopt()
         self._watch()
 
-    def run(self, reward: Any) -> Estimate:
+    def run(self, reward: Any, draws: int) -> Estimate:
         run = self.subject.run
         with self.tracker:
             encode = PromptCache(self.model)
@@ -129,7 +130,7 @@ class _Rehearsal:
             parts = Assembly(run=run, policy=self.policy, settings=self.settings, encode=encode)
             context = parts.context(reward, judges=self.judges, scores=torch.rand(64, 2))
             method = self.subject.method(self._method_config(), context)
-            count = method.updates_per_batch * (DRAWS if method.needs.reward == "differentiable" else 1)
+            count = method.updates_per_batch * (draws if method.needs.reward == "differentiable" else 1)
             batch = self._phase("data", lambda: self._batch(encode))
             optimiser = torch.optim.AdamW(self.policy.parameters)
             self._begin(optimiser)
