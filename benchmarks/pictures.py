@@ -1,7 +1,7 @@
-"""The pictures in docs: ``python -m benchmarks.pictures sheet|change|moving``.
+"""The pictures in docs: ``python -m benchmarks.pictures sheet|duets|change|moving``.
 
-`sheet` samples the embedded model on held-out prompts; `change` shows the demo run's videos before and after, frame by
-frame, and `moving` as videos.
+`sheet` samples the embedded model on held-out prompts; `duets` draws clips of two sprites, clean and flawed; `change`
+shows the demo run's videos before and after, frame by frame, and `moving` as videos.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from vpo_kit import models
+from vpo_kit.duets import world
 from vpo_kit.evaluation.samples import Results, SamplePlan, videos
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
@@ -47,6 +48,18 @@ def sheet(count: int = 12) -> None:
     ]
     imsave(DOCS / "sprites.png", np.concatenate(rows).clip(0, 1))
     (DOCS / "sprites.txt").write_text("\n".join(chosen) + "\n")
+
+
+def duets(kinds: tuple[str, ...] = ("", "swap", "merge", "ringing", "tear", "hue")) -> None:
+    """Held-out captions of the world of two sprites, as they are drawn: the first clean, the others with a flaw."""
+    chosen = [world.captions("heldout")[29 * i % 144] for i in range(len(kinds))]
+    rows, lines = [], []
+    for i, (kind, duet) in enumerate(zip(kinds, chosen, strict=True)):
+        flaws = (world.DuetFlaw(kind, 5, 12, 5),) if kind else ()
+        rows.append(strip(torch.from_numpy(world.render(duet, np.random.default_rng(i), flaws).video)))
+        lines.append(f"{duet.caption}: {f'{kind} in frames 5 to 11' if kind else 'clean'}\n")
+    imsave(DOCS / "duets.png", np.concatenate(rows).clip(0, 1))
+    (DOCS / "duets.txt").write_text("".join(lines))
 
 
 def most_changed(run: Path, count: int) -> list[tuple[Tensor, Tensor]]:
@@ -86,4 +99,4 @@ def moving(run: Path = Path("runs/demo"), count: int = 6, times: int = 2, gap: i
 
 if __name__ == "__main__":
     DOCS.mkdir(parents=True, exist_ok=True)
-    {"sheet": sheet, "change": change, "moving": moving}[sys.argv[1]]()
+    {"sheet": sheet, "duets": duets, "change": change, "moving": moving}[sys.argv[1]]()
