@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -431,6 +433,17 @@ def test_the_page_finds_its_videos_and_shows_the_labels(
     assert [one["kind"] for one in segments] == [kinds[label] for labels in LABELS for label in labels]
     assert segments[1]["note"] == "0.50 to 1.00 s: first is better (first 2, second 0)"
     assert [segments[1][key] for key in ("start", "end")] == [0.5, 1.0]
+
+
+def test_the_page_shows_what_was_set_and_folds_the_rest(original: Path) -> None:
+    found = store.read(original)
+    facts = {"strategy": "guided", "seed": 0, "settings": {"guided": {"eta_min": 0.5, "eta_max": 0.8}, "odd": None}}
+    text = page.render(replace(found, facts=facts), summarise(found.pairs), original / "inspect.html")
+    rows = re.findall(r"<tr><td>([a-z_.]+)</td><td class=\"words long\">(.*?)</td>", text)
+    assert rows == [("strategy", "guided"), ("guided.eta_min", "0.5")]
+    assert "<summary>how the set was made</summary>" in text
+    broken = page.render(replace(found, facts={"settings": 3}), summarise(found.pairs), original / "inspect.html")
+    assert "setting</th>" not in broken
 
 
 def test_the_page_spreads_its_limit_over_the_set(original: Path, tmp_path: Path) -> None:

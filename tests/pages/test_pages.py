@@ -6,9 +6,10 @@ import html
 import json
 import re
 
-from vpo_kit.pages import charts, templates
-from vpo_kit.pages.charts import Axis, Change, Series
+from vpo_kit.pages import charts, forests, templates
+from vpo_kit.pages.charts import Axis, Series
 from vpo_kit.pages.differing import differing, of_rows
+from vpo_kit.pages.forests import Change
 
 
 def test_a_long_series_keeps_its_ends_and_its_spikes() -> None:
@@ -39,7 +40,7 @@ def test_a_chart_says_every_point_and_escapes() -> None:
         "a<b: step 2, <loss> 0.25",
         "c: step 1, <loss> 3",
     ]
-    assert charts.chart("t", [Series(name="a", points=[])]) == charts.forest([]) == charts.legend([]) == ""
+    assert charts.chart("t", [Series(name="a", points=[])]) == forests.forest([]) == charts.legend([]) == ""
     assert charts.chart("t", [Series(name="a", points=[(1, 2.0), (2, 2.0)])]).count("<polyline") == 1  # no height
 
 
@@ -64,9 +65,9 @@ def test_changes_lie_by_their_size_on_one_axis() -> None:
         Change(name=name, low=low, middle=0.0, high=1.0, kind="unclear", figures="")
         for name, low in (("a", -1.0), ("b", -0.5))
     ]
-    spans = [float(width) for width in re.findall(r"width:([\d.]+)%", charts.forest(lines))]
+    spans = [float(width) for width in re.findall(r"width:([\d.]+)%", forests.forest(lines))]
     assert abs(spans[0] / spans[1] - 2 / 1.5) < 1e-3
-    assert charts.forest(lines).count('class="dot" style="left:50.0%"') == 2
+    assert forests.forest(lines).count('class="dot" style="left:50.0%"') == 2
 
 
 def test_settings_that_differ() -> None:

@@ -8,8 +8,9 @@ from markupsafe import Markup
 
 from vpo_kit.evaluation.metrics import about, verdict
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.pages import charts
-from vpo_kit.pages.charts import Change, Series
+from vpo_kit.pages import charts, forests
+from vpo_kit.pages.charts import Series
+from vpo_kit.pages.forests import Change
 
 CURVES = ("reward_mean", "implicit_accuracy", "motion", "loss", "margin", "gradient_factor")
 REWARD, GOLD = "heldout_reward", "heldout_gold"
@@ -40,7 +41,7 @@ def forest(changes: Mapping[str, Paired]) -> Markup:
             figures=f"{middle:+z.2f} [{min(low, high):+z.2f}, {max(low, high):+z.2f}]",
         )
         shown.append(line)
-    return charts.forest(shown)
+    return forests.forest(shown)
 
 
 def curves(logs: Logs) -> Markup:

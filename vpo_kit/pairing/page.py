@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,9 +13,11 @@ from urllib.parse import quote
 import yaml
 
 from vpo_kit.pages import templates
+from vpo_kit.pages.differing import Differing, differing
 from vpo_kit.pages.templates import Head
 from vpo_kit.pairing.inspect import Summary, margins
 from vpo_kit.pairing.set_tables import grids, part
+from vpo_kit.pairing.settings import Labelling, PairSettings
 from vpo_kit.pairing.store import Pair, PairSet
 
 KINDS = {1: "first", -1: "second", 0: "tie", None: "none"}
@@ -40,6 +42,7 @@ def render(found: PairSet, summary: Summary, page: Path, limit: int | None = Non
             grids=grids(found, summary),
             data={"pairs": [_row(pair, address) for pair in shown]},
             total=total,
+            own=_own(found),
             settings=[("how the set was made", yaml.safe_dump(dict(found.facts), sort_keys=False, allow_unicode=True))],
         )
     )
@@ -55,6 +58,15 @@ def said(summary: Summary) -> str:
     first = f", {labels.first / decided:.0%} of these for the first" if decided else ""
     motion = f"; winners move {summary.motion.ratio:.2f} times as much as losers" if summary.motion else ""
     return f"{summary.pairs:,} pairs of {summary.prompts:,} prompts: {told}{first}{motion}."
+
+
+def _own(found: PairSet) -> Differing:
+    """How the set was made, and what of its settings is not as it would be by itself."""
+    usual = {**PairSettings().model_dump(mode="json"), "labelling": Labelling().model_dump(mode="json")}
+    named: dict[str, Any] = {name: found.facts[name] for name in ("strategy", "label", "seed") if name in found.facts}
+    settings = found.facts.get("settings")
+    own = differing(settings, usual) if isinstance(settings, Mapping) else ()
+    return [*differing(named, {"seed": 0}), *own]
 
 
 def _row(pair: Pair, address: Callable[[str], str]) -> dict[str, Any]:
