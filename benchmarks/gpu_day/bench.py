@@ -16,6 +16,7 @@ from vpo_kit.models import memory
 from vpo_kit.models.attention import check_attention, check_family, set_attention
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.offload import lend_autoencoder
 from vpo_kit.planning.estimate import Subject
 from vpo_kit.planning.published import PUBLISHED
 from vpo_kit.planning.skeleton import cast
@@ -62,6 +63,8 @@ def build(subject: Subject, device: torch.device, smaller: Smaller) -> Bench:
     if run.attention != "auto":
         set_attention(model, run.attention)
     memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
+    if not subject.method.needs.decodes(subject.data):
+        lend_autoencoder(model)
     settings = use(model, run.sampling)
     policy = LoraPolicy(model, run.lora, run.seed)
     if getattr(subject.method_config, "reference_update", "never") != "never":
