@@ -17,7 +17,7 @@ import vpo_kit
 from tests.support.commands import fails, main_ok
 from tests.support.places import ROOT
 from vpo_kit.config import Model
-from vpo_kit.errors import ConfigError
+from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.library.bench import Bench, EvaluateRequest
 from vpo_kit.library.train import Trained
 from vpo_kit.pairing import store
@@ -164,6 +164,8 @@ def test_a_run_on_a_published_model_is_judged_as_it_was_trained(
     settings["reward"], settings["evaluation"]["judges"] = {"name": "vqa"}, []
     assert [plan.spec.name for plan in bench("c").plans] == ["vqa", "gold"]
     assert "warning: vqa, gold: of the embedded model's world, means little for" in capsys.readouterr().out
+    with pytest.raises(DataError, match="reward 'text' reads captions of the embedded worlds alone, not 'another'"):
+        bench("d", rewards=["text"])
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

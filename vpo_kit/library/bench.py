@@ -86,6 +86,7 @@ class Bench:
         if request.reference is not None:
             set_metrics.reference_files(request.reference)
         rewards.locate(self.plans)
+        rewards.check_prompts(self.plans, [item.prompt for item in self.items])
         self._say_what_means_little()
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {

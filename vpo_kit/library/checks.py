@@ -21,9 +21,8 @@ from vpo_kit.training.run import settings_of
 def check(recipe: Recipe) -> None:
     """Everything that needs no weights, the cheapest first. Raises `VpoError` for what training would stumble over."""
     loading.locate([*recipe.reward, *recipe.judges, *recipe.selection])
-    for judges, items in ((recipe.judges, recipe.held_out), (recipe.selection, recipe.validation)):
-        for part in judges:
-            part.kind.check_prompts(part.config, [item.prompt for item in items])
+    loading.check_prompts(recipe.judges, [item.prompt for item in recipe.held_out])
+    loading.check_prompts(recipe.selection, [item.prompt for item in recipe.validation])
     DATA[recipe.data](recipe)
     _model(recipe)
 

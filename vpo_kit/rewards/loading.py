@@ -62,6 +62,12 @@ def locate(plans: Sequence[RewardPlan]) -> None:
         one.kind.locate(one.config)
 
 
+def check_prompts(plans: Sequence[RewardPlan], prompts: Sequence[str]) -> None:
+    """That each reward can say something of each prompt. Raises `DataError`; nothing is loaded."""
+    for one in plans:
+        one.kind.check_prompts(one.config, prompts)
+
+
 def load(plans: list[RewardPlan], device: torch.device, *, offload: bool = False) -> Mixture:
     """Read the weights. With `offload` each reward is on `device` only while it scores, one after the other.
 
