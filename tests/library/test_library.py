@@ -163,7 +163,7 @@ def test_a_run_on_a_published_model_is_judged_as_it_was_trained(
     assert [plan.spec.name for plan in bench("b", rewards=["natural"]).plans] == ["natural", "gold"]
     settings["reward"], settings["evaluation"]["judges"] = {"name": "vqa"}, []
     assert [plan.spec.name for plan in bench("c").plans] == ["vqa", "gold"]
-    assert "warning: vqa, gold: of the embedded model's world, means little for" in capsys.readouterr().out
+    assert "warning: vqa, gold: judges of the embedded model's world" in capsys.readouterr().out
     with pytest.raises(DataError, match="reward 'text' reads captions of the embedded worlds alone, not 'another'"):
         bench("d", rewards=["text"])
 

@@ -58,6 +58,10 @@ class Labeller(ABC):
         """See that what must be loaded is there, before pairs are made. Raises `ModelError`."""
         return
 
+    def doubts(self, model: str) -> list[str]:
+        """A line for what speaks against this labeller for the videos of a model."""
+        return []
+
     def judge(self, device: torch.device, *, offload: bool = False) -> Mixture | None:
         """What chooses among more than two candidates of a prompt while pairs are made; None where nothing can."""
         return None

@@ -61,6 +61,9 @@ class ByReward(ByScores):
     def locate(self) -> None:
         loading.locate(self._plans)
 
+    def doubts(self, model: str) -> list[str]:
+        return loading.foreign(self._plans, model)
+
     def judge(self, device: torch.device, *, offload: bool = False) -> Mixture:
         return loading.load(self._plans, device, offload=offload)
 

@@ -87,7 +87,8 @@ class Bench:
             set_metrics.reference_files(request.reference)
         rewards.locate(self.plans)
         rewards.check_prompts(self.plans, [item.prompt for item in self.items])
-        self._say_what_means_little()
+        for line in rewards.foreign(self.plans, self.name):
+            self.console.print(line, soft_wrap=True, markup=False)
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
             "model": self.name,
@@ -112,12 +113,6 @@ class Bench:
         """The sampling section, as folders have it that were begun before there was a LoRA in it."""
         found = self.sampling.model_dump(mode="json")
         return found if self.sampling.lora else {k: v for k, v in found.items() if not k.startswith("lora")}
-
-    def _say_what_means_little(self) -> None:
-        names = [plan.spec.name for plan in self.plans if plan.spec.embedded_only]
-        if names and not is_embedded(self.name):
-            line = f"warning: {', '.join(names)}: of the embedded model's world, means little for {self.name}"
-            self.console.print(f"{line}: --reward takes a judge for real videos (docs/judges.md)", soft_wrap=True)
 
     def _keep_metrics(self, names: Sequence[str]) -> None:
         """The metrics are those that the folder was begun with: each model of a table is measured alike."""

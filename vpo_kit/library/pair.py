@@ -93,6 +93,7 @@ def make_pairs(
     }
     console = Console(quiet=quiet or not processes.is_main)
     folder.check(facts)
+    _doubt(labeller, found.model, console)
     processes.wait()  # all have looked before the first one writes
     if not folder.finished:
         _make(folder, strategy, data, facts, found, weights, labeller, processes, console)
@@ -125,8 +126,14 @@ def label(path: Path | str, by: str = "reward:vqa", *, quiet: bool = False, **se
         raise ConfigError("--with none: give reward:NAME, vlm:MODEL or people")
     labeller = labellers.plan(by, settings)
     processes = Processes()
-    found = store.read(Path(path))
-    return labeller.label(found, _around(processes, Console(quiet=quiet or not processes.is_main)))
+    found, console = store.read(Path(path)), Console(quiet=quiet or not processes.is_main)
+    _doubt(labeller, found.model, console)
+    return labeller.label(found, _around(processes, console))
+
+
+def _doubt(labeller: Labeller | None, model: str, console: Console) -> None:
+    for line in labeller.doubts(model) if labeller else ():
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _around(processes: Processes, console: Console) -> Surroundings:

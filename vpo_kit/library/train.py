@@ -149,7 +149,7 @@ def _train(
 ) -> None:
     run, started = recipe.run, time.monotonic()
     notice = partial(console.print, soft_wrap=True, markup=False)
-    for line in recipes.foreign_rewards(recipe):
+    for line in rewards.foreign(recipe.reward, run.model):
         notice(line)
     notice(f"run: {folder.path}")
     with working(console, f"loading {run.model}"):

@@ -11,6 +11,7 @@ import torch
 
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError
+from vpo_kit.folders import is_embedded
 from vpo_kit.models.offload import offload_module
 from vpo_kit.registry import REWARDS
 from vpo_kit.rewards.base import Mixture, Reward, RewardConfig, RewardSpec, parse
@@ -66,6 +67,15 @@ def check_prompts(plans: Sequence[RewardPlan], prompts: Sequence[str]) -> None:
     """That each reward can say something of each prompt. Raises `DataError`; nothing is loaded."""
     for one in plans:
         one.kind.check_prompts(one.config, prompts)
+
+
+def foreign(plans: Sequence[RewardPlan], model: str) -> list[str]:
+    """A line where some of them know the embedded model's world alone, and videos are of another `model`."""
+    names = [one.spec.name for one in plans if one.spec.embedded_only]
+    if not names or is_embedded(model):
+        return []
+    what = f"{', '.join(names)}: {'a judge' if len(names) == 1 else 'judges'} of the embedded model's world"
+    return [f"warning: {what}, which means little for {model}: take one for real videos (docs/judges.md)"]
 
 
 def load(plans: list[RewardPlan], device: torch.device, *, offload: bool = False) -> Mixture:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from vpo_kit import config, defaults, formats
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError
-from vpo_kit.folders import is_embedded, prompts_of, resolve
+from vpo_kit.folders import prompts_of, resolve
 from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Data, Method, MethodConfig
 from vpo_kit.models.attention import check_attention
@@ -193,18 +193,6 @@ def _validation(run: Run, held_out: Sequence[Inputs]) -> list[Inputs]:
             "what is chosen by a prompt cannot be reported on it"
         )
     return found
-
-
-def foreign_rewards(recipe: Recipe) -> list[str]:
-    """A line for each reward of the run that knows the embedded model's world alone, where the model is another."""
-    if is_embedded(recipe.run.model):
-        return []
-    names = [part.spec.name for part in recipe.reward if part.spec.embedded_only]
-    return [
-        f"warning: reward {name!r} is a judge of the embedded model's world and means little for {recipe.run.model}: "
-        "take one for real videos (docs/judges.md)"
-        for name in names
-    ]
 
 
 def spread(prompts: Sequence[T], count: int) -> list[T]:
