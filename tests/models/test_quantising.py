@@ -16,6 +16,7 @@ from tests.support.commands import main_ok
 from vpo_kit import models
 from vpo_kit.config import Lora, Optimiser, build
 from vpo_kit.errors import ConfigError
+from vpo_kit.library.export import notes
 from vpo_kit.models.quantising import check_quantise
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.families import FAMILIES
@@ -187,6 +188,7 @@ def test_a_run_on_a_quantised_base(how: str, tiny_wan: Path, tmp_path: Path) -> 
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # policy and reference are one
     assert all(row["grad_norm"] > 0 for row in rows)
+    assert notes(tmp_path / "run") == [f"trained on a base in {how}: it is put on the exact one, and compared there"]
 
 
 def test_none_needs_nothing() -> None:

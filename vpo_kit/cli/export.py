@@ -32,6 +32,7 @@ def export(
     from rich.console import Console
 
     from vpo_kit.library.export import export as write
+    from vpo_kit.library.export import notes
     from vpo_kit.net.push import check_name, push
 
     if push_to_hub is not None:
@@ -39,6 +40,8 @@ def export(
             raise ConfigError("--push-to-hub takes a folder: leave --format comfyui out")
         check_name(push_to_hub)
     console = Console()
+    for line in notes(path):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     result = write(path, format_, output, model, dtype)
     console.print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
     if push_to_hub is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vpo_kit import config, files, models
 from vpo_kit.errors import ConfigError, ModelError, OutputError
 from vpo_kit.models.base import VideoModel
-from vpo_kit.training import comfyui, initial, loras
+from vpo_kit.training import comfyui, initial, loras, sections
 from vpo_kit.training.export import (
     LEFT,
     Check,
@@ -73,6 +73,12 @@ def export(path: Path, form: Format, output: Path, model: str | None = None, dty
             hint = "; give --dtype float32" if rounded and source.dtype != "float32" else ""
             raise ModelError(f"{form} does not give what {source.lora} gave: {result}; nothing is written{hint}")
     return result
+
+
+def notes(path: Path) -> list[str]:
+    """What the user should know of the run at `path` before its LoRA is written in another form."""
+    kind = sections.of_run(path).get("quantise", "none")
+    return [] if kind == "none" else [f"trained on a base in {kind}: it is put on the exact one, and compared there"]
 
 
 def _check_name(weights: Mapping[str, Path], output: Path) -> None:
