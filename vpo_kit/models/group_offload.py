@@ -68,10 +68,7 @@ class Swap:
         waits: Callable[[Tensor], bool] | None = None,
     ) -> None:
         self._blocks, self._device, self._side, self._goes_ahead = list(blocks), device, side, ahead
-        self._copy, self._waits = (
-            copy or (lambda *where: _sent(*where)),
-            waits or (lambda tensor: _elsewhere(tensor, device())),
-        )
+        self._copy, self._waits = copy or (lambda *where: _sent(*where)), waits
         self._sent: dict[int, list[Copy]] = {}
         self._last = -1
         self._end: Any = None
@@ -112,7 +109,8 @@ class Swap:
                 self._sent = {following: self._fetch(following)}
 
     def _fetch(self, i: int) -> list[Copy]:
-        return fetched([self._blocks[i]], self._device(), self._copy, self._waits)
+        device = self._device()  # asked once: diffusers goes through a whole network for it
+        return fetched([self._blocks[i]], device, self._copy, self._waits or (lambda one: _elsewhere(one, device)))
 
 
 def _following(i: int, last: int, count: int) -> int | None:
