@@ -2,7 +2,7 @@
 
 The numbers are those of the published ``config.json`` files, which diffusers' conversion scripts also give: Wan 2.2's,
 A14B and TI2V-5B, were held against ``scripts/convert_wan_to_diffusers.py`` of diffusers 58eb52c (network, autoencoder,
-shift, boundary).
+shift, boundary), HunyuanVideo 1.5's against its ``convert_hunyuan_video1_5_to_diffusers.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import diffusers
-from tokenizers import Tokenizer, models, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    ByT5Tokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLTextConfig,
+    Qwen2_5_VLTextModel,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 Components = tuple[str, dict[str, Callable[[], Any]]]
 """The pipeline's class, and what makes its components: modules in float32 on whatever device or mode is active."""
@@ -68,6 +77,38 @@ def _wan22_5b() -> Components:
     }
 
 
+def _hunyuan15() -> Components:
+    """HunyuanVideo 1.5 at 480p: its language model is Qwen2.5-VL 7B without eyes, its glyphs are read by ByT5 small, to
+    which fonts and colours are added as tokens (here not: 1.5 thousand rows of 1472).
+    """
+    qwen = Qwen2_5_VLTextConfig(
+        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4,
+        rope_parameters={"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
+    )  # fmt: skip
+    glyphs = T5Config(
+        vocab_size=384, d_model=1472, d_kv=64, d_ff=3584, num_layers=12, num_heads=6, feed_forward_proj="gated-gelu"
+    )
+    return "HunyuanVideo15Pipeline", {
+        "tokenizer": _qwen_tokenizer,
+        "text_encoder": lambda: Qwen2_5_VLTextModel(qwen),
+        "tokenizer_2": ByT5Tokenizer,
+        "text_encoder_2": lambda: T5EncoderModel(glyphs),
+        "vae": lambda: diffusers.AutoencoderKLHunyuanVideo15(),
+        "transformer": lambda: diffusers.HunyuanVideo15Transformer3DModel(task_type="t2v"),
+        "scheduler": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+        "guider": lambda: diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+    }
+
+
+def _qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """A token for each word, and the 108 of the template that are cut off."""
+    found = tokenizer(1108)
+    found.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    found.chat_template = "{{ 'a ' * 108 }}{{ messages[-1]['content'] }}"
+    return found
+
+
 def _t5(length: int) -> dict[str, Callable[[], Any]]:
     config = T5Config(
         vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
@@ -109,6 +150,7 @@ PUBLISHED: dict[str, Callable[[], Components]] = {
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": lambda: _wan(40, 40, 13824),
     "Wan-AI/Wan2.2-T2V-A14B-Diffusers": lambda: _wan(40, 40, 13824, experts=True),
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": _wan22_5b,
+    "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v": _hunyuan15,
     "Lightricks/LTX-Video": _ltx,
     "THUDM/CogVideoX-2b": lambda: _cogvideox(30, 30, False, 1.15258426),
     "THUDM/CogVideoX-5b": lambda: _cogvideox(48, 42, True, 0.7),

@@ -57,7 +57,7 @@ def build(
 
 
 def _made(name: str, make: Callable[[], Any], fake: FakeTensorMode) -> Any:
-    with fake if name not in ("scheduler", "tokenizer") else nullcontext():
+    with fake if name not in ("scheduler", "tokenizer", "tokenizer_2", "guider") else nullcontext():
         return make()
 
 
