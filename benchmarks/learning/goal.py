@@ -4,7 +4,7 @@ The headline's recipe with one thing changed at a time (judge, steps, rank, cand
 twenty minutes of two cores have room for, one seed each, by `vpo train` on all held-out captions: single samples after
 training against the base's single samples, and against the base's best of eight as `vqa` picks them, both by the
 held-out judge. ``--board`` is a board that `benchmarks.learning` made of the same captions and noises. It goes on where
-it was stopped (minutes of processor are then of the last part alone), and ``results/learning/goal.json`` has every
+it was stopped (minutes of processor are those of a run's last part), and ``results/learning/goal.json`` has every
 variation that is finished.
 """
 
@@ -95,11 +95,15 @@ def main() -> None:
     assert base is not None
     best = best_of_eight(given.board, base)
     assert best is not None, f"{given.board} has no best of eight"
+    result = facts.RESULTS / f"{TARGET}.json"
+    known = json.loads(result.read_text(encoding="utf-8"))["rows"] if result.is_file() else {}
     rows = {}
     for name, changed in VARIATIONS.items():
         folder = (given.work / name.replace(": ", "-").replace(", ", "-").replace(" ", "-")).resolve()
+        ended = (folder / "summary.json").is_file()
         command, minutes = train(folder, changed)
-        rows[name] = {"command": command, "minutes of processor": minutes, **measured(folder, best)}
+        minutes = known[name]["minutes of processor"] if ended and name in known else minutes
+        rows[name] = {"command": command, "minutes of processor": round(minutes, 1), **measured(folder, best)}
         facts.write(TARGET, {"rows": rows})
         gain, against = rows[name]["changes"][JUDGE], rows[name]["against best of eight"]
         print(f"{name}: {gain['difference']:+.3f}, against the best of eight {against['difference']:+.3f} "
