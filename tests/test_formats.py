@@ -12,7 +12,7 @@ from tests.support.commands import fails
 from tests.support.places import DATA
 from vpo_kit import config, formats
 from vpo_kit.errors import ConfigError
-from vpo_kit.library import compare
+from vpo_kit.library import entries
 from vpo_kit.pairing import store
 from vpo_kit.pairing.make import Folder
 from vpo_kit.training import recipe
@@ -91,7 +91,7 @@ def test_a_run_is_not_resumed(old: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_comparison_is_not_taken_up(old: Path) -> None:
-    listing = old / "board" / compare.LISTING
+    listing = old / "board" / entries.LISTING
     with pytest.raises(ConfigError, match=r"this comparison was begun by vpo 0\.1\.0"):
         formats.unchanged(config.read_file(listing), listing, "comparison")
 

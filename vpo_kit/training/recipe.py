@@ -69,7 +69,7 @@ def complete(given: Mapping[str, Any]) -> Recipe:
 def of_pairs(given: Mapping[str, Any]) -> dict[str, Any]:
     """The size and rate of the pair set, where one is there: its latents fit no other."""
     pairs = given.get("pairs")
-    if not pairs or not (Path(pairs) / "dataset.yaml").is_file():
+    if not (pairs and isinstance(pairs, str | Path) and (Path(pairs) / "dataset.yaml").is_file()):
         return {}
     return {"sampling": store.sampling(Path(pairs))}
 
