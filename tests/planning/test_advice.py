@@ -25,7 +25,7 @@ def subject(model: Path, method: str, *sets: str) -> Subject:
 @pytest.mark.parametrize(
     ("method", "sets"),
     [
-        ("dpo", ["evaluation.num_prompts=4", "batch_size=4"]),
+        ("dpo", ["evaluation.num_prompts=0", "batch_size=4"]),
         pytest.param("online", ["evaluation.num_prompts=2", "method.num_candidates=4"], marks=pytest.mark.slow),
         pytest.param("instruct", ["evaluation.num_prompts=2", "batch_size=2"], marks=pytest.mark.slow),
     ],
@@ -37,10 +37,10 @@ def test_shared_counts_change_no_advice(
     planned, known = subject(tiny_wan, method, *sets), Known()
     alone, estimate = rehearse(planned), rehearse(planned, known)
     assert (estimate.phases, estimate.ops) == (alone.phases, alone.ops)
-    found = advise(planned, estimate, 1, most=6, known=known)
+    found = advise(planned, estimate, 1, most=3, known=known)
     monkeypatch.setattr(advice, "rehearse", lambda changed, _: rehearse(changed))
     assert len(found) >= 2
-    assert advise(planned, alone, 1, most=6) == found
+    assert advise(planned, alone, 1, most=3) == found
 
 
 def test_what_did_not_help_is_tried_again(tiny_wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
