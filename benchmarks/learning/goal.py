@@ -78,8 +78,9 @@ def measured(folder: Path, best: Results) -> dict[str, Any]:
     assert before.prompts == best.prompts, f"{folder}: not the board's captions"
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     against = paired(best.metrics[JUDGE], after.metrics[JUDGE], after.groups)
+    changes = {key: asdict(paired(before.metrics[key], after.metrics[key], before.groups)) for key in SHOWN}
     return {
-        "changes": {key: asdict(paired(before.metrics[key], after.metrics[key], before.groups)) for key in SHOWN},
+        "changes": changes, "motion share": changes["motion"]["difference"] / changes["motion"]["before"],
         "against best of eight": asdict(against), "strength": (summary.get("selection") or {}).get("strength"),
         "seconds": summary["seconds"],
     }  # fmt: skip
