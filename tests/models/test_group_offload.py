@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.commands import main_ok
+from tests.support.moved import moved
 from vpo_kit import models
 from vpo_kit.config import Lora, build
 from vpo_kit.errors import ConfigError
@@ -75,14 +76,6 @@ def away(model: VideoModel, *, ahead: bool = True) -> Away:
             found.send(block)
         Swap(blocks, lambda: model.device, ahead=ahead, copy=found.copy, waits=found.waits)
     return found
-
-
-def moved(policy: LoraPolicy) -> LoraPolicy:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters:
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return policy
 
 
 def gradient(policy: LoraPolicy, name: str) -> list[Tensor]:

@@ -17,6 +17,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 
 from tests.support.commands import main_ok
+from tests.support.moved import moved
 from tests.support.places import ROOT
 from vpo_kit import models
 from vpo_kit.config import Lora, Model, build
@@ -36,14 +37,6 @@ def load(name: str, folder: Path, **options: str) -> VideoModel:
     torch.manual_seed(0)
     FAMILIES[name].build().save_pretrained(folder, safe_serialization=True)
     return models.load(str(folder), **options)
-
-
-def moved(policy: LoraPolicy) -> LoraPolicy:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters:
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return policy
 
 
 def inputs(model: VideoModel, name: str) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -71,16 +71,26 @@ class SpriteTruth:
         ),
     )
 
+    @staticmethod
+    def parse(caption: str) -> Any:
+        """The scene of a caption of the world. Raises `ValueError` for any other text."""
+        return world.parse(caption)
+
+    @staticmethod
+    def judge(clip: Any, scene: Any) -> dict[str, float]:
+        """What a clip ``[F, 3, H, W]`` shows of a scene, by the names of metrics."""
+        return tracker.judge(clip, scene)
+
     def knows(self, prompt: str) -> bool:
         """Whether the prompt is a caption of the world."""
         try:
-            world.parse(prompt)
+            self.parse(prompt)
         except ValueError:
             return False
         return True
 
     def __call__(self, video: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
         """What the clips ``[B, F, 3, H, W]`` show against what their captions say, by the names of metrics."""
-        scenes = [world.parse(prompt) for prompt in prompts]
-        rows = [tracker.judge(clip, scene) for clip, scene in zip(video.float().cpu().numpy(), scenes, strict=True)]
+        scenes = [self.parse(prompt) for prompt in prompts]
+        rows = [self.judge(clip, scene) for clip, scene in zip(video.float().cpu().numpy(), scenes, strict=True)]
         return {key: [row[key] for row in rows] for key in rows[0]}
