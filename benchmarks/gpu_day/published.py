@@ -29,6 +29,8 @@ TOLERANCE = parity.LIMITS["bfloat16, pipeline"]
 QUICK = {
     "batch_size": 1, "dtype": "bfloat16", "offload": "true", "evaluation.num_prompts": 1, "validation.share": 0.0,
     "sampling.batch_size": 1, "sampling.steps": 4,
+    # at a real rate two steps are lost in the rounding of bfloat16 when they are merged into the weights
+    "optimiser.lr": 1e-2, "optimiser.warmup_steps": 0,
 }  # fmt: skip
 
 
