@@ -102,7 +102,7 @@ OTHER_JUDGES = {
 }  # fmt: skip
 """Judges whose labels the guided pairs get again, by the set's name."""
 CHANGES: dict[str, Change] = {
-    "flip20": flipped(0.2), "flip40": flipped(0.4), "half": every(2), "third": every(3), "voted": _voted,
+    "flip40": flipped(0.4), "half": every(2), "third": every(3), "voted": _voted,
     "vlm": in_both_orders(0.25),
 }  # fmt: skip
 

@@ -39,10 +39,6 @@ def test_with_one_noise_a_prompt_its_variance_is_the_prompts() -> None:
     assert found.prompt == pytest.approx(TRUE.prompt + TRUE.noise, rel=0.1)
 
 
-def test_the_error_of_a_size() -> None:
-    assert TRUE.error(Layout(100, 2, 4)) ** 2 == pytest.approx(0.09 / 100 + 0.04 / 200 + 0.01 / 4 + 0.16 / 800)
-
-
 @pytest.mark.parametrize("size", [Layout(48, 1, 3), Layout(96, 2, 5)])
 def test_nothing_is_found_in_five_of_a_hundred(size: Layout) -> None:
     share = power(0.0, TRUE, size, simulations=300)
@@ -52,7 +48,7 @@ def test_nothing_is_found_in_five_of_a_hundred(size: Layout) -> None:
 def test_an_effect_is_found_as_often_as_its_error_says() -> None:
     calm = Components(prompt=0.0, noise=0.0, seed=0.0, rest=0.25)  # one source, so that a closed form is at hand
     size = Layout(100, 1, 1)
-    assert power(2.8 * calm.error(size), calm, size, simulations=300) == pytest.approx(0.80, abs=0.07)
+    assert power(2.8 * (calm.rest / size.prompts) ** 0.5, calm, size, simulations=300) == pytest.approx(0.80, abs=0.07)
     assert (
         power(0.5, TRUE, Layout(144, 2, 5)) > power(0.1, TRUE, Layout(144, 2, 5)) > power(0.1, TRUE, Layout(48, 1, 3))
     )

@@ -59,18 +59,6 @@ class Components:
         """Each variance's mean."""
         return cls(**{name: float(np.mean([asdict(one)[name] for one in several])) for name in asdict(several[0])})
 
-    def error(self, size: Layout) -> float:
-        """The standard error of a change that is measured with this layout."""
-        videos = size.prompts * size.noises
-        return float(
-            np.sqrt(
-                self.prompt / size.prompts
-                + self.noise / videos
-                + self.seed / size.seeds
-                + self.rest / (videos * size.seeds)
-            )
-        )
-
 
 def power(
     effect: float, components: Components, size: Layout, *, simulations: int = SIMULATIONS, seed: int = 0
