@@ -4,6 +4,7 @@ Each part runs in processes of its own with a limit for each case, and writes it
 at most eight small files. ``--rehearse`` runs all of it on a processor, with one layer of each real network.
 ``--plan`` estimates the real architectures' cases beforehand (``benchmarks/results/gpu/estimates.json``), and
 ``--collect FOLDER --name NAME`` makes ``benchmarks/results/gpu/NAME.json`` and the tables of docs/gpu.md of an output.
+``--wheels`` makes the list of packages anew that a machine without network is brought (``wheels.txt``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.gpu_day import jobs
+from benchmarks.gpu_day import jobs, wheels
 from benchmarks.gpu_day.crew import Crew, Part
 from benchmarks.gpu_day.outcome import Outcome
 from benchmarks.gpu_day.protocol import Options
@@ -40,6 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         page.fill()
         return 0
+    if given.wheels:
+        wheels.write()
+        return 0
+    if absent := wheels.missing():
+        print(f"not installed: {' '.join(absent)}; pip install --no-index --no-deps --find-links wheels "
+              f"{' '.join(absent)}, with the wheels of {wheels.LIST.name} (docs/gpu.md)", file=sys.stderr)  # fmt: skip
+        return 2
     lines = given.jobs.read_text(encoding="utf-8").splitlines() if given.jobs else []
     if not given.output:
         print("--output: name a folder for the results", file=sys.stderr)
@@ -105,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="estimate the real architectures' cases, beforehand")
     parser.add_argument("--collect", type=Path, help="make a result for the docs of this output")
     parser.add_argument("--tables", action="store_true", help="make the tables of the docs anew")
+    parser.add_argument("--wheels", action="store_true", help="make the list of wheels to bring anew")
     parser.add_argument("--name", default="", help="of that result")
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu_day import estimates, page, parity, worker
+from benchmarks.gpu_day import estimates, page, parity, wheels, worker
 from benchmarks.gpu_day import tests as gpu_tests
 from benchmarks.gpu_day.__main__ import main, run
 from benchmarks.gpu_day.cases import CASES, ONE_LAYER, TEXT
@@ -139,6 +140,29 @@ def test_the_day_ends_when_it_must(trouble: str, tmp_path: Path) -> None:
     assert run([[part], [part]], Options(True, tmp_path), outcome) == 1
     assert time.monotonic() - started < 7
     assert any("not reached" in text or "the day is over" in text for text in outcome.failed)
+
+
+def test_the_list_of_wheels_is_the_lock_less_what_the_card_brings() -> None:
+    # some stand there twice, for an older Python and a newer one
+    lock = set(re.findall(r"^([a-z0-9-]+)==([^ ]+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    listed = wheels.listed()
+    assert set(listed.items()) <= lock
+    assert {"diffusers", "peft", "open-clip-torch", "imageio-ffmpeg", "pytest"} <= set(listed)
+    assert not {"torch", "torchvision", "vpo-kit"} & set(listed)
+    assert wheels.missing() == []
+
+
+def test_a_wheel_that_was_not_brought_is_named_before_anything_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wheels.txt").write_text("# said\nnowhere-to-be-found==1.0\npeft==0.1\n")
+    monkeypatch.setattr(wheels, "LIST", tmp_path / "wheels.txt")
+    assert main(["--rehearse", "--output", str(tmp_path / "day")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("not installed: nowhere-to-be-found==1.0; pip install --no-index"), (
+        "of peft any version does"
+    )
+    assert not (tmp_path / "day").exists()
 
 
 def test_timings_have_the_card_alone() -> None:
