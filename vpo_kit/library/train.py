@@ -15,36 +15,32 @@ from typing import Any
 from rich.console import Console
 
 from vpo_kit import formats
-from vpo_kit.config import FORMAT, merge, read_file
+from vpo_kit.config import merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
-from vpo_kit.evaluation import measuring, report
-from vpo_kit.evaluation.samples import Results, SamplePlan, compare, evaluate, finished
-from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.library import card, checks, contents, sources
-from vpo_kit.library.display import TrainingBar, count_bar, print_changes, working
+from vpo_kit.evaluation import measuring
+from vpo_kit.evaluation.samples import Results, SamplePlan, compare
+from vpo_kit.library import checks, contents, sources
+from vpo_kit.library.closing import Ended, finish, lost_words
+from vpo_kit.library.display import TrainingBar, working
 from vpo_kit.library.following import followed
-from vpo_kit.library.heartbeat import clock
-from vpo_kit.library.selection import Selected, choose
-from vpo_kit.measures import Measure
+from vpo_kit.library.measurer import Measurer, select
 from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.offload import lend_autoencoder
-from vpo_kit.pages.differing import differing
-from vpo_kit.pages.templates import Head, command, today
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Reward
-from vpo_kit.training import experts, health, idle, initial, reach
+from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.training import experts, idle, initial, reach
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training import run as assembly
-from vpo_kit.training.loop import Report
+from vpo_kit.training.data import Source
+from vpo_kit.training.loop import Report, RunParts
 from vpo_kit.training.loop import train as train_loop
 from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.run_folder import RunFolder
-from vpo_kit.truth import TEXT
 
 
 @dataclass(frozen=True)
@@ -139,6 +135,63 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
         return Trained(folder.path, json.loads((folder.path / "summary.json").read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Equipment:
+    """All that a run needs in memory before its first measurement; `encode` has every prompt that is known by now."""
+
+    model: VideoModel
+    settings: Settings
+    source: Source
+    encode: PromptCache
+    plan: SamplePlan
+    policy: LoraPolicy
+    reward: Mixture | None
+    judges: Sequence[Reward]
+
+
+def _equipment(recipe: Recipe, console: Console, processes: Processes, notice: Callable[[str], None]) -> Equipment:
+    """Prompts are encoded before anything large is added: the text encoder may leave again."""
+    run = recipe.run
+    with working(console, f"loading {run.model}"):
+        model = assembly.load_model(run)
+    idle_parts = not recipe.method.needs.decodes(recipe.data)  # the autoencoder and the judges, until they measure
+    if idle_parts and not run.offload:
+        lend_autoencoder(model)
+    settings = assembly.use(model, run.sampling)
+    disk = DiskCache(run.cache, notice) if run.cache else None
+    source = sources.build(recipe, model, settings, console, processes, disk)
+    plan = SamplePlan(
+        inputs=recipe.held_out,
+        videos_per_prompt=run.evaluation.videos_per_prompt,
+        settings=settings,
+        batch_size=run.sampling.batch_size,
+        seed=run.seed if run.evaluation.seed is None else run.evaluation.seed,
+    )
+    encode = PromptCache(model, disk)
+    with working(console, "encoding prompts"):
+        looked_at = [settings.negative_prompt, *plan.inputs, *(recipe.validation if run.selection.strengths else [])]
+        trained_on = assembly.wanted(recipe, source, settings, encode, processes)
+        encode.ahead([*((item, settings) for item in looked_at), *trained_on], notice)
+    policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
+    with working(console, "loading the rewards"):
+        waits = run.offload or idle_parts
+        reward = rewards.load(recipe.reward, model.device, offload=waits) if recipe.reward else None
+        judges = [
+            *(part for part in (reward.parts if reward else []) if not part.spec.in_groups),
+            *rewards.load(recipe.judges, model.device, offload=waits).parts,
+        ]
+    return Equipment(
+        model=model,
+        settings=settings,
+        source=source,
+        encode=encode,
+        plan=plan,
+        policy=policy,
+        reward=reward,
+        judges=judges,
+    )
+
+
 def _train(
     recipe: Recipe,
     folder: RunFolder,
@@ -152,50 +205,22 @@ def _train(
     for line in rewards.foreign(recipe.reward, run.model):
         notice(line)
     notice(f"run: {folder.path}")
-    with working(console, f"loading {run.model}"):
-        model = assembly.load_model(run)
-    idle_parts = not recipe.method.needs.decodes(recipe.data)  # the autoencoder and the judges, until they measure
-    if idle_parts and not run.offload:
-        lend_autoencoder(model)
-    settings = assembly.use(model, run.sampling)
-    disk = DiskCache(run.cache, notice) if run.cache else None
-    source = sources.build(recipe, model, settings, console, processes, disk)
-    seed = run.seed if run.evaluation.seed is None else run.evaluation.seed
-    plan = SamplePlan(
-        inputs=recipe.held_out,
-        videos_per_prompt=run.evaluation.videos_per_prompt,
-        settings=settings,
-        batch_size=run.sampling.batch_size,
-        seed=seed,
-    )
-    encode = PromptCache(model, disk)
-    with working(console, "encoding prompts"):
-        looked_at = [settings.negative_prompt, *plan.inputs, *(recipe.validation if run.selection.strengths else [])]
-        trained_on = assembly.wanted(recipe, source, settings, encode, processes)
-        encode.ahead([*((item, settings) for item in looked_at), *trained_on], notice)
-    start = initial.start(model, run.lora)
-    policy = LoraPolicy(model, run.lora, run.seed, start)
-    with working(console, "loading the rewards"):
-        waits = run.offload or idle_parts
-        reward = rewards.load(recipe.reward, model.device, offload=waits) if recipe.reward else None
-        judges = [
-            *(part for part in (reward.parts if reward else []) if not part.spec.in_groups),
-            *rewards.load(recipe.judges, model.device, offload=waits).parts,
-        ]
+    own = _equipment(recipe, console, processes, notice)
+    model, policy, plan = own.model, own.policy, own.plan
     if processes.is_main:
         claim()  # only now: a model that does not load must leave nothing behind
     processes.wait()  # nobody looks for checkpoints before an old run's are gone
     for network in model.networks.values():
         processes.shard(network, whole=added_weights(network))
     measures = measuring.load(run.evaluation.measured)
-    measurer = Measurer(model=model, run=folder.path, console=console, processes=processes, encode=encode)
-    parts = Assembly(run=run, policy=policy, settings=settings, encode=encode, processes=processes)
-    method = recipe.method(recipe.method_config, parts.context(reward, judges=judges, source=source))
+    measurer = Measurer(model=model, run=folder.path, console=console, processes=processes, encode=own.encode)
+    parts = Assembly(run=run, policy=policy, settings=own.settings, encode=own.encode, processes=processes)
+    method = recipe.method(recipe.method_config, parts.context(own.reward, judges=own.judges, source=own.source))
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
-        before = measurer.measure(plan, judges, measures, "step-000000", "before")
+        before = measurer.measure(plan, own.judges, measures, "step-000000", "before")
 
     def small(plan: SamplePlan, place: str) -> Results | None:
-        return measurer.measure(plan, judges, measures, place, "samples")
+        return measurer.measure(plan, own.judges, measures, place, "samples")
 
     following = held.enter_context(followed(recipe, folder, small, is_main=processes.is_main))
     following.began(before)
@@ -206,33 +231,22 @@ def _train(
         following.step(row)
 
     sampled = partial(following.sampled, plan)
-    job = parts.job(method, source, folder, on_step=step, on_notice=bar.notice, on_sample=sampled)
+    job = parts.job(method, own.source, folder, on_step=step, on_notice=bar.notice, on_sample=sampled)
     notice(reach.line(run))
     idle_lines = idle.settings(run, recipe.method, recipe.method_config, validates=job.held_out is not None)
     for line in [*job.method.notes, *idle_lines]:
         notice(line)
-    stopped: HealthError | None = None
-    warnings: dict[str, str] = {}
-    with bar:
-        try:
-            trained = train_loop(job)
-            warnings = trained.warnings
-            done = int(trained.history[-1]["step"])  # not the bar's: a resumed run may have nothing left to do
-        except HealthError as error:
-            stopped, done = error, bar.done
-        finally:
-            for line in (text for part in (reward.parts if reward else []) for text in part.spent()):
-                bar.notice(line)
-    choice = None if stopped else _select(recipe, settings, policy, measurer, notice)
+    done, stopped, warnings = _learn(job, bar, own.reward)
+    choice = None if stopped else select(recipe, own.settings, policy, measurer, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")
         updates = experts.counts(folder.log())
         for line in experts.unchanged(policy, updates):
             notice(line)
-    after = measurer.measure(plan, judges, measures, f"step-{done:06d}", "after")
+    after = measurer.measure(plan, own.judges, measures, f"step-{done:06d}", "after")
     if processes.is_main:
         changes = compare(before, after) if before and after else {}
-        warnings |= _text_lost(recipe, changes, notice)
+        warnings |= lost_words(recipe, changes, notice)
         ended = Ended(
             steps=done,
             stopped=stopped,
@@ -241,159 +255,21 @@ def _train(
             seconds=round(time.monotonic() - started, 1),
             updates=updates,
         )
-        _finish(recipe, model, folder, ended, before, after, changes, console)
+        finish(recipe, model, folder, ended, before, after, changes, console)
         following.ended(done, after, changes)
     if stopped is not None:
         raise stopped
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a run ended: its steps, the check that stopped it, warnings by check, the chosen strength, seconds, and of
-    two experts how many steps changed each.
-    """
-
-    steps: int
-    stopped: HealthError | None
-    warnings: Mapping[str, str]
-    choice: Selected | None
-    seconds: float
-    updates: Mapping[str, int]
-
-    @property
-    def health(self) -> str:
-        """The run's health in one line."""
-        if self.stopped is not None:
-            return str(self.stopped)
-        return "; ".join(f"{name}, {text}" for name, text in self.warnings.items()) or "passed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurer:
-    """What evaluates the model as it is, all processes together, or takes what a killed run has already measured."""
-
-    model: VideoModel
-    run: Path
-    console: Console
-    processes: Processes
-    encode: PromptCache
-
-    def measure(
-        self, plan: SamplePlan, judges: Sequence[Reward], measures: Sequence[Measure], place: str, name: str
-    ) -> Results | None:
-        """The evaluation in ``samples/PLACE``; None where nothing is to be measured."""
-        if not plan.prompts:
-            return None
-        where = self.run / "samples" / place
-        if found := self.processes.agree(finished(where, plan)):
-            return found
-        with count_bar(self.console, name, len(plan.items), "videos") as tick:
-            return evaluate(self.model, plan, judges, where, name, tick, measures, self.processes, self.encode)
-
-
-def _select(
-    recipe: Recipe, settings: Settings, policy: LoraPolicy, measurer: Measurer, notice: Callable[[str], None]
-) -> Selected | None:
-    """Leave the policy at the strength that is chosen; None where none is."""
-    run = recipe.run
-    if not run.selection.strengths:
-        return None
-    if not recipe.selection:
-        notice("selection: the method has no reward, so nothing can choose a strength: give selection.reward")
-        return None
-    plan = SamplePlan(
-        inputs=recipe.validation,
-        videos_per_prompt=1,
-        settings=settings,
-        batch_size=run.sampling.batch_size,
-        seed=run.seed,
-    )
-    reward = rewards.load(recipe.selection, measurer.model.device, offload=run.offload)
-
-    def measure(strength: float) -> Results:
-        policy.keep(strength)
-        found = measurer.measure(plan, reward.parts, measuring.ALWAYS, f"strength-{strength:g}", f"x{strength:g}")
-        assert found is not None
-        return found
-
-    choice = choose(run.selection, reward, measure)
-    policy.keep(choice.strength)
-    notice(f"strength {choice.strength:g}: {choice.reason}")
-    return choice
-
-
-def _text_lost(recipe: Recipe, changes: Mapping[str, Paired], notice: Callable[[str], None]) -> dict[str, str]:
-    """The warning, by its check, where held-out videos show less of their captions after the run than before; it is
-    the one look at the words of a method that makes no videos while it trains.
-    """
-    change = changes.get(TEXT)
-    if change is None or "text_lost" in recipe.run.health.disable:
-        return {}
-    found = health.lost_words(change.before, change.after, change.high)
-    if found is None:
-        return {}
-    notice(f"text_lost: on held-out prompts: {found}")
-    return {"text_lost": f"on held-out prompts: {found}"}
-
-
-def _finish(
-    recipe: Recipe,
-    model: VideoModel,
-    folder: RunFolder,
-    ended: Ended,
-    before: Results | None,
-    after: Results | None,
-    changes: Mapping[str, Paired],
-    console: Console,
-) -> None:
-    run, stopped = recipe.run, ended.stopped
-    verdict = {
-        "ok": stopped is None,
-        "check": stopped.check if stopped else None,
-        "message": str(stopped or ""),
-        "warnings": dict(ended.warnings),
-    }
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        "method": run.method_name,
-        "reward": run.reward_name if recipe.reward else None,
-        "model": run.model,
-        "steps": ended.steps,
-        "seconds": ended.seconds,
-        "before": {},
-        "after": {},
-        "health": verdict,
-        "selection": ended.choice.facts() if ended.choice else None,
-        "versions": report.versions(),
-        **({"updates": dict(ended.updates)} if ended.updates else {}),
-    }
-    if before and after:
-        summary |= {"before": before.table(), "after": after.table(), "changes": report.rows(changes)}
-        page = report.Page(
-            title=f"{run.method_name} with {run.reward_name}" if recipe.reward else run.method_name,
-            evaluations=[before, after],
-            folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
-            log=folder.log(),
-            settings=run.model_dump(mode="json"),
-            licences={part.spec.name: part.spec.licence for part in [*recipe.reward, *recipe.judges]},
-            own=differing(run.model_dump(mode="json"), recipes.usual(recipe)),
-            head=Head(date=today(), duration=clock(ended.seconds), command=command(), health=ended.health),
-        )
-        folder.write("report.html", report.render(page))
-        print_changes(console, changes, "before", "after")
-    outcome = card.RunOutcome(
-        steps=ended.steps,
-        changes=changes,
-        health=ended.health,
-        strength=ended.choice.strength if ended.choice else 1.0,
-        updates=ended.updates,
-    )
-    folder.write("lora/README.md", card.render(recipe, model, outcome))
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")  # last: it says that the run is done
-    console.print(f"LoRA: {folder.path / 'lora'}   summary: {folder.path / 'summary.json'}", soft_wrap=True)
-    if before and after:
-        console.print(f"page: {folder.path / 'report.html'}", soft_wrap=True)
-
-
-def _last_samples(folder: RunFolder) -> str:
-    return max(path.name for path in (folder.path / "samples").glob("step-*"))
+def _learn(job: RunParts, bar: TrainingBar, reward: Mixture | None) -> tuple[int, HealthError | None, dict[str, str]]:
+    """The steps that are done, the check that stopped the run, and the warnings of those that did not."""
+    with bar:
+        try:
+            trained = train_loop(job)
+        except HealthError as error:
+            return bar.done, error, {}
+        finally:
+            for line in (text for part in (reward.parts if reward else []) for text in part.spent()):
+                bar.notice(line)
+    # the log's last step, not the bar's: a resumed run may have nothing left to do
+    return int(trained.history[-1]["step"]), None, dict(trained.warnings)

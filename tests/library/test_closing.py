@@ -6,7 +6,7 @@ import pytest
 
 from vpo_kit import config
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.library.train import _text_lost
+from vpo_kit.library.closing import lost_words
 from vpo_kit.training import recipe
 
 
@@ -18,10 +18,10 @@ def test_words_that_held_out_videos_lose_are_a_warning(off: list[str]) -> None:
     def ended(difference: float, high: float) -> dict[str, str]:
         after, low = 0.98 + difference, 2 * difference - high
         change = Paired(before=0.98, after=after, difference=difference, low=low, high=high, win_rate=0.3, count=48)
-        return _text_lost(run, {"text_accuracy": change}, said.append)
+        return lost_words(run, {"text_accuracy": change}, said.append)
 
     assert ended(-0.05, high=0.01) == {}
-    assert _text_lost(run, {}, said.append) == {}
+    assert lost_words(run, {}, said.append) == {}
     assert not said
     found = ended(-0.25, high=-0.2)
     assert list(found) == ([] if off else ["text_lost"])
