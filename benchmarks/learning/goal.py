@@ -37,6 +37,8 @@ class Oracle(GoldVQA):
     spec: ClassVar[RewardSpec] = replace(GoldVQA.spec, name="oracle", for_training=True)
 
 
+START = ["--steps", "112", "--set", "batch_size=8"]
+"""What is varied: the recipe as it was until it took what was found here."""
 VARIATIONS = {
     "the recipe": [],
     "judge: the held-out judge itself": ["--reward", "benchmarks.learning.goal:Oracle"],
@@ -51,7 +53,8 @@ VARIATIONS = {
 def train(folder: Path, changed: list[str]) -> tuple[str, float]:
     """The run at `folder`, finished; returns the command and the minutes of processor that it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    arguments = ["train", "--method", "online", "--reward", "vqa", *changed, "--set", "evaluation.num_prompts=144"]
+    own = [*START, *changed, "--set", "evaluation.num_prompts=144"]
+    arguments = ["train", "--method", "online", "--reward", "vqa", *own]
     if not (folder / "summary.json").is_file():
         going_on = ["--resume"] if (folder / "config.yaml").is_file() else []
         root = str(Path(__file__).parents[2])
