@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,10 +75,11 @@ def test_the_interval_of_a_gain_covers() -> None:
 
 
 def test_a_row_of_the_board_shares_the_bases_videos() -> None:
-    base = candidates([[1.0], [2.0]], motion=[[0.1], [0.2]])
+    base = replace(candidates([[1.0], [2.0]], motion=[[0.1], [0.2]]), made_with={"steps": 8})
     more = candidates([[1.0, 5.0], [2.0, 0.0]], motion=[[0.1, 0.3], [0.2, 0.4]])
     row = best_of.picked(base, more, more.metrics["gold"], 2, "best of 2")
     assert row.files == base.files
+    assert not row.made_with, "an expectation over candidates was made with no settings of its own"
     assert row.metrics == {"gold": [5.0, 2.0], "motion": [0.3, 0.2]}
     with pytest.raises(ValueError, match="same number of candidates"):
         best_of.curve(candidates([[1.0, 2.0], [1.0]]), [1.0, 2.0, 1.0], "gold")

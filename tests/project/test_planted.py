@@ -84,11 +84,15 @@ def test_what_no_test_holds_survives_and_a_stopped_run_goes_on(toy: Path, tmp_pa
     again = planted.Log(log).faults
     assert [{**again[fault.key], "place": fault.place} for fault in drawn] == rows
 
-    score = planted.summary(rows, {"vpo_kit/toy.py: LIMIT = 3: 3 -> 4": "equivalent: so says the toy"})
-    assert score["total"] == {"planted": 11, "equivalent": 1, "caught": 9, "share": 0.9}
-    assert score["files"] == {"vpo_kit/toy.py": {"planted": 11, "equivalent": 1, "caught": 9}}
+    limit, turned = sorted(f"vpo_kit/toy.py: {place}" for place in survived)
+    score = planted.summary(rows, {limit: "equivalent: so says the toy"})
+    counts = {"planted": 11, "caught": 9, "equivalent": 1, "elsewhere": 0, "since": 0}
+    assert score["total"] == {**counts, "share": 0.9, "share_since": 0.9}
+    assert score["files"] == {"vpo_kit/toy.py": counts}
     assert {one["reason"] for one in score["survivors"]} == {None, "equivalent: so says the toy"}
-    assert "| `vpo_kit/toy.py` | 11 | 1 | 9 |" in planted.table(score["files"])
+    assert "| `vpo_kit/toy.py` | 11 | 1 | 9 | 0 | 0 |" in planted.table(score["files"])
+    score = planted.summary(rows, {limit: "held by tests/test_other.py", turned: "held since by tests/test_new.py"})
+    assert (score["total"]["share"], score["total"]["share_since"]) == (round(10 / 11, 4), 1.0)
 
 
 def test_the_nearest_tests_are_those_of_the_module_itself() -> None:

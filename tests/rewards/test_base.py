@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from vpo_kit.rewards.base import Mixture, add_fixed
+from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, add_fixed
 from vpo_kit.testing.rewards import stub
 
 
@@ -79,3 +80,15 @@ def test_among_the_candidates_of_a_prompt() -> None:
     one, other = torch.tensor(ONE), torch.tensor(OTHER)
     expected = sum(w * (x - x.mean()) / x.std(correction=0) for w, x in ((0.7, one), (0.3, other)))
     torch.testing.assert_close(whole.score, expected, atol=1e-4, rtol=1e-4)  # type: ignore[arg-type]
+
+
+class Telling(FIRST):  # type: ignore[valid-type, misc]
+    """A reward with something to say beside its score."""
+
+    def among(self, video: Tensor, prompts: Sequence[str], *, fps: float, group: int) -> RewardOutput:
+        return replace(self(video, prompts, fps=fps), report={"told": float(group)})
+
+
+@pytest.mark.parametrize("others", [[], [(LAST(), 0.3)]])
+def test_what_a_reward_reports_reaches_the_log_alone_and_in_company(others: list[tuple[Reward, float]]) -> None:
+    assert Mixture([(Telling(), 0.7), *others])(VIDEO, PROMPTS, fps=8, group=2).report == {"told": 2.0}

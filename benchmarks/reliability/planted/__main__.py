@@ -30,6 +30,8 @@ PLACES = (
     "rewards", "evaluation",
 )  # fmt: skip
 DOCS, REASONS = ROOT / "docs" / "reliability.md", Path(__file__).parent / "survivors.yaml"
+REASONS_BEGIN = {"equivalent": "equivalent", "elsewhere": "held by", "since": "held since by"}
+"""How a reason begins: nothing changes for anyone; a test further off was seen to fail; one written since does."""
 LEAST_FILES, MOST_FILES = 3, 10
 """Test files of a module that are run whatever they take, and that are looked at at all."""
 SOUND_LIMIT = 300.0
@@ -132,28 +134,29 @@ def draw(root: Path, places: Sequence[str], count: int, seed: int) -> list[Fault
 
 
 def summary(rows: Sequence[Row], reasons: Mapping[str, str]) -> Row:
-    """The score by file, all together, and what survived with the reason that is known of it."""
+    """The score by file, all together, and what survived the nearest tests with the reason that is known of it."""
     survivors = [{"place": row["place"], "kind": row["kind"], "reason": reasons.get(row["place"])} for row in rows
                  if not row["caught"]]  # fmt: skip
-    equivalent = {one["place"] for one in survivors if (one["reason"] or "").startswith("equivalent")}
+    said = {one["place"]: one["reason"] or "" for one in survivors}
     by_file: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: row["fault"].split(":")[0]):
-        own = by_file.setdefault(row["fault"].split(":")[0], {"planted": 0, "equivalent": 0, "caught": 0})
+        own = by_file.setdefault(row["fault"].split(":")[0], dict.fromkeys(("planted", "caught", *REASONS_BEGIN), 0))
         own["planted"] += 1
-        own["equivalent"] += row["place"] in equivalent
         own["caught"] += row["caught"]
-    total = {key: sum(own[key] for own in by_file.values()) for key in ("planted", "equivalent", "caught")}
-    counted = total["planted"] - total["equivalent"]
-    share = round(total["caught"] / counted, 4) if counted else None
-    return {"count": len(rows), "total": {**total, "share": share}, "files": by_file, "survivors": survivors}
+        for name, words in REASONS_BEGIN.items():
+            own[name] += said.get(row["place"], "").startswith(words)
+    total = {key: sum(own[key] for own in by_file.values()) for key in ("planted", "caught", *REASONS_BEGIN)}
+    counted, held = total["planted"] - total["equivalent"], total["caught"] + total["elsewhere"]
+    shares = {"share": held, "share_since": held + total["since"]}
+    total |= {name: round(number / counted, 4) if counted else None for name, number in shares.items()}
+    return {"count": len(rows), "total": total, "files": by_file, "survivors": survivors}
 
 
 def table(by_file: Mapping[str, Row]) -> str:
     """The score by file as a table of a page."""
-    lines = ["| file | planted | equivalent | caught |", "|---|---|---|---|"]
-    lines += [
-        f"| `{file}` | {row['planted']} | {row['equivalent']} | {row['caught']} |" for file, row in by_file.items()
-    ]
+    shown = ("planted", "equivalent", "caught", "elsewhere", "since")
+    lines = ["| file | planted | equivalent | caught | by other tests | by tests written since |", "|---" * 6 + "|"]
+    lines += [f"| `{file}` | {' | '.join(str(row[key]) for key in shown)} |" for file, row in by_file.items()]
     return "\n".join(lines) + "\n"
 
 
