@@ -374,6 +374,7 @@ def test_tables_fit_80_columns_and_show_the_numbers(
     assert ["segments", "24", "8", "(33%)", "5", "(21%)", "11", "(46%)", "0", "(0%)", "62%"] in words
     assert ["whole", "clips", "6", "3", "(50%)", "1", "(17%)", "2", "(33%)", "0", "(0%)", "75%"] in words
     assert ["pairs", "with", "both", "+1", "and", "-1:", "2", "(33%)"] in words
+    assert "13 (54%) of 24 segments are decided, 62% of these for the first" in (found.parent / "page.html").read_text()
     assert not (found / "inspect.html").exists()
 
 

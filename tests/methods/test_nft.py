@@ -69,6 +69,8 @@ def test_worked_by_hand() -> None:
     assert loss.item() == pytest.approx(12.5)
     # however small the error is; one that is met gives nothing
     assert [weighed(x + by, x).item() for by in (1e-3, 1e-4, 0.0)] == pytest.approx([1e-3, 1e-4, 0.0])
+    # below the least weight the square alone counts: (5e-6)^2 / 1e-5
+    assert weighed(x + 5e-6, x).item() == pytest.approx(2.5e-6)
 
 
 @pytest.mark.parametrize("size", [1, 4])

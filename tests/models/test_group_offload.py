@@ -184,6 +184,8 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"^{start}") as caught:
             recipe.check(build({"group_offload": True, **values}))
         assert "\n" not in str(caught.value)
+    for alone in ({"group_offload": True, "gradient_checkpointing": True}, {"compile": True}):
+        recipe.check(build(alone))
     load("modelscope", tmp_path)
     with pytest.raises(ConfigError, match=r"^group_offload: UNet3DConditionModel is no stack of blocks"):
         models.load(str(tmp_path), group_offload=True)

@@ -324,6 +324,11 @@ class TestEnding:
         assert [path.name for path in (tmp_path / "ended/checkpoints").iterdir()] == ["step-000001"]
         assert run_once(model, tmp_path / "ended", 4, every=100) == whole
 
+    def test_a_process_that_was_not_asked_ends_with_the_others(self) -> None:
+        """`signals` is the sum over all: of one that was asked, and of none."""
+        codes = [ending.Ending(asked).error(signals, 3, "runs/a").exit_code for asked, signals in ((15, 15), (0, 15))]
+        assert codes == [128 + signal.SIGTERM, 128 + signal.SIGINT]
+
     def test_twice_ends_at_once(self, model: VideoModel, tmp_path: Path, send: Callable[[int], None]) -> None:
         def twice(_: object) -> None:
             for _ in range(2):
