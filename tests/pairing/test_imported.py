@@ -257,7 +257,9 @@ def test_the_way_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert run("pair", "export", tmp_path / "set", "--format", "hub", "--output", folder) == 0
     assert not pushed
     assert {path.name for path in folder.iterdir()} == {"README.md", "pairs.parquet", "videos"}
-    assert (folder / "README.md").read_text().startswith("---\npretty_name: hub\n")
+    card, labels = (folder / "README.md").read_text(), [pair.label for pair in store.read(tmp_path / "set").pairs]
+    assert card.startswith("---\npretty_name: hub\n")
+    assert f"2 pairs of videos with verdicts (first {labels.count(1)}, second {labels.count(-1)}, tie " in card
     assert len(read(folder).pairs) == 2
     assert run("pair", "export", tmp_path / "set", "--format", "csv", "--push-to-hub", "a/b", "--output", table) == 2
     capsys.readouterr()

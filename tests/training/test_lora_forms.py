@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpo_kit import models
 from vpo_kit.config import Lora
@@ -211,3 +211,16 @@ def test_names_of_published_networks_find_their_layers(
     with loras.loaded(model, tmp_path / "x.safetensors"):
         changed = [key for key, _ in model.network.named_parameters() if ".lora_A." in key]
     assert [key.partition(".lora_A.")[0] for key in changed] == layers
+
+
+def test_a_factor_is_held_against_what_its_layer_takes_and_gives() -> None:
+    """Of a convolution that is its weight's shape; four bits lie in a weight of another one."""
+    packed = nn.Linear(6, 4)
+    packed.weight = nn.Parameter(torch.zeros(12, 1))
+    layers = {"plain": nn.Linear(6, 4), "packed": packed, "conv": nn.Conv2d(6, 4, 3)}
+    for name, tail in (("plain", ()), ("packed", ()), ("conv", (3, 3))):
+        assert loras._fits(layers, f"{name}.lora_A.weight", torch.zeros(2, 6, *tail))
+        assert loras._fits(layers, f"{name}.lora_B.weight", torch.zeros(4, 2, *tail))
+        assert not loras._fits(layers, f"{name}.lora_A.weight", torch.zeros(2, 4, *tail))
+        assert not loras._fits(layers, f"{name}.lora_B.weight", torch.zeros(6, 2, *tail))
+    assert not loras._fits(layers, "nowhere.lora_A.weight", torch.zeros(2, 6))
