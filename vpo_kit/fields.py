@@ -107,4 +107,4 @@ def said(value: Any) -> str:
         return f"[{', '.join(map(said, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {said(one)}' for key, one in value.items())}}}"
-    return str(value)
+    return str(value) or '""'

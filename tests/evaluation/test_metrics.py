@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from vpo_kit.errors import ConfigError, DataError, ModelError, OutputError
 from vpo_kit.evaluation import distances, features, temporal, vbench
-from vpo_kit.evaluation.consistency import MEAN, STD, Consistency, Dino, consistency, embed
+from vpo_kit.evaluation.consistency import Consistency, Dino, consistency, embed
 from vpo_kit.evaluation.features import diversity
 from vpo_kit.evaluation.metrics import about, known, ordered
 from vpo_kit.evaluation.samples import Results
@@ -200,7 +200,8 @@ def test_dino_is_the_stock_network_on_normalised_pictures(kind: str, tmp_path: P
     video = torch.rand(2, 3, 3, 56, 84, generator=generator())
     dino = Dino(str(folder))
     plain = AutoModel.from_pretrained(folder, **({"add_pooling_layer": False} if kind == "vit" else {})).eval()
-    pictures = tv.normalize(tv.resize(video.flatten(0, 1), [224, 336], antialias=True), list(MEAN), list(STD))
+    large = tv.resize(video.flatten(0, 1), [224, 336], antialias=True)
+    pictures = tv.normalize(large, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # ImageNet's
     more = {"interpolate_pos_encoding": True} if kind == "vit" else {}
     with torch.no_grad():
         wanted = plain(pictures, **more).last_hidden_state[:, 0].view(2, 3, 32)

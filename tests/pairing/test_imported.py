@@ -21,6 +21,7 @@ from vpo_kit.judged.reader import read
 from vpo_kit.net.push import push
 from vpo_kit.pairing import check, export, imported, store
 from vpo_kit.video import read_video
+from vpo_kit.video.scan import Extent
 
 VERDICTS = foreign.PAIRS | foreign.ONE_SIDED
 
@@ -239,6 +240,16 @@ def test_votes_weigh(tmp_path: Path, tiny_wan: Path) -> None:
     assert (
         train(tmp_path / "set", tiny_wan, tmp_path / "run", "data.dimension=Coherence", "data.vote_weights=true") == 0
     )
+
+
+def test_one_video_under_several_prompts_has_several_names() -> None:
+    extent = Extent(frames=8, duration=1.0, fps=8.0, even=True, origin=0.0, width=16, height=16)
+    one, other = (imported._Seen(extent, name, f"videos/{name}.mp4") for name in ("aa", "bb"))
+    found = imported._apart({0: one, 2: other, 3: one, 7: one})
+    assert [found[i].file_name for i in (0, 2, 3, 7)] == [
+        "videos/aa.mp4", "videos/bb.mp4", "videos/aa-1.mp4", "videos/aa-2.mp4"
+    ]  # fmt: skip
+    assert [found[i].sha256 for i in (0, 2, 3, 7)] == ["aa", "bb", "aa", "aa"]
 
 
 def test_the_way_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,12 @@ def test_changes_are_those_of_a_plain_loop(count: int) -> None:
         torch.testing.assert_close(found[1, 4], middle)
 
 
+def test_of_two_frames_the_change_stands_for_the_bend() -> None:
+    found = motionstats.changes(torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(found[:, -1], found[:, 1])
+    assert not torch.equal(found[:, -1], found[:, 0])
+
+
 def test_an_affine_flow_strays_nowhere() -> None:
     """A camera's flow leaves nothing but the corner that moves on its own; its speed is that of its mean."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 48), torch.linspace(-1, 1, 64), indexing="ij")

@@ -90,6 +90,12 @@ def test_a_picture_of_a_pair_is_known_by_whose_it_is(tmp_path: Path) -> None:
     ]
     one, other = (picture for picture in found if picture is not None)
     assert one.key != other.key
+    apart = rows[0].sha256.model_copy(update={"latents": None})  # a set that keeps no latents
+    for label, of in ((1, f"first {apart.first}"), (-1, f"second {apart.second}")):
+        pair = rows[0].model_copy(update={"label": label, "sha256": apart})
+        (item,) = Pairs(path, [pair], FRAMES, first_frame=lambda latent: latent[0, :3, 0]).inputs
+        assert item.image is not None
+        assert item.image.key == of
     assert torch.equal(one.read(4, 4), kept["first"][:3, 0])
     assert torch.equal(other.read(4, 4), kept["second"][:3, 0])
 

@@ -88,6 +88,11 @@ def test_sketches_keep_inner_products(model: VideoModel) -> None:
         model.network.delete_adapters(["default"])
 
 
+def test_numbers_in_words() -> None:
+    values = (float("inf"), 1234.4, 10.0, -12.6, 9.994, 0.25)
+    assert [signal._short(value) for value in values] == ["more", "1,234", "10", "-13", "9.99", "0.25"]
+
+
 def test_what_kind_a_layer_is() -> None:
     assert kind_of("transformer.blocks.0.attn1.to_v.lora_B.default.weight") == "attn1.to_v"
     assert kind_of("unet.up_blocks.1.attentions.2.transformer_blocks.0.attn2.to_out.0.lora_A.default.weight") == (

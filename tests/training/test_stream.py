@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,18 @@ import torch
 from tests.support.kept_videos import write_once
 from vpo_kit import models
 from vpo_kit.clips import Clip, read_folder
+from vpo_kit.config import Validation
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Shade
 from vpo_kit.methods.base import Batch
 from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.processes import Processes
+from vpo_kit.registry import METHODS
 from vpo_kit.training.data import ClipSource, Encoder, Prompts
 from vpo_kit.training.recipe import complete
 from vpo_kit.training.run import wanted
-from vpo_kit.training.stream import Stream
+from vpo_kit.training.stream import Stream, split
 
 SETTINGS = Settings(frames=9, height=32, width=32, fps=8, steps=4, guidance=4.0)
 ITEMS = [3, 0, 5, 6, 2, 9, 8]
@@ -179,3 +182,17 @@ def test_a_run_encodes_the_prompts_of_the_batches_that_it_draws(
     source = Prompts([f"number {number}" for number in range(40)])
     found = wanted(recipe, source, SETTINGS, encode, Processes())
     assert len(found) == len({item for item, _ in found}) == count
+
+
+def test_a_run_encodes_what_it_holds_out_too(encode: PromptCache, tiny_wan: Path) -> None:
+    """The text encoder is gone when the first validation comes."""
+    dpo = METHODS.load("dpo")
+    recipe = complete({"model": str(tiny_wan), "steps": 8, "batch_size": 2, "evaluation": {"num_prompts": 0}})
+    source = Prompts([f"number {number}" for number in range(40)])
+    for share in (0.0, 0.25):
+        run = recipe.run.model_copy(update={"validation": Validation(share=share, every=2)})
+        whole = replace(recipe, run=run, method=dpo, method_config=dpo.Config())
+        found = {item for item, _ in wanted(whole, source, SETTINGS, encode, Processes())}
+        held = {source.prompts[i] for i in split(source, share, run.seed).held}
+        assert (len(held), len(found - held)) == (40 * share, 16)
+        assert held <= found

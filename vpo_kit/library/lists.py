@@ -20,7 +20,8 @@ from vpo_kit.config import Run
 from vpo_kit.evaluation import metrics
 from vpo_kit.methods.base import Method, MethodConfig
 from vpo_kit.models.base import VideoModel
-from vpo_kit.registry import METHODS, METRICS, MODELS, REWARDS, TRUTHS
+from vpo_kit.pairing.settings import PairSettings
+from vpo_kit.registry import LABELLERS, METHODS, METRICS, MODELS, REWARDS, TRUTHS
 from vpo_kit.rewards.base import Reward
 from vpo_kit.training import comfyui
 
@@ -31,6 +32,7 @@ Written by `make lists` from the program's own settings; `vpo config [SEARCH]` p
 can be set in a YAML file, or by `--set section.field=value`; `null` is no value. The defaults are the program's; a
 method and a model may bring others, and `vpo train --dry-run` says which a run gets and where they come from.
 """
+PAIRS = "What is in a set, beside data, strategy, LoRA and seed; `labelling` is the labeller's own, below.\n"
 
 
 def method_facts(kind: type[Method]) -> MethodFacts:
@@ -97,6 +99,9 @@ def page() -> str:
     for name in REWARDS.builtins:
         if own := list(fields.of(REWARDS.load(name).Config, "reward.")):
             parts += [f"## Reward `{name}`\n", _table(own)]
+    parts += ["## Pairs: `vpo pair --set`\n", PAIRS, _table(fields.of(PairSettings))]
+    for name in LABELLERS.builtins:
+        parts += [f"## Labels: `--with {name}`\n", _table(fields.of(LABELLERS.load(name).Config, "labelling."))]
     return "\n".join(parts)
 
 

@@ -33,7 +33,7 @@ class Vlm(Patience):
 
     fps: float = Field(8.0, gt=0, description="frames a second that it is shown; DenseDPO's")
     max_pixels: int = Field(512 * 512, ge=32 * 32, description="larger frames are scaled down to so many pixels")
-    jpeg_quality: int = Field(90, ge=1, le=95)
+    jpeg_quality: int = Field(90, ge=1, le=95, description="of the frames that are sent")
     detail: Literal["low", "high", "auto"] | None = Field(None, description="OpenAI's size of pictures; sent if given")
     checklist: list[str] = Field(CHECKLIST, min_length=1, description="flaws to look for")
     temperature: float | None = Field(None, ge=0, description="sent only if given: some models take none")
