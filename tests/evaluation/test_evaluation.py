@@ -304,6 +304,12 @@ def test_judges_stay_in_the_order_in_which_they_were_asked_for() -> None:
     assert list(compare(one, one)) == [*judges, "motion"]
 
 
+def test_a_run_has_one_look_in_the_legend_and_in_every_plot() -> None:
+    rows = [{"step": i, "heldout_reward": 0.1 * i, "heldout_gold": 0.2 * i} for i in (1, 2)]
+    looks = re.findall(r'class="c(\d)', plots.over_time({"not begun": [], "one": rows, "other": rows}))
+    assert looks == ["1", "2"] * 4
+
+
 def test_held_out_plots_need_what_they_show() -> None:
     rows = [{"step": 1, "heldout_reward": 0.1, "heldout_gold": 0.2}, {"step": 2}, {"step": 3, "heldout_reward": 0.3}]
     assert plots.over_time({"run": [{"step": 1, "loss": 1.0}]}) == plots.over_time({}) == ""

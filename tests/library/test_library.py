@@ -128,6 +128,7 @@ def test_pairs_of_a_trained_model(run: Trained, tmp_path: Path) -> None:
     one, other = (store.read_latents(s.path / s.pairs[0].latents)["first"] for s in (trained, base))
     assert float((one - other).abs().max()) > 0.01
     facts = yaml.safe_load((trained.path / "dataset.yaml").read_text())
+    assert list(facts)[:4] == ["format", "strategy", "model", "lora"], "as a person would ask, not by the alphabet"
     assert len(facts["lora"][""]) == 64
     assert facts["settings"]["dtype"] == "bfloat16"
     with pytest.raises(ConfigError, match="was begun with another lora"):
