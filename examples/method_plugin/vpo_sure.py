@@ -23,7 +23,7 @@ class Sure(OfflinePairs):
     """`labels` says what is preferred, `pair_weight` how much; loss, reference, draws, validation are the base's."""
 
     summary: ClassVar[str] = "DPO, each pair by how sure the judge is"
-    needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True)
+    needs: ClassVar[Needs] = Needs(data=("pairs",))
     Config: ClassVar[type[MethodConfig]] = SureConfig
     config: SureConfig
 

@@ -38,7 +38,6 @@ class Needs:
     """
 
     data: Sequence[Data] = ("prompts",)
-    reference: bool = False
     reward: Literal["none", "any", "differentiable"] = "none"
     strategy: Literal["independent", "guided"] | None = None
     validation: bool = True

@@ -28,7 +28,7 @@ class Dense(OfflinePairs):
     """Each latent frame takes the label of its segment; ties give no loss."""
 
     summary: ClassVar[str] = "DenseDPO: guided pairs, segment labels, a loss for each latent frame"
-    needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True, strategy="guided")
+    needs: ClassVar[Needs] = Needs(data=("pairs",), strategy="guided")
     Config: ClassVar[type[MethodConfig]] = DenseConfig
     config: DenseConfig
 

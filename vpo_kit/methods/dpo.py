@@ -26,7 +26,7 @@ class DPO(OfflinePairs):
     """Whole-clip DPO on pairs from independent noise."""
 
     summary: ClassVar[str] = "VanillaDPO: independent pairs, one label each; VideoDPO's weights"
-    needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True, strategy="independent")
+    needs: ClassVar[Needs] = Needs(data=("pairs",), strategy="independent")
     Config: ClassVar[type[MethodConfig]] = DPOConfig
     config: DPOConfig
 

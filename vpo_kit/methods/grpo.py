@@ -57,7 +57,7 @@ class GRPO(FollowsReference, FromRollouts):
     """Every noisy step of a good candidate becomes more likely, and of a bad one less."""
 
     summary: ClassVar[str] = "Flow-GRPO, DanceGRPO, MixGRPO, DDPO: policy gradient, n fresh videos"
-    needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
+    needs: ClassVar[Needs] = Needs(data=("prompts",), reward="any", validation=False)
     retraces: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = GRPOConfig
     config: GRPOConfig

@@ -39,7 +39,7 @@ class KTO(FollowsReference):
     """Verdicts on single videos, or pairs read as two."""
 
     summary: ClassVar[str] = "Diffusion-KTO: good or bad videos, or pairs read as one of each"
-    needs: ClassVar[Needs] = Needs(data=("pairs", "videos"), reference=True, ratings=True, validation=False)
+    needs: ClassVar[Needs] = Needs(data=("pairs", "videos"), ratings=True, validation=False)
     Config: ClassVar[type[MethodConfig]] = KTOConfig
     config: KTOConfig
 

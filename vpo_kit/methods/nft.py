@@ -43,7 +43,7 @@ class NFT(FromRollouts):
     """Every candidate teaches, the good ones and the bad ones."""
 
     summary: ClassVar[str] = "DiffusionNFT: n fresh videos, towards the good, away from the bad"
-    needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
+    needs: ClassVar[Needs] = Needs(data=("prompts",), reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = NFTConfig
     config: NFTConfig
 

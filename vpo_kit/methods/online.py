@@ -37,7 +37,7 @@ class Online(FollowsReference, FromRollouts):
     """Whole-clip DPO on pairs that the current policy has just made."""
 
     summary: ClassVar[str] = "OnlineVPO: best against worst of n fresh videos, moving reference"
-    needs: ClassVar[Needs] = Needs(data=("prompts",), reference=True, reward="any", validation=False)
+    needs: ClassVar[Needs] = Needs(data=("prompts",), reward="any", validation=False)
     Config: ClassVar[type[MethodConfig]] = OnlineConfig
     config: OnlineConfig
 

@@ -14,7 +14,7 @@ class Structural(OfflinePairs):
     """Whole-clip DPO on pairs that share their structure."""
 
     summary: ClassVar[str] = "StructuralDPO: guided pairs, one label for the clip"
-    needs: ClassVar[Needs] = Needs(data=("pairs",), reference=True, strategy="guided")
+    needs: ClassVar[Needs] = Needs(data=("pairs",), strategy="guided")
     Config: ClassVar[type[MethodConfig]] = OfflineConfig
 
     def labels(self, batch: Batch) -> Tensor:
