@@ -368,6 +368,8 @@ def test_changes_of_distances() -> None:
         assert there[name].high < 0 < back[name].low
         same = distances.compare(near, near, reference, groups)[name]
         assert (same.difference, same.p) == (0, 1)
+        # of three prompts there are eight exchanges, and only none and all of them change it as much
+        assert distances.compare(far[:6], near[:6], reference, [0, 0, 1, 1, 2, 2])[name].p == 2 / 8
     few = distances.compare(near[:2], far[:2], reference, [0, 1])["frechet"]
     assert (few.low == few.high == few.difference, few.p) == (True, 1)
 

@@ -374,6 +374,9 @@ def test_segments_are_clips_with_context(make: Callable[..., Any]) -> None:
     assert torch.equal(found.segments[:, 0], found.score)
     torch.testing.assert_close(found.segments[:, 1], reward(clips[:, 6:12], PROMPTS, fps=4).score)
     torch.testing.assert_close(found.segments[:, 2], reward(clips[:, 7:11], PROMPTS, fps=4).score)  # 4 frames, 1 s
+    if "context" in type(reward).Config.model_fields:  # a second is 8 frames here
+        found = reward(clips, PROMPTS, fps=8, segments=[(9, 10)])
+        torch.testing.assert_close(found.segments[:, 0], reward(clips[:, 5:13], PROMPTS, fps=8).score)
 
 
 def test_prompts_are_asked_for(make: Callable[..., Any]) -> None:
