@@ -451,6 +451,7 @@ def test_the_page_spreads_its_limit_over_the_set(original: Path, tmp_path: Path)
     found = store.read(original)
     text = page.render(found, summarise(found.pairs), tmp_path / "page.html", limit=3)
     assert [pair["id"] for pair in shown(text)] == ["000000", "000002", "000004"]
+    assert [sum(segment["share"] for segment in pair["segments"]) for pair in shown(text)] == pytest.approx([100] * 3)
     assert "3 of 6 pairs" in text
 
 

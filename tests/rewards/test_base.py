@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vpo_kit.registry import REWARDS
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput, add_fixed
 from vpo_kit.testing.rewards import stub
 
@@ -92,3 +93,17 @@ class Telling(FIRST):  # type: ignore[valid-type, misc]
 @pytest.mark.parametrize("others", [[], [(LAST(), 0.3)]])
 def test_what_a_reward_reports_reaches_the_log_alone_and_in_company(others: list[tuple[Reward, float]]) -> None:
     assert Mixture([(Telling(), 0.7), *others])(VIDEO, PROMPTS, fps=8, group=2).report == {"told": 2.0}
+
+
+FIXED = {
+    "vqa": (-1.3, 1.7), "gold": (-1.2, 1.6), "technical": (-1.0, 1.6), "niqe": (-5.0, 2.0), "brisque": (-35.0, 15.0),
+    "text": (0.97, 0.08), "cuts": (-0.05, 0.2), "hpsv2": (0.275, 0.0375), "hpsv2.1": (0.275, 0.0375),
+    "pickscore": (21.0, 1.5), "clip": (0.275, 0.0375), "aesthetic": (4.7, 0.5), "hpsv3": (7.0, 3.0),
+    "pairwise": (0.5, 0.37),
+}  # fmt: skip
+"""Where a judge's scores lie, as mixtures of fixed scale take them; of all others they are at 0 and 1 already."""
+
+
+def test_the_fixed_scale_of_every_judge() -> None:
+    specs = {name: REWARDS.load(name).spec for name in REWARDS.builtins}
+    assert {name: (spec.mean, spec.std) for name, spec in specs.items() if (spec.mean, spec.std) != (0, 1)} == FIXED

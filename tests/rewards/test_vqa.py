@@ -52,6 +52,11 @@ def clean(judges: dict[str, FramesReward], clips: list[Drawn]) -> dict[str, Tens
     return {name: score(judge, video) for name, judge in judges.items()}
 
 
+def test_no_softness_is_the_video_itself() -> None:
+    video = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(soften(video, Softness(), np.random.default_rng(0)), video)
+
+
 @pytest.mark.parametrize("kind", degrade.DEGRADATIONS)
 def test_clean_scores_above_degraded(
     judges: dict[str, FramesReward], clips: list[Drawn], clean: dict[str, Tensor], kind: str
