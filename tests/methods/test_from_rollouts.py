@@ -193,3 +193,14 @@ def test_several_rewards_are_normalised_and_added_or_added_and_normalised(model:
     torch.testing.assert_close(found["summed"], alone, atol=1e-4, rtol=0)
     # both orders are the reverse of each other, so that their sum is even
     assert float((found["decoupled"] - 0.5).abs().max()) < 0.05 < float((alone - 0.5).abs().max())
+
+
+def test_right_words_are_a_mean_over_clips_that_are_counted_by_the_step(
+    model: VideoModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the six candidates of a rollout each of its two steps counts three."""
+    with member(model, "online", updates_per_rollout=2) as one:
+        words = torch.tensor([1.0, 0.5, 0.5, 0.0, 1.0, 0.0])
+        monkeypatch.setattr(type(one.context), "text", lambda self, video, prompts: words)
+        found = one.method._read(torch.zeros(6, 1, 3, 4, 4), ["a"] * 6)
+    assert found == {"text_accuracy": 0.5, "text_clips": 3.0}
