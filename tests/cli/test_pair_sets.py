@@ -118,6 +118,7 @@ DAMAGES: list[tuple[Callable[[Path], object], list[str]]] = [
     (lambda d: edit(d, 5, lambda row: row["sha256"].clear()), ["000005"]),
     (lambda d: (d / "latents/old.safetensors").touch(), ["latents/old.safetensors belongs to no pair"]),
     (lambda d: (d / "old.mp4").touch(), ["old.mp4 belongs to no pair"]),
+    (lambda d: (d / "videos/old.txt").touch(), ["videos/old.txt belongs to no pair"]),
 ]  # fmt: skip
 
 

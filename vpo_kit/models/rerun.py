@@ -20,6 +20,30 @@ Places = list[tuple[dict[str, Any], str, Tensor]]
 """Where weights are, and which."""
 
 
+_ways: list[Callable[..., Any]] = [checkpoint]
+
+
+@contextmanager
+def by(way: Callable[..., Any]) -> Iterator[None]:
+    """Inside, `way` stands in for `torch.utils.checkpoint.checkpoint`: plans count calls that are alike once."""
+    _ways.append(way)
+    try:
+        yield
+    finally:
+        _ways.pop()
+
+
+def remembering(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A call that takes what the last one remembered as `before`, and gives its result and what it remembers itself."""
+
+    def call(*args: Any, before: list[Any], feat_idx: Any = None, **kwargs: Any) -> Any:
+        after, place = list(before), [0]  # both are changed by the call
+        found = plain(*args, feat_cache=after, feat_idx=place, **kwargs)
+        return found, after
+
+    return call
+
+
 def rerun(decoder: nn.Module) -> None:
     """Let each call of a frozen `decoder` keep its inputs alone, where a gradient is wanted. The gradient is the same;
     the price is one more pass through the decoder.
@@ -34,15 +58,9 @@ def rerun(decoder: nn.Module) -> None:
         cache = kwargs.pop("feat_cache", None)
         if not isinstance(cache, list):
             kept = {} if cache is None else {"feat_cache": cache}
-            return checkpoint(_with(there, plain), *args, **kept, **kwargs, use_reentrant=False)
-
-        def pure(*args: Any, before: list[Any], feat_idx: Any = None, **kwargs: Any) -> Any:
-            after, place = list(before), [0]  # both are changed by the call
-            found = plain(*args, feat_cache=after, feat_idx=place, **kwargs)
-            return found, after
-
-        found, after = checkpoint(_with(there, pure), *args, before=list(cache), **kwargs, use_reentrant=False)
-        cache[:] = after
+            return _ways[-1](_with(there, plain), *args, **kept, **kwargs, use_reentrant=False)
+        call = _with(there, remembering(plain))
+        found, cache[:] = _ways[-1](call, *args, before=list(cache), **kwargs, use_reentrant=False)
         return found
 
     decoder.forward = forward

@@ -181,6 +181,11 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return out
         return func(*args, **kwargs)
 
+    @property
+    def part(self) -> str:
+        """The part of what is made now."""
+        return self._part()
+
     def _part(self) -> str:
         if self._scopes:
             return self._scopes[-1]

@@ -18,7 +18,7 @@ from transformers import T5EncoderModel, UMT5EncoderModel
 from vpo_kit.config import Lora, Run
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
-from vpo_kit.models import memory
+from vpo_kit.models import memory, rerun
 from vpo_kit.models.base import Settings, VideoModel, stacks
 from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
@@ -121,7 +121,7 @@ class _Rehearsal:
 
     def run(self, reward: Any, draws: int) -> Estimate:
         run = self.subject.run
-        with self.tracker:
+        with self.tracker, rerun.by(self.repeats.again):
             encode = PromptCache(self.model)
             self._phase("prompts", lambda: self._encode(encode))
             self._arrive()
@@ -212,6 +212,9 @@ class _Rehearsal:
         for name in ("_encode", "_decode"):
             if hasattr(autoencoder, name):  # slices are alike
                 setattr(autoencoder, name, self.repeats.once(f"vae{name}", getattr(autoencoder, name)))
+        for name in ("encoder", "decoder"):
+            if hasattr(autoencoder, name):  # of a causal one many calls are alike, and all tiles but those at edges
+                self.repeats.remembering(f"vae.{name}", getattr(autoencoder, name))
         vae = [autoencoder] if self._comes else []
         model.decode_clip = self._loaded(vae, model.decode_clip)
         model.decode = self._inside("autoencoder", self.repeats.once("decode", model.decode))

@@ -281,3 +281,9 @@ def test_known_noise_is_taken_off_at_every_size() -> None:
         found = naturalness.details(128 + noise, torch.tensor([known], dtype=torch.float64))[0, :4]
         left = [(100 - 1.25 * known**2) * 8 / 9 / 4**k for k in range(4)]
         assert (2 * found).exp().tolist() == pytest.approx(left, rel=0.05)
+
+
+def test_the_grain_of_still_pictures_is_the_deviation_of_their_noise() -> None:
+    noise = 7 * torch.randn(3, 1, 256, 256, generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(50, 200, 256).expand(1, 256, 256)
+    assert naturalness.grain(*(ramp + one for one in noise)).item() == pytest.approx(7, rel=0.02)
