@@ -53,3 +53,8 @@ class HealthError(VpoError):
     def __init__(self, check: str, message: str) -> None:
         super().__init__(message)
         self.check = check
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says in its first line that is not empty; some print pages, some nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from vpo_kit.errors import OutputError
+from vpo_kit.errors import OutputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def beside(path: Path, *, shared: bool = False) -> Iterator[Path]:
         partial.replace(absolute)
         sync_folder(absolute.parent)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise OutputError(f"cannot write {path}: {reason}") from error
     finally:
         with suppress(OSError):

@@ -19,7 +19,7 @@ from torch.distributed import DistError
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from vpo_kit.errors import ConfigError, LostProcessError
+from vpo_kit.errors import ConfigError, LostProcessError, first_line
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Processes:
         try:
             self._state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=_timeout()))
         except DistError as error:
-            raise LostProcessError(f"cannot reach the other processes: {str(error).splitlines()[0]}") from error
+            raise LostProcessError(f"cannot reach the other processes: {first_line(error)}") from error
         self.rank = int(self._state.process_index)
         self.count = int(self._state.num_processes)
         self.sharded = _fsdp() and self.count > 1

@@ -29,6 +29,7 @@ from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import people, plots, report, tables
 from vpo_kit.evaluation import samples as evaluation_module
+from vpo_kit.evaluation.eval_folder import EvalFolder
 from vpo_kit.evaluation.measuring import check_names, measure
 from vpo_kit.evaluation.metrics import known, verdict
 from vpo_kit.evaluation.samples import Results, SamplePlan, compare, evaluate
@@ -617,3 +618,10 @@ def test_batches_cover_all_items() -> None:
     plan = SamplePlan(inputs=["a", "b", "c"], videos_per_prompt=3, settings=settings, batch_size=4, seed=0)
     assert [plan.files[batch] for batch in plan.batches] == [plan.files[:4], plan.files[4:8], plan.files[8:]]
     assert plan.files[:4] == ["000-0.mp4", "000-1.mp4", "000-2.mp4", "001-0.mp4"]
+
+
+@pytest.mark.parametrize("damage", [{"prompts": 3}, {"prompts": 0.5}, {"videos_per_prompt": "2"}, [], 1])
+def test_damaged_settings_of_an_evaluation_are_one_line(tmp_path: Path, damage: object) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps(damage))
+    with pytest.raises(DataError, match=r"settings\.json is not what vpo eval writes: give another --output$"):
+        EvalFolder(tmp_path).begun({"prompts": ["a"], "videos_per_prompt": 1})

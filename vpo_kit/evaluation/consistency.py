@@ -15,11 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ModelError, first_line
 from vpo_kit.measures import Metric
 from vpo_kit.rewards.base import Reward
 from vpo_kit.rewards.images import TextImageReward
-from vpo_kit.rewards.parts.weights import first_line
 
 SIDE = 224
 """The shorter side of what the network sees, as in VBench."""

@@ -90,6 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
+    kinds = {"prompts": list, "videos_per_prompt": int}
+    if not isinstance(found, dict) or not all(isinstance(found[k], kind) for k, kind in kinds.items() if k in found):
         raise DataError(f"{path} is not what vpo eval writes: give another --output")
     return found

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vpo_kit import files
-from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.errors import ConfigError, DataError, first_line
 from vpo_kit.evaluation.consistency import Dino, embed
 from vpo_kit.registry import Registry
 from vpo_kit.rewards.vqa import GoldVQA
@@ -134,7 +134,7 @@ def kept(path: Path, make: Callable[[], Tensor]) -> Tensor:
             known: Tensor = load_file(path)["features"]
             return known
         except (OSError, SafetensorError, KeyError) as error:
-            raise DataError(f"{path} cannot be read, delete it: {str(error).splitlines()[0]}") from error
+            raise DataError(f"{path} cannot be read, delete it: {first_line(error)}") from error
     found = make().float().cpu()
     files.write_tensors(path, {"features": found})
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vpo_kit import plain
-from vpo_kit.errors import DataError
+from vpo_kit.errors import DataError, first_line
 from vpo_kit.video import SUFFIXES as VIDEOS
 
 Row = dict[str, str]
@@ -51,7 +51,7 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
         else:
             rows = _lines(path, separator)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as {kind[1:] or 'csv'}: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} cannot be read as {kind[1:] or 'csv'}: {first_line(error)}") from error
     if not rows:
         raise DataError(f"{path} has no rows")
     if not all(isinstance(row, dict) for row in rows):

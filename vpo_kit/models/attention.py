@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName
 
-from vpo_kit.errors import ConfigError
+from vpo_kit.errors import ConfigError, first_line
 from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import SAMPLING
 
@@ -58,7 +58,7 @@ def set_attention(model: VideoModel, name: str) -> None:
         try:
             network.set_attention_backend({"sdpa": "native"}.get(name, name))
         except (RuntimeError, ImportError) as error:
-            raise ConfigError(f"attention: {name} cannot be used ({str(error).splitlines()[0]}): use sdpa") from error
+            raise ConfigError(f"attention: {name} cannot be used ({first_line(error)}): use sdpa") from error
         if name == "sage":
             network.set_attention_backend("native")  # also what diffusers takes where a module has no choice
             sample_only(able)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from vpo_kit.errors import ConfigError, OutputError
+from vpo_kit.errors import ConfigError, OutputError, first_line
 
 
 def check_name(repository: str) -> None:
@@ -16,7 +16,7 @@ def check_name(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise ConfigError(f"--push-to-hub {repository}: {_line(error)}") from error
+        raise ConfigError(f"--push-to-hub {repository}: {first_line(error)}") from error
 
 
 def push(folder: Path, repository: str, kind: Literal["dataset", "model"]) -> str:
@@ -29,9 +29,5 @@ def push(folder: Path, repository: str, kind: Literal["dataset", "model"]) -> st
         address = api.create_repo(repository, repo_type=kind, private=True, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repository, repo_type=kind)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise OutputError(f"cannot push to {repository}: {_line(error)}; the folder {folder} is whole") from error
+        raise OutputError(f"cannot push to {repository}: {first_line(error)}; the folder {folder} is whole") from error
     return str(address)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

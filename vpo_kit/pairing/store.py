@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vpo_kit import files, plain
 from vpo_kit.config import parse_yaml
-from vpo_kit.errors import DataError
+from vpo_kit.errors import DataError, first_line
 from vpo_kit.pairing.segments import Range
 
 SIZE = ("frames", "height", "width", "fps")
@@ -237,7 +237,7 @@ def read_latents(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def hashes(path: Path, names: Sequence[str]) -> Hashes:
@@ -263,7 +263,7 @@ def latent_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def problem(

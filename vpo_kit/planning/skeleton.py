@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers.initialization import no_init_weights
 
 from vpo_kit import folders
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ModelError, first_line
 from vpo_kit.models import loading
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.preview import PreviewDecoder, read_shape
@@ -100,7 +100,7 @@ def _component(
         with fake, no_init_weights():  # some first values are drawn until they lie in a range: there are no data to ask
             return found(settings)
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {name} of {source}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"cannot read {name} of {source}: {first_line(error)}") from error
 
 
 def _class(library: str, kind: str, own: str) -> Any:

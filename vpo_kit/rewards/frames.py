@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ModelError, first_line
 from vpo_kit.rewards.base import Reward, RewardConfig, RewardOutput, Segments, enough_frames
 from vpo_kit.video import straight_through_clamp
 
@@ -108,7 +108,7 @@ def load_judge(build: Callable[[], FrameScorer], weights: Path) -> FrameScorer:
     try:
         judge.load_state_dict(load_file(weights))
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read the judge's weights {weights}: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"cannot read the judge's weights {weights}: {first_line(error)}") from None
     except RuntimeError:
         raise ModelError(f"the weights {weights} are not those of this judge") from None
     return judge.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # halves the time on CPUs

@@ -21,12 +21,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ModelError, first_line
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.images import ImageReward, ImageRewardConfig
 from vpo_kit.rewards.parts import vlm
 from vpo_kit.rewards.parts.videoalign import plain
-from vpo_kit.rewards.parts.weights import WeightsSource, check_fit, first_line, read_state, under
+from vpo_kit.rewards.parts.weights import WeightsSource, check_fit, read_state, under
 from vpo_kit.video import straight_through_clamp
 
 TOKEN = "<|Reward|>"

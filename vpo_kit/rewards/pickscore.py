@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ModelError, first_line
 from vpo_kit.rewards.base import RewardSpec
 from vpo_kit.rewards.images import ImageRewardConfig, Prepare, Resize, TextImageReward, TwoTowers
-from vpo_kit.rewards.parts.weights import first_line
 
 REPOSITORY = "yuvalkirstain/PickScore_v1"
 ADVICE = (

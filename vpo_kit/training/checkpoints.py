@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vpo_kit import files
-from vpo_kit.errors import CheckpointError, OutputError
+from vpo_kit.errors import CheckpointError, OutputError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ def _optimiser(path: Path) -> dict[str, Any]:
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # of a dozen kinds
-        raise ValueError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path.name} cannot be read: {first_line(error)}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} is not an optimiser's state")
     return found

@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from vpo_kit import config, files
-from vpo_kit.errors import ConfigError, OutputError
+from vpo_kit.errors import ConfigError, OutputError, first_line
 from vpo_kit.models.base import VideoModel
 
 POLICY, REFERENCE, BEGINNING = "default", "reference", "beginning"
@@ -234,7 +234,7 @@ class LoraPolicy:
                 for network in self.networks.values():
                     network.add_adapter(self._config, adapter_name=name)
         except ValueError as error:
-            raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
+            raise ConfigError(f"lora.targets: {first_line(error)}") from error
         for network in self.networks.values():
             for key, parameter in network.named_parameters():
                 if f".{name}." in key:

@@ -12,11 +12,10 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from vpo_kit.errors import ConfigError, ModelError
+from vpo_kit.errors import ConfigError, ModelError, first_line
 from vpo_kit.registry import nearest
 from vpo_kit.rewards.images import CLIP_MEAN, CLIP_STD, Mode, Prepare, Resize, TwoTowers
 from vpo_kit.rewards.parts.hub import HubFile
-from vpo_kit.rewards.parts.weights import first_line
 
 Tag = Mapping[str, Any]
 """What open_clip knows of published weights: `hf_hub`, `mean`, `std`, `interpolation`, `quick_gelu`."""

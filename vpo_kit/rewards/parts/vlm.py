@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vpo_kit.errors import ConfigError, DataError, ModelError
-from vpo_kit.rewards.parts.weights import State, check_fit, first_line
+from vpo_kit.errors import ConfigError, DataError, ModelError, first_line
+from vpo_kit.rewards.parts.weights import State, check_fit
 
 
 def read_template(path: Path, name: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ModelError, first_line
 
 State = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
@@ -113,8 +113,3 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], path: Path, what: 
     wrong += [key for key in own if key in state and own[key].shape != state[key].shape]
     if wrong:
         raise ModelError(f"{path} does not hold the weights of {what}: {wrong[0]} is missing, unknown or misshapen")
-
-
-def first_line(error: BaseException) -> str:
-    """An error's first line that is not empty; libraries print whole pages."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
