@@ -276,3 +276,9 @@ def test_links_of_label_noise_and_of_a_target() -> None:
     assert named("linear").start(CONFIG) == (0.0, 1.0)
     with pytest.raises(ValueError, match="link sigmoid does not use noise_rate"):
         PreferenceConfig(noise_rate=0.3)
+
+
+def test_a_score_that_was_seen_once_has_its_own_share() -> None:
+    history = torch.cat([torch.zeros(9), torch.ones(1)])
+    weights = losses.pair_weights(torch.tensor([1.0]), torch.tensor([0.0]), history, alpha=1.0)
+    assert weights.item() == pytest.approx(0.9 / math.sqrt(0.9 * 0.1))

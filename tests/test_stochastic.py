@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from torch import Tensor
 
 from vpo_kit import schedule as schedules
+from vpo_kit import stochastic
 from vpo_kit.errors import ModelError
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import sample
@@ -127,3 +128,7 @@ def test_a_ddpm_step_is_that_of_ddim(eta: float, prediction: str) -> None:
         found = chain.step(number, x, output)
         expected = theirs.step(output, theirs.timesteps[number], x, eta=eta, variance_noise=noise).prev_sample
         torch.testing.assert_close(found.mean + found.deviation * noise, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_of_integers_ends_where_the_next_one_starts_and_the_last_one_without_noise() -> None:
+    assert stochastic._ddpm_ends(torch.tensor([900, 600, 300])).tolist() == [600, 300, -1]

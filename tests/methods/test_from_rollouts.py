@@ -14,6 +14,7 @@ from tests.support.brief_runs import PROMPTS, run_once
 from tests.support.rollout_member import member
 from vpo_kit import models
 from vpo_kit.config import Lora, Sampling
+from vpo_kit.methods import online
 from vpo_kit.methods.base import Batch
 from vpo_kit.methods.online import Online, OnlineConfig
 from vpo_kit.models.base import VideoModel
@@ -21,6 +22,7 @@ from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import Guidance, derive_seed, draw_noise, sample
 from vpo_kit.testing.rewards import Brightness, stub
 from vpo_kit.testing.steps import context_of
+from vpo_kit.times import Strata
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.video import motion
 
@@ -204,3 +206,12 @@ def test_right_words_are_a_mean_over_clips_that_are_counted_by_the_step(
         monkeypatch.setattr(type(one.context), "text", lambda self, video, prompts: words)
         found = one.method._read(torch.zeros(6, 1, 3, 4, 4), ["a"] * 6)
     assert found == {"text_accuracy": 0.5, "text_clips": 3.0}
+
+
+def test_every_draw_of_every_pair_has_a_piece_of_its_own(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Strata] = []
+    monkeypatch.setattr(online, "Strata", lambda *args: made.append(Strata(*args)) or made[-1])
+    with member(model, "online", num_draws=2, times={"name": "uniform", "stratified": True}) as one:
+        one.method.step(one.batch)
+    (strata,) = made
+    assert (strata.total, sorted(strata.places)) == (4, [0, 1, 2, 3])  # two draws of two pairs

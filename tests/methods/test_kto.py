@@ -14,6 +14,7 @@ from tests.support.offline_run import make_set
 from vpo_kit import clips, models
 from vpo_kit.errors import DataError
 from vpo_kit.library import train
+from vpo_kit.methods import kto
 from vpo_kit.methods.kto import KTOConfig, side_weights
 from vpo_kit.methods.preference import motion_weights
 from vpo_kit.models.base import VideoModel
@@ -131,3 +132,10 @@ class TestVerdicts:
         assert rows[0]["good_share"] == pytest.approx(1 / 3)
         assert rows[0]["grad_norm"] > 0
         assert math.isfinite(rows[1]["loss"])
+
+
+def test_the_factor_is_a_mean_over_the_videos_that_count() -> None:
+    """At the reference each has p (1 - p) = 1/4."""
+    nothing, sign = torch.zeros(3), torch.tensor([1.0, -1.0, 0.0])
+    found = kto.report(nothing, sign, torch.tensor(0.0), torch.ones(3), beta=20.0)
+    assert (found["gradient_factor"], found["implicit_accuracy"]) == (0.25, 0.5)

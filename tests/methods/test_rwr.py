@@ -55,12 +55,12 @@ def test_the_loss_written_plainly(model: VideoModel) -> None:
 
 def test_rated_clips_written_plainly(model: VideoModel) -> None:
     """Four clips with ratings: weights by standing or by the rating itself, one error each, no rollout, no reward."""
-    for of, values in (("advantage", [1.0, -1.0, 0.0, 0.0]), ("reward", [4.0, 2.0, 3.0, 3.0])):
+    for of, values in (("advantage", [0.5, -0.5, 0.0, 0.0]), ("reward", [4.0, 2.0, 3.0, 3.0])):
         with member(model, "rwr", moved=0.02, temperature=0.5, of=of) as one:
             count = len(one.batch.positions)
             clip = torch.randn(count, *model.latent_shape(9, 32, 32), generator=torch.Generator().manual_seed(0))
             rated = {"clip": clip, "rating": torch.tensor([4.0, 2.0, 3.0, 3.0])[:count]}
-            rated["standing"] = torch.tensor([1.0, -1.0, 0.0, 0.0])[:count]
+            rated["standing"] = torch.tensor([0.5, -0.5, 0.0, 0.0])[:count]  # spread otherwise than the ratings
             output = one.method.step(replace(one.batch, tensors=rated))
             draws = one.method._rated  # type: ignore[attr-defined]
             rows = draws.rows(one.context, 0, clip, one.batch.conditions, list(one.batch.positions))

@@ -315,3 +315,20 @@ def test_gates(judge: Natural, scenes: list[Clip], clean: list[float], name: str
 def test_gate_of_noise_at_its_ends(judge: Natural, scenes: list[Clip], clean: list[float], deviation: float) -> None:
     noisy = [flaws.grain(scene.video, np.random.default_rng([33, i]), deviation) for i, scene in enumerate(scenes)]
     assert np.mean([whole > score(judge, video) for whole, video in zip(clean, noisy, strict=True)]) >= ENOUGH
+
+
+def test_the_affine_fit_is_that_of_a_plain_one_that_trusts_outliers_less() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.meshgrid(np.linspace(-1, 1, 6), np.linspace(-1, 1, 8), indexing="ij")
+    basis = np.stack([np.ones_like(x), x, y], -1).reshape(-1, 3)
+    flow = (basis @ rng.normal(size=(3, 2)) + 0.05 * rng.normal(size=(48, 2))).T.reshape(2, 6, 8)
+    flow[:, 2, 3] += 4  # something that moves on its own
+    weight = rng.uniform(0.2, 1, (6, 8))
+    own, trust, values = weight.reshape(-1), weight.reshape(-1), flow.reshape(2, -1).T
+    for _ in range(3):
+        root = np.sqrt(trust)[:, None]
+        fitted = basis @ np.linalg.lstsq(root * basis, root * values, rcond=None)[0]
+        distance = np.linalg.norm(values - fitted, axis=1)
+        trust = own / (1 + (distance / ((own * distance).sum() / own.sum() + 0.02)) ** 2)
+    found, _ = rigidity._apart(torch.from_numpy(flow)[None], torch.from_numpy(weight)[None])
+    np.testing.assert_allclose(found[0].flatten().numpy(), distance, rtol=1e-3, atol=1e-3)

@@ -271,3 +271,10 @@ def test_the_check_command(capsys: pytest.CaptureFixture[str]) -> None:
     for row in ("licence", "frozen copy", "gradient", "batch of 1", "segments", "ms a video"):
         assert row in shown.out
     assert "FAILS" not in shown.out
+
+
+def test_a_still_picture_costs_four() -> None:
+    wide = (-1e9, 1e9)
+    reward = Technical(TechnicalConfig(softness=wide, blocking=wide, flicker=wide, noise=wide))
+    video = torch.rand(1, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 5, -1, -1, -1)
+    assert reward(video, fps=8).score.item() == pytest.approx(-4, abs=0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,3 +128,21 @@ def test_the_command(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         "learns no preference from pairs"
         in fails(capsys, "pair", "signal", pairs, "--model", tiny_wan, "--method", "sft", *sets)[1]
     )
+
+
+def test_a_gradient_of_a_half_is_a_mean(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pairs in one half and one in the other, all of whose gradients are 1: the loss falls by 1 for each weight."""
+    policy = LoraPolicy(model, Lora(rank=2, alpha=4), seed=0)
+    try:
+        gathered = signal.Gradients(policy, seed=0)
+
+        def ones(_: object) -> None:
+            for parameter in policy.parameters:
+                parameter.grad = torch.ones_like(parameter)
+
+        monkeypatch.setattr(signal, "backward", ones)
+        for half in (0, 0, 1):
+            gathered.take(SimpleNamespace(step=lambda _: None), SimpleNamespace(), half)  # type: ignore[arg-type]
+        assert gathered.loss_per_rate() == sum(parameter.numel() for parameter in policy.parameters)
+    finally:
+        model.network.delete_adapters(["default"])

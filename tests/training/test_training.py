@@ -31,6 +31,7 @@ from vpo_kit.processes import Processes
 from vpo_kit.training import checkpoints, ending, health
 from vpo_kit.training.budget import Spending
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("reference", ["never", "hard", "ema"])
@@ -371,3 +372,10 @@ def test_ctrl_c_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         main(["train", "--method", "online", "--reward", "vqa"])
     assert end.value.code == 130
     assert "vpo: interrupted" in capsys.readouterr().err
+
+
+def test_a_run_that_had_only_begun_is_written_over(tmp_path: Path) -> None:
+    for name in ("config.yaml", "notes.md"):
+        (tmp_path / name).write_text("method: {name: online}\n")
+    RunFolder(tmp_path)._remove_run()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from vpo_kit.errors import ModelError
 from vpo_kit.registry import REWARDS
 from vpo_kit.rewards import loading
-from vpo_kit.rewards.parts.weights import FOLDER, WeightsSource
+from vpo_kit.rewards.parts.weights import FOLDER, WeightsSource, read_folder
 
 FILE = WeightsSource(reward="one", what="One_1.pth", place="here", size="1 GB", licence="MIT")
 TREE = WeightsSource(
@@ -54,3 +56,11 @@ def test_every_published_judge_can_look_on(name: str, tmp_path: Path, monkeypatc
             assert Path(path).parent == tmp_path
             Path(path).mkdir() if kind == "folder" else Path(path).touch()
     raise AssertionError(f"{name} asks for more")
+
+
+def test_the_tensors_of_all_files_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"holds no \*\.safetensors"):
+        read_folder(tmp_path)
+    for name in "ab":
+        save_file({name: torch.ones(1)}, tmp_path / f"{name}.safetensors")
+    assert set(read_folder(tmp_path)) == {"a", "b"}
