@@ -74,7 +74,7 @@ class Cutting(Section):
     """Settings of the segments into which a clip is cut: what all labellers have in common."""
 
     segment_seconds: float | None = Field(
-        None, gt=0, description="default: 1, or a quarter of a clip shorter than 4 seconds"
+        None, gt=0, description="default: 1, or a quarter of a clip shorter than four seconds"
     )
 
 
