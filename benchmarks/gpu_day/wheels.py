@@ -18,7 +18,7 @@ from vpo_kit import files
 LIST = Path(__file__).parent / "wheels.txt"
 ROOTS = ("vpo-kit", "pytest")
 OF_THE_CARD = ("torch", "torchvision")
-"""They are of the card's own kind, and are used as they are there."""
+"""They are of the card's own kind, and are used as they are there: without them nothing can be brought that works."""
 HEAD = "# pip download --no-deps --only-binary=:all: -r wheels.txt -d wheels\n"
 
 
@@ -37,7 +37,7 @@ def closure(roots: Iterable[str]) -> set[str]:
 
 def write() -> None:
     """The list anew, with the versions that are installed here."""
-    names = closure(ROOTS) - closure(OF_THE_CARD) - {"vpo-kit"} | {"numpy", "pillow"}
+    names = closure(ROOTS) - closure(["torch"]) - {*OF_THE_CARD, "vpo-kit"}
     files.write(LIST, HEAD + "".join(f"{name}=={version(name)}\n" for name in sorted(names)))
 
 
@@ -48,8 +48,9 @@ def listed() -> dict[str, str]:
 
 
 def missing() -> list[str]:
-    """What the list has and this machine has not, in any version: a card's machine may have another one of its own."""
-    return [f"{name}=={pinned}" for name, pinned in listed().items() if not _installed(name)]
+    """What is needed and is not here in any version: a card's machine may have another one of its own."""
+    wanted = {**dict.fromkeys(OF_THE_CARD, ""), **{name: f"=={pinned}" for name, pinned in listed().items()}}
+    return [f"{name}{pinned}" for name, pinned in wanted.items() if not _installed(name)]
 
 
 def _installed(name: str) -> bool:

@@ -104,7 +104,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             storage = tensor.untyped_storage()
             known = self._known.get(storage._cdata)
             if known is None:
-                self._born(storage, part or self._part(), share)
+                self._born(storage, part or self.part, share)
             else:
                 reference, owner, before = known
                 size = round(storage.nbytes() * share)
@@ -152,7 +152,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in outputs:
             storage = tensor.untyped_storage()
             if storage._cdata not in self._known:
-                self._born(storage, self._part())
+                self._born(storage, self.part)
                 fresh = True
         self._look()
         if fresh or func._schema.is_mutable:
@@ -183,10 +183,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def part(self) -> str:
-        """The part of what is made now."""
-        return self._part()
-
-    def _part(self) -> str:
+        """The part that what is made now belongs to."""
         if self._scopes:
             return self._scopes[-1]
         node: Any = torch._C._current_autograd_node()
