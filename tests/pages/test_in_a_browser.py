@@ -86,7 +86,8 @@ def test_the_videos_of_a_row_keep_step_and_obey_one_slider(seen: Browsing, place
     page = show(seen, places[name])
     page.locator(".row").first.scroll_into_view_if_needed()
     check_steps(page, 3 if name == "report" else 0.7)  # the clips last 2.5 s: in the report they begin anew within
-    page.evaluate("gallery.rows[0].slider.value = 1, gallery.rows[0].slider.dispatchEvent(new Event('input'))")
+    moved = "s => (s.value = 1, s.dispatchEvent(new Event('input')), s.getAttribute('aria-valuetext'))"
+    assert page.locator(".player input").first.evaluate(moved) == "1.00 seconds"  # at once, before the videos are there
     until(
         page, lambda: page.evaluate("gallery.rows[0].shown.every(v => v.paused && Math.abs(v.currentTime - 1) < .05)")
     )

@@ -58,6 +58,7 @@ class Row {
 
   scrub(time) {
     if (this.on) this.turn(false);
+    this.draw(time);  // said with the key that was pressed, not when the last video has arrived
     this.jump(time);
   }
 
