@@ -27,6 +27,7 @@ from vpo_kit.folders import prompts_of
 from vpo_kit.models import memory
 from vpo_kit.models.base import Settings, Size, VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.passes import lowered
 from vpo_kit.models.step_cache import step_cache
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards.vqa import VQA
@@ -40,14 +41,15 @@ BEGIN, END = "<!-- table: python -m benchmarks.cheaper_rollouts -->", "<!-- end 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A rollout: `settings` over the model's own, `cache` is the threshold of the first-block cache; with `after` the
-    clean video that is expected after so many steps is judged, and the rest of the chain left out; with `halved` it is
-    half as wide and high, from the same noise, averaged over squares.
+    """A rollout: `settings` over the model's own, `cache` is the threshold of the first-block cache; `lowered` has
+    passes in bfloat16; with `after` the clean video that is expected after so many steps is judged, and the rest of
+    the chain left out; with `halved` it is half as wide and high, from the same noise, averaged over squares.
     """
 
     settings: dict[str, Any]
     preview: bool = False
     cache: float | None = None
+    lowered: bool = False
     after: int | None = None
     halved: bool = False
 
@@ -55,6 +57,8 @@ class Way:
 WAYS = {
     "the full chain: 8 steps, guidance 3": Way(settings={}),
     "small decoder (`rollout_decoder=preview`)": Way(settings={}, preview=True),
+    "passes in bfloat16 (`rollout_dtype`)": Way(settings={}, lowered=True),
+    "small decoder, bfloat16": Way(settings={}, preview=True, lowered=True),
     "6 steps (`rollout_steps`)": Way(settings={"steps": 6}),
     "5 steps": Way(settings={"steps": 5}),
     "4 steps": Way(settings={"steps": 4}),
@@ -100,7 +104,7 @@ class Rollouts:
         if way.halved:  # a mean of four, times two, has the noise's deviation again
             noise = 2 * torch.nn.functional.avg_pool3d(noise, (1, 2, 2))
             settings = settings.sized(Size(settings.frames, settings.height // 2, settings.width // 2))
-        with step_cache(model, way.cache):
+        with lowered(model, torch.bfloat16 if way.lowered else None), step_cache(model, way.cache):
             latents = self._sampled(way, settings, noise, self.texts[rows])
         video = model.look(latents) if way.preview else model.decode(latents)
         return self.judge(video, self.texts[rows], fps=settings.fps).score

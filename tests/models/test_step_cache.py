@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tests.support.commands import fails
-from tests.support.rollout_member import member
 from vpo_kit import models
 from vpo_kit.errors import ConfigError
 from vpo_kit.methods.grpo import GRPOConfig
@@ -77,18 +76,6 @@ def test_an_error_inside_takes_the_hooks_off(model: VideoModel) -> None:
         raise RuntimeError("inside")
     assert not model.network.is_cache_enabled
     assert "predict" not in vars(model)
-
-
-def test_only_rollouts_skip(model: VideoModel) -> None:
-    """Candidates are other ones than without; the step's own passes are whole, with the graph of all blocks."""
-    rollouts, grads = [], []
-    for threshold in (None, 1e9):
-        with member(model, "online", moved=0.02, rollout_steps=4, rollout_cache=threshold) as one:
-            rollouts.append(one.method._roll_out(one.batch).tensors["winners"])
-            assert not model.network.is_cache_enabled
-            grads.append(one.gradient())
-    assert not torch.equal(*rollouts)
-    assert all((grad != 0).float().mean() > 0.5 for grad in grads)
 
 
 def test_what_cannot_skip_is_refused(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, StepOutpu
 from vpo_kit.models import step_cache
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.passes import lower_dtype, lowered
 from vpo_kit.run_sections import Levels
 from vpo_kit.sampler import PartialStart, chain_levels, derive_seed, draw_noise, nearest_step, sample
 from vpo_kit.video import motion
@@ -49,6 +50,11 @@ class RolloutConfig(MethodConfig):
         gt=0,
         description="skip all blocks but the first in steps where that one's residual has changed by less than this "
         "share (diffusers' first-block cache); default: none is skipped",
+    )
+    rollout_dtype: Literal["auto", "bfloat16"] | None = Field(
+        None,
+        description="precision of the candidates' passes through the network (torch.autocast); weights and latents "
+        "stay as they are; auto is bfloat16 where the device has instructions for it; default: that of the model",
     )
     branch: float | None = Field(
         None,
@@ -216,7 +222,7 @@ class FromRollouts(Method):
             start = None
             if trunks is not None:
                 start = PartialStart(trunks.repeat_interleave(n, 0)[rows], self._first)
-            with step_cache.step_cache(model, self.config.rollout_cache):
+            with self._cheaper():
                 found, parts = self.denoise(conditions[rows], noise, seeds[rows], start)
             found = conditions[rows].held(found)
             latents.append(found)
@@ -247,9 +253,17 @@ class FromRollouts(Method):
             seeds = [derive_seed(seed, "trunk", batch.step, position) for position in batch.positions[rows]]
             noise = draw_noise(shape, seeds, model.device)
             part = batch.conditions[rows]
-            with step_cache.step_cache(model, self.config.rollout_cache):
+            with self._cheaper():
                 trunks.append(sample(model, part, noise=noise, steps=self._steps, guidance=self._guidance))
         return torch.cat(trunks)
+
+    @contextmanager
+    def _cheaper(self) -> Iterator[None]:
+        """Inside, passes of the chain cost less, as far as the settings ask for it."""
+        model, config = self.context.policy.model, self.config
+        dtype = {None: None, "bfloat16": torch.bfloat16, "auto": lower_dtype(model.device)}[config.rollout_dtype]
+        with lowered(model, dtype), step_cache.step_cache(model, config.rollout_cache):
+            yield
 
     def _runs(self, count: int) -> Iterator[slice]:
         for start in range(0, count, self.context.sampling_batch_size):

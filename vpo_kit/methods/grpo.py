@@ -50,6 +50,8 @@ class GRPOConfig(RolloutConfig, MovingConfig):
             raise ValueError("the steps of a window are all trained: leave step_share out")
         if self.rollout_cache is not None:
             raise ValueError("a step's likelihood is that of a whole pass: leave rollout_cache out")
+        if self.rollout_dtype is not None:
+            raise ValueError("a step's likelihood is that of the pass that is trained: leave rollout_dtype out")
         return self
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks._helpers import TransformerBlockRegistry
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from vpo_kit.errors import ConfigError
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.passes import Pass, around
 from vpo_kit.sampler import BRANCH
 
 
@@ -44,24 +44,21 @@ def step_cache(model: VideoModel, threshold: float | None) -> Iterator[None]:
     if threshold is None:
         yield
         return
-    predict, held = model.predict, vars(model).get("predict")
 
-    def remembering(latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
-        with ExitStack() as stack:
-            for network in model.networks.values():
-                stack.enter_context(network.cache_context(BRANCH.get()))
-            return predict(latents, time, conditions)
+    def wrap(predict: Pass) -> Pass:
+        def remembering(latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
+            with ExitStack() as stack:
+                for network in model.networks.values():
+                    stack.enter_context(network.cache_context(BRANCH.get()))
+                return predict(latents, time, conditions)
 
-    own: Any = model
+        return remembering
+
     for network in model.networks.values():
         network.enable_cache(FirstBlockCacheConfig(threshold=threshold))
-    own.predict = remembering
     try:
-        yield
+        with around(model, wrap):
+            yield
     finally:
         for network in model.networks.values():
             network.disable_cache()
-        if held is None:
-            del own.predict
-        else:
-            own.predict = held

@@ -43,6 +43,11 @@ DRAWS = 3
 """Steps of a method that draws what it looks at (frames, the gradient's length): the largest of them counts."""
 FREE = ("gradient_checkpointing", "micro_batch_size", "batch_size", "optimiser")
 """Settings of a run that change how many videos go into a pass without a graph, but not what that costs."""
+UNCOUNTED = {
+    "rollout_cache": "how many blocks it skips depends on the videos",
+    "rollout_dtype": "passes are planned in the model's own precision",
+}
+"""Settings of a method that change what a pass takes, and that a plan leaves out, with the reason."""
 STAND_IN = "a red circle moving right slowly"
 
 
@@ -319,10 +324,9 @@ class _Rehearsal:
     def _method_config(self) -> Any:
         """The method's settings, but for what goes by the data of a pass, which is not there."""
         found = self.subject.method_config
-        if getattr(found, "rollout_cache", None) is None:
-            return found
-        self.notes.append("method.rollout_cache is not counted: how many blocks it skips depends on the videos")
-        return found.model_copy(update={"rollout_cache": None})
+        given = [name for name in UNCOUNTED if getattr(found, name, None) is not None]
+        self.notes += [f"method.{name} is not counted: {UNCOUNTED[name]}" for name in given]
+        return found.model_copy(update=dict.fromkeys(given))
 
     @cached_property
     def _largest(self) -> Settings:
