@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import Any
 
+from vpo_kit.cli.heap import keep_freed
 from vpo_kit.cli.options import app
 from vpo_kit.errors import VpoError
 
@@ -58,6 +59,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: list[str] | None = None) -> Any:
     """The `vpo` script: an error that a user can mend is one line and an exit code, never a traceback."""
+    keep_freed()
     try:
         app(args=arguments, standalone_mode=True)
     except VpoError as error:
