@@ -20,4 +20,4 @@ def keep_freed() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or none that can be asked like this
         return False
-    return all([mallopt(name, value) for name, value in SETTINGS.items()])
+    return all(mallopt(name, value) for name, value in SETTINGS.items())
