@@ -129,6 +129,14 @@ def test_dynamic_degree_tells_slow_clips_from_quick_ones() -> None:
     assert closed_forms(sprites("quickly"), 8)["dynamic_degree"] == [1] * 4
 
 
+def test_smoothness_guesses_every_second_frame_to_the_last() -> None:
+    still = texture(64, 64).expand(1, 9, 3, 64, 64)
+    for spoiled in (1, 3, 5, 7):
+        clip = still.clone()
+        clip[:, spoiled] = 0
+        assert mean(closed_forms(clip, 8)["smoothness"]) == pytest.approx(1 - float(still.mean()) / 4, abs=1e-3)
+
+
 def test_flaws_show_where_they_should() -> None:
     def measured(speed: str, *flaws: world.Flaw) -> dict[str, float]:
         return {key: mean(values) for key, values in closed_forms(sprites(speed, *flaws, count=2), 8).items()}

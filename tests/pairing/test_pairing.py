@@ -117,6 +117,9 @@ class TestGuided:
         assert len(maker.first) == 24
         levels = {float(maker.levels[first]) for first in maker.first}
         assert levels <= {float(level) for level in maker.levels}
+        assert len(levels) > 1
+        torch.manual_seed(1)  # which nothing of a set hangs on
+        assert GuidedMaker(maker.task, found).first == maker.first
 
 
 def path_distance(first: Tensor, second: Tensor) -> float:

@@ -45,6 +45,10 @@ def parts(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Any, Pa
     root = tmp_path_factory.mktemp("HPSv3")
     shutil.copytree(base, root / "base", ignore=shutil.ignore_patterns("*.safetensors"))
     (root / "base" / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    # bounds of the base's own, by which a frame is not to be resized once more
+    settings = json.loads((root / "base" / "preprocessor_config.json").read_text())
+    small = {"min_pixels": 784, "max_pixels": 7840, "size": {"shortest_edge": 784, "longest_edge": 7840}}
+    (root / "base" / "preprocessor_config.json").write_text(json.dumps({**settings, **small}))
     model = network(root / "base")
     save_file({key: value.clone() for key, value in model.state_dict().items()}, root / "HPSv3.safetensors")
     (root / "data_collator_qwen.py").write_text(

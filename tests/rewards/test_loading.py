@@ -9,6 +9,7 @@ import torch
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.rewards.loading import load, plan
+from vpo_kit.sprites import world
 from vpo_kit.training import recipe
 
 
@@ -29,3 +30,14 @@ def test_a_held_out_judge_is_none_to_train_on(tmp_path: Path, tiny_wan: Path) ->
     with pytest.raises(ConfigError, match="'gold' is a held-out judge: training on it would leave nothing to check"):
         recipe.read(options, None, [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["vqa", "gold", "technical"])
+def test_a_scale_that_was_measured_is_the_one_that_is_found(name: str) -> None:
+    """Mean and deviation of a spec, on the clips that it names: mixtures and runs rest on them."""
+    clips = torch.stack([torch.from_numpy(clip.video) for clip in world.training_clips(48, 0)])
+    reward = load(plan(name, {}), torch.device("cpu")).parts[0]
+    with torch.no_grad():
+        scores = torch.cat([reward(part, ["a"] * len(part), fps=8).score for part in clips.split(16)])
+    assert float(scores.mean()) == pytest.approx(reward.spec.mean, abs=0.1)
+    assert float(scores.std()) == pytest.approx(reward.spec.std, abs=0.1)

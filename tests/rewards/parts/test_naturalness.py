@@ -128,6 +128,14 @@ def test_a_generalised_gaussian_gets_its_own_shape(shape: float) -> None:
     assert float(found.shape) == pytest.approx(shape, rel=0.03)
 
 
+def test_half_the_size_has_no_pattern_that_only_the_whole_can_show() -> None:
+    stripes = torch.zeros(1, 32, 32)
+    stripes[:, :, ::3] = 1.0
+    small = naturalness.halved(stripes)[0, 4:-4, 4:-4]
+    assert small.shape == (8, 8)
+    assert float(small.std()) < 0.25 * float(stripes.std())
+
+
 def test_brisque_features_are_those_of_the_plain_version() -> None:
     image = grey(40, 52).double()
     found = naturalness.features(image)[0]
