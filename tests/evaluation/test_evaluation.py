@@ -24,7 +24,7 @@ from rich.console import Console
 from tests.conftest import PROMPTS
 from tests.support.browser import check_players
 from tests.support.said import say
-from vpo_kit import models
+from vpo_kit import files, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.evaluation import people, plots, report, tables
@@ -402,7 +402,11 @@ def test_a_stopped_evaluation_goes_on_to_the_same_files(
     lora: Path, tiny_wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, parts = (request_of(lora, tiny_wan, tmp_path / name, latex=True, best_of=0) for name in ("whole", "parts"))
+    synced, sync = list[Path](), files.sync_folder
+    monkeypatch.setattr(files, "sync_folder", lambda path: [synced.append(path), sync(path)])
     command.run(whole)
+    # a name is on the disk once its folder is
+    assert {path.parent for path in (tmp_path / "whole").rglob("*.mp4")} <= set(synced)
     shown = capsys.readouterr().out
     results = json.loads((tmp_path / "whole" / "results.json").read_text())
     assert {"vqa", "gold", "motion", "flow_speed", "warp_error", "diversity"} <= set(results["changes"]["moved"])
