@@ -257,12 +257,11 @@ def _take_up(folder: Path, plan: SamplePlan, parts: Parts) -> None:
 
 
 def _number(folder: Path, plan: SamplePlan, parts: Parts) -> None:
-    """Give all videos the names of their places."""
+    """Give all videos the names of their places; the metrics that are saved next bring the folder to the disk."""
     for path in folder.glob("*.mp4"):  # of other places
         path.unlink()
     for file, key in zip(plan.files, plan.keys, strict=True):
         files.link(parts.video(key), folder / file)
-    files.sync_folder(folder)
 
 
 def compare(before: Results, after: Results) -> dict[str, Paired]:
