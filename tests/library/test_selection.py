@@ -239,6 +239,7 @@ def test_a_whole_run(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     run = ["train", "--model", tiny_wan, "--prompts", tmp_path / "train.txt", "--steps", 2, "--output"]
     main_ok([*run, tmp_path / "run", *flags])
     shown = " ".join(capsys.readouterr().out.split())
+    assert "2 items to train on, none held out" in shown
     assert "left out: 1 of 3 prompts are of prompts that are held out, 'a' for one" in shown
     assert "strength 0.5: " in shown
     summary = json.loads((tmp_path / "run/summary.json").read_text())

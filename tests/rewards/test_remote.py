@@ -225,6 +225,13 @@ def test_a_wrong_token_is_refused(vqa: str, monkeypatch: pytest.MonkeyPatch, giv
     assert raw(vqa, "GET /health HTTP/1.1")[:2] == (200, '{"status":"ok"}')
 
 
+def test_without_a_token_everyone_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VPO_REWARD_TOKEN")
+    with serving(VQA(), token=None) as url:
+        torch.testing.assert_close(score(remote(url)).score, score(VQA()).score, atol=2e-2, rtol=0)
+        assert raw(url, "GET /spec HTTP/1.1")[0] == 200
+
+
 def test_another_variable_may_hold_the_token(vqa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VPO_REWARD_TOKEN", "of another server")
     monkeypatch.setenv("SECOND", f"{TOKEN}\n")
