@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as tv
 
+from tests.support import known as figures
 from vpo_kit.errors import ConfigError, DataError, ModelError, OutputError
 from vpo_kit.evaluation import distances, features, temporal, vbench
 from vpo_kit.evaluation.consistency import Consistency, Dino, consistency, embed
@@ -127,6 +129,11 @@ def test_vbench_rule_for_moving_clips() -> None:
 def test_dynamic_degree_tells_slow_clips_from_quick_ones() -> None:
     assert closed_forms(sprites("slowly"), 8)["dynamic_degree"] == [0] * 4
     assert closed_forms(sprites("quickly"), 8)["dynamic_degree"] == [1] * 4
+
+
+def test_what_every_metric_says_of_itself() -> None:
+    """Which way is better, and where it stands: tables, verdicts and corrections go by it."""
+    figures.check("metrics", {name: asdict(metric) for name, metric in known().items()})
 
 
 def test_smoothness_guesses_every_second_frame_to_the_last() -> None:

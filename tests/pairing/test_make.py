@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import known
 from vpo_kit import models
 from vpo_kit.cli import clips as clips_command
 from vpo_kit.library.pair import make_pairs
@@ -55,6 +56,10 @@ def again(model: VideoModel, prompt: str, seed: int, source: Tensor | None = Non
     guidance = model.guidance(settings, encode([settings.negative_prompt]))
     noise = draw_noise(shape, [seed])
     return sample(model, encode([prompt]), noise=noise, steps=settings.steps, guidance=guidance, start=start)
+
+
+def test_pairs_are_those_that_were_written_down(made: PairSet) -> None:
+    known.check(f"pairs/{made.pairs[0].strategy}", known.of_pairs(made))
 
 
 def test_both_members_follow_from_the_row(model: VideoModel, made: PairSet) -> None:

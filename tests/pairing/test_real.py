@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support import known
 from tests.support.offline_member import Member
 from tests.support.offline_run import make_set
 from vpo_kit import losses, models
@@ -53,6 +54,7 @@ def test_the_clip_wins(tiny_wan: Path, clips: Path, tmp_path: Path, strategy: st
         (strategy, 1, {1}, strategy)
     ] * 3
     assert not check.pairs(found).wrong
+    known.check(f"pairs/{strategy}", known.of_pairs(found))
     for pair in found.pairs:
         latents = store.read_latents(found.path / pair.latents)
         apart = (latents["first"] - latents["second"]).abs().amax(0)

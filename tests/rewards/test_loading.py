@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support import known
 from vpo_kit.errors import ConfigError
+from vpo_kit.registry import REWARDS
 from vpo_kit.rewards.loading import load, plan
 from vpo_kit.sprites import world
 from vpo_kit.training import recipe
@@ -30,6 +33,12 @@ def test_a_held_out_judge_is_none_to_train_on(tmp_path: Path, tiny_wan: Path) ->
     with pytest.raises(ConfigError, match="'gold' is a held-out judge: training on it would leave nothing to check"):
         recipe.read(options, None, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_what_every_judge_says_of_itself() -> None:
+    """Means and deviations, by which mixtures weigh; and what runs and tables go by."""
+    specs = {name: asdict(REWARDS.load(name).spec) for name in REWARDS.targets()}
+    known.check("specs", {name: {k: v for k, v in one.items() if k != "source"} for name, one in specs.items()})
 
 
 @pytest.mark.parametrize("name", ["vqa", "gold", "technical"])

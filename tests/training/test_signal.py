@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import known
 from tests.support.commands import fails, main_ok
 from tests.support.offline_run import make_set
 from vpo_kit import models
@@ -118,6 +119,7 @@ def test_the_command(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["signal"]["whole"]["p"] > 0.05
     assert set(found["signal"]["bands"]) == {"low", "middle", "high"}
     assert found["verdict"] == "enough"
+    known.check("signal", {key: found[key] for key in ("signal", "verdict")})
     assert {path: path.read_bytes() for path in pairs.rglob("*") if path.is_file()} == before
     few = make_set(tmp_path / "few", count=4, model=str(tiny_wan))
     assert (

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support import known
 from vpo_kit.errors import ModelError
 from vpo_kit.rewards import brisque, niqe
 from vpo_kit.rewards.brisque import Brisque
@@ -145,6 +146,12 @@ def test_brisque_features_are_those_of_the_plain_version() -> None:
         for value in plain_brisque(naturalness.mscn(scaled)[0].numpy())  # compared above
     ]
     torch.testing.assert_close(found, torch.tensor(plain).double(), atol=2e-4, rtol=1e-3)
+
+
+def test_features_are_those_that_were_written_down() -> None:
+    image = grey(200, 100, seed=3).double()
+    values = {"brisque": naturalness.features(image)[0], "niqe": niqe.features(image)[0]}
+    known.check("naturalness", {name: value.tolist() for name, value in values.items()})
 
 
 def test_niqe_features_are_those_of_the_plain_version() -> None:
@@ -285,9 +292,9 @@ def test_known_noise_is_taken_off_at_every_size() -> None:
     to be noise is taken off 1.25 times.
     """
     noise = 10 * torch.randn(1, 512, 512, generator=torch.Generator().manual_seed(0)).double()
-    for known in (0.0, 3.0, 6.0):
-        found = naturalness.details(128 + noise, torch.tensor([known], dtype=torch.float64))[0, :4]
-        left = [(100 - 1.25 * known**2) * 8 / 9 / 4**k for k in range(4)]
+    for deviation in (0.0, 3.0, 6.0):
+        found = naturalness.details(128 + noise, torch.tensor([deviation], dtype=torch.float64))[0, :4]
+        left = [(100 - 1.25 * deviation**2) * 8 / 9 / 4**k for k in range(4)]
         assert (2 * found).exp().tolist() == pytest.approx(left, rel=0.05)
 
 
