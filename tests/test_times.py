@@ -135,6 +135,13 @@ def test_what_makes_no_sense_is_refused(values: dict[str, object]) -> None:
         Times.model_validate(values)
 
 
+@pytest.mark.parametrize("experts", [{"high_noise": 0.3, "low_noise": 0.7}, {"high_noise": 0.0, "low_noise": 0.2}])
+def test_shares_of_experts_are_any_numbers_that_are_not_all_zero(experts: dict[str, float]) -> None:
+    assert Times(name="uniform", experts=experts).experts == experts
+    with pytest.raises(ValueError, match="all zero"):
+        Times(name="uniform", experts={**experts, "low_noise": -0.1})
+
+
 def test_in_words() -> None:
     said = {
         "logit-normal(0, 1)": {"name": "logit_normal"},
