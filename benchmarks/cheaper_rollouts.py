@@ -10,6 +10,7 @@ of its best candidate over the mean one the other's pick has, by the full chain'
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ from vpo_kit.training.recipe import spread
 
 CANDIDATES, BATCH = 4, 16
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+RESULTS = facts.RESULTS / "cheaper_rollouts.json"
 BEGIN, END = "<!-- table: python -m benchmarks.cheaper_rollouts -->", "<!-- end of table -->"
 
 
@@ -54,8 +56,9 @@ class Way:
     halved: bool = False
 
 
+FULL, COMPILED = "the full chain: 8 steps, guidance 3", "blocks compiled (`compile`)"
 WAYS = {
-    "the full chain: 8 steps, guidance 3": Way(settings={}),
+    FULL: Way(settings={}),
     "small decoder (`rollout_decoder=preview`)": Way(settings={}, preview=True),
     "passes in bfloat16 (`rollout_dtype`)": Way(settings={}, lowered=True),
     "small decoder, bfloat16": Way(settings={}, preview=True, lowered=True),
@@ -156,11 +159,21 @@ def compiled(rollouts: Rollouts) -> float:
     memory.tune(rollouts.model, compile=True)
     part = slice(0, BATCH)
     with torch.no_grad():
-        rollouts._scored(WAYS["the full chain: 8 steps, guidance 3"], part)
+        rollouts._scored(WAYS[FULL], part)
         started = time.process_time()
         for _ in range(3):
-            rollouts._scored(WAYS["the full chain: 8 steps, guidance 3"], part)
+            rollouts._scored(WAYS[FULL], part)
     return (time.process_time() - started) / (3 * BATCH)
+
+
+def row(rollouts: Rollouts, name: str, full: Tensor, once: float) -> dict[str, Any]:
+    """What a way costs, `once` being the full chain's seconds for a candidate, and whom it makes the winner."""
+    if name == COMPILED:
+        own, seconds = {}, compiled(rollouts)
+    else:
+        scores, seconds = rollouts.scores(WAYS[name])
+        own = agreement(full.numpy(), scores.numpy())
+    return {"seconds": round(seconds, 4), "time": round(seconds / once, 3), **own}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -181,16 +194,13 @@ def main() -> None:
     path = prompts_of("sprites", "train")
     assert path is not None
     rollouts = Rollouts(spread(read_prompts(path), given.prompts))
-    full, once = rollouts.scores(next(iter(WAYS.values())))  # a first time for what is slow once
-    ways: dict[str, Any] = {}
-    for name, way in WAYS.items():
-        scores, seconds = rollouts.scores(way)
-        once = seconds if not ways else once
-        own = {} if not ways else agreement(full.numpy(), scores.numpy())
-        ways[name] = {"seconds": round(seconds, 4), "time": round(seconds / once, 3), **own}
+    rollouts.scores(WAYS[FULL])  # a first time for what is slow once
+    full, once = rollouts.scores(WAYS[FULL])
+    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))["ways"] if RESULTS.is_file() else {}
+    ways = {FULL: {"seconds": round(once, 4), "time": 1.0}}
+    for name in [*list(WAYS)[1:], COMPILED]:
+        ways[name] = kept.get(name) or {"commit": facts.facts()["commit"], **row(rollouts, name, full, once)}
         print(name, ways[name], flush=True)
-    seconds = compiled(rollouts)
-    ways["blocks compiled (`compile`)"] = {"seconds": round(seconds, 4), "time": round(seconds / once, 3)}
     found = {
         "command": "python -m benchmarks.cheaper_rollouts",
         "prompts": given.prompts, "candidates": CANDIDATES, "judge": "vqa", "ways": ways,
