@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import EntryPoint
 
 import pytest
 import torch
 
-from tests.support import material
+from tests.support import known
+from tests.support.material import of_judges
 from vpo_kit import registry
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.registry import REWARDS, Registry
@@ -115,7 +115,5 @@ def test_plugins_come_through_the_same_door(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_judges_and_closed_forms_say_what_they_said() -> None:
-    found, kept = material.of_judges(), json.loads(material.FIGURES.read_text(encoding="utf-8"))
-    assert len({*found} & {*kept}) == len(found)
-    changed = [name for name, row in found.items() if row != pytest.approx(kept[name], rel=0.01, abs=0.002)]
-    assert not changed, "committed results are of other judges: say so, then run python -m tests.support.material"
+    """Else committed results are of other judges."""
+    known.check("judges", of_judges(), relative=0.01, absolute=0.002)

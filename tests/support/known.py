@@ -17,13 +17,14 @@ from tests.support.places import ROOT
 from vpo_kit.pairing import store
 from vpo_kit.pairing.store import PairSet
 
+Found = Mapping[str, Any] | list[dict[str, Any]]
 FOLDER = ROOT / "tests" / "data" / "known"
-RELATIVE, ABSOLUTE = 2e-3, 5e-5
-"""What other processors' rounding may do."""
 
 
-def check(name: str, found: Mapping[str, Any] | list[dict[str, Any]]) -> None:
-    """That numbers, in lists and tables of any depth, are those of ``tests/data/known/NAME.json``."""
+def check(name: str, found: Found, relative: float = 2e-3, absolute: float = 5e-5) -> None:
+    """That numbers, in lists and tables of any depth, are those of ``tests/data/known/NAME.json``; other processors'
+    rounding may move them by so much.
+    """
     path = FOLDER / f"{name}.json"
     if os.environ.get("VPO_WRITE_KNOWN"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,7 @@ def check(name: str, found: Mapping[str, Any] | list[dict[str, Any]]) -> None:
     known = json.loads(path.read_text(encoding="utf-8"))
     flat, wanted = flattened(rounded(found)), flattened(known)
     assert flat.keys() == wanted.keys()
-    off = {key: (flat[key], wanted[key]) for key in wanted if not same(flat[key], wanted[key])}
+    off = {key: (flat[key], wanted[key]) for key in wanted if not same(flat[key], wanted[key], relative, absolute)}
     assert not off, f"{len(off)} of {len(wanted)} are other ones, found and known: {off}"
 
 
@@ -45,10 +46,10 @@ def of_pairs(pairs: PairSet) -> list[dict[str, Any]]:
     return found
 
 
-def same(found: Any, known: Any) -> bool:
+def same(found: Any, known: Any, relative: float, absolute: float) -> bool:
     if not isinstance(found, float):
         return bool(found == known)
-    return bool(found == pytest.approx(known, rel=RELATIVE, abs=ABSOLUTE))
+    return bool(found == pytest.approx(known, rel=relative, abs=absolute))
 
 
 def rounded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What judges learn from and what they say, in a few figures: ``python -m tests.support.material`` writes them anew.
+"""What judges learn from and what they say, in a few figures.
 
 The weights of `vqa`, `gold` and `gold2` were fitted to these flaws and pictures: who changes one of them changes what
 the shipped judges were trained on, and has to train and measure them again. And who changes what a shipped judge or a
@@ -6,9 +6,6 @@ closed form says of a video makes every committed result one of another judge.
 """
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +19,6 @@ from vpo_kit.rewards.degrade.drawn import Drawn
 from vpo_kit.rewards.soften import Softness, soften
 from vpo_kit.sprites.judges import corpus
 
-FIGURES = Path(__file__).parents[1] / "data" / "material.json"
 WINDOW = (4, 9)
 
 
@@ -95,8 +91,3 @@ def _figure(video: Tensor) -> float:
     """The video seen through a fixed noise: no two videos that differ in more than rounding give the same."""
     noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return round(float((video.double() * noise).sum()), 3)
-
-
-if __name__ == "__main__":
-    text = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in (of_material() | of_judges()).items())
-    FIGURES.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
