@@ -54,6 +54,16 @@ def test_a_point_is_reached_exactly() -> None:
         torch.testing.assert_close(found, torch.full_like(noise, 0.7), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("settings", "slope"), [({}, 1.0), ({"detached": True}, 3.0)])
+def test_the_gradient_goes_through_both_branches_unless_one_is_detached(
+    settings: dict[str, bool], slope: float
+) -> None:
+    model, guidance = Gaussian(0.7), Guidance(3.0, conditions(0.5), **settings)
+    found = guidance.predict(model.predict, torch.zeros(1, *SHAPE), torch.tensor(500.0), conditions(1.0))
+    (grad,) = torch.autograd.grad(found.mean(), model.mean)
+    assert float(grad) == pytest.approx(-slope / 0.5)
+
+
 def test_guidance_moves_along_the_difference() -> None:
     # both branches are points, so the guided path ends at negative + scale * (positive - negative)
     noise = draw_noise(SHAPE, [1, 2])
