@@ -684,6 +684,25 @@ def test_a_process_that_was_left_behind_is_waited_for(tmp_path: Path) -> None:
     assert not (tmp_path / "attempts.jsonl").exists()
 
 
+def test_commands_on_one_folder_share_the_runs(tmp_path: Path) -> None:
+    """What another one is at work on comes last; what is finished is passed in its place."""
+    run = config.build({"output": tmp_path})
+    rows = [runner.Planned(name, run.model_copy(update={"output": tmp_path / name}), tmp_path) for name in "abcd"]
+    for one in rows[:3]:
+        one.path.mkdir()
+    (rows[1].path / "summary.json").write_text("{}")
+    with (rows[0].path / runner.LOCK).open("a") as first, (rows[1].path / runner.LOCK).open("a") as second:
+        for file in (first, second):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        found = runner.turns(rows)
+        assert [one.row for one in (next(found), next(found))] == ["b", "c"]
+        fcntl.flock(first, fcntl.LOCK_UN)  # it was broken off
+        assert [one.row for one in found] == ["a", "d"]
+    with (rows[0].path / runner.LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert [one.row for one in runner.turns(rows)] == ["b", "c", "d", "a"]
+
+
 def test_a_run_is_a_process_of_its_own_and_what_ends_it_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

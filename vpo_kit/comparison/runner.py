@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,30 @@ def train(planned: Planned, on_notice: Callable[[str], None], watch: Callable[[]
                 memory = round(usage.ru_maxrss / MIB) if usage else None
                 seconds = round(time.monotonic() - started, 1)
                 _note(planned.path, {"event": "end", "reason": reason, "seconds": seconds, "peak_memory_mb": memory})
+
+
+def turns(runs: Sequence[Planned]) -> Iterator[Planned]:
+    """The runs in their order, but those that another process is at work on when their turn comes are put off to the
+    end, so that commands on one folder share the work.
+    """
+    left = list(runs)
+    while left:
+        free = (one for one in left if one.finished() or not _busy(one.path))
+        one = next(free, left[0])
+        left.remove(one)
+        yield one
+
+
+def _busy(path: Path) -> bool:
+    """Whether another process holds the lock of a run's folder."""
+    if not (path / LOCK).is_file():
+        return False
+    with (path / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _prepare(planned: Planned) -> None:

@@ -60,10 +60,10 @@ def run(request: CompareRequest) -> Board:
     with _ended_by_sigterm():
         _measure_bases(planned, console)
         _measure_candidates(planned[0][0], console)
-        for runs in zip(*planned, strict=True):  # seed by seed: when broken off there is something of every method
-            for one in runs:
-                leaderboard.train(console, one)
-                _write(request, entries, planned)
+        # seed by seed: when broken off there is something of every method
+        for one in runner.turns([one for runs in zip(*planned, strict=True) for one in runs]):
+            leaderboard.train(console, one)
+            _write(request, entries, planned)
     found = _write(request, entries, planned)
     leaderboard.show(console, found)
     console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
