@@ -61,8 +61,8 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak: Counter[str] = Counter()
         self.ops: Counter[Op] = Counter()
         self._known: dict[int, tuple[weakref.ref[Any], str, int]] = {}
-        self._scopes: list[str] = []
-        self._marks: list[tuple[int, str]] = [(0, "activations")]
+        self._scopes: list[Part] = []
+        self._marks: list[tuple[int, Part]] = [(0, "activations")]
         self._times = 1
         self._time_marks: list[tuple[int, int]] = [(0, 1)]
 
@@ -182,14 +182,14 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
     @property
-    def part(self) -> str:
+    def part(self) -> Part:
         """The part that what is made now belongs to."""
         if self._scopes:
             return self._scopes[-1]
         node: Any = torch._C._current_autograd_node()
         if node is None:
             return "activations"
-        place = bisect_right(self._marks, (node._sequence_nr(), "~")) - 1
+        place = bisect_right(self._marks, node._sequence_nr(), key=lambda mark: mark[0]) - 1
         return self._marks[max(place, 0)][1]
 
     def _count(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from typing import Any
@@ -13,10 +12,11 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.rerun import remembering
+from vpo_kit.planning.again import run_again
 from vpo_kit.planning.counting import MemoryTracker, Op
 from vpo_kit.training.lora import LoraPolicy
 
@@ -80,23 +80,8 @@ class Repeats:
         """`call` in place of torch's checkpoint: run once for the same shapes, and once more for its gradient; all
         others are accounted for like these.
         """
-        leaves, structure = tree_flatten((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        key = self._about, "again", _shape([leaf for leaf in leaves if not callable(leaf)])
-        part = self._tracker.part
-
-        def run(given: Sequence[Tensor]) -> tuple[list[Any], _Form]:
-            rest = iter(given)
-            again_args, again_kwargs = tree_unflatten(
-                [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure
-            )
-            found, form = tree_flatten(call(*again_args, **again_kwargs))
-            return found, _Form(form)
-
-        made = _Again(self._account, self._tracker.scope, part, key, run)
-        found = _AgainFunction.apply(made, *tensors)
-        rest = iter(found)
-        return tree_unflatten([next(rest) if one is _TENSOR else one for one in made.leaves], made.form.structure)
+        key = self._about, "again", _shape([leaf for leaf in tree_leaves((args, kwargs)) if not callable(leaf)])
+        return run_again(self._account, self._tracker, key, call, args, kwargs)
 
     def predict(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """A model's `predict`: as `once`, for each network and adapter."""
@@ -156,72 +141,6 @@ class Repeats:
             adapter = None if layer is None else (layer.disable_adapters, tuple(layer.active_adapters))
             found.append((int(self._policy.model.belongs(time, name).sum()), adapter))
         return tuple(found)
-
-
-_TENSOR = object()
-"""Where a result has a tensor."""
-
-
-class _Form:
-    """The structure of a result, which holds no tensor."""
-
-    def __init__(self, structure: Any) -> None:
-        self.structure = structure
-
-
-class _Again:
-    """What a call that is run again in the backward pass costs, there and here; and the form of its result."""
-
-    leaves: list[Any]
-    form: _Form
-
-    def __init__(
-        self,
-        account: Callable[[Any, Callable[[], Any]], Any],
-        scope: Callable[[Any], AbstractContextManager[None]],
-        part: str,
-        key: Any,
-        run: Callable[[Sequence[Tensor]], tuple[list[Any], _Form]],
-    ) -> None:
-        self._account, self._scope, self._part, self._key, self._run = account, scope, part, key, run
-
-    def forward(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        found, self.form = self._account((self._key, "forward"), lambda: self._run(tensors))
-        self.leaves = [_TENSOR if isinstance(one, Tensor) else one for one in found]
-        return tuple(one for one in found if isinstance(one, Tensor))
-
-    def backward(
-        self, tensors: Sequence[Tensor], wanted: Sequence[bool], grads: Sequence[Tensor | None]
-    ) -> list[Tensor | None]:
-        def one() -> list[Tensor | None]:
-            with torch.enable_grad():
-                inputs = [one.detach().requires_grad_(asked) for one, asked in zip(tensors, wanted, strict=True)]
-                found = [leaf for leaf in self._run(inputs)[0] if isinstance(leaf, Tensor)]
-                ends = [(leaf, grad) for leaf, grad in zip(found, grads, strict=True) if grad is not None]
-                asked_for = [tensor for tensor in inputs if tensor.requires_grad]
-                made = torch.autograd.grad(
-                    [leaf for leaf, _ in ends], asked_for, [grad for _, grad in ends], allow_unused=True
-                )
-            rest = iter(made)
-            return [next(rest) if tensor.requires_grad else None for tensor in inputs]
-
-        there = tuple(grad is not None for grad in grads), tuple(wanted)
-        with self._scope(self._part):  # the graph that is built here is newer than the scopes of the forward pass
-            found: list[Tensor | None] = self._account((self._key, "backward", there), one)
-        return found
-
-
-class _AgainFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, made: _Again, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.made = made
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return made.forward(tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return (None, *ctx.made.backward(ctx.saved_tensors, ctx.needs_input_grad[1:], grads))
 
 
 def _outline(result: Any) -> Any:
