@@ -256,6 +256,25 @@ Broken = stub("broken", lambda video, _: torch.full((len(video),), math.nan))
 Motion = stub("motion")
 
 
+@pytest.mark.parametrize(("damage", "said"), [
+    ({"groups": [0, 2]}, "lists do not fit"), ({"groups": [-1, 0]}, "lists do not fit"),
+    ({"groups": [0]}, "lists do not fit"), ({"metrics": {"vqa": [1.0]}}, "lists do not fit"),
+    ({"pictures": [None]}, "pictures are not those"), ({"files": ["0.mp4", "../1.mp4"]}, "do not lie beside it"),
+])  # fmt: skip
+def test_results_whose_lists_do_not_fit_together_are_refused(
+    damage: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    whole = Results(
+        name="base", prompts=["a", "b"], groups=[0, 1], files=["0.mp4", "1.mp4"], metrics={"vqa": [1.0, 2.0]}
+    )
+    whole.save(tmp_path)
+    assert Results.load(tmp_path) == whole
+    row = json.loads((tmp_path / "metrics.json").read_text())
+    (tmp_path / "metrics.json").write_text(json.dumps({**row, **damage}))
+    with pytest.raises(DataError, match=said):
+        Results.load(tmp_path)
+
+
 def test_scores_must_be_finite_and_names_free() -> None:
     with pytest.raises(DataError, match="'broken' is not finite for the prompt 'a cat'"):
         measure(clip("slowly")[None], ["a cat"], [Broken()], fps=8)
