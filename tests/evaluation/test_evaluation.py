@@ -259,7 +259,7 @@ Motion = stub("motion")
 @pytest.mark.parametrize(("damage", "said"), [
     ({"groups": [0, 2]}, "lists do not fit"), ({"groups": [-1, 0]}, "lists do not fit"),
     ({"groups": [0]}, "lists do not fit"), ({"metrics": {"vqa": [1.0]}}, "lists do not fit"),
-    ({"pictures": [None]}, "pictures are not those"), ({"files": ["0.mp4", "../1.mp4"]}, "do not lie beside it"),
+    ({"pictures": [[]]}, "pictures are not those"), ({"files": ["0.mp4", "../1.mp4"]}, "do not lie beside it"),
 ])  # fmt: skip
 def test_results_whose_lists_do_not_fit_together_are_refused(
     damage: dict[str, object], said: str, tmp_path: Path
