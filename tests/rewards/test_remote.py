@@ -225,6 +225,13 @@ def test_a_wrong_token_is_refused(vqa: str, monkeypatch: pytest.MonkeyPatch, giv
     assert raw(vqa, "GET /health HTTP/1.1")[:2] == (200, '{"status":"ok"}')
 
 
+def test_a_server_that_says_little_is_taken_at_face_value() -> None:
+    """A mixture adds such a reward as it comes, and frames go to it as bytes."""
+    about = wire.About.model_validate({"name": "x", "licence": "none", "scale": "0 to 1"})
+    assert (about.mean, about.std, about.dtypes, about.max_body_bytes) == (0.0, 1.0, ["uint8"], None)
+    assert (about.per_segment, about.needs_prompt, about.for_training) == (False, False, True)
+
+
 def test_without_a_token_everyone_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VPO_REWARD_TOKEN")
     with serving(VQA(), token=None) as url:

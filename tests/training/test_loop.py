@@ -113,8 +113,10 @@ def test_a_run_that_breaks_off_inside_a_step_ends_as_if_it_had_not(
     runs = Runs(model, pairs, tmp_path, name)
     whole = runs.go("whole")
     known.check(f"runs/{name}", {str(row["step"]): told(row) for row in whole})
+    said: list[str] = []
     with pytest.raises(HealthError):
-        runs.go("parts", broken(METHODS.load(name), at))
+        runs.go("parts", broken(METHODS.load(name), at), on_notice=said.append)
+    assert f"step {at + 1} failed: the state after step {at} is saved, go on with --resume" in said
     kept = runs.state("parts", at)
     parts = runs.go("parts")
     # errors of the reference that the broken step has taken are kept, and need no pass again
