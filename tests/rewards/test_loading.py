@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.support import known
+from vpo_kit import rewards
 from vpo_kit.errors import ConfigError
 from vpo_kit.registry import REWARDS
 from vpo_kit.rewards.loading import load, plan
@@ -39,6 +44,34 @@ def test_what_every_judge_says_of_itself() -> None:
     """Means and deviations, by which mixtures weigh; and what runs and tables go by."""
     specs = {name: asdict(REWARDS.load(name).spec) for name in REWARDS.targets()}
     known.check("specs", {name: {k: v for k, v in one.items() if k != "source"} for name, one in specs.items()})
+
+
+def test_the_constants_that_judges_were_published_with() -> None:
+    """Names in capitals: numbers, words, and tables of them; and the defaults of every judge's settings."""
+    modules = {name: import_module(name) for _, name, _ in pkgutil.walk_packages(rewards.__path__, "vpo_kit.rewards.")}
+    found = {
+        f"{name}.{key}": plain(value)
+        for name, module in modules.items()
+        for key, value in vars(module).items()
+        if key.isupper() and plain(value) is not None and type(value).__module__ != "typing"
+    }
+    defaults = {
+        f"{name}.{key}": plain(field.default)
+        for name in REWARDS.targets()
+        for key, field in REWARDS.load(name).Config.model_fields.items()
+    }
+    known.check("constants", {"modules": found, "settings": defaults})
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it, None for what is no number, word or table of them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if isinstance(value, int | float | str) else None
 
 
 @pytest.mark.parametrize("name", ["vqa", "gold", "technical"])
