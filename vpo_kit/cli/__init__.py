@@ -9,8 +9,8 @@ import signal
 import sys
 from typing import Any
 
-from vpo_kit.cli.heap import keep_freed
 from vpo_kit.cli.options import app
+from vpo_kit.cli.processor import keep_freed, let_others_work
 from vpo_kit.errors import VpoError
 
 # isort: off
@@ -59,6 +59,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(arguments: list[str] | None = None) -> Any:
     """The `vpo` script: an error that a user can mend is one line and an exit code, never a traceback."""
+    let_others_work()
     keep_freed()
     try:
         app(args=arguments, standalone_mode=True)
