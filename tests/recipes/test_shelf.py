@@ -54,7 +54,7 @@ def test_its_judges_need_no_more_than_the_files_that_it_names(
 ) -> None:
     text = one.path.read_text(encoding="utf-8")
     (said,) = re.findall(r"^# Judges' weights: (.*)$", text, re.MULTILINE)
-    for name in re.findall(r"[\w.-]+\.pth", said):
+    for name in re.findall(r"[\w.-]+\.pth?\b", said):
         (tmp_path / name).touch()
     monkeypatch.setenv("VPO_WEIGHTS", str(tmp_path))
     given = yaml.safe_load(text)
