@@ -30,6 +30,7 @@ from vpo_kit.rewards.aesthetic import Aesthetic, AestheticConfig
 from vpo_kit.rewards.base import Reward, RewardSpec
 from vpo_kit.rewards.clip import ClipConfig, ClipScore, HPSConfig, HPSv2, HPSv21
 from vpo_kit.rewards.images import CLIP_MEAN, CLIP_STD, ImageReward, ImageRewardConfig, fit, spread
+from vpo_kit.rewards.parts.hub import HubFile
 from vpo_kit.rewards.pickscore import PickScore, PickScoreConfig
 
 open_clip = pytest.importorskip("open_clip")
@@ -559,3 +560,24 @@ def test_the_check_command_without_a_name_takes_all_that_ship(
 def test_hub_errors_are_ours(hub: Path) -> None:
     with pytest.raises(ModelError):
         ClipScore(ClipConfig(model="ViT-B-16-SigLIP", pretrained="webli"))
+
+
+def test_weights_in_the_folder_for_weights_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judges that look on have no settings. A name that many files have is looked for by its repository."""
+    monkeypatch.setenv("VPO_WEIGHTS", str(tmp_path))
+    file, common = (
+        HPSv2.file,
+        HubFile(
+            reward="x", repository="someone/clip-b", names=("open_clip_model.safetensors",), size="1 GB", licence="MIT"
+        ),
+    )
+    for name in (*file.names, *common.names):
+        (tmp_path / name).touch()
+    assert HPSv2.locate(HPSv2.Config()) == [tmp_path / file.names[0]]
+    with pytest.raises(ModelError, match="into a folder that VPO_WEIGHTS names"):
+        common.look(None)
+    (tmp_path / "clip-b").mkdir()
+    (tmp_path / "clip-b" / common.names[0]).touch()
+    assert common.find(None) == tmp_path / "clip-b" / common.names[0]
+    with pytest.raises(ModelError, match="there is no"):
+        file.look(tmp_path / "elsewhere.pt")

@@ -1,7 +1,8 @@
-"""Published weights on the Hugging Face hub: from a path, the hub's cache, or downloaded."""
+"""Published weights on the Hugging Face hub: from a path, the folder for weights, the hub's cache, or downloaded."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import huggingface_hub
 from huggingface_hub import constants
 
 from vpo_kit.errors import ModelError
+from vpo_kit.rewards.parts.weights import FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +28,17 @@ class HubFile:
     setting: str = "weights"
 
     def look(self, given: Path | None) -> list[Path]:
-        """`given`, else the cached file, or nothing where it is to be downloaded first. Raises `ModelError` where it
-        cannot be.
+        """`given`, else the file in the folder of `FOLDER` or the cached one, or nothing where it is to be downloaded
+        first. Raises `ModelError` where it cannot be.
         """
         if given is not None:
             if given.is_file():
                 return [given]
             raise ModelError(f"there is no {given}: {self.advice}")
+        shelf = os.environ.get(FOLDER)
+        for path in self._shelved(Path(shelf)) if shelf else []:
+            if path.is_file():
+                return [path]
         for name in self.names:
             cached = huggingface_hub.try_to_load_from_cache(self.repository, name)
             if isinstance(cached, str):
@@ -42,7 +48,7 @@ class HubFile:
         return []
 
     def find(self, given: Path | None) -> Path:
-        """`given`, else the cached file, else a download of it (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
+        """As `look`, else a download (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
         if found := self.look(given):
             return found[0]
         for name in self.names:
@@ -51,6 +57,13 @@ class HubFile:
             except Exception:  # no such file, no access, no connection: the HTTP library adds errors of its own
                 continue
         raise self._missing("the hub did not give it")
+
+    def _shelved(self, shelf: Path) -> list[Path]:
+        """Where it may lie in a folder of weights: under its own name, and under one that many have (``model.``,
+        ``open_clip_``) in a folder of the repository's.
+        """
+        own = [name for name in self.names if not name.startswith(("model.", "open_clip_", "pytorch_model"))]
+        return [*(shelf / name for name in own), *(shelf / Path(self.repository).name / name for name in self.names)]
 
     def _missing(self, why: str) -> ModelError:
         return ModelError(
@@ -61,5 +74,5 @@ class HubFile:
     def advice(self) -> str:
         return (
             f"download {self.names[0]} ({self.size}, {self.licence}) from huggingface.co/{self.repository} "
-            f"and give its path with --set reward.{self.setting}=PATH"
+            f"into a folder that {FOLDER} names, or give its path with --set reward.{self.setting}=PATH"
         )
