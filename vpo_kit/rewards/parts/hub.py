@@ -48,7 +48,7 @@ class HubFile:
         return []
 
     def find(self, given: Path | None) -> Path:
-        """As `look`, else a download (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
+        """What `look` finds, else a download (`HF_HUB_OFFLINE` is respected). Raises `ModelError`."""
         if found := self.look(given):
             return found[0]
         for name in self.names:
