@@ -31,7 +31,7 @@ def check(name: str, found: Found, relative: float = 2e-3, absolute: float = 5e-
         path.write_text(json.dumps(rounded(found), indent=1) + "\n", encoding="utf-8")
     known = json.loads(path.read_text(encoding="utf-8"))
     flat, wanted = flattened(rounded(found)), flattened(known)
-    assert flat.keys() == wanted.keys()
+    assert flat.keys() == wanted.keys(), f"others are there: {sorted(flat.keys() ^ wanted.keys())}"
     off = {key: (flat[key], wanted[key]) for key in wanted if not same(flat[key], wanted[key], relative, absolute)}
     assert not off, f"{len(off)} of {len(wanted)} are other ones, found and known: {off}"
 
