@@ -13,7 +13,7 @@ SETTINGS = {-3: KEPT, -1: KEPT, -2: 2**26}
 
 def let_others_work() -> None:
     """Let threads that wait for each other sleep, where the environment does not say otherwise: those of OpenMP keep a
-    core busy with waiting, a sixth of the processor's time of a small network.
+    core busy with waiting, which whoever else is there could use.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -21,8 +21,8 @@ def let_others_work() -> None:
 def keep_freed() -> bool:
     """Let the memory of a freed tensor serve the next one; whether the C library knows how.
 
-    By default glibc gives blocks of 32 MiB and more back to the system, and gets the next ones page by page, zeroed: a
-    third of the time of a decoder on the processor. A process then holds up to `KEPT` bytes more than it uses.
+    By default glibc gives blocks of 32 MiB and more back to the system, and gets the next ones page by page, zeroed,
+    which shows where a decoder's activations are that large. A process then holds up to `KEPT` bytes more than it uses.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
