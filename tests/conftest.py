@@ -8,11 +8,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support import kept_videos
 from vpo_kit.sprites import world
 
 
@@ -20,6 +22,12 @@ from vpo_kit.sprites import world
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What vpo keeps between runs, for the processes that tests start too."""
     os.environ["VPO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_videos_left() -> Iterator[None]:
+    yield
+    kept_videos.forget()
 
 
 PROMPTS = [scene.caption for scene in world.scenes(held_out=False)[::100]]

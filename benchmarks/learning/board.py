@@ -6,9 +6,9 @@ Three stages, each by `vpo` in processes of its own, each going on where it was 
   and real pairs, which need no label. What is there already is taken by ``--clips``, ``--guided``, ``--independent``.
 - `tune`: the same number of trials for each method, `GRIDS`, one seed, a third of the passes. Half of the validation
   captions choose a run's strength, `vqa` on the other half chooses the trial; no trial is trained on
-  these captions, and none of them is reported.
+  these captions, and none of them is reported. ``learning/tuned.json`` holds them.
 - `board`: `vpo compare` with what was found, equal passes, three seeds, the reported captions. ``learning/board.json``
-  holds the trials and the board; ``board.md`` and ``board.png`` show it.
+  holds the board; ``board.md`` and ``board.png`` show it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,13 +106,13 @@ def compare(work: Path, name: str, methods: Sequence[str], extent: Extent, own: 
     return arguments
 
 
-def tune(work: Path, methods: Sequence[str], extent: Extent) -> None:
-    """All trials as one comparison on the tuning captions."""
+def tune(work: Path, methods: Sequence[str], extent: Extent) -> list[str]:
+    """All trials as one comparison on the tuning captions; returns its arguments."""
     vary = [
         part for method in methods for field, values in extent.grid(method).items()
         for part in ("--vary", f"{method}:{field}={','.join(map(str, values))}")
     ]  # fmt: skip
-    compare(work, "trials", methods, extent, [
+    return compare(work, "trials", methods, extent, [
         *vary, "--budget", f"network_passes={extent.passes // TRIAL_SHARE}", "--seeds", "1", "--set",
         f"seed={TRIAL_SEED}", "--set", "evaluation.prompts=tuning.txt", "--set",
         f"evaluation.num_prompts={extent.tuned_on}", "--set", "evaluation.best_of=0",
@@ -195,6 +194,31 @@ def _write(path: Path, lines: Sequence[str]) -> None:
         files.write(path, text)
 
 
+def tuning(work: Path, path: Path, methods: Sequence[str], extent: Extent) -> Mapping[str, Any]:
+    """What the trials found, from the result at `path` where it is of the same passes and trials: they take an hour,
+    and the board can be made elsewhere.
+    """
+    asked = {"passes": extent.passes // TRIAL_SHARE, "seed": TRIAL_SEED, "grids": {m: extent.grid(m) for m in methods}}
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if {key: kept[key] for key in asked} == json.loads(json.dumps(asked)):
+            return dict(kept["methods"])
+    command, found = shlex.join(["vpo", *tune(work, methods, extent)]), chosen(work, methods, extent)
+    files.write(path, json.dumps({**facts.facts(), "command": command, **asked, "methods": found}, indent=2) + "\n")
+    return found
+
+
+def report(work: Path, target: Path, arguments: Sequence[str]) -> None:
+    """The board as JSON, Markdown and a picture."""
+    found = json.loads((work / "board" / "results.json").read_text(encoding="utf-8"))
+    result = {"command": shlex.join(["vpo", *arguments]), "board": found}
+    files.write(target / "board.json", json.dumps({**facts.facts(), **result}, indent=2) + "\n")
+    trained = [row for row in found["rows"] if row["passes"]]
+    files.write(target / "board.md", table(trained))
+    picture(trained, target / "board.png")
+    print(table(trained))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
@@ -205,27 +229,14 @@ def main() -> None:
     for name in ("clips", "guided", "independent"):
         parser.add_argument(f"--{name}", type=Path, help="one that is there")
     given = parser.parse_args()
-    work, methods, started = given.work.resolve(), given.methods.split(","), time.monotonic()
+    work, methods = given.work.resolve(), given.methods.split(",")
     extent, wanted = Extent(given.passes, smoke=given.smoke), STAGES.index(given.until)
-    data(work, extent, {name: getattr(given, name) for name in ("clips", "guided", "independent")})
-    print(f"data: {time.monotonic() - started:.0f} s", flush=True)
-    if wanted < STAGES.index("tune"):
-        return
-    tune(work, methods, extent)
-    tuned = chosen(work, methods, extent)
-    print(f"tune: {time.monotonic() - started:.0f} s", flush=True)
-    if wanted < STAGES.index("board"):
-        return
-    arguments = board(work, methods, extent, tuned)
-    print(f"board: {time.monotonic() - started:.0f} s", flush=True)
-    found = json.loads((work / "board" / "results.json").read_text(encoding="utf-8"))
-    result = {"command": shlex.join(["vpo", *arguments]), "tuned": tuned, "trial_seed": TRIAL_SEED, "board": found}
     target = work if given.smoke else facts.RESULTS / "learning"
-    files.write(target / "board.json", json.dumps({**facts.facts(), **result}, indent=2) + "\n")
-    trained = [row for row in found["rows"] if row["passes"]]
-    files.write(target / "board.md", table(trained))
-    picture(trained, target / "board.png")
-    print(table(trained))
+    data(work, extent, {name: getattr(given, name) for name in ("clips", "guided", "independent")})
+    if wanted >= STAGES.index("tune"):
+        tuned = tuning(work, target / "tuned.json", methods, extent)
+        if wanted >= STAGES.index("board"):
+            report(work, target, board(work, methods, extent, tuned))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,18 @@ def test_every_method_gets_as_many_trials_under_the_names_by_which_they_are_foun
     assert {len(board.trials(FULL.grid(method))) for method in methods} == {4}
 
 
+def test_trials_are_kept_with_what_they_were_asked_for_and_not_used_for_another_budget(
+    asked: list[Sequence[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"dpo": {"chosen": {"optimiser.lr": 1e-3}, "trials": []}}
+    monkeypatch.setattr(board, "chosen", lambda *_: found)
+    for _ in range(2):
+        assert board.tuning(Path(), tmp_path / "tuned.json", ["dpo"], FULL) == found
+    assert len(asked) == 1
+    board.tuning(Path(), tmp_path / "tuned.json", ["dpo"], board.Extent(12_000, smoke=False))
+    assert len(asked) == 2
+
+
 def test_the_board_has_every_method_and_three_sources_of_pairs_at_equal_passes(asked: list[Sequence[str]]) -> None:
     best = {method: {"chosen": board.trials(FULL.grid(method))[-1]} for method in board.GRIDS}
     board.board(Path(), list(board.GRIDS), FULL, best)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import shutil
@@ -16,9 +15,14 @@ from vpo_kit.video import write_video
 
 @functools.cache
 def _folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="kept-videos-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return Path(tempfile.mkdtemp(prefix="kept-videos-"))
+
+
+def forget() -> None:
+    """Remove them. To be called when the tests end, not the process: a worker of xdist runs nothing when it exits."""
+    if _folder.cache_info().currsize:
+        shutil.rmtree(_folder(), ignore_errors=True)
+        _folder.cache_clear()
 
 
 def write_once(path: Path, video: Tensor, fps: float) -> None:
