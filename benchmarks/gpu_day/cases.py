@@ -43,7 +43,7 @@ ONLINE: dict[str, Any] = {
     "micro_batch_size": 1,
     "method": {"num_draws": 1, "num_candidates": 2, "rollout_steps": 2, "updates_per_rollout": 1},
 }
-INSTRUCT: dict[str, Any] = {**CHECKPOINTS, "method": {"segments": 1, "chain_steps": 5}}
+INSTRUCT: dict[str, Any] = {**CHECKPOINTS, **ONE_BY_ONE, "vae": ["tiling"], "method": {"chain_steps": 5}}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ CASES = [
     Case(WAN, "dense", "17 frames, checkpointing", {**SHORT, **CHECKPOINTS}, rounds=3),
     Case(WAN, "dense", "17 frames, micro-batch 1", {**SHORT, **ONE_BY_ONE}, rounds=3),
     Case(WAN, "online", "checkpointing, micro-batch 1, 2 candidates of 2 steps", ONLINE, rounds=1, warm=False),
-    Case(WAN, "instruct", "checkpointing, one segment, chain of 5", INSTRUCT, rounds=1, warm=False),
+    Case(WAN, "instruct", "checkpointing, micro-batch 1, tiling, chain of 5", INSTRUCT, rounds=1, warm=False),
     Case(LTX, "dense", "checkpointing", CHECKPOINTS),
     Case(COGVIDEOX, "dense", "checkpointing", CHECKPOINTS, rounds=1),
     Case(WAN, "dense", "17 frames, checkpointing, 4 pairs", {**SHORT, **CHECKPOINTS, **_pairs(4)}),
