@@ -20,15 +20,14 @@ import numpy as np
 from benchmarks import facts
 from benchmarks.claims import page, plots
 from benchmarks.claims.design import Claim, Comparison, Design, verdict
+from benchmarks.claims.scores import Scores
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling, regressed
 from vpo_kit.comparison.layout import Components, Layout
-from vpo_kit.comparison.plan import Row
-from vpo_kit.evaluation.samples import Results, finished
+from vpo_kit.evaluation.samples import Results
 
 SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
 """The metrics that a board's table has."""
-BASE = "base"
 TENTH, BRIEF_STEPS = 10, 12
 BRIEF = Layout(prompts=16, noises=1, seeds=2)
 
@@ -58,22 +57,14 @@ class Boards:
         sets = [word for value in measured for word in ("--set", f"evaluation.{value}")]
         return ["compare", *own, "--seeds", str(seeds), *sets]
 
-    def results(self, claim: Claim, row: str) -> list[Results]:
-        """A row of a claim, measured after each seed's training; of the base the measurement before it."""
-        board, _, name = row.rpartition("/")
-        folder = self.folder(board or claim.board)
-        if name == BASE:
-            before = next(iter(sorted((folder / "runs").iterdir()))) / "samples" / "step-000000"
-            return [Results.load(before)] * self.size.seeds
-        samples = [
-            folder / "runs" / f"{Row(name, '', {}).folder}-{seed}" / "samples" for seed in range(self.size.seeds)
-        ]
-        return [Results.load(max(path.glob("step-*"))) for path in samples]
-
-    def candidates(self, board: str) -> Results | None:
-        """The base's candidates, by which its luck is known."""
-        found = [finished(path / "samples" / "step-000000") for path in self.folder(board).glob("base/*-best-of-*")]
-        return found[0] if found else None
+    def scores(self, board: str) -> Scores:
+        """What a board measured: from its folder, or from its result where it was run elsewhere."""
+        folder = self.folder(board)
+        if not (folder / "results.json").is_file():
+            return Scores.kept(board)
+        told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        rows = {row["name"]: len(row["runs"]) for row in told["rows"] if row.get("runs")}
+        return Scores.measured(folder, list(rows), min(rows.values()))
 
 
 def run(name: str, boards: Boards) -> None:
@@ -96,6 +87,7 @@ def run(name: str, boards: Boards) -> None:
         **minutes,  # of a comparison that was not interrupted
         **told,
     }  # fmt: skip
+    boards.scores(name).keep(name)
     facts.write(f"claims/{name}", found)
     plots.board(told, SHOWN, facts.RESULTS / "claims" / f"{name}.png")
     page.board(name, found, SHOWN)
@@ -103,9 +95,10 @@ def run(name: str, boards: Boards) -> None:
 
 def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
     """The contrast of a claim, the effect that would matter in the metric's unit, and the verdict."""
-    one, other = (boards.results(claim, row) for row in (claim.one, claim.other))
+    own = boards.scores(claim.board)
+    one, other = (_side(claim, row, own, boards) for row in (claim.one, claim.other))
     assert len({tuple(result.prompts) for result in [*one, *other]}) == 1
-    base, candidates = boards.results(claim, BASE)[0], boards.candidates(claim.board)
+    base, candidates = own.base, own.candidates
     known = candidates is not None and claim.metric in candidates.metrics
     luck = regressed.Luck.of(base, candidates, claim.metric) if candidates is not None and known else None
     sides = [[result.metrics[claim.metric] for result in side] for side in (one, other)]
@@ -117,6 +110,12 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
         **asdict(claim), "effect": effect, "verdict": told, "difference": change.difference, "low": change.low,
         "high": change.high, "p": change.p, "by_seed": seeds, "variances": _variances(sides, base.groups),
     }  # fmt: skip
+
+
+def _side(claim: Claim, row: str, own: Scores, boards: Boards) -> list[Results]:
+    """A row of the claim's board, or of another."""
+    board, _, name = row.rpartition("/")
+    return (boards.scores(board) if board else own).of(name, boards.size.seeds)
 
 
 def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequence[str]) -> dict[str, Any]:

@@ -29,10 +29,10 @@ JUDGES = {
 
 
 def write(boards: Boards) -> None:
-    """The result, its picture and its table, of the boards that are there."""
+    """The result, its picture and its table, of the boards whose results are there."""
     rows = []
     for board in BOARDS:
-        path = boards.folder(board) / "results.json"
+        path = facts.RESULTS / "claims" / f"{board}.json"
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             rows += [trained(row) for row in found["rows"] if row["samples"] == 1]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from benchmarks import facts
-from benchmarks.claims import design, matrix, sets
-from benchmarks.claims.design import Kind, Verdict, verdict
+from benchmarks.claims import compared, design, matrix, sets
+from benchmarks.claims.design import Claim, Design, Kind, Verdict, verdict
 from tests.support.places import ROOT
-from vpo_kit.comparison.layout import Components
+from vpo_kit.comparison.layout import Components, Layout
+from vpo_kit.evaluation.samples import Results
 from vpo_kit.pairing.store import Pair
 
 
@@ -78,6 +82,44 @@ def test_power_stands_where_variances_are_known() -> None:
     assert float(shown["dense over structural"]) > 0.9
     assert not shown["a third of the labels is enough"]
     assert not shown["vanilla loses motion"]  # no variance of motion is known
+
+
+def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the other board's folder and, where that is gone, from what was committed of it: the same verdict."""
+    monkeypatch.setattr(facts, "RESULTS", tmp_path / "results")
+    size = Layout(prompts=24, noises=1, seeds=3)
+    claim = Claim(name="c", source="", board="near", one="a", other="far/b", metric="gold", kind="more", effect=0.05)
+    boards = compared.Boards(work=tmp_path, design=Design(size=size, boards={}, claims={"c": claim}, commit="0"))
+    chance = random.Random(0)
+    base = [chance.gauss(0, 1) for _ in range(size.prompts)]
+    for board, row, gain in (("near", "a", 0.3), ("far", "b", 0.1)):
+        folder = boards.folder(board)
+        for seed in range(size.seeds):
+            samples = folder / "runs" / f"{row}-{seed}" / "samples"
+            _measured(samples / "step-000000", base)
+            _measured(samples / "step-000009", [score + gain + chance.gauss(0, 0.02) for score in base])
+        told = {"rows": [{"name": row, "runs": [{}] * size.seeds}, {"name": "base best of 8", "runs": []}]}
+        (folder / "results.json").write_text(json.dumps(told))
+    boards.scores("far").keep("far")
+    near = compared.decided(claim, boards)
+    assert near["verdict"] == "found"
+    shutil.rmtree(boards.folder("far"))
+    far = compared.decided(claim, boards)
+    assert far["verdict"] == "found"
+    assert far["difference"] == pytest.approx(near["difference"], abs=1e-4)
+    (tmp_path / "results" / "claims" / "scores" / "far.json").unlink()
+    with pytest.raises(SystemExit, match="the board far has not been run"):
+        compared.decided(claim, boards)
+
+
+def _measured(folder: Path, scores: list[float]) -> None:
+    prompts = [f"prompt {i}" for i in range(len(scores))]
+    files = [f"{i:03d}-0.mp4" for i in range(len(scores))]
+    Results(name="r", prompts=prompts, groups=list(range(len(scores))), files=files, metrics={"gold": scores}).save(
+        folder
+    )
 
 
 def test_labels_of_two_noisy_orders() -> None:

@@ -20,6 +20,9 @@ from vpo_kit.planning.probe import Speed
 from vpo_kit.planning.rehearsal import rehearse
 from vpo_kit.training.recipe import Recipe
 
+NAMED = 3
+"""Rows whose time is not known are named up to so many, and counted beyond."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowCost:
@@ -71,7 +74,8 @@ def lines(rows: Sequence[RowCost]) -> list[str]:
         said.append(f"about {plan.duration(sum(row.left * (row.seconds or 0) for row in timed))}, one after the other")
     found = [", ".join(said)]
     if unknown := [row.name for row in left if row.seconds is None]:
-        found.append(f"how long they take is not known of {', '.join(unknown)}")
+        named = ", ".join(unknown) if len(unknown) <= NAMED else f"{len(unknown)} rows"
+        found.append(f"how long they take is not known of {named}")
     return found
 
 
