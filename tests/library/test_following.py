@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -94,6 +95,19 @@ class TestLines:
             time.sleep(0.3)
         assert log.getvalue().startswith("step 0/40 ")
         assert "step 3/40  loss 0.5  (" in log.getvalue()
+
+    def test_a_budget_of_passes_says_how_many_steps_it_will_be(self, console: Console, log: io.StringIO) -> None:
+        """Ten steps of 100 passes each, two of them by an earlier process; the limit of steps says nothing of it."""
+        earlier = [{"step": 1.0, "passes": 100.0}, {"step": 2.0, "passes": 100.0}, {"step": 3.0, "passes": 100.0}]
+        with TrainingBar(console, 5000, max_passes=1000, log=earlier) as bar:
+            time.sleep(0.1)
+            bar.step({"step": 3.0, "passes": 100.0})  # once more: it was not in the checkpoint
+            time.sleep(0.3)
+        assert "step 0/5000 " in log.getvalue()
+        assert "step 3/about 10 " in log.getvalue()
+        left = re.search(r"step 3/about 10 .* about (\d):(\d\d) left", log.getvalue())
+        assert left is not None
+        assert int(left[1]) * 60 + int(left[2]) <= 3  # a tenth of a second for each of the seven
 
     def test_nothing_where_all_goes_quickly(self, console: Console, log: io.StringIO) -> None:
         with count_bar(console, "pairs", 1) as tick:

@@ -35,10 +35,22 @@ class _Left(ProgressColumn):
 class TrainingBar:
     """Step, reward, accuracy, motion and time left; without a terminal a plain line for every tenth of the run, and at
     least every half minute.
+
+    `total` steps at most; of a run that ends at `max_passes` or `max_seconds` it says how many steps that will be, by
+    those that are done; `log` has the rows of an earlier process.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total, self._state = console, total, ""
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        *,
+        max_passes: int | None = None,
+        max_seconds: float | None = None,
+        log: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        self._console, self._most, self._total, self._state = console, total, total, ""
+        self._max_passes, self._max_seconds, self._log, self._passes = max_passes, max_seconds, log, 0.0
         self._pace = Pace(total)
         self._progress = Progress(
             TextColumn("train"),
@@ -74,9 +86,12 @@ class TrainingBar:
         number = int(row["step"])
         if not self.done:
             self._pace.start_at(number - 1)
+            self._passes = sum(before.get("passes", 0.0) for before in self._log if before["step"] < number)
         self._pace.reach(number)
+        self._passes += row.get("passes", 0.0)
+        self._expect(number)
         self._state = "  ".join(f"{label} {row[key]:.3g}" for key, label in SHOWN.items() if key in row)
-        self._progress.update(self._task, completed=self.done, state=self._state)
+        self._progress.update(self._task, completed=self.done, total=self._total, state=self._state)
         if not self._console.is_terminal and self.done % max(1, self._total // 10) == 0:
             self._beat.spoke()
             self._say(self._line())
@@ -84,8 +99,19 @@ class TrainingBar:
     def notice(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
+    def _expect(self, number: int) -> None:
+        """How many steps it will be, when `number` are done: by what of the budget is nearest its end."""
+        shares = [number / self._most]
+        if self._max_passes is not None:
+            shares.append(self._passes / self._max_passes)
+        if self._max_seconds is not None:
+            shares.append(self._pace.elapsed / self._max_seconds)
+        self._total = max(number, round(number / max(shares)))
+        self._pace.expect(self._total)
+
     def _line(self) -> str:
-        return f"step {self.done}/{self._total}  {self._state}  ({self._pace.words()})".replace("    ", "  ")
+        about = "" if self._total == self._most else "about "
+        return f"step {self.done}/{about}{self._total}  {self._state}  ({self._pace.words()})".replace("    ", "  ")
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -62,6 +62,10 @@ class Pace:
         self._done = self._first = done
         self._began = self._last = self._clock()
 
+    def expect(self, total: int) -> None:
+        """So many will be done in all, as far as can be told by now."""
+        self._total = total
+
     def reach(self, done: int) -> None:
         """So many are done now."""
         self._done, self._last = done, self._clock()
