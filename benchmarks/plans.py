@@ -52,7 +52,7 @@ SAVINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "instruct": {
         "nothing": {},
-        "checkpointing, one segment, offload": {**CHECKPOINTS, "offload": True, "method": {"segments": 1}},
+        "checkpointing, micro-batch 1, offload, tiling": {**LEAST, "vae": ["tiling"]},
     },
 }  # fmt: skip
 DATA = {"dense": "pairs", "online": "prompts", "instruct": "videos"}

@@ -1,21 +1,23 @@
-"""All methods on one board: ``python -m benchmarks.learning.board --work FOLDER [--passes 36000] [--smoke]``.
+"""All methods on one board: ``python -m benchmarks.learning.board --work FOLDER [--methods online,dpo] [--smoke]``.
 
-Three stages, each by `vpo` in processes of its own, each going on where it was stopped (``--until`` ends after one):
+Data: 480 clips of the world, guided and independent pairs of them and of their captions, labelled by `vqa`; local and
+real pairs, which need no label. Then, for each method on its own, each by `vpo` in processes of its own that go on
+where they were stopped:
 
-- `data`: 480 clips of the world, guided and independent pairs of them and of their captions, labelled by `vqa`; local
-  and real pairs, which need no label. What is there already is taken by ``--clips``, ``--guided``, ``--independent``.
-- `tune`: the same number of trials for each method, `GRIDS`, one seed, a third of the passes. Half of the validation
-  captions choose a run's strength, `vqa` on the other half chooses the trial; no trial is trained on
-  these captions, and none of them is reported. ``learning/tuned.json`` holds them.
-- `board`: `vpo compare` with what was found, equal passes, three seeds, the reported captions. ``learning/board.json``
-  holds the board; ``board.md`` and ``board.png`` show it.
+- trials: the same number for each, with two rates, which add up to the same reach in all methods (`REACHES`), one seed,
+  half of the passes. Half of the validation captions choose a run's strength, `vqa` on the other half chooses the
+  trial; no trial is trained on these captions, and none of them is reported.
+- the board: `vpo compare` with the rate that was found, equal passes, three seeds, the reported captions.
+
+``learning/board/METHOD.json`` holds both; what is there is not made again, so a board may take several days and
+machines. ``learning/board.md`` and ``board.png`` show all that are there; ``--show`` makes them anew.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,28 +31,22 @@ from vpo_kit import files
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 
-STAGES = ("data", "tune", "board")
-LR = "optimiser.lr"
-GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
-    "online": {LR: (5e-4, 1e-3), "method.beta": (50.0, 100.0)},
-    "nft": {LR: (5e-4, 2e-3), "method.mixture": (0.1, 1.0)},
-    "grpo": {LR: (5e-4, 2e-3), "method.clip": (1e-3, 1e-2)},
-    "rwr": {LR: (3e-4, 1e-3), "method.temperature": (0.3, 1.0)},
-    "draft": {LR: (3e-4, 1e-3), "method.grad_steps": (1, 2)},
-    "instruct": {LR: (3e-4, 1e-3), "method.grad_steps": (1, 2)},
-    "dense": {LR: (3e-4, 1e-3), "method.beta": (100.0, 500.0)},
-    "structural": {LR: (3e-4, 1e-3), "method.beta": (100.0, 500.0)},
-    "dpo": {LR: (3e-4, 1e-3), "method.beta": (100.0, 500.0)},
-    "kto": {LR: (3e-4, 1e-3), "method.beta": (100.0, 500.0)},
-    "mapo": {LR: (3e-4, 1e-3), "method.beta": (0.3, 3.0)},
-    "sft": {LR: (1e-4, 1e-3), "method.caption_dropout": (0.0, 0.1)},
-}
-"""What is tried for each method: two rates, and two values of what its strength hangs on."""
+PASSES_A_STEP = {
+    "online": 640, "nft": 448, "grpo": 768, "rwr": 320, "draft": 136, "instruct": 72, "dense": 64, "structural": 64,
+    "dpo": 64, "kto": 64, "mapo": 32, "sft": 8,
+}  # fmt: skip
+"""Of each method with the embedded model's settings, as `vpo compare --dry-run` tells it."""
+REACHES = (0.12, 0.4)
+"""What the two rates of a method's trials add up to on the board (`vpo_kit.training.reach`): the shipped recipes lie
+in between."""
+RANK, FALL = 16, 0.7
+"""Of the LoRA, and the mean of the falling rate."""
+DATA = ("clips", "guided", "independent", "local", "real", "train.txt", "choosing.txt", "tuning.txt")
 SOURCES = ("independent", "local", "real")
 """The pairs of `dpo`, a row each; it is tuned on the first."""
-INDEPENDENT = ("dpo", "kto", "mapo")
-TRIAL_SEED, TRIAL_SHARE = 100, 3
-SHOWN = ("gold", "vqa", "flawed", "motion")
+INDEPENDENT = ("kto", "mapo")
+TRIAL_SEED, TRIAL_SHARE = 100, 2
+SHOWN = ("gold", "vqa", "flawed", "motion", "text_accuracy")
 
 
 class Extent:
@@ -58,27 +54,19 @@ class Extent:
 
     def __init__(self, passes: int, *, smoke: bool) -> None:
         self.clips, self.seeds, self.passes = (6, 1, 40) if smoke else (480, 3, passes)
-        self.reported, self.tuned_on = (2, 2) if smoke else (48, 48)
+        self.reported, self.tuned_on, self.chosen_on = (2, 2, 1) if smoke else (48, 48, 16)
         self.settings = ["batch_size=2", "lora.rank=2"] if smoke else []
         self.strengths = "[1.0]" if smoke else "[0.3,0.6,1.0]"
-        self.values = 1 if smoke else 2
 
-    def grid(self, method: str) -> dict[str, Sequence[float]]:
-        """What is tried of each setting."""
-        return {field: values[: self.values] for field, values in GRIDS[method].items()}
-
-
-def trials(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    """The settings of each trial, in the order of the board's rows."""
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    def rates(self, method: str) -> list[float]:
+        """The rates that are tried, to two digits."""
+        steps = max(1, self.passes // PASSES_A_STEP[method])
+        return [float(f"{reach / (math.sqrt(RANK) * FALL * steps):.1e}") for reach in REACHES]
 
 
-def data(work: Path, extent: Extent, given: Mapping[str, Path | None]) -> None:
-    """Everything that is learnt from, under names that no result betrays a place by."""
+def data(work: Path, extent: Extent) -> None:
+    """Everything that is learnt from; what is there, a link to another folder for one, is taken as it is."""
     work.mkdir(parents=True, exist_ok=True)
-    for name, path in given.items():
-        if path is not None and not (work / name).exists():
-            (work / name).symlink_to(path.resolve(), target_is_directory=True)
     if not (work / "clips" / "metadata.jsonl").is_file():
         vpo(work, "clips", "--output", "clips", "--count", str(extent.clips))
     lines = (work / "clips" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
@@ -92,59 +80,56 @@ def data(work: Path, extent: Extent, given: Mapping[str, Path | None]) -> None:
             vpo(work, "pair", "--strategy", name, *source, "--output", name)
 
 
-def compare(work: Path, name: str, methods: Sequence[str], extent: Extent, own: Sequence[str]) -> list[str]:
-    """A comparison on the shared data; returns its arguments."""
-    shared = ["selection.reward=vqa", "selection.prompts=choosing.txt", f"selection.strengths={extent.strengths}",
-              "selection.num_prompts=32", *extent.settings]  # fmt: skip
-    sources = [f"{method}:pairs=independent" for method in ("kto", "mapo") if method in methods]
+def compare(work: Path, name: str, method: str, extent: Extent, own: Sequence[str]) -> str:
+    """A comparison on the shared data, in the method's own folder; returns its command."""
+    folder = work / method
+    folder.mkdir(exist_ok=True)
+    for shared in DATA:
+        if not (folder / shared).is_symlink():
+            (folder / shared).symlink_to(Path("..") / shared)
+    settings = ["selection.reward=vqa", "selection.prompts=choosing.txt", f"selection.strengths={extent.strengths}",
+                "evaluation.best_of=0", *extent.settings]  # fmt: skip
+    if method in INDEPENDENT:
+        settings.append(f"{method}:pairs=independent")
     arguments = [
-        "compare", "--methods", ",".join(methods), "--reward", "vqa", "--prompts", "train.txt", "--pairs", "guided",
+        "compare", "--methods", method, "--reward", "vqa", "--prompts", "train.txt", "--pairs", "guided",
         "--independent-pairs", "independent", "--videos", "clips",
-        *(part for one in [*shared, *sources] for part in ("--set", one)), *own,
+        *(part for one in settings for part in ("--set", one)), *own,
     ]  # fmt: skip
-    vpo(work, *arguments, "--output", name)
-    return arguments
+    vpo(folder, *arguments, "--output", name)
+    return shlex.join(["vpo", *arguments])
 
 
-def tune(work: Path, methods: Sequence[str], extent: Extent) -> list[str]:
-    """All trials as one comparison on the tuning captions; returns its arguments."""
-    vary = [
-        part for method in methods for field, values in extent.grid(method).items()
-        for part in ("--vary", f"{method}:{field}={','.join(map(str, values))}")
-    ]  # fmt: skip
-    return compare(work, "trials", methods, extent, [
-        *vary, "--budget", f"network_passes={extent.passes // TRIAL_SHARE}", "--seeds", "1", "--set",
-        f"seed={TRIAL_SEED}", "--set", "evaluation.prompts=tuning.txt", "--set",
-        f"evaluation.num_prompts={extent.tuned_on}", "--set", "evaluation.best_of=0",
+def tune(work: Path, method: str, extent: Extent) -> dict[str, Any]:
+    """The trials of a method: what each gave, and the rate of the best by `vqa`."""
+    rates, field = extent.rates(method), "optimiser.lr"
+    command = compare(work, "trials", method, extent, [
+        "--vary", f"{field}={','.join(map(str, rates))}", "--budget", f"network_passes={extent.passes // TRIAL_SHARE}",
+        "--seeds", "1", "--set", f"seed={TRIAL_SEED}", "--set", "evaluation.prompts=tuning.txt", "--set",
+        f"evaluation.num_prompts={extent.tuned_on}", "--set", f"selection.num_prompts={extent.chosen_on}",
     ])  # fmt: skip
+    rows = {row["name"]: row for row in _rows(work / method / "trials")}
+    made = [{"rate": rate, "changes": rows[f"{method} {field}={rate}"]["changes"]} for rate in rates]
+    best = max(made, key=lambda one: one["changes"].get("vqa", {"difference": -math.inf})["difference"])
+    shown = [{**one, "changes": {key: one["changes"].get(key) for key in SHOWN}} for one in made]
+    return {"command": command, "seed": TRIAL_SEED, "rate": best["rate"], "trials": shown}
 
 
-def chosen(work: Path, methods: Sequence[str], extent: Extent) -> dict[str, dict[str, Any]]:
-    """For each method all its trials with what they gave, and the settings of the best by `vqa`."""
-    rows = {row["name"]: row for row in json.loads((work / "trials" / "results.json").read_text())["rows"]}
-    found = {}
-    for method in methods:
-        made = [
-            {"settings": one, "changes": rows[" ".join([method, *(f"{k}={v}" for k, v in one.items())])]["changes"]}
-            for one in trials(extent.grid(method))
-        ]
-        best = max(made, key=lambda one: one["changes"].get("vqa", {"difference": -1e9})["difference"])
-        shown = [{**one, "changes": {key: one["changes"].get(key) for key in SHOWN}} for one in made]
-        found[method] = {"chosen": best["settings"], "trials": shown}
+def board(work: Path, method: str, extent: Extent, rate: float) -> dict[str, Any]:
+    """The rows of a method that are reported."""
+    sources = ["--vary", f"pairs={','.join(SOURCES)}"] if method == "dpo" else []
+    command = compare(work, "board", method, extent, [
+        "--set", f"optimiser.lr={rate}", *sources, "--budget", f"network_passes={extent.passes}", "--seeds",
+        str(extent.seeds), "--set", f"evaluation.num_prompts={extent.reported}", "--set",
+        f"selection.num_prompts={2 * extent.chosen_on}",
+    ])  # fmt: skip
+    rows = [row for row in _rows(work / method / "board") if row["passes"]]
+    return {"command": command, "rows": rows}
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
     return found
-
-
-def board(work: Path, methods: Sequence[str], extent: Extent, tuned: Mapping[str, Any]) -> list[str]:
-    """The comparison that is reported; returns its arguments."""
-    own = [
-        part for method in methods for field, value in tuned[method]["chosen"].items()
-        for part in ("--set", f"{method}:{field}={value}")
-    ]  # fmt: skip
-    sources = ["--vary", f"dpo:pairs={','.join(SOURCES)}"] if "dpo" in methods else []
-    return compare(work, "board", methods, extent, [
-        *own, *sources, "--budget", f"network_passes={extent.passes}", "--seeds", str(extent.seeds), "--set",
-        f"evaluation.num_prompts={extent.reported}",
-    ])  # fmt: skip
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -194,49 +179,45 @@ def _write(path: Path, lines: Sequence[str]) -> None:
         files.write(path, text)
 
 
-def tuning(work: Path, path: Path, methods: Sequence[str], extent: Extent) -> Mapping[str, Any]:
-    """What the trials found, from the result at `path` where it is of the same passes and trials: they take an hour,
-    and the board can be made elsewhere.
-    """
-    asked = {"passes": extent.passes // TRIAL_SHARE, "seed": TRIAL_SEED, "grids": {m: extent.grid(m) for m in methods}}
+def run(work: Path, target: Path, method: str, extent: Extent) -> None:
+    """The result of a method, where it is not there yet. One of other passes is refused, as they stand on one board."""
+    path = target / "board" / f"{method}.json"
     if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if {key: kept[key] for key in asked} == json.loads(json.dumps(asked)):
-            return dict(kept["methods"])
-    command, found = shlex.join(["vpo", *tune(work, methods, extent)]), chosen(work, methods, extent)
-    files.write(path, json.dumps({**facts.facts(), "command": command, **asked, "methods": found}, indent=2) + "\n")
-    return found
+        if (made := json.loads(path.read_text(encoding="utf-8"))["passes"]) != extent.passes:
+            raise SystemExit(f"{path} is of {made} passes: delete it, or give --passes {made}")
+        return
+    trials = tune(work, method, extent)
+    found = {"passes": extent.passes, "tuned": trials, **board(work, method, extent, trials["rate"])}
+    files.write(path, json.dumps({**facts.facts(), **found}, indent=2) + "\n")
 
 
-def report(work: Path, target: Path, arguments: Sequence[str]) -> None:
-    """The board as JSON, Markdown and a picture."""
-    found = json.loads((work / "board" / "results.json").read_text(encoding="utf-8"))
-    result = {"command": shlex.join(["vpo", *arguments]), "board": found}
-    files.write(target / "board.json", json.dumps({**facts.facts(), **result}, indent=2) + "\n")
-    trained = [row for row in found["rows"] if row["passes"]]
-    files.write(target / "board.md", table(trained))
-    picture(trained, target / "board.png")
-    print(table(trained))
+def show(target: Path) -> None:
+    """All results that are there, as a table and a picture."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((target / "board").glob("*.json"))]
+    rows = [row for one in results for row in one["rows"]]
+    rows.sort(key=lambda row: -row["changes"].get("gold", {"difference": -math.inf})["difference"])
+    files.write(target / "board.md", table(rows))
+    picture(rows, target / "board.png")
+    print(table(rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--methods", default=",".join(GRIDS), help="some of them, joined by commas")
-    parser.add_argument("--passes", type=int, default=36_000, help="of each run of the board")
-    parser.add_argument("--until", choices=STAGES, default=STAGES[-1])
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--methods", default=",".join(PASSES_A_STEP), help="some of them, joined by commas")
+    parser.add_argument("--passes", type=int, default=24_000, help="of each run of the board")
+    parser.add_argument("--show", action="store_true", help="nothing is run")
     parser.add_argument("--smoke", action="store_true", help="a few passes on six clips, written into the work folder")
-    for name in ("clips", "guided", "independent"):
-        parser.add_argument(f"--{name}", type=Path, help="one that is there")
     given = parser.parse_args()
-    work, methods = given.work.resolve(), given.methods.split(",")
-    extent, wanted = Extent(given.passes, smoke=given.smoke), STAGES.index(given.until)
-    target = work if given.smoke else facts.RESULTS / "learning"
-    data(work, extent, {name: getattr(given, name) for name in ("clips", "guided", "independent")})
-    if wanted >= STAGES.index("tune"):
-        tuned = tuning(work, target / "tuned.json", methods, extent)
-        if wanted >= STAGES.index("board"):
-            report(work, target, board(work, methods, extent, tuned))
+    target = given.work if given.smoke else facts.RESULTS / "learning"
+    if not given.show:
+        if given.work is None:
+            parser.error("--work says where runs go")
+        work, extent = given.work.resolve(), Extent(given.passes, smoke=given.smoke)
+        data(work, extent)
+        for method in given.methods.split(","):
+            run(work, target, method, extent)
+    show(target)
 
 
 if __name__ == "__main__":

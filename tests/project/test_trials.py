@@ -1,7 +1,8 @@
-"""The board of all methods: every method gets as many trials, and what it is given are settings that it knows."""
+"""The board of all methods: every method gets as many trials of the same reach, with settings that it knows."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from vpo_kit import config
 from vpo_kit.comparison import plan
 from vpo_kit.comparison.plan import Row
 from vpo_kit.registry import METHODS
+from vpo_kit.training.reach import reach
 
-FULL = board.Extent(36_000, smoke=False)
+FULL = board.Extent(24_000, smoke=False)
 
 
 def rows(arguments: Sequence[str]) -> list[Row]:
@@ -36,44 +38,50 @@ def rows(arguments: Sequence[str]) -> list[Row]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The commands that were run; each leaves a board on which the later rows are better."""
     found: list[Sequence[str]] = []
-    monkeypatch.setattr(board, "vpo", lambda work, *arguments: found.append(arguments))
+
+    def vpo(folder: Path, *arguments: str) -> None:
+        found.append(arguments)
+        changes = [{"vqa": {"difference": float(place)}} for place in range(9)]
+        made = [
+            {"name": row.name, "passes": 1, "changes": one} for row, one in zip(rows(arguments), changes, strict=False)
+        ]
+        (folder / arguments[-1]).mkdir()
+        (folder / arguments[-1] / "results.json").write_text(json.dumps({"rows": made}))
+
+    monkeypatch.setattr(board, "vpo", vpo)
     return found
 
 
-def test_every_method_gets_as_many_trials_under_the_names_by_which_they_are_found(asked: list[Sequence[str]]) -> None:
-    methods = list(board.GRIDS)
-    board.tune(Path(), methods, FULL)
-    made = [row.name for row in rows(asked[0])]
-    assert made == [
-        " ".join([method, *(f"{key}={value}" for key, value in one.items())])
-        for method in methods
-        for one in board.trials(FULL.grid(method))
-    ]
-    assert {len(board.trials(FULL.grid(method))) for method in methods} == {4}
-
-
-def test_trials_are_kept_with_what_they_were_asked_for_and_not_used_for_another_budget(
-    asked: list[Sequence[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = {"dpo": {"chosen": {"optimiser.lr": 1e-3}, "trials": []}}
-    monkeypatch.setattr(board, "chosen", lambda *_: found)
-    for _ in range(2):
-        assert board.tuning(Path(), tmp_path / "tuned.json", ["dpo"], FULL) == found
-    assert len(asked) == 1
-    board.tuning(Path(), tmp_path / "tuned.json", ["dpo"], board.Extent(12_000, smoke=False))
+@pytest.mark.parametrize("method", board.PASSES_A_STEP)
+def test_a_method_gets_two_trials_and_the_better_rate(method: str, asked: list[Sequence[str]], tmp_path: Path) -> None:
+    board.run(tmp_path, tmp_path, method, FULL)
+    trials, shown = (rows(arguments) for arguments in asked)
+    assert [row.values["optimiser"]["lr"] for row in trials] == FULL.rates(method)
+    assert {row.values["max_passes"] for row in trials} == {12_000}
+    assert {row.values["max_passes"] for row in shown} == {24_000}
+    assert {row.values["optimiser"]["lr"] for row in shown} == {FULL.rates(method)[1]}
+    found = json.loads((tmp_path / "board" / f"{method}.json").read_text())
+    assert [row["name"] for row in found["rows"]] == [row.name for row in shown]
+    board.run(tmp_path, tmp_path, method, FULL)  # it is there
     assert len(asked) == 2
+    with pytest.raises(SystemExit, match="is of 24000 passes"):
+        board.run(tmp_path, tmp_path, method, board.Extent(12_000, smoke=False))
 
 
-def test_the_board_has_every_method_and_three_sources_of_pairs_at_equal_passes(asked: list[Sequence[str]]) -> None:
-    best = {method: {"chosen": board.trials(FULL.grid(method))[-1]} for method in board.GRIDS}
-    board.board(Path(), list(board.GRIDS), FULL, best)
-    made = rows(asked[0])
-    assert {row.method for row in made} == set(METHODS.builtins) - {"alignprop", "vader"}  # draft with other settings
-    assert [row.values["pairs"] for row in made if row.method == "dpo"] == ["independent", "local", "real"]
-    assert {row.values["max_passes"] for row in made} == {36_000}
-    for row in made:
-        own = {key: value for key, value in row.values["method"].items() if key != "name"}
-        METHODS.load(row.method).Config.model_validate(own)  # an unknown setting is an error
-        assert row.values["optimiser"]["lr"] == best[row.method]["chosen"]["optimiser.lr"]
-        assert ("pairs" in row.values) + ("prompts" in row.values) + ("videos" in row.values) == 1
+def test_the_rates_of_all_methods_have_the_same_reach() -> None:
+    for method, passes in board.PASSES_A_STEP.items():
+        run = {"steps": FULL.passes // passes, "lora": {"rank": board.RANK}}
+        schedule = {"schedule": "linear", "decay_share": 0.6, "warmup_steps": 5}
+        for rate, wanted in zip(FULL.rates(method), board.REACHES, strict=True):
+            found = reach(config.build({**run, "optimiser": {"lr": rate, **schedule}}))
+            assert found.reach == pytest.approx(wanted, rel=0.1)
+
+
+def test_the_board_has_every_method_and_three_sources_of_pairs(asked: list[Sequence[str]], tmp_path: Path) -> None:
+    assert set(board.PASSES_A_STEP) == set(METHODS.builtins) - {"alignprop", "vader"}  # draft with other settings
+    board.board(tmp_path, "dpo", FULL, 1e-3)
+    assert [row.values["pairs"] for row in rows(asked[0])] == ["independent", "local", "real"]
+    board.board(tmp_path, "kto", FULL, 1e-3)
+    assert [row.values["pairs"] for row in rows(asked[1])] == ["independent"]

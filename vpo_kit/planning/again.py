@@ -101,7 +101,8 @@ class _AgainFunction(torch.autograd.Function):
         ctx.made = made
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
-        return made.forward(tensors)
+        # autograd lets nobody change a view in place that a function gave, and tiles are blended in place
+        return tuple(one.clone() if one._is_view() else one for one in made.forward(tensors))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:

@@ -47,6 +47,11 @@ def reach(run: Run) -> Reach:
 def line(run: Run) -> str:
     """What a run says of its recipe at its start."""
     found = reach(run)
+    if run.max_passes is not None or run.max_seconds is not None:  # `steps` is then a limit far away
+        seen, much = (math.ceil(run.steps * limit / found.reach) for limit in (LITTLE, MUCH))
+        return (
+            f"recipe: the budget decides how many steps it is: {seen:,} can be seen, more than {much:,} will overshoot"
+        )
     if found.verdict == "enough":
         return f"recipe: {found}"
     up = found.verdict == "will overshoot"
