@@ -148,14 +148,16 @@ def sample(
     guidance: Guidance | None = None,
     start: PartialStart | None = None,
     grad_steps: int | Collection[int] = 0,
+    again: bool = True,
     callback: Callback | None = None,
     constrain: Constrain | None = None,
 ) -> Tensor:
     """Denoise `noise` ``[B, C, T, h, w]`` to clean latents in `steps` steps of the full chain.
 
     With `start` only the chain from step `start.first` on runs. Gradient flows through the network in the last
-    `grad_steps` steps, or in those whose numbers it holds (counted in the part of the chain that runs), each
-    checkpointed; the others build no graph of the network. `callback` gets each step's number and latents, and
+    `grad_steps` steps, or in those whose numbers it holds (counted in the part of the chain that runs); the others
+    build no graph of the network. With `again` each is checkpointed: it runs again in the backward pass, and no more
+    than one step's graph is held. `callback` gets each step's number and latents, and
     `constrain` may change them. Frames that are given with the conditions stay as they are.
     """
     scheduler = model.new_scheduler(steps, noise.shape[1:])
@@ -174,14 +176,14 @@ def sample(
     drawing = {"generator": step_generators(noise)} if takes_generator else {}
 
     # each pass by itself, so that one pass's graph is held at a time and a detached pass does not run again
-    checkpointed = partial(checkpoint, model.predict, use_reentrant=False)
+    with_gradient = partial(checkpoint, model.predict, use_reentrant=False) if again else model.predict
 
     for i, time in enumerate(timesteps):
         if i not in with_graph or not torch.is_grad_enabled():
             with torch.no_grad(), _set(SAMPLING, True):
                 prediction = guided(model.predict, latents, time, conditions, guidance)
         else:
-            prediction = guided(checkpointed, latents, time, conditions, guidance)
+            prediction = guided(with_gradient, latents, time, conditions, guidance)
         latents = scheduler.step(prediction, time, latents, return_dict=False, **drawing)[0]
         if constrain is not None:
             later = model.schedule.chain_times(scheduler)[first + i + 1 :]

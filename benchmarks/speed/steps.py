@@ -47,7 +47,7 @@ def offline() -> list[Row]:
                 watch(lambda: _error(bench.model.predict(noise, time_in, conditions)).backward())
                 watch.stop()
 
-            rows.append(_row(f"{name} step", bench, name, {}, source, PAIRS, bare, 1.05, rounds=10))
+            rows.append(_row(f"{name} step", bench, name, {}, source, PAIRS, bare, 1.03, rounds=10))
     return rows
 
 
@@ -56,7 +56,7 @@ def online() -> list[Row]:
     bench, reward, source = Bench.make(), jobs.judge(), jobs.prompts(8)
     bare = bare_online(bench, reward, bench.model.settings, source.prompts[:PROMPTS], CANDIDATES)
     values = {"num_candidates": CANDIDATES, "updates_per_rollout": 1, "num_draws": 1}
-    return [_row("online step", bench, "online", values, source, PROMPTS, bare, 1.10, rounds=5, reward=reward)]
+    return [_row("online step", bench, "online", values, source, PROMPTS, bare, 1.03, rounds=5, reward=reward)]
 
 
 def bare_online(
@@ -106,7 +106,7 @@ def instruct() -> list[Row]:
             watch(lambda: reward.parts[0](video, None, fps=settings.fps).score.sum().backward())
             watch.stop()
 
-        return [_row("instruct step", bench, "instruct", {}, source, CLIPS, bare, 1.10, rounds=6, reward=reward)]
+        return [_row("instruct step", bench, "instruct", {}, source, CLIPS, bare, 1.03, rounds=6, reward=reward)]
 
 
 class Watch:

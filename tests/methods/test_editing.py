@@ -26,6 +26,7 @@ from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.rewards import stub
 from vpo_kit.testing.runs import train_briefly
 from vpo_kit.testing.steps import context_of, gradients
+from vpo_kit.training.cost import Passes
 from vpo_kit.training.lora import LoraPolicy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TextToVideoSDPipeline")
@@ -95,6 +96,30 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench("wan2.1", tmp_path_factory.mktemp("models") / "wan")
+
+
+def test_the_step_with_gradient_runs_again_only_where_memory_is_short(flow: Bench) -> None:
+    """Its graph is no larger than any other method's; that of several steps is held one step at a time. The gradient
+    is the same.
+    """
+
+    def run(**settings: Any) -> tuple[int, Tensor]:
+        method = flow.method(**settings)
+        with Passes(flow.model.networks.values()) as passes:
+            found = gradients(method.step(flow.batch()), flow.policy.parameters)
+            return passes.take() // 2, torch.cat([one.flatten() for one in found])
+
+    chain = flow.sampling.steps - flow.method()._entry(flow.shape)
+    rows, plain = run()
+    assert rows == 2 * chain  # both branches of guidance
+    assert run(grad_steps=2)[0] == 2 * chain + 2
+    flow.model.checkpointed = True
+    try:
+        rows, again = run()
+    finally:
+        flow.model.checkpointed = False
+    assert rows == 2 * chain + 1
+    torch.testing.assert_close(again, plain, atol=1e-7, rtol=1e-5)
 
 
 def plainly(bench: Bench, method: Editing, last: int, *, detached: bool) -> Tensor:

@@ -43,7 +43,9 @@ def ltx() -> list[float]:
 def test_a_chain_is_entered_at_the_nearest_level(
     name: str, model: str, levels: list[float], entered: float, steps: int
 ) -> None:
-    """Of each step that is run two passes, with the prompt and without, and the last one again for its gradient."""
+    """Of each step that is run two passes, with the prompt and without; where memory is short the last one runs again
+    for its gradient.
+    """
     adapter = build(model, FakeTensorMode(allow_non_fake_inputs=True))
     s = adapter.settings
     shape = adapter.latent_shape(s.frames, s.height, s.width)
@@ -52,5 +54,6 @@ def test_a_chain_is_entered_at_the_nearest_level(
     assert levels[first] == pytest.approx(entered, abs=1e-3)
     assert STEPS - first == steps
     rows = json.loads((ROOT / "benchmarks" / "results" / "plans.json").read_text())["rows"]
-    planned = {row["passes"] for key, row in rows.items() if key.startswith(f"{name} / instruct")}
-    assert planned == {2 * steps + 1}
+    planned = {key: row["passes"] for key, row in rows.items() if key.startswith(f"{name} / instruct")}
+    assert planned == {key: 2 * steps + ("checkpointing" in key) for key in planned}
+    assert len(planned) == 2

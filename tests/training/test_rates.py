@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,12 @@ class TestReach:
         """Alpha at twice the rank doubles it."""
         one, two = (reach(config.build({"lora": {"rank": 16, "alpha": alpha}})).reach for alpha in (16, 32))
         assert two == pytest.approx(2 * one)
+
+    def test_a_budget_decides_how_many_steps_there_are(self) -> None:
+        """The steps of such a run are a limit far away, of which a reach would say that it overshoots."""
+        said = line(config.build({"steps": 24_000, "max_passes": 24_000, "optimiser": {"lr": 1e-3}}))
+        assert "overshoot:" not in said
+        found = re.search(r"is: (\S+) can be seen, more than (\S+) will overshoot", said)
+        assert found is not None
+        for steps, verdict in ((found[1], "enough"), (found[2], "will overshoot")):
+            assert self.of(steps=int(steps.replace(",", "")) + 9, optimiser={"lr": 1e-3}) == verdict

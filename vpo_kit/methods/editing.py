@@ -185,6 +185,7 @@ class Editing(Method):
                 entering.append(latents.detach())
 
         model, context = self.context.policy.model, self.context
+        count = grad_steps if isinstance(grad_steps, int) else len(grad_steps)
         guidance = model.guidance(context.sampling, context.negative, detached=not config.guidance_gradient)
         return sample(
             model,
@@ -194,6 +195,7 @@ class Editing(Method):
             guidance=guidance,
             start=start,
             grad_steps=grad_steps,
+            again=count > 1 or model.checkpointed,  # one step's graph is no larger than any other method's
             callback=watch,
         )
 

@@ -122,6 +122,8 @@ class VideoModel(Autoencoding, ABC):
         """The networks' device while they wait elsewhere."""
         self.blocks_wait = False
         """Whether the networks' stacks of blocks stay in the machine's memory (`models/group_offload.py`)."""
+        self.checkpointed = False
+        """Whether the networks keep little for the backward pass and run again in it (`gradient_checkpointing`)."""
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):

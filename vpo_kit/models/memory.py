@@ -41,6 +41,7 @@ def tune(
 
 
 def _checkpoint(model: VideoModel) -> None:
+    model.checkpointed = True
     try:
         for network in model.networks.values():
             network.enable_gradient_checkpointing()
