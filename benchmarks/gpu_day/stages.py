@@ -10,6 +10,8 @@ from benchmarks.gpu_day.crew import Part
 
 FAMILY_WORKERS = 4
 ASIDE = {"GPU_DAY_WHERE": "processor"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Of a rehearsal's workers: there are more of them than cores, and threads that wait for each other waste theirs."""
 
 
 def stages(seconds: float, *, xformers: str, together: int, rehearse: bool) -> list[list[Part]]:
@@ -23,8 +25,9 @@ def stages(seconds: float, *, xformers: str, together: int, rehearse: bool) -> l
     last = [[Part("published", "models", seconds)], [Part("jobs", "jobs", seconds, together)]]
     tests = Part("tests", "tests", 0.25 * seconds)
     if rehearse:  # nothing is timed, and a busy machine may take long
-        beside = [replace(part, seconds=seconds) for part in (tests, *timings, demo)]
-        return [[replace(first[0], seconds=seconds)], [Part("parity", "parity", seconds), *beside], *last]
+        every = (*first, Part("parity", "parity", seconds), tests, *timings, demo)
+        alone, *beside = [replace(p, seconds=seconds, environment={**p.environment, **ONE_THREAD}) for p in every]
+        return [[alone], beside, *last]
     return [
         first,
         [Part("parity", "parity", 0.25 * seconds, FAMILY_WORKERS), tests],
