@@ -32,8 +32,9 @@ from vpo_kit.planning.advice import HEADROOM, _changes, advise
 from vpo_kit.planning.counting import MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.probe import Speed
-from vpo_kit.planning.rehearsal import DRAWS, STAND_IN, rehearse
+from vpo_kit.planning.rehearsal import DRAWS, rehearse
 from vpo_kit.planning.skeleton import build
+from vpo_kit.planning.stand_ins import PROMPT
 from vpo_kit.recipes.cards import num_bytes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import RewardOutput, Segments
@@ -65,7 +66,7 @@ def measured(planned: Subject) -> int:
     context = context_of(policy, reward, sampling=settings, sampling_batch_size=run.sampling.batch_size, **sizes)
     method = planned.method(planned.method_config, context)
     shape = model.latent_shape(settings.frames, settings.height, settings.width)
-    size, prompts = run.batch_size, [f"{STAND_IN} {i}" for i in range(run.batch_size)]
+    size, prompts = run.batch_size, [f"{PROMPT} {i}" for i in range(run.batch_size)]
     tensors = {name: torch.randn(size, *shape) for name in ("first", "second", "clip")}
     tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size)}
     batch = Batch(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import T5EncoderModel, UMT5EncoderModel
 
@@ -19,24 +18,23 @@ from vpo_kit.config import Lora, Run
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory, rerun
-from vpo_kit.models.base import Settings, VideoModel, stacks
-from vpo_kit.models.buckets import parse
-from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.base import Settings, VideoModel
 from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.group_offload import check_family
 from vpo_kit.models.offload import onloaded
-from vpo_kit.models.small_linear import BYTES, check_shrinks
+from vpo_kit.models.small_linear import check_shrinks
 from vpo_kit.planning import elsewhere, scoring, skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
 from vpo_kit.planning.estimate import Estimate, Subject
 from vpo_kit.planning.fakes import make_fake
+from vpo_kit.planning.placed import PlacedWeights
 from vpo_kit.planning.repeats import Known, Repeats
 from vpo_kit.planning.stacks import fold, watch
+from vpo_kit.planning.stand_ins import PROMPT, StandIns
 from vpo_kit.rewards.base import Reward
 from vpo_kit.rewards.frames import FrameScorer
-from vpo_kit.training import sampling_lora
-from vpo_kit.training.lora import POLICY, REFERENCE, LoraPolicy
+from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.run import Assembly, use
 
 DRAWS = 3
@@ -48,7 +46,6 @@ UNCOUNTED = {
     "rollout_dtype": "passes are planned in the model's own precision",
 }
 """Settings of a method that change what a pass takes, and that a plan leaves out, with the reason."""
-STAND_IN = "a red circle moving right slowly"
 
 
 def rehearse(subject: Subject, known: Known | None = None, draws: int = DRAWS) -> Estimate:
@@ -117,26 +114,23 @@ class _Rehearsal:
         self.phases: dict[str, dict[str, int]] = {}
         self.ops: dict[str, Counter[Op]] = {}
         self._blocks = blocks
-        self._times = {id(tensor): count for block, count in blocks.items() for tensor in _tensors(block)}
-        self._comes = subject.run.offload or not subject.method.needs.decodes(subject.data)
-        self._waiting = elsewhere.waiting(model) if subject.run.group_offload else set[int]()
-        self._coming: list[tuple[Tensor, str, float]] = []
-        self.parameters = self._adopt()
+        self._weights = PlacedWeights(subject, model, policy, judges, tracker, blocks)
+        self._data = StandIns(subject, model, settings, tracker.fake, self.notes)
         self._watch()
 
     def run(self, reward: Any, draws: int) -> Estimate:
         run = self.subject.run
         with self.tracker, rerun.by(self.repeats.again):
             encode = PromptCache(self.model)
-            self._phase("prompts", lambda: self._encode(encode))
-            self._arrive()
+            self._phase("prompts", lambda: self._data.encode(encode))
+            self._weights.arrive()
             if self.subject.measured:
                 self._phase("measure", lambda: self._measure(encode))
             parts = Assembly(run=run, policy=self.policy, settings=self.settings, encode=encode)
             context = parts.context(reward, judges=self.judges, scores=torch.rand(64, 2))
             method = self.subject.method(self._method_config(), context)
             count = method.updates_per_batch * (draws if method.needs.reward == "differentiable" else 1)
-            batch = self._phase("data", lambda: self._batch(encode))
+            batch = self._phase("data", lambda: self._data.batch(encode))
             optimiser = torch.optim.AdamW(self.policy.parameters)
             self._begin(optimiser)
             self.repeats.rows = 0
@@ -144,7 +138,7 @@ class _Rehearsal:
         passes = self.repeats.rows / count
         return Estimate(
             settings=self.settings,
-            parameters=self.parameters,
+            parameters=self._weights.parameters,
             phases=self.phases,
             ops=self.ops,
             passes=passes,
@@ -153,60 +147,12 @@ class _Rehearsal:
             judging=scoring.costs(self.subject, self.settings, method),
         )
 
-    def _adopt(self) -> dict[str, int]:
-        """Hand all weights to their parts, and count them; those that are offloaded take nothing while they wait, nor
-        do encoders, which leave, and the networks, LoRA and judges, which come when they have left (`_arrive`).
-        """
-        run, counts = self.subject.run, Counter[str]()
-        for name, part in self.model.pipeline.components.items():
-            if not isinstance(part, nn.Module):
-                continue
-            kind = "weights" if name in self.model.networks else "autoencoder" if name == "vae" else "text"
-            small = _linear(part, run.quantise) if kind == "weights" else set[int]()
-            for key, tensor in (*part.named_parameters(), *part.named_buffers()):
-                own = "lora" if f".{POLICY}." in key else "reference" if f".{REFERENCE}." in key else kind
-                times = self._times.get(id(tensor), 1)
-                size = BYTES[run.quantise] / tensor.element_size() if id(tensor) in small else 1.0
-                share = times * size
-                stays = kind == "autoencoder" and not self._comes
-                self.tracker.adopt([tensor], own, share if stays else 0.0)  # type: ignore[arg-type]
-                there = kind == "weights" and id(tensor) not in self._waiting
-                self._coming += [(tensor, own, share)] if there else []
-                counts[own] += tensor.numel() * times
-        if self.model.preview is not None:
-            decoder = list(self.model.preview.parameters())
-            self.tracker.adopt(decoder, "autoencoder")
-            counts["autoencoder"] += sum(tensor.numel() for tensor in decoder)
-        if run.sampling.lora is not None:
-            with self.tracker.fake:
-                sampler = torch.empty(sampling_lora.size(run.sampling.lora), dtype=getattr(torch, run.dtype))
-            self._coming.append((sampler, "weights", 1.0))
-        for judge in self.judges:
-            tensors = [*judge.parameters(), *judge.buffers()]
-            self.tracker.adopt(tensors, "reward", 0.0)
-            self._coming += [] if self._comes else [(tensor, "reward", 1.0) for tensor in tensors]
-            counts["reward"] += sum(tensor.numel() for tensor in tensors)
-        for parameter in self.policy.parameters:
-            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                lambda p: self._adopt_of(p, [p.grad] if p.grad is not None else [])
-            )
-        return {part: counts[part] for part in PARTS if counts[part]}
-
-    def _adopt_of(self, parameter: Tensor, tensors: Sequence[Tensor], share: float = 1.0) -> None:
-        """What training keeps of a LoRA's parameter: as often as its block stands for."""
-        self.tracker.adopt(tensors, "lora", share * self._times.get(id(parameter), 1))
-
-    def _arrive(self) -> None:
-        """What waited for the encoders to leave is there from now on."""
-        for tensor, part, share in self._coming:
-            self.tracker.adopt([tensor], part, share)  # type: ignore[arg-type]
-
     def _watch(self) -> None:
         """Put what the model and the judges make into their parts, and let equal passes run once."""
         model: Any = self.model
         watch(self._blocks, self.tracker)
-        if self._waiting:
-            elsewhere.swap(model, self._waiting, self.tracker)
+        if self._weights.waiting:
+            elsewhere.swap(model, self._weights.waiting, self.tracker)
         components = model.pipeline.components
         texts, eyes = (
             [part for name, part in components.items() if name.startswith(begin) and part is not None]
@@ -220,7 +166,7 @@ class _Rehearsal:
         for name in ("encoder", "decoder"):
             if hasattr(autoencoder, name):  # of a causal one many calls are alike, and all tiles but those at edges
                 self.repeats.remembering(f"vae.{name}", getattr(autoencoder, name))
-        vae = [autoencoder] if self._comes else []
+        vae = [autoencoder] if self._weights.decoder_comes else []
         model.decode_clip = self._loaded(vae, model.decode_clip)
         model.decode = self._inside("autoencoder", self.repeats.once("decode", model.decode))
         model.look = self._inside("autoencoder", self.repeats.once("look", model.look))
@@ -236,7 +182,7 @@ class _Rehearsal:
             for name, part in judge.named_children():
                 if isinstance(part, FrameScorer):  # which sees one video at a time on processors
                     part.forward = self.repeats.once(f"judge {number} {name}", part.forward)  # type: ignore[method-assign]
-            loaded = self._loaded([judge] if self._comes else [], judge.forward)
+            loaded = self._loaded([judge] if self._weights.decoder_comes else [], judge.forward)
             forward = self.repeats.once(f"judge {number}", loaded)
             judge.forward = self._inside("reward", scoring.tried(judge, forward, self.notes))  # type: ignore[method-assign]
 
@@ -247,16 +193,10 @@ class _Rehearsal:
 
         @wraps(call)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with onloaded(parts, self.model.device, lambda tensor, _: self._arrived(tensor)):
+            with onloaded(parts, self.model.device, lambda tensor, _: self._weights.arrived(tensor)):
                 return call(*args, **kwargs)
 
         return run
-
-    def _arrived(self, tensor: Tensor) -> Tensor:
-        """A copy, which is as large as those of all blocks that its own stands for."""
-        copy = elsewhere.copied(tensor)
-        self.tracker.adopt([copy], None, self._times.get(id(tensor), 1))
-        return copy
 
     def _inside(self, part: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
@@ -272,21 +212,10 @@ class _Rehearsal:
         self.phases[name] = {part: peak[part] for part in PARTS}
         return result
 
-    def _encode(self, encode: PromptCache) -> Conditions:
-        """What the batch is made from, after all that is encoded beside it."""
-        encode([self.settings.negative_prompt])
-        if self.subject.measured:
-            encode([self.model.example(STAND_IN)])
-        return encode([self.model.example(prompt) for prompt in self._prompts], self._largest)
-
-    @property
-    def _prompts(self) -> list[str]:
-        return [f"{STAND_IN} {i}" for i in range(-(-self.subject.run.batch_size // self.subject.processes))]
-
     def _measure(self, encode: PromptCache) -> None:
         """One batch of the evaluation before training."""
         run = self.subject.run
-        texts = [self.model.example(STAND_IN)] * self.subject.measured
+        texts = [self.model.example(PROMPT)] * self.subject.measured
         plan = SamplePlan(
             inputs=texts, videos_per_prompt=1, settings=self.settings, batch_size=run.sampling.batch_size, seed=0
         )
@@ -294,32 +223,7 @@ class _Rehearsal:
             for items, video in videos(self.model, plan, plan.batches[:1], encode):
                 with torch.no_grad():
                     for judge in (one for one in self.judges if not one.spec.in_groups):
-                        judge(video, [STAND_IN] * len(items), fps=self.settings.fps)
-
-    def _batch(self, encode: PromptCache) -> Batch:
-        """A full batch of whatever the method learns from."""
-        s, prompts, conditions = self._largest, self._prompts, self._encode(encode)
-        size, shape = len(prompts), self.model.latent_shape(*s.size)
-        numbers, tensors = list(range(size)), dict[str, Tensor]()
-        if self.subject.data == "videos":
-            with self.tracker.fake:
-                clip = torch.empty(1, s.frames, 3, s.height, s.width)
-            self.model.encode(clip)
-        if self.subject.data != "prompts":
-            tensors = {name: torch.zeros(size, *shape) for name in ("first", "second", "clip")}
-            tensors |= {"labels": torch.ones(size, shape[1]), "label": torch.ones(size), "motion": torch.ones(size, 2)}
-        if self.subject.data == "videos" and self.subject.method.needs.ratings:
-            tensors |= {name: torch.ones(size) for name in ("rating", "standing", "middle")}
-        return Batch(
-            step=0,
-            settings=s,
-            prompts=prompts,
-            conditions=conditions,
-            positions=numbers,
-            indices=numbers,
-            visits=[0] * size,
-            tensors=tensors,
-        )
+                        judge(video, [PROMPT] * len(items), fps=self.settings.fps)
 
     def _method_config(self) -> Any:
         """The method's settings, but for what goes by the data of a pass, which is not there."""
@@ -327,16 +231,6 @@ class _Rehearsal:
         given = [name for name in UNCOUNTED if getattr(found, name, None) is not None]
         self.notes += [f"method.{name} is not counted: {UNCOUNTED[name]}" for name in given]
         return found.model_copy(update=dict.fromkeys(given))
-
-    @cached_property
-    def _largest(self) -> Settings:
-        """The settings of a batch of the largest bucket, which is what has to fit."""
-        buckets = [parse(words) for words in self.subject.run.data.buckets]
-        if not buckets:
-            return self.settings
-        found = max(buckets, key=math.prod)
-        self.notes.append(f"planned for the largest of {len(buckets)} buckets, {found}")
-        return self.settings.sized(found)
 
     def _begin(self, optimiser: torch.optim.Optimizer) -> None:
         """The optimiser's own tensors, which it makes in its first step, are there from now on."""
@@ -348,7 +242,7 @@ class _Rehearsal:
         eight = self.subject.run.optimiser.name == "adamw_8bit"
         for parameter in self.policy.parameters:
             for value in optimiser.state[parameter].values():
-                self._adopt_of(parameter, [value], 0.25 if eight and value.numel() >= 4096 else 1.0)
+                self._weights.adopt_of(parameter, [value], 0.25 if eight and value.numel() >= 4096 else 1.0)
 
     def _steps(self, count: int, method: Method, batch: Batch, optimiser: torch.optim.Optimizer) -> None:
         for step in range(count):
@@ -367,18 +261,3 @@ class _Rehearsal:
             torch.nn.utils.clip_grad_norm_(self.policy.parameters, 1.0)
             optimiser.step()
         optimiser.zero_grad()
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
-def _linear(network: nn.Module, kind: str) -> set[int]:
-    """The weights that quantisation of this kind makes small, by their ids: int8 those of all linear layers, fp8 and
-    nf4 those in the stacks.
-    """
-    if kind == "none":
-        return set()
-    parts = [network] if kind == "int8" else stacks(network).values()
-    named = [one for part in parts for one in part.named_modules() if "lora_" not in one[0]]
-    return {id(layer.weight) for _, layer in named if isinstance(layer, nn.Linear)}
