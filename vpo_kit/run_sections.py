@@ -244,6 +244,9 @@ class Model(Section):
     vae: list[Literal["slicing", "tiling"]] = Field(
         [], description="the autoencoder takes one video at a time, or pieces of the picture: less memory, slower"
     )
+    vae_tile_size: int | None = Field(
+        None, ge=64, multiple_of=32, description="pixels of a side of such a piece; without it the family's own"
+    )
     offload: bool = Field(
         False, description="text encoder, autoencoder and rewards are on the GPU only while they are used"
     )

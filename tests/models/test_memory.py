@@ -170,6 +170,38 @@ def test_tiling_lets_the_gradient_through(tmp_path: Path) -> None:
     torch.testing.assert_close(video[..., :24, :24], corner[..., :24, :24], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["wan2.1", "cogvideox-2b", "ltx", "hunyuan", "hunyuan1.5", "mochi"])
+def test_tiles_of_a_size_of_their_own(name: str, tmp_path: Path) -> None:
+    """Of four latents a side, which overlap by one, in a picture of eight: away from the seams each is what it is by
+    itself, in its place; and all latents get a gradient.
+    """
+    model = load(name, tmp_path)
+    unit = model.spatial_stride
+    x = draw_noise((*model.latent_shape(FAMILIES[name].frames, 64, 64)[:2], 8, 8), [1])
+    memory.tune(model, vae=["tiling"], vae_tile_size=4 * unit)
+    x.requires_grad_()
+    tiled = model.decode_clip(x)
+    assert tiled.shape[-2:] == (8 * unit, 8 * unit)
+    (gradient,) = torch.autograd.grad(tiled.square().mean(), x)
+    assert (gradient.flatten(3).abs().sum((0, 1, 2)) > 0).all()
+    model.pipeline.vae.use_tiling = False
+    for begin, low, high in ((0, 0, 3), (3, 4, 6)):
+        with torch.no_grad():
+            alone = model.decode_clip(x[..., begin : begin + 4, begin : begin + 4])
+        seen, inside = (slice(unit * low, unit * high), slice(unit * (low - begin), unit * (high - begin)))
+        torch.testing.assert_close(tiled[..., seen, seen], alone[..., inside, inside], atol=1e-5, rtol=0)
+
+
+def test_a_size_of_tiles_that_cannot_be(tmp_path: Path) -> None:
+    model, unet = load("ltx", tmp_path / "ltx"), load("modelscope", tmp_path / "unet")
+    with pytest.raises(ConfigError, match=r"^vae_tile_size is the size of tiles: set vae=\[tiling\]"):
+        memory.tune(model, vae_tile_size=64)
+    with pytest.raises(ConfigError, match=r"^vae_tile_size: AutoencoderKL has tiles of one size"):
+        memory.tune(unet, vae=["tiling"], vae_tile_size=64)
+    with pytest.raises(ConfigError, match=r"^vae_tile_size: tiles of .* have a multiple of \d+ pixels, not 72"):
+        memory.tune(model, vae=["tiling"], vae_tile_size=72)
+
+
 def test_what_a_family_cannot_do_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unet, timed = load("modelscope", tmp_path / "unet"), load("ltx0.9.1", tmp_path / "timed")
     with pytest.raises(ConfigError, match=r"^gradient_checkpointing: UNet3DConditionModel does not support it"):

@@ -57,7 +57,8 @@ def rehearse(subject: Subject, known: Known | None = None, draws: int = DRAWS) -
     """
     run, fake = subject.run, FakeTensorMode(allow_non_fake_inputs=True)
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
-    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, vae=run.vae)
+    pieces: dict[str, Any] = {"vae": run.vae, "vae_tile_size": run.vae_tile_size}
+    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, **pieces)
     check_family(run.group_offload, model)
     check_shrinks(model, run.quantise)
     settings = use(model, run.sampling)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -43,10 +44,11 @@ def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
         group_offload=run.group_offload,
         late_encoders=late_encoders,
     )
+    pieces: dict[str, Any] = {"vae": run.vae, "vae_tile_size": run.vae_tile_size}
     if isinstance(run, Run):
-        memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, vae=run.vae)
+        memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, **pieces)
     else:
-        memory.tune(model, vae=run.vae)
+        memory.tune(model, **pieces)
     sampling_lora.attach(model, run.sampling)
     return model
 
