@@ -268,8 +268,8 @@ def test_advice_comes_in_the_order_of_what_it_costs(tiny_wan: Path) -> None:
         run = change.subject
     assert order == [
         "dtype=bfloat16", "offload=true", "gradient_checkpointing=true", "micro_batch_size=1",
-        "activation_offload=true", "vae=[slicing]", "vae=[slicing, tiling]", "group_offload=true",
-        "optimiser.name=adamw_8bit",
+        "activation_offload=true", "vae=[slicing]", "vae=[slicing, tiling]", "vae_tile_size=128",
+        "group_offload=true", "optimiser.name=adamw_8bit",
     ]  # fmt: skip
 
 

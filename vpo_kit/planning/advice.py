@@ -16,6 +16,8 @@ HEADROOM = 0.9
 """The share of a device's memory that a plan may fill: the rest is the driver's, kernels' workspace and gaps."""
 WORTH = 0.98
 """A step of advice leaves at most this share of the peak."""
+SMALL_TILE = 128
+"""Pixels of a side that every family's tiles can have."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,15 @@ def _changes(subject: Subject, estimate: Estimate) -> Iterator[_Change]:
         yield _sampled(subject, max(1, sampling // 4))
     if run.micro_batch_size != 1 and "activations" in large:
         yield _with(subject, "micro_batch_size=1", micro_batch_size=1)
-    if run.gradient_checkpointing and not run.activation_offload and "activations" in large:
+    # of a decoder with a graph it holds what each call remembers for the next
+    kept = {"activations", *(("autoencoder",) if subject.method.needs.reward == "differentiable" else ())}
+    if run.gradient_checkpointing and not run.activation_offload and large & kept:
         yield _with(subject, "activation_offload=true", activation_offload=True)
     for kind in ("slicing", "tiling"):
         if kind not in run.vae and "autoencoder" in large:
             yield _with(subject, f"vae=[{', '.join([*run.vae, kind])}]", vae=[*run.vae, kind])
+    if "tiling" in run.vae and run.vae_tile_size is None and "autoencoder" in large:
+        yield _with(subject, f"vae_tile_size={SMALL_TILE}", vae_tile_size=SMALL_TILE)
     swaps = run.gradient_checkpointing and not run.compile and run.quantise in ("none", "fp8")
     if not run.group_offload and swaps and "weights" in large:
         yield _with(subject, "group_offload=true", group_offload=True)
