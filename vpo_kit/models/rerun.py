@@ -14,18 +14,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from vpo_kit.models.again import Plainly, run_again
 
 Places = list[tuple[dict[str, Any], str, Tensor]]
 """Where weights are, and which."""
 
 
-_ways: list[Callable[..., Any]] = [checkpoint]
+Way = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Runs a call with its arguments, now and again for its gradient."""
+_ways: list[Way] = [lambda call, args, kwargs: run_again(call, args, kwargs, Plainly())]
 
 
 @contextmanager
-def by(way: Callable[..., Any]) -> Iterator[None]:
-    """Inside, `way` stands in for `torch.utils.checkpoint.checkpoint`: plans count calls that are alike once."""
+def by(way: Way) -> Iterator[None]:
+    """Inside, calls run by `way`: plans count those that are alike once."""
     _ways.append(way)
     try:
         yield
@@ -58,9 +61,9 @@ def rerun(decoder: nn.Module) -> None:
         cache = kwargs.pop("feat_cache", None)
         if not isinstance(cache, list):
             kept = {} if cache is None else {"feat_cache": cache}
-            return _ways[-1](_with(there, plain), *args, **kept, **kwargs, use_reentrant=False)
+            return _ways[-1](_with(there, plain), args, {**kept, **kwargs})
         call = _with(there, remembering(plain))
-        found, cache[:] = _ways[-1](call, *args, before=list(cache), **kwargs, use_reentrant=False)
+        found, cache[:] = _ways[-1](call, args, {"before": list(cache), **kwargs})
         return found
 
     decoder.forward = forward

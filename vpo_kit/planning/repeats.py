@@ -14,9 +14,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
+from vpo_kit.models.again import Plainly, Run, run_again
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.rerun import remembering
-from vpo_kit.planning.again import run_again
 from vpo_kit.planning.counting import MemoryTracker, Op
 from vpo_kit.training.lora import LoraPolicy
 
@@ -76,12 +76,12 @@ class Repeats:
 
         module.forward = forward
 
-    def again(self, call: Callable[..., Any], *args: Any, use_reentrant: bool = False, **kwargs: Any) -> Any:
-        """`call` in place of torch's checkpoint: run once for the same shapes, and once more for its gradient; all
+    def again(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """`call`, which runs again for its gradient: run once for the same shapes, and once more for its gradient; all
         others are accounted for like these.
         """
         key = self._about, "again", _shape([leaf for leaf in tree_leaves((args, kwargs)) if not callable(leaf)])
-        return run_again(self._account, self._tracker, key, call, args, kwargs)
+        return run_again(call, args, kwargs, _Counted(self._account, self._tracker, key))
 
     def predict(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """A model's `predict`: as `once`, for each network and adapter."""
@@ -141,6 +141,21 @@ class Repeats:
             adapter = None if layer is None else (layer.disable_adapters, tuple(layer.active_adapters))
             found.append((int(self._policy.model.belongs(time, name).sum()), adapter))
         return tuple(found)
+
+
+class _Counted(Plainly):
+    """Neither a call nor its gradient is calculated where `account` knows one with the same key."""
+
+    def __init__(self, account: Callable[[Any, Run], Any], tracker: MemoryTracker, key: Any) -> None:
+        self._account, self._tracker, self._key = account, tracker, key
+        self._part = tracker.part
+
+    def forward(self, run: Run) -> Any:
+        return self._account((self._key, "forward"), run)
+
+    def backward(self, wanted: Any, run: Run) -> Any:
+        with self._tracker.scope(self._part):  # the graph built here is newer than the scopes of the forward pass
+            return self._account((self._key, "backward", wanted), run)
 
 
 def _outline(result: Any) -> Any:
