@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from benchmarks import facts
 from benchmarks.claims.sets import vpo
@@ -136,11 +137,23 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """As Markdown, the best first."""
     lines = ["| method | " + " | ".join(SHOWN) + " | passes | seconds |", "|---" * (len(SHOWN) + 3) + "|"]
     for row in rows:
-        spans = [row["changes"].get(key) for key in SHOWN]
-        cells = [f"{c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]" if c else "" for c in spans]
+        cells = [_cell(key, row["changes"].get(key)) for key in SHOWN]
         cost = [f"{row['passes'] or 0:,.0f}", f"{row['machine']['seconds'] or 0:,.0f}"]
         lines.append(f"| {row['name']} | " + " | ".join([*cells, *cost]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(key: str, change: Mapping[str, float] | None) -> str:
+    """A change with its interval; that of motion as a share of the base's."""
+    if change is None:
+        return ""
+    if key == "motion":
+        return "{:+.1%} [{:+.1%}, {:+.1%}]".format(*_shares(change))
+    return f"{change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+
+
+def _shares(change: Mapping[str, float]) -> list[float]:
+    return [change[key] / change["before"] for key in ("difference", "low", "high")]
 
 
 def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -149,17 +162,19 @@ def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 0.3 * len(shown) + 2.6), layout="constrained")
     gain, motion = figure.subplots(1, 2, width_ratios=(3, 2))
     for place, row in enumerate(shown):
-        one, other = row["changes"]["gold"], row["changes"]["motion"]
+        one, (moved, low, high) = row["changes"]["gold"], _shares(row["changes"]["motion"])
         gain.plot([row["machine"]["seconds"]] * 2, [one["low"], one["high"]], color=f"C{place % 10}", linewidth=1.4)
         gain.plot([row["machine"]["seconds"]], [one["difference"]], "o", color=f"C{place % 10}", markersize=5)
         gain.annotate(row["name"], (row["machine"]["seconds"], one["difference"]), (4, 4),
                       textcoords="offset points", fontsize=7)  # fmt: skip
-        motion.plot([other["low"], other["high"]], [place, place], color=f"C{place % 10}", linewidth=1.4)
-        motion.plot([other["difference"]], [place], "o", color=f"C{place % 10}", markersize=5)
+        motion.plot([low, high], [place, place], color=f"C{place % 10}", linewidth=1.4)
+        motion.plot([moved], [place], "o", color=f"C{place % 10}", markersize=5)
     gain.axhline(0, color="#888888", linewidth=0.8)
     motion.axvline(0, color="#888888", linewidth=0.8)
+    gain.set_xlim(0, 1.15 * max(row["machine"]["seconds"] for row in shown))
     gain.set_xlabel("seconds of a run")
     gain.set_title("held-out judge, against the base", fontsize=9)
+    motion.xaxis.set_major_formatter(PercentFormatter(1))
     motion.set_title("motion, against the base", fontsize=9)
     motion.set_yticks(range(len(shown)), [row["name"] for row in shown], fontsize=7)
     motion.invert_yaxis()
