@@ -99,7 +99,7 @@ class TestLines:
     def test_a_budget_of_passes_says_how_many_steps_it_will_be(self, console: Console, log: io.StringIO) -> None:
         """Ten steps of 100 passes each, two of them by an earlier process; the limit of steps says nothing of it."""
         earlier = [{"step": 1.0, "passes": 100.0}, {"step": 2.0, "passes": 100.0}, {"step": 3.0, "passes": 100.0}]
-        with TrainingBar(console, 5000, max_passes=1000, log=earlier) as bar:
+        with TrainingBar(console, 5000, max_passes=1000, log=lambda: earlier) as bar:
             time.sleep(0.1)
             bar.step({"step": 3.0, "passes": 100.0})  # once more: it was not in the checkpoint
             time.sleep(0.3)

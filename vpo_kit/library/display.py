@@ -37,7 +37,7 @@ class TrainingBar:
     least every half minute.
 
     `total` steps at most; of a run that ends at `max_passes` or `max_seconds` it says how many steps that will be, by
-    those that are done; `log` has the rows of an earlier process.
+    those that are done; `log` gives the rows of an earlier process, when the first step is done.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TrainingBar:
         *,
         max_passes: int | None = None,
         max_seconds: float | None = None,
-        log: Sequence[Mapping[str, float]] = (),
+        log: Callable[[], Sequence[Mapping[str, float]]] = list,
     ) -> None:
         self._console, self._most, self._total, self._state = console, total, total, ""
         self._max_passes, self._max_seconds, self._log, self._passes = max_passes, max_seconds, log, 0.0
@@ -86,7 +86,7 @@ class TrainingBar:
         number = int(row["step"])
         if not self.done:
             self._pace.start_at(number - 1)
-            self._passes = sum(before.get("passes", 0.0) for before in self._log if before["step"] < number)
+            self._passes = sum(before.get("passes", 0.0) for before in self._log() if before["step"] < number)
         self._pace.reach(number)
         self._passes += row.get("passes", 0.0)
         self._expect(number)

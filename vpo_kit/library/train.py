@@ -224,7 +224,7 @@ def _train(
 
     following = held.enter_context(followed(recipe, folder, small, is_main=processes.is_main))
     following.began(before)
-    bar = TrainingBar(console, run.steps, max_passes=run.max_passes, max_seconds=run.max_seconds, log=folder.log())
+    bar = TrainingBar(console, run.steps, max_passes=run.max_passes, max_seconds=run.max_seconds, log=folder.log)
 
     def step(row: Report) -> None:
         bar.step(row)
