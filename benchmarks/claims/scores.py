@@ -26,9 +26,8 @@ BASE = "base"
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """A board's measurements; `commit` is the one that it was run at."""
+    """A board's measurements."""
 
-    commit: str
     base: Results
     candidates: Results | None
     rows: Mapping[str, Sequence[Results]]
@@ -46,7 +45,6 @@ class Scores:
         best = [finished(path / "samples" / "step-000000") for path in sorted(folder.glob("base/*-best-of-*"))]
         first = next(iter(run.values()))[0]
         return cls(
-            commit=facts.facts()["commit"],
             base=Results.load(first / "step-000000"),
             candidates=best[0] if best else None,
             rows={row: [Results.load(max(path.glob("step-*"))) for path in paths] for row, paths in run.items()},
@@ -77,7 +75,6 @@ class Scores:
             return Results(name=name, prompts=told["prompts"], groups=groups, files=names, metrics=own)
 
         return cls(
-            commit=told["commit"],
             base=results(told["base"]),
             candidates=results(told["candidates"]) if told["candidates"] else None,
             rows={row: [results(one) for one in found] for row, found in told["rows"].items()},
