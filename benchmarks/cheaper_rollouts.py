@@ -26,9 +26,10 @@ from benchmarks import facts
 from vpo_kit import models
 from vpo_kit.folders import prompts_of
 from vpo_kit.models import memory
-from vpo_kit.models.base import Settings, Size, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.passes import lowered
+from vpo_kit.models.settings import Settings, Size
 from vpo_kit.models.step_cache import step_cache
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards.vqa import VQA

@@ -69,7 +69,7 @@ def spread(files: list[Path], folder: Path, count: int, first: int = 0) -> None:
 def look(folder: Path) -> dict[str, Any]:
     """One start, in this process: what it took, and what came of it."""
     from vpo_kit.clips import read_folder
-    from vpo_kit.models.base import Settings
+    from vpo_kit.models.settings import Settings
 
     before, began = memory(reset=True), (_processor(), time.perf_counter())
     found = read_folder(folder, Settings(frames=16, height=64, width=64, fps=8, steps=1, guidance=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, field_validator
 
@@ -257,3 +257,8 @@ class Model(Section):
         "none", description="the frozen network's weights; int8 and nf4 need the extra quantised"
     )
     sampling: Sampling = Sampling()
+
+    @property
+    def pieces(self) -> dict[str, Any]:
+        """What the autoencoder takes a video in, as `models.memory.tune` is given it."""
+        return {"vae": self.vae, "vae_tile_size": self.vae_tile_size}

@@ -14,9 +14,10 @@ from benchmarks.gpu_day.cases import TEXT
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory
 from vpo_kit.models.attention import check_attention, check_family, set_attention
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.offload import lend_autoencoder
+from vpo_kit.models.settings import Settings
 from vpo_kit.planning.estimate import Subject
 from vpo_kit.planning.published import PUBLISHED
 from vpo_kit.planning.skeleton import cast

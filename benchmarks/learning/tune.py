@@ -119,7 +119,7 @@ class Laboratory:
         parts = Assembly(run=whole, policy=policy, settings=settings, encode=self.encode, processes=processes)
         method = made.method(made.method_config, parts.context(reward, source=source))
         history: list[dict[str, float]] = []
-        job = parts.job(method, source, RunFolder(folder / "run"), on_step=history.append)
+        job = parts.job(method, source, RunFolder(folder / "run"), on_step=lambda row, _: history.append(row))
         try:
             train(job)
         except HealthError as error:

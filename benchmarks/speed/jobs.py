@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from vpo_kit import config, files, models
 from vpo_kit.config import Lora
 from vpo_kit.folders import prompts_of
 from vpo_kit.methods.base import Batch, Method
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.pairing import store
 from vpo_kit.pairing.segments import cut
 from vpo_kit.pairing.store import Pair
@@ -28,7 +28,7 @@ from vpo_kit.rewards.base import Mixture
 from vpo_kit.sprites import world
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, Prompts, Source
-from vpo_kit.training.loop import Report, RunParts, backward
+from vpo_kit.training.loop import OnStep, RunParts, backward
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.run_folder import RunFolder
@@ -63,9 +63,7 @@ class Bench:
         found: Method = kind(kind.Config(**settings), context)
         return found
 
-    def job(
-        self, method: Method, source: Source, size: int, steps: int, folder: Path, on_step: Callable[[Report], None]
-    ) -> RunParts:
+    def job(self, method: Method, source: Source, size: int, steps: int, folder: Path, on_step: OnStep) -> RunParts:
         """A run of `steps` steps of `size` items, without evaluation and without validation; one checkpoint, at the
         end.
         """

@@ -21,12 +21,12 @@ from benchmarks.speed.jobs import Bench
 from benchmarks.speed.timing import Clock, Row, ratio, seconds
 from vpo_kit import losses
 from vpo_kit.methods.editing import EditingConfig
-from vpo_kit.models.base import Settings
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import chain_levels, draw_noise, nearest_step
 from vpo_kit.training.data import Source
-from vpo_kit.training.loop import Report, train
+from vpo_kit.training.loop import train
 
 PAIRS, PROMPTS, CANDIDATES, CLIPS = 8, 2, 4, 4
 
@@ -147,7 +147,7 @@ def timed(
     ours, other = Clock(), Clock()
     spent: list[tuple[float, float]] = []
 
-    def on_step(_: Report) -> None:
+    def on_step(*_: object) -> None:
         now = time.process_time(), time.perf_counter()
         if spent:
             ours.add(now[0] - spent[-1][0], now[1] - spent[-1][1])

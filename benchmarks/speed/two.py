@@ -69,7 +69,7 @@ def _rank(folder: Path) -> None:
     def block(name: str, processes: Processes, number: int) -> None:
         times: list[tuple[float, float]] = []
 
-        def on_step(row: Report) -> None:
+        def on_step(row: Report, _: float) -> None:
             times.append((time.perf_counter(), time.process_time()))
             losses[name].append(row["loss"])
 

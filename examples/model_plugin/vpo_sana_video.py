@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 
 
 class SanaVideoModel(VideoModel):

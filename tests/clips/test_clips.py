@@ -19,7 +19,7 @@ from vpo_kit import clips
 from vpo_kit.clips import index, read_folder
 from vpo_kit.errors import DataError
 from vpo_kit.library import display, heartbeat, sources
-from vpo_kit.models.base import Settings
+from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.video import SUFFIXES, Extent, scan
 

@@ -484,7 +484,7 @@ def test_vbench_results_become_metrics(tmp_path: Path) -> None:
 
 def test_reference_clips_are_cut_to_the_samples(tmp_path: Path) -> None:
     from vpo_kit.evaluation.set_metrics import FeatureFolder, reference_files
-    from vpo_kit.models.base import Settings
+    from vpo_kit.models.settings import Settings
 
     settings = Settings(frames=9, height=32, width=32, fps=8, steps=1, guidance=1)
     for number, clip in enumerate(sprites("slowly")):

@@ -91,17 +91,16 @@ class TestLines:
     def test_training_within_one_long_step(self, console: Console, log: io.StringIO) -> None:
         with TrainingBar(console, 40) as bar:
             time.sleep(0.3)
-            bar.step({"step": 3.0, "loss": 0.5})
+            bar.step({"step": 3.0, "loss": 0.5}, 3 / 40)
             time.sleep(0.3)
         assert log.getvalue().startswith("step 0/40 ")
         assert "step 3/40  loss 0.5  (" in log.getvalue()
 
-    def test_a_budget_of_passes_says_how_many_steps_it_will_be(self, console: Console, log: io.StringIO) -> None:
-        """Ten steps of 100 passes each, two of them by an earlier process; the limit of steps says nothing of it."""
-        earlier = [{"step": 1.0, "passes": 100.0}, {"step": 2.0, "passes": 100.0}, {"step": 3.0, "passes": 100.0}]
-        with TrainingBar(console, 5000, max_passes=1000, log=lambda: earlier) as bar:
+    def test_another_limit_says_how_many_steps_it_will_be(self, console: Console, log: io.StringIO) -> None:
+        """Of ten, two by an earlier process; the limit of steps says nothing of it."""
+        with TrainingBar(console, 5000) as bar:
             time.sleep(0.1)
-            bar.step({"step": 3.0, "passes": 100.0})  # once more: it was not in the checkpoint
+            bar.step({"step": 3.0}, 0.3)
             time.sleep(0.3)
         assert "step 0/5000 " in log.getvalue()
         assert "step 3/about 10 " in log.getvalue()

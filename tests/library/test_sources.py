@@ -11,7 +11,7 @@ from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import ImageFile, Inputs, Shade, as_image
 from vpo_kit.library.sources import in_buckets, loss, of_prompts, too_many
-from vpo_kit.models.base import Settings, Size
+from vpo_kit.models.settings import Settings, Size
 from vpo_kit.video import Window
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vpo_kit.models.base import Size
 from vpo_kit.models.buckets import best, parse
+from vpo_kit.models.settings import Size
 
 BUCKETS = [parse(words) for words in ("81x832x480", "49x480x832", "33x480x832", "17x640x640")]
 

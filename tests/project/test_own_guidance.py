@@ -16,8 +16,9 @@ from vpo_kit.config import Lora
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Batch
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import Guidance
 from vpo_kit.testing.rewards import Brightness

@@ -24,7 +24,7 @@ from vpo_kit import config, models
 from vpo_kit.clips import read_folder
 from vpo_kit.config import Lora
 from vpo_kit.errors import CheckpointError, VpoError
-from vpo_kit.models.base import Settings
+from vpo_kit.models.settings import Settings
 from vpo_kit.pairing import store
 from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ Broken = stub("broken", lambda video, _: torch.full((len(video),), math.nan), di
 Wordy = stub("wordy", needs_prompt=True)
 
 
-def nothing(_: object) -> None:
+def nothing(*_: object) -> None:
     """No progress bar."""
 
 
@@ -41,7 +40,7 @@ def run_once(
     every: int = 2,
     kind: type[FromRollouts] = Online,
     limits: dict[str, object] | None = None,
-    watch: tuple[Callable[[Any], None], Callable[[str], None]] = (nothing, nothing),
+    watch: tuple[Callable[..., None], Callable[[str], None]] = (nothing, nothing),
 ) -> list[dict[str, float]]:
     """`steps` online steps from wherever `folder` stands, on a model that is left as it was found."""
     drawn = {"num_draws": 1} if "num_draws" in kind.Config.model_fields else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support import known
-from tests.support.brief_runs import PROMPTS, run_once
+from tests.support.brief_runs import PROMPTS, nothing, run_once
 from tests.support.brief_runs import model as model
 from tests.support.offline_run import make_set
 from vpo_kit.errors import HealthError
@@ -170,7 +171,16 @@ def test_a_run_goes_on_with_the_seconds_that_it_has_spent(model: VideoModel, tmp
     state = folder / "checkpoints/step-000002/state.json"
     known = json.loads(state.read_text())
     assert 0 < known["seconds"] < 1000
+    shares: list[float] = []
+
+    def watch(_: object, share: float) -> None:
+        shares.append(share)
+
+    state.write_text(json.dumps({**known, "seconds": 900.0}))
+    run_once(model, folder, 4, every=100, limits=limits, watch=(watch, nothing))
+    assert 0.9 < shares[0] < 1
     state.write_text(json.dumps({**known, "seconds": 1000.0}))
+    shutil.rmtree(folder / "checkpoints/step-000004")
     assert len(run_once(model, folder, 9, limits=limits)) == 2
 
 

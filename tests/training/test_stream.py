@@ -16,8 +16,8 @@ from vpo_kit.config import Validation
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Shade
 from vpo_kit.methods.base import Batch
-from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings, Size
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.training.data import ClipSource, Encoder, Prompts

@@ -319,7 +319,7 @@ class TestEnding:
     ) -> None:
         whole, seen = run_once(model, tmp_path / "whole", 4), list[str]()
         with pytest.raises(InterruptedRunError, match=r"after step 1, which is saved: .*--resume") as caught:
-            run_once(model, tmp_path / "ended", 4, every=100, watch=(lambda _: send(number), seen.append))
+            run_once(model, tmp_path / "ended", 4, every=100, watch=(lambda *_: send(number), seen.append))
         assert caught.value.exit_code == 128 + number
         assert "ending after this step, which is then saved; once more ends at once" in seen
         assert [path.name for path in (tmp_path / "ended/checkpoints").iterdir()] == ["step-000001"]
@@ -331,7 +331,7 @@ class TestEnding:
         assert codes == [128 + signal.SIGTERM, 128 + signal.SIGINT]
 
     def test_twice_ends_at_once(self, model: VideoModel, tmp_path: Path, send: Callable[[int], None]) -> None:
-        def twice(_: object) -> None:
+        def twice(*_: object) -> None:
             for _ in range(2):
                 send(signal.SIGINT)
 
@@ -342,7 +342,7 @@ class TestEnding:
     def test_in_the_last_step_there_is_nothing_to_end(
         self, model: VideoModel, tmp_path: Path, send: Callable[[int], None]
     ) -> None:
-        assert len(run_once(model, tmp_path / "run", 1, watch=(lambda _: send(signal.SIGINT), nothing))) == 1
+        assert len(run_once(model, tmp_path / "run", 1, watch=(lambda *_: send(signal.SIGINT), nothing))) == 1
 
     def test_real_signals(self) -> None:
         """The first is noted, and the second does what it always did; afterwards all is as it was."""

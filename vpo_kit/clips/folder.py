@@ -14,8 +14,8 @@ from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import IndexedFile, Progress, look_through
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, cropped
-from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.buckets import best
+from vpo_kit.models.settings import Settings, Size
 from vpo_kit.video import SUFFIXES, Extent, Window, read_window
 
 NOT_READ = frozenset({".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".vob"})

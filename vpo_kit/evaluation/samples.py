@@ -24,8 +24,9 @@ from vpo_kit.evaluation.statistics import Paired, corrected, paired
 from vpo_kit.evaluation.unfinished import PARTS, Parts
 from vpo_kit.inputs import Inputs, inputs_of
 from vpo_kit.measures import Measure
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Reward
 from vpo_kit.sampler import derive_seed, draw_noise, sample

@@ -20,7 +20,7 @@ from vpo_kit.evaluation import distances
 from vpo_kit.evaluation.features import ClipFeatures, diversity, kept
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired
-from vpo_kit.models.base import Settings
+from vpo_kit.models.settings import Settings
 from vpo_kit.video import SUFFIXES, Extent, Window, read_video, read_window
 
 Tick = Callable[[int], None]

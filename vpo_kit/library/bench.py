@@ -20,8 +20,9 @@ from vpo_kit.evaluation.eval_folder import GROWING, EvalFolder
 from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
 from vpo_kit.folders import is_embedded, prompts_of
 from vpo_kit.library.display import count_bar
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.models.tokens import cut_short
 from vpo_kit.prompts import read_inputs
 from vpo_kit.registry import METRICS

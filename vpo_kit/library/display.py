@@ -36,21 +36,12 @@ class TrainingBar:
     """Step, reward, accuracy, motion and time left; without a terminal a plain line for every tenth of the run, and at
     least every half minute.
 
-    `total` steps at most; of a run that ends at `max_passes` or `max_seconds` it says how many steps that will be, by
-    those that are done; `log` gives the rows of an earlier process, when the first step is done.
+    `total` steps at most; of a run that ends at another limit before it says how many steps that will be, by the share
+    of its budget that the steps so far have spent.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        total: int,
-        *,
-        max_passes: int | None = None,
-        max_seconds: float | None = None,
-        log: Callable[[], Sequence[Mapping[str, float]]] = list,
-    ) -> None:
+    def __init__(self, console: Console, total: int) -> None:
         self._console, self._most, self._total, self._state = console, total, total, ""
-        self._max_passes, self._max_seconds, self._log, self._passes = max_passes, max_seconds, log, 0.0
         self._pace = Pace(total)
         self._progress = Progress(
             TextColumn("train"),
@@ -82,14 +73,14 @@ class TrainingBar:
             self._beat.__exit__(kind, error, trace)
         self._progress.__exit__(kind, error, trace)
 
-    def step(self, row: Mapping[str, float]) -> None:
+    def step(self, row: Mapping[str, float], spent: float) -> None:
+        """A step is done, and with it the share `spent` of the run's budget, what earlier processes did included."""
         number = int(row["step"])
         if not self.done:
             self._pace.start_at(number - 1)
-            self._passes = sum(before.get("passes", 0.0) for before in self._log() if before["step"] < number)
         self._pace.reach(number)
-        self._passes += row.get("passes", 0.0)
-        self._expect(number)
+        self._total = max(number, round(number / spent))
+        self._pace.expect(self._total)
         self._state = "  ".join(f"{label} {row[key]:.3g}" for key, label in SHOWN.items() if key in row)
         self._progress.update(self._task, completed=self.done, total=self._total, state=self._state)
         if not self._console.is_terminal and self.done % max(1, self._total // 10) == 0:
@@ -98,16 +89,6 @@ class TrainingBar:
 
     def notice(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
-
-    def _expect(self, number: int) -> None:
-        """How many steps it will be, when `number` are done: by what of the budget is nearest its end."""
-        shares = [number / self._most]
-        if self._max_passes is not None:
-            shares.append(self._passes / self._max_passes)
-        if self._max_seconds is not None:
-            shares.append(self._pace.elapsed / self._max_seconds)
-        self._total = max(number, round(number / max(shares)))
-        self._pace.expect(self._total)
 
     def _line(self) -> str:
         about = "" if self._total == self._most else "about "

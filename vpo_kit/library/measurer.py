@@ -13,8 +13,9 @@ from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate, finished
 from vpo_kit.library.display import count_bar
 from vpo_kit.library.selection import Selected, choose
 from vpo_kit.measures import Measure
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward

@@ -20,10 +20,11 @@ from vpo_kit.clips.index import Progress
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import ImageFile, Inputs, cropped, inputs_of
 from vpo_kit.library.display import count_bar, look_through_bar
-from vpo_kit.models.base import Settings, Size, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.buckets import best, parse
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.kept import MOST_BYTES
+from vpo_kit.models.settings import Settings, Size
 from vpo_kit.models.tokens import cut_short
 from vpo_kit.pairing import imported, origins, store
 from vpo_kit.pairing.store import Pair, PairSet

@@ -24,10 +24,11 @@ from vpo_kit.library.closing import Ended, finish, lost_words
 from vpo_kit.library.display import TrainingBar, working
 from vpo_kit.library.following import followed
 from vpo_kit.library.measurer import Measurer, select
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.offload import lend_autoencoder
+from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward
@@ -224,10 +225,10 @@ def _train(
 
     following = held.enter_context(followed(recipe, folder, small, is_main=processes.is_main))
     following.began(before)
-    bar = TrainingBar(console, run.steps, max_passes=run.max_passes, max_seconds=run.max_seconds, log=folder.log)
+    bar = TrainingBar(console, run.steps)
 
-    def step(row: Report) -> None:
-        bar.step(row)
+    def step(row: Report, spent: float) -> None:
+        bar.step(row, spent)
         following.step(row)
 
     sampled = partial(following.sampled, plan)

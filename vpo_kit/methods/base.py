@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from vpo_kit.config import Run
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward

@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from vpo_kit.errors import ConfigError
-from vpo_kit.models.base import Settings
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.models.unet import UNetModel
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vpo_kit.inputs import cropped
-from vpo_kit.models.base import Size
+from vpo_kit.models.settings import Size
 
 
 def best(buckets: Sequence[Size], shape: tuple[int, int], fits: Callable[[Size], bool] = lambda _: True) -> Size | None:

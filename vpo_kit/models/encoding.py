@@ -11,10 +11,11 @@ from torch import Tensor
 
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, inputs_of
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, picture_facts, text_facts
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.kept import MOST_BYTES, Kept
+from vpo_kit.models.settings import Settings
 
 
 class Encode(Protocol):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vpo_kit.errors import ModelError
 from vpo_kit.inputs import Inputs, as_image
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.times import Times
 
 

@@ -12,8 +12,9 @@ from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from torch import Tensor
 
 from vpo_kit.inputs import Inputs, as_image
-from vpo_kit.models.base import Settings, VideoModel, add_methods
+from vpo_kit.models.base import VideoModel, add_methods
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.times import Times
 
 

@@ -21,13 +21,14 @@ from vpo_kit.folders import resolve
 from vpo_kit.models import encoders
 from vpo_kit.models.attention import check_attention, set_attention
 from vpo_kit.models.attention import check_family as check_attention_of
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.group_offload import check_family, check_group_offload
 from vpo_kit.models.group_offload import group_offload as swap_blocks
 from vpo_kit.models.offload import offload as offload_parts
 from vpo_kit.models.offload import place
 from vpo_kit.models.preview import load_preview
 from vpo_kit.models.quantising import check_quantise, load_options
+from vpo_kit.models.settings import Settings
 from vpo_kit.models.small_linear import KINDS, shrink
 from vpo_kit.registry import MODELS
 

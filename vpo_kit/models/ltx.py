@@ -16,8 +16,9 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_sche
 from torch import Tensor
 
 from vpo_kit.inputs import Inputs
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.times import Times
 
 

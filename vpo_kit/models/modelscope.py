@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
-from vpo_kit.models.base import Settings, add_methods
+from vpo_kit.models.base import add_methods
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.models.unet import UNetModel
 
 

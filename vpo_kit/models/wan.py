@@ -17,8 +17,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, as_image
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.times import Times
 

@@ -17,8 +17,9 @@ from vpo_kit import content
 from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.pairing.settings import PairSettings
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from vpo_kit.config import Run
 from vpo_kit.methods.base import Method, MethodConfig
-from vpo_kit.models.base import Settings
+from vpo_kit.models.settings import Settings
 from vpo_kit.planning.counting import Op
 from vpo_kit.rewards import loading as rewards
 

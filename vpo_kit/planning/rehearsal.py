@@ -18,11 +18,12 @@ from vpo_kit.config import Lora, Run
 from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.methods.base import Batch, Method
 from vpo_kit.models import memory, rerun
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoders import EYES, TEXTS
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.group_offload import check_family
 from vpo_kit.models.offload import onloaded
+from vpo_kit.models.settings import Settings
 from vpo_kit.models.small_linear import check_shrinks
 from vpo_kit.planning import elsewhere, scoring, skeleton
 from vpo_kit.planning.counting import PARTS, MemoryTracker, Op
@@ -57,8 +58,7 @@ def rehearse(subject: Subject, known: Known | None = None, draws: int = DRAWS) -
     """
     run, fake = subject.run, FakeTensorMode(allow_non_fake_inputs=True)
     model = skeleton.build(run.model, fake, revision=run.revision, dtype=run.dtype)
-    pieces: dict[str, Any] = {"vae": run.vae, "vae_tile_size": run.vae_tile_size}
-    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, **pieces)
+    memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, **run.pieces)
     check_family(run.group_offload, model)
     check_shrinks(model, run.quantise)
     settings = use(model, run.sampling)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vpo_kit.errors import VpoError
 from vpo_kit.methods.base import Method
-from vpo_kit.models.base import Settings
+from vpo_kit.models.settings import Settings
 from vpo_kit.planning.estimate import Subject
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture, Reward, RewardOutput

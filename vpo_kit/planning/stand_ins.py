@@ -10,10 +10,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vpo_kit.methods.base import Batch
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.buckets import parse
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.encoding import PromptCache
+from vpo_kit.models.settings import Settings
 from vpo_kit.planning.estimate import Subject
 
 PROMPT = "a red circle moving right slowly"

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vpo_kit import folders, models
 from vpo_kit.inputs import Inputs
-from vpo_kit.models.base import Size, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.loading import pipeline_class
+from vpo_kit.models.settings import Size
 from vpo_kit.sampler import Guidance, sample
 from vpo_kit.testing.calling import Call, call_pipeline, check_call
 from vpo_kit.testing.families import Family

@@ -13,7 +13,7 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training.data import Prompts, Source
-from vpo_kit.training.loop import Report, train
+from vpo_kit.training.loop import OnStep, Report, train
 from vpo_kit.training.lora import BEGINNING, POLICY, REFERENCE, LoraPolicy, Start
 from vpo_kit.training.run import Assembly, use
 from vpo_kit.training.run_folder import RunFolder
@@ -28,7 +28,7 @@ def train_briefly(
     kind: type[Method] | None = None,
     start: Start | None = None,
     before: Callable[[LoraPolicy], None] = lambda _: None,
-    on_step: Callable[[Report], None] = lambda _: None,
+    on_step: OnStep = lambda *_: None,
     on_notice: Callable[[str], None] = lambda _: None,
     **values: Any,
 ) -> list[Report]:

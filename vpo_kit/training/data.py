@@ -18,9 +18,10 @@ from vpo_kit import video
 from vpo_kit.clips import Clip
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, inputs_of
-from vpo_kit.models.base import Size, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache, latent_facts
 from vpo_kit.models.kept import MOST_BYTES, Kept
+from vpo_kit.models.settings import Size
 from vpo_kit.pairing import store
 from vpo_kit.pairing.hashed import Hashed
 from vpo_kit.pairing.segments import latent_labels

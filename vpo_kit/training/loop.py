@@ -27,6 +27,8 @@ from vpo_kit.training.stopping import Best
 from vpo_kit.training.stream import Stream
 
 Report = dict[str, float]
+OnStep = Callable[[Report, float], None]
+"""What is told of each step: its row of the log, and the share of the budget that is spent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class RunParts:
     held_out: Stream | None
     folder: RunFolder
     processes: Processes
-    on_step: Callable[[Report], None]
+    on_step: OnStep
     on_notice: Callable[[str], None]
     on_sample: Callable[[int], None] = lambda _: None
     """A function that all processes call every ``samples.every`` steps, with the policy that would be kept."""
@@ -187,7 +189,7 @@ def _log(job: RunParts, row: Report, history: list[Report], state: State) -> Non
     except HealthError:
         _save(int(row["step"]), job, state)
         raise
-    job.on_step(row)
+    job.on_step(row, state.budget.progress(int(row["step"]), history))
 
 
 def _warnings(job: RunParts, history: Sequence[Report]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -13,13 +12,14 @@ from vpo_kit.config import Model, Run, Sampling
 from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Context, Method
 from vpo_kit.models import memory
-from vpo_kit.models.base import Settings, VideoModel
+from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import Encode
+from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.training import sampling_lora
 from vpo_kit.training.data import Source
-from vpo_kit.training.loop import Report, RunParts
+from vpo_kit.training.loop import OnStep, RunParts
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run_folder import RunFolder
@@ -44,11 +44,10 @@ def load_model(run: Model, *, late_encoders: bool = True) -> VideoModel:
         group_offload=run.group_offload,
         late_encoders=late_encoders,
     )
-    pieces: dict[str, Any] = {"vae": run.vae, "vae_tile_size": run.vae_tile_size}
     if isinstance(run, Run):
-        memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, **pieces)
+        memory.tune(model, gradient_checkpointing=run.gradient_checkpointing, compile=run.compile, **run.pieces)
     else:
-        memory.tune(model, **pieces)
+        memory.tune(model, **run.pieces)
     sampling_lora.attach(model, run.sampling)
     return model
 
@@ -108,7 +107,7 @@ class Assembly:
         source: Source,
         folder: RunFolder,
         *,
-        on_step: Callable[[Report], None] = lambda _: None,
+        on_step: OnStep = lambda *_: None,
         on_notice: Callable[[str], None] = lambda _: None,
         on_sample: Callable[[int], None] = lambda _: None,
     ) -> RunParts:

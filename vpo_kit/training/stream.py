@@ -10,8 +10,8 @@ import torch
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Batch
-from vpo_kit.models.base import Settings, Size
 from vpo_kit.models.encoding import Encode
+from vpo_kit.models.settings import Settings, Size
 from vpo_kit.pairing.arrange import held_out
 from vpo_kit.processes import Processes
 from vpo_kit.sampler import derive_seed

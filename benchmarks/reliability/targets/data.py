@@ -110,7 +110,7 @@ def video_file(folder: Path) -> Read:
 def clip_listing(folder: Path) -> Read:
     """Listings and captions of folders of clips."""
     from vpo_kit.clips import read_folder
-    from vpo_kit.models.base import Settings
+    from vpo_kit.models.settings import Settings
     from vpo_kit.video import write_video
 
     write_video(folder / "clips" / "a.mp4", torch.rand(9, 3, 16, 16), 8)
