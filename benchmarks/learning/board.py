@@ -10,7 +10,8 @@ where they were stopped:
 - the board: `vpo compare` with the rate that was found, equal passes, three seeds, the reported captions.
 
 ``learning/board/METHOD.json`` holds both; what is there is not made again, so a board may take several days and
-machines. ``learning/board.md`` and ``board.png`` show all that are there; ``--show`` makes them anew.
+machines. ``learning/board.md`` and ``board.png`` show all that are there, and what each method costs in code;
+``--show`` makes them anew.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from matplotlib.ticker import PercentFormatter
 
 from benchmarks import facts
 from benchmarks.claims.sets import vpo
+from benchmarks.learning import code
 from vpo_kit import files
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
@@ -211,9 +213,10 @@ def show(target: Path) -> None:
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((target / "board").glob("*.json"))]
     rows = [row for one in results for row in one["rows"]]
     rows.sort(key=lambda row: -row["changes"].get("gold", {"difference": -math.inf})["difference"])
-    files.write(target / "board.md", table(rows))
+    told = f"{table(rows)}\nLines of code:\n\n{code.table(list(PASSES_A_STEP))}"
+    files.write(target / "board.md", told)
     picture(rows, target / "board.png")
-    print(table(rows))
+    print(told)
 
 
 def main() -> None:

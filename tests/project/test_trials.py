@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import board
+from benchmarks.learning import board, code
 from vpo_kit import config
 from vpo_kit.comparison import plan
 from vpo_kit.comparison.plan import Row
@@ -85,3 +85,10 @@ def test_the_board_has_every_method_and_three_sources_of_pairs(asked: list[Seque
     assert [row.values["pairs"] for row in rows(asked[0])] == ["independent", "local", "real"]
     board.board(tmp_path, "kto", FULL, 1e-3)
     assert [row.values["pairs"] for row in rows(asked[1])] == ["independent"]
+
+
+def test_a_method_has_a_file_of_its_own_and_shares_the_rest() -> None:
+    found = {name: [path.name for path in code.files(name)] for name in METHODS.builtins}
+    assert [own for own, *_ in found.values()] == [f"{name}.py" for name in found]
+    assert found["grpo"][1:] == ["moving.py", "from_rollouts.py"]
+    assert found["mapo"] == ["mapo.py"]
