@@ -9,10 +9,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vpo_kit import folders
 from vpo_kit.clips import named, ratings
-from vpo_kit.errors import DataError
+from vpo_kit.config import Run
+from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.library import sources
 from vpo_kit.planning import skeleton
+from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import settings_of
@@ -25,6 +27,18 @@ def check(recipe: Recipe) -> None:
     loading.check_prompts(recipe.selection, [item.prompt for item in recipe.validation])
     DATA[recipe.data](recipe)
     _model(recipe)
+
+
+def check_processes(run: Run, processes: Processes) -> None:
+    """Raises `ConfigError` for settings that do not go with so many processes, or with a sharded network."""
+    if run.batch_size % processes.count:
+        raise ConfigError(f"batch_size {run.batch_size} does not divide over {processes.count} processes")
+    if processes.sharded and run.activation_offload:
+        raise ConfigError("activation_offload: it has not been tried with FSDP: launch without it, or leave it out")
+    if processes.sharded and run.group_offload:
+        raise ConfigError("group_offload: FSDP spreads the network already: launch without it, or leave it out")
+    if processes.sharded and run.quantise != "none":
+        raise ConfigError("quantise: a quantised base cannot be sharded: launch without FSDP, or leave it out")
 
 
 def unchecked(recipe: Recipe) -> list[str]:

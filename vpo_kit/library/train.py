@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,26 +19,20 @@ from vpo_kit.config import merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import measuring
 from vpo_kit.evaluation.samples import Results, SamplePlan, compare
-from vpo_kit.library import checks, contents, sources
+from vpo_kit.library import checks, contents
 from vpo_kit.library.closing import Ended, finish, lost_words
-from vpo_kit.library.display import TrainingBar, working
+from vpo_kit.library.display import TrainingBar
+from vpo_kit.library.equipment import equip
 from vpo_kit.library.following import followed
 from vpo_kit.library.measurer import Measurer, select
-from vpo_kit.models.base import VideoModel
-from vpo_kit.models.cache import DiskCache
-from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.offload import lend_autoencoder
-from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
-from vpo_kit.rewards.base import Mixture, Reward
+from vpo_kit.rewards.base import Mixture
 from vpo_kit.training import experts, idle, initial, reach
 from vpo_kit.training import recipe as recipes
-from vpo_kit.training import run as assembly
-from vpo_kit.training.data import Source
 from vpo_kit.training.loop import Report, RunParts
 from vpo_kit.training.loop import train as train_loop
-from vpo_kit.training.lora import LoraPolicy, added_weights
+from vpo_kit.training.lora import added_weights
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.run_folder import RunFolder
@@ -101,14 +95,7 @@ def file_of(file: Path | None, output: Path | None, *, resume: bool, overwrite: 
 def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet: bool = False) -> Trained:
     """Train as a checked recipe says. Raises as `train`."""
     processes = Processes()
-    if recipe.run.batch_size % processes.count:
-        raise ConfigError(f"batch_size {recipe.run.batch_size} does not divide over {processes.count} processes")
-    if processes.sharded and recipe.run.activation_offload:
-        raise ConfigError("activation_offload: it has not been tried with FSDP: launch without it, or leave it out")
-    if processes.sharded and recipe.run.group_offload:
-        raise ConfigError("group_offload: FSDP spreads the network already: launch without it, or leave it out")
-    if processes.sharded and recipe.run.quantise != "none":
-        raise ConfigError("quantise: a quantised base cannot be sharded: launch without FSDP, or leave it out")
+    checks.check_processes(recipe.run, processes)
     if recipe.run.micro_batch_size == "auto":
         from vpo_kit.library import plan as plans
 
@@ -136,63 +123,6 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
         return Trained(folder.path, json.loads((folder.path / "summary.json").read_text(encoding="utf-8")))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Equipment:
-    """All that a run needs in memory before its first measurement; `encode` has every prompt that is known by now."""
-
-    model: VideoModel
-    settings: Settings
-    source: Source
-    encode: PromptCache
-    plan: SamplePlan
-    policy: LoraPolicy
-    reward: Mixture | None
-    judges: Sequence[Reward]
-
-
-def _equipment(recipe: Recipe, console: Console, processes: Processes, notice: Callable[[str], None]) -> Equipment:
-    """Prompts are encoded before anything large is added: the text encoder may leave again."""
-    run = recipe.run
-    with working(console, f"loading {run.model}"):
-        model = assembly.load_model(run)
-    idle_parts = not recipe.method.needs.decodes(recipe.data)  # the autoencoder and the judges, until they measure
-    if idle_parts and not run.offload:
-        lend_autoencoder(model)
-    settings = assembly.use(model, run.sampling)
-    disk = DiskCache(run.cache, notice) if run.cache else None
-    source = sources.build(recipe, model, settings, console, processes, disk)
-    plan = SamplePlan(
-        inputs=recipe.held_out,
-        videos_per_prompt=run.evaluation.videos_per_prompt,
-        settings=settings,
-        batch_size=run.sampling.batch_size,
-        seed=run.seed if run.evaluation.seed is None else run.evaluation.seed,
-    )
-    encode = PromptCache(model, disk)
-    with working(console, "encoding prompts"):
-        looked_at = [settings.negative_prompt, *plan.inputs, *(recipe.validation if run.selection.strengths else [])]
-        trained_on = assembly.wanted(recipe, source, settings, encode, processes)
-        encode.ahead([*((item, settings) for item in looked_at), *trained_on], notice)
-    policy = LoraPolicy(model, run.lora, run.seed, initial.start(model, run.lora))
-    with working(console, "loading the rewards"):
-        waits = run.offload or idle_parts
-        reward = rewards.load(recipe.reward, model.device, offload=waits) if recipe.reward else None
-        judges = [
-            *(part for part in (reward.parts if reward else []) if not part.spec.in_groups),
-            *rewards.load(recipe.judges, model.device, offload=waits).parts,
-        ]
-    return Equipment(
-        model=model,
-        settings=settings,
-        source=source,
-        encode=encode,
-        plan=plan,
-        policy=policy,
-        reward=reward,
-        judges=judges,
-    )
-
-
 def _train(
     recipe: Recipe,
     folder: RunFolder,
@@ -206,7 +136,7 @@ def _train(
     for line in rewards.foreign(recipe.reward, run.model):
         notice(line)
     notice(f"run: {folder.path}")
-    own = _equipment(recipe, console, processes, notice)
+    own = equip(recipe, console, processes, notice)
     model, policy, plan = own.model, own.policy, own.plan
     if processes.is_main:
         claim()  # only now: a model that does not load must leave nothing behind
