@@ -70,7 +70,7 @@ def labeller(count: int = 160) -> dict[str, Any]:
     model = models.load("sprites")
     found: dict[str, Any] = {"count": count, "margin": "calibrated, a quarter ties"}
     for name, reward in (("vqa", VQA()), ("gold", GoldVQA())):
-        scorer = by_reward.RewardScorer(name, Mixture([(reward, 1.0)]))
+        scorer = by_reward.RewardScorer(name, Mixture([(reward, 1.0)]), torch.device("cpu"))
         pairs, truths, clips = [], [], []
         for i in range(count):
             pair, videos, truth, clip = _known(i, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,22 @@ class Nearer(ByScores):
             return Scores(first=one, second=other, first_clip=one[0], second_clip=other[0])
 
         return scores
+
+
+def test_what_was_not_judged_gets_no_label(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a video that is another one by now, whose score would stand under the old one's hash, nor no pair."""
+    monkeypatch.syspath_prepend(site)
+    folder = a_set(tmp_path / "set")
+    before = (folder / "metadata.jsonl").read_bytes()
+    shutil.copy(folder / "videos/000000-first.mp4", folder / "videos/000001-second.mp4")
+    code, _, error = fails(capsys, "label", folder, "--with", "brighter:0")
+    assert (code, "000001-second.mp4 has changed since the set was made" in error) == (1, True)
+    assert (folder / "metadata.jsonl").read_bytes() == before
+    (folder / "metadata.jsonl").write_text("")
+    code, _, error = fails(capsys, "label", folder, "--with", "reward:vqa")
+    assert (code, "holds no pairs" in error) == (1, True)
 
 
 def test_pairs_are_made_and_labelled_by_any_of_them(tiny_wan: Path, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ from vpo_kit.testing.pairs import pair_row
 from vpo_kit.testing.rewards import stub
 from vpo_kit.video import write_video
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def model(tiny_wan: Path) -> VideoModel:
@@ -166,8 +168,24 @@ class TestLabels:
     def test_a_reward_of_whole_clips_judges_each_segment_as_a_clip(self) -> None:
         video = torch.zeros(8, 3, 8, 8)
         video[4:] = 1
-        scores = by_reward.RewardScorer("late", Mixture([(Late(), 1.0)]))(video, 1 - video, self.pair([0, 0], [0, 0]))
+        scorer = by_reward.RewardScorer("late", Mixture([(Late(), 1.0)]), CPU)
+        scores = scorer(video, 1 - video, self.pair([0, 0], [0, 0]))
         assert (scores.first, scores.second, scores.first_clip) == ([0.0, 1.0], [1.0, 0.0], 0.5)
+
+    @pytest.mark.parametrize("strategy", ["guided", "imported"])
+    def test_a_reward_sees_videos_where_its_weights_are(self, strategy: str) -> None:
+        """Videos are decoded on the processor. What lies on `meta` cannot be read: the look at it is what is seen."""
+        seen = []
+
+        class Elsewhere(Late):
+            def forward(self, video, prompts=None, *, fps, segments=None):  # type: ignore[no-untyped-def]
+                seen.append(video.device.type)
+                return super().forward(torch.zeros_like(video, device="cpu"), prompts, fps=fps)
+
+        scorer = by_reward.RewardScorer("late", Mixture([(Elsewhere(), 1.0)]), torch.device("meta"))
+        parts = [0] if strategy == "imported" else [0, 0]
+        scorer(*torch.zeros(2, 8, 3, 8, 8), self.pair(parts, parts, strategy))
+        assert set(seen) == {"meta"}
 
 
 class TestClips:
@@ -271,7 +289,7 @@ def test_torchrun_makes_the_same_set(tiny_wan: Path, clips: Path, undisturbed: P
 def test_relabelling_keeps_the_videos(undisturbed: Path, tmp_path: Path) -> None:
     before = store.read(undisturbed)
     settings = Labelling(segment_seconds=0.125, tie_margin=0.0)
-    scorer = by_reward.RewardScorer("late", Mixture([(Late(), 1.0)]))
+    scorer = by_reward.RewardScorer("late", Mixture([(Late(), 1.0)]), CPU)
     files = {name: data for name, data in contents(undisturbed).items() if name.startswith(("videos", "latents"))}
     after = by_scores.label(before, scorer, settings, Processes(), lambda: None, {})
     try:
@@ -290,7 +308,7 @@ class Sick(Late):
 
 def test_a_score_that_is_not_finite_changes_no_label(undisturbed: Path) -> None:
     before = (undisturbed / "metadata.jsonl").read_bytes()
-    scorer = by_reward.RewardScorer("sick", Mixture([(Sick(), 1.0)]))
+    scorer = by_reward.RewardScorer("sick", Mixture([(Sick(), 1.0)]), CPU)
     with pytest.raises(DataError, match=r"pair 000000 a score that is not finite: no label was changed"):
         by_scores.label(store.read(undisturbed), scorer, Labelling(), Processes(), lambda: None, {})
     assert (undisturbed / "metadata.jsonl").read_bytes() == before
@@ -330,7 +348,7 @@ def test_segments_against_truth() -> None:
 
     from vpo_kit.rewards.vqa import VQA
 
-    scorer, right, total = by_reward.RewardScorer("vqa", Mixture([(VQA(), 1.0)])), 0, 0
+    scorer, right, total = by_reward.RewardScorer("vqa", Mixture([(VQA(), 1.0)]), CPU), 0, 0
     pool = world.scenes(held_out=False)
     for i in range(12):
         rng = np.random.default_rng([77, i])

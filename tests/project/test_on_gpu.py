@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vpo_kit.config import Lora
 from vpo_kit.models import memory
 from vpo_kit.models.attention import PACKAGES
 from vpo_kit.models.base import VideoModel
+from vpo_kit.pairing import store
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.sampler import draw_noise, sample
 from vpo_kit.testing.families import FAMILIES
@@ -92,6 +94,17 @@ def test_training_is_that_of_the_processor(
     assert torch.cuda.max_memory_allocated() > 0
     processor()
     close(here, train(tiny_wan, tmp_path / "processor", method, data, 2), 5e-3)
+
+
+def test_labels_are_those_of_the_processor(data: Path, tmp_path: Path, processor: Callable[[], None]) -> None:
+    def labels(name: str) -> list[Any]:
+        shutil.copytree(data / "pairs", tmp_path / name)
+        main_ok(["label", tmp_path / name, "--with", "reward:tests.project.test_on_gpu:Brightness"])
+        return [pair.labels for pair in store.read(tmp_path / name).pairs]
+
+    here = labels("card")
+    processor()
+    assert here == labels("processor")
 
 
 def test_offload_changes_nothing(tiny_wan: Path, data: Path, tmp_path: Path) -> None:

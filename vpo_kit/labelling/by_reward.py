@@ -18,23 +18,22 @@ from vpo_kit.rewards.base import Mixture
 
 
 class RewardScorer:
-    """A scorer by a mixture's fixed scales."""
+    """A scorer by a mixture's fixed scales; `device` is where the mixture's weights are."""
 
-    def __init__(self, name: str, reward: Mixture) -> None:
+    def __init__(self, name: str, reward: Mixture, device: torch.device) -> None:
         self.name = f"reward:{name}"
-        self._reward = reward
+        self._reward, self._device = reward, device
 
     @torch.no_grad()
     def __call__(self, first: Tensor, second: Tensor, pair: Pair) -> Scores:
         if pair.strategy == "imported":  # its members may have nothing in common: each is judged whole
             one, other = (
-                float(self._reward.fixed(video[None], [pair.prompt], fps=member.fps).score)
+                float(self._reward.fixed(video[None].to(self._device), [pair.prompt], fps=member.fps).score)
                 for video, member in zip((first, second), pair.videos, strict=True)
             )
             return Scores(first=[one], second=[other], first_clip=one, second_clip=other)
-        found = self._reward.fixed(
-            torch.stack([first, second]), [pair.prompt] * 2, fps=pair.fps, segments=pair.segments
-        )
+        videos = torch.stack([first, second]).to(self._device)
+        found = self._reward.fixed(videos, [pair.prompt] * 2, fps=pair.fps, segments=pair.segments)
         assert found.segments is not None
         parts, clips = found.segments.tolist(), found.score.tolist()
         return Scores(first=parts[0], second=parts[1], first_clip=clips[0], second_clip=clips[1])
@@ -75,4 +74,4 @@ class ByReward(ByScores):
         return {"licences": {plan.spec.name: plan.spec.licence for plan in self._plans}}
 
     def scorer(self, device: torch.device) -> Callable[[Tensor, Tensor, Pair], Scores]:
-        return RewardScorer(self.config.reward, self.judge(device))
+        return RewardScorer(self.config.reward, self.judge(device), device)

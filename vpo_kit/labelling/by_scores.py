@@ -56,7 +56,9 @@ class ByScores(Labeller):
 
     @abstractmethod
     def scorer(self, device: torch.device) -> Callable[[Tensor, Tensor, Pair], Scores]:
-        """What scores a pair: of both videos ``[F, 3, H, W]`` in [0, 1], each of ``pair.segments`` and the clip."""
+        """What scores a pair: of both videos ``[F, 3, H, W]`` in [0, 1], each of ``pair.segments`` and the clip. They
+        are where they were decoded: what has weights on `device` moves them there.
+        """
 
     def comparer(self, device: torch.device) -> Comparer:
         return ScoreComparer(self.scorer(device), self.config)
@@ -144,10 +146,12 @@ def label(
 ) -> PairSet:
     """Score what is not scored yet, then write the labels of the whole set; its videos are not touched.
 
-    Raises `DataError` when a video does not decode or a score is not finite: nothing of the old labels is lost then;
-    `OutputError` where another process labels the set.
+    Raises `DataError` when the set is empty, a video has changed or does not decode, or a score is not finite: nothing
+    of the old labels is lost then; `OutputError` where another process labels the set.
     """
     all_read(found)
+    if not found.pairs:
+        raise DataError(f"{found.path} holds no pairs")
     pairs = [recut(pair, settings.segment_seconds) for pair in found.pairs]
     with labelling(found.path) if processes.is_main else nullcontext():
         if processes.is_main:
@@ -226,7 +230,10 @@ def _start(answers: Store, stamp: dict[str, Any]) -> None:
 
 
 def _score(folder: Path, pair: Pair, scorer: Scorer) -> dict[str, Any]:
-    first, second = (read_video(folder / name).frames for name in (pair.first_file_name, pair.second_file_name))
+    names = [pair.first_file_name, pair.second_file_name]
+    if wrong := store.problem(folder, pair, names):  # a score is kept under the hash of what was to be judged
+        raise DataError(wrong)
+    first, second = (read_video(folder / name).frames for name in names)
     for member, video in zip(pair.videos, (first, second), strict=True):
         if len(video) != member.frames:
             raise DataError(f"{folder / member.file_name} has {len(video)} frames, not {member.frames}")
