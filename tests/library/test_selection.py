@@ -251,6 +251,10 @@ def test_a_whole_run(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
              tmp_path / "heldout.txt", "--reward", "vqa"])  # fmt: skip
     found = json.loads((tmp_path / "eval/results.json").read_text())
     assert found["means"]["run"]["vqa"] == pytest.approx(summary["after"]["vqa"], abs=1e-3)
+    main_ok(["train", "--output", tmp_path / "run", "--resume", "--steps", 3])
+    longer = json.loads((tmp_path / "run/summary.json").read_text())["selection"]["measured"]
+    first = summary["selection"]["measured"]
+    assert (longer[0] == first[0], longer[1] == first[1]) == (True, False)  # the LoRA of a step more
     (tmp_path / "train.txt").write_text("f\na\n")
     code, error = fails(capsys, *run, tmp_path / "other", *flags)
     assert code == 1

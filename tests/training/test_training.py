@@ -379,3 +379,12 @@ def test_a_run_that_had_only_begun_is_written_over(tmp_path: Path) -> None:
         (tmp_path / name).write_text("method: {name: online}\n")
     RunFolder(tmp_path)._remove_run()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.md"]
+
+
+def test_a_run_that_goes_on_is_not_done(tmp_path: Path) -> None:
+    """Killed now, it is listed as what it is, not as what it was at its first end."""
+    folder, run = RunFolder(tmp_path), config.build({"steps": 4})
+    folder.start(run, resume=False)
+    folder.write("summary.json", "{}")
+    folder.start(run, resume=True)
+    assert not (tmp_path / "summary.json").exists()

@@ -11,15 +11,14 @@ from rich.console import Console
 from vpo_kit.evaluation import measuring
 from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate, finished
 from vpo_kit.library.display import count_bar
+from vpo_kit.library.equipment import Equipment
 from vpo_kit.library.selection import Selected, choose
 from vpo_kit.measures import Measure
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
-from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Reward
-from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.recipe import Recipe
 
 
@@ -47,9 +46,9 @@ class Measurer:
 
 
 def select(
-    recipe: Recipe, settings: Settings, policy: LoraPolicy, measurer: Measurer, notice: Callable[[str], None]
+    recipe: Recipe, own: Equipment, measurer: Measurer, step: int, notice: Callable[[str], None]
 ) -> Selected | None:
-    """Leave the policy at the strength that is chosen; None where none is."""
+    """Leave the policy, as it is after `step`, at the strength that is chosen; None where none is."""
     run = recipe.run
     if not run.selection.strengths:
         return None
@@ -59,19 +58,21 @@ def select(
     plan = SamplePlan(
         inputs=recipe.validation,
         videos_per_prompt=1,
-        settings=settings,
+        settings=own.settings,
         batch_size=run.sampling.batch_size,
         seed=run.seed,
     )
     reward = rewards.load(recipe.selection, measurer.model.device, offload=run.offload)
 
     def measure(strength: float) -> Results:
-        policy.keep(strength)
-        found = measurer.measure(plan, reward.parts, measuring.ALWAYS, f"strength-{strength:g}", f"x{strength:g}")
+        own.policy.keep(strength)
+        # a run that goes on with more steps has another LoRA at the same strengths
+        place = f"strength-{strength:g}" + (f"-{step:06d}" if strength else "")
+        found = measurer.measure(plan, reward.parts, measuring.ALWAYS, place, f"x{strength:g}")
         assert found is not None
         return found
 
     choice = choose(run.selection, reward, measure)
-    policy.keep(choice.strength)
+    own.policy.keep(choice.strength)
     notice(f"strength {choice.strength:g}: {choice.reason}")
     return choice

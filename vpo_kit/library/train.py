@@ -168,7 +168,7 @@ def _train(
     for line in [*job.method.notes, *idle_lines]:
         notice(line)
     done, stopped, warnings = _learn(job, bar, own.reward)
-    choice = None if stopped else select(recipe, own.settings, policy, measurer, notice)
+    choice = None if stopped else select(recipe, own, measurer, done, notice)
     if processes.is_main:
         policy.export(folder.path / "lora")
         updates = experts.counts(folder.log())

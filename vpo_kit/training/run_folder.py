@@ -15,7 +15,7 @@ from vpo_kit.config import Run, build, dump, read_file
 from vpo_kit.errors import ConfigError, DataError, OutputError
 
 MAY_CHANGE = {"steps", "checkpoints", "health", "output", "cache", "samples", "tracking"}
-"""Settings that a resumed run may change: none of them changes a step's result."""
+"""Settings that a resumed run may change: none changes a step's result, but `steps` where the rate falls to its end."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class RunFolder:
         """Make the folder ready, without an old run where this is a new one. Raises `OutputError`."""
         if self.holds_run and not resume:
             self._remove_run()
+        (self.path / "summary.json").unlink(missing_ok=True)  # a run that goes on is not done
         self.write("config.yaml", dump(run))
 
     def write(self, name: str, text: str) -> None:
