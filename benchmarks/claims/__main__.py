@@ -1,5 +1,7 @@
 """``python -m benchmarks.claims NAME [--work DIR] [--brief]``: `sets`, `design`, or what decides claims.
 
+`waiting` decides what waited for another board, from the results that are there.
+
 A name is one of the boards of ``design.yaml``, or one of `judges`, `longrun` and `memory`, which are no comparisons;
 `all` is everything in order. Each goes on where it was stopped. Results go to ``results/claims/NAME.json`` and
 ``.png``; ``results/claims/README.md`` says in words what came out. ``--brief`` runs boards with a tenth of the steps,
@@ -22,7 +24,7 @@ OTHERS: dict[str, Callable[[Path], None]] = {
 def main() -> None:
     planned = design.read()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["all", "design", *OTHERS, *planned.boards])
+    parser.add_argument("name", choices=["all", "design", "waiting", *OTHERS, *planned.boards])
     parser.add_argument("--work", type=Path, default=Path("runs/claims"))
     parser.add_argument("--brief", action="store_true")
     given = parser.parse_args()
@@ -31,6 +33,9 @@ def main() -> None:
         return
     given.work.mkdir(parents=True, exist_ok=True)
     boards = compared.Boards(work=given.work, design=planned, brief=given.brief)
+    if given.name == "waiting":
+        compared.settle(boards)
+        return
     for name in [*OTHERS, *planned.boards] if given.name == "all" else [given.name]:
         if name in planned.boards:
             compared.run(name, boards)

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import facts
 from benchmarks.claims import page, plots
 from benchmarks.claims.design import Claim, Comparison, Design, verdict
-from benchmarks.claims.scores import Scores
+from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling, regressed
 from vpo_kit.comparison.layout import Components, Layout
@@ -58,13 +58,11 @@ class Boards:
         return ["compare", *own, "--seeds", str(seeds), *sets]
 
     def scores(self, board: str) -> Scores:
-        """What a board measured: from its folder, or from its result where it was run elsewhere."""
+        """What a board measured: from its folder, or from its result where it was run elsewhere. Raises
+        `WaitingError`.
+        """
         folder = self.folder(board)
-        if not (folder / "results.json").is_file():
-            return Scores.kept(board)
-        told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        rows = {row["name"]: len(row["runs"]) for row in told["rows"] if row.get("runs")}
-        return Scores.measured(folder, list(rows), min(rows.values()))
+        return Scores.measured(folder) if (folder / "results.json").is_file() else Scores.kept(board)
 
 
 def run(name: str, boards: Boards) -> None:
@@ -76,25 +74,51 @@ def run(name: str, boards: Boards) -> None:
     arguments = boards.arguments(board)
     vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
     minutes = {"minutes": round((time.monotonic() - started) / 60, 1)} if fresh else {}
-    claims = {claim.name: decided(claim, boards) for claim in boards.design.of(name)}
-    for said, one in claims.items():
-        print(f"{said}: {one['verdict']}, {one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]", flush=True)
+    if not boards.brief:
+        boards.scores(name).keep(name)  # before a claim is looked at: it may wait for another board
+    claims = decide(name, boards)
     if boards.brief:
         return
     told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     found = {
-        "command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, "claims": claims,
+        "command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, **claims,
         **minutes,  # of a comparison that was not interrupted
         **told,
     }  # fmt: skip
-    boards.scores(name).keep(name)
     facts.write(f"claims/{name}", found)
     plots.board(told, SHOWN, facts.RESULTS / "claims" / f"{name}.png")
     page.board(name, found, SHOWN)
 
 
+def settle(boards: Boards) -> None:
+    """Decide what waited for another board, in the results that are there; nothing is run."""
+    for name in boards.design.boards:
+        path = facts.RESULTS / "claims" / f"{name}.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if found.get("waiting"):
+            found |= decide(name, boards)
+            facts.write(f"claims/{name}", found)
+            page.board(name, found, SHOWN)
+
+
+def decide(name: str, boards: Boards) -> dict[str, dict[str, Any]]:
+    """The claims of a board that are decided, and those that wait for another one, each with what it waits for."""
+    claims, waiting = {}, {}
+    for claim in boards.design.of(name):
+        try:
+            one = claims[claim.name] = decided(claim, boards)
+            said = "{verdict}, {difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**one)
+        except WaitingError as error:
+            waiting[claim.name] = str(error)
+            said = f"waits, {error}"
+        print(f"{claim.name}: {said}", flush=True)
+    return {"claims": claims, "waiting": waiting}
+
+
 def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
-    """The contrast of a claim, the effect that would matter in the metric's unit, and the verdict."""
+    """The contrast of a claim, the effect that would matter in the metric's unit, and the verdict. Raises
+    `WaitingError` where a run that it is of has not ended.
+    """
     own = boards.scores(claim.board)
     one, other = (_side(claim, row, own, boards) for row in (claim.one, claim.other))
     assert len({tuple(result.prompts) for result in [*one, *other]}) == 1

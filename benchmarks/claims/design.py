@@ -122,12 +122,22 @@ def _test(claim: Claim) -> str:
             return f"{claim.metric} of {pair} within {by}"
 
 
+def known() -> tuple[dict[str, Components], dict[str, float]]:
+    """The variances of each metric, the means over the claims that are decided, and the base's mean of it."""
+    between: dict[str, list[Components]] = {}
+    means: dict[str, float] = {}
+    for path in sorted((facts.RESULTS / "claims").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for claim in found["claims"].values() if "design" in found else ():
+            between.setdefault(claim["metric"], []).append(Components(**claim["variances"]))
+            changes = (row["changes"].get(claim["metric"]) for row in found["rows"])
+            means[claim["metric"]] = next(change["before"] for change in changes if change)
+    return {metric: Components.mean(every) for metric, every in between.items()}, means
+
+
 def show(design: Design) -> None:
     """Write design.md anew."""
-    path = facts.RESULTS / "claims" / "variances.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"between rows": {}, "base": {}}
-    variances = {name: Components(**values) for name, values in found["between rows"].items()}
-    words = table(design, variances, found["base"])
+    words = table(design, *known())
     boards = ["| board | what is run | hours of one core |", "|---|---|---|"]
     boards += [f"| {name} | {one.what} | {one.hours:g} |" for name, one in design.boards.items()]
     facts.fill(PAGE, "<!-- boards -->\n", "<!-- end of boards -->", "\n".join(boards) + "\n")

@@ -36,7 +36,7 @@ def write(boards: Boards) -> None:
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             rows += [trained(row) for row in found["rows"] if row["samples"] == 1]
-    facts.write("claims/matrix", {"design": boards.design.commit, "claims": {}, "rows": rows})
+    facts.write("claims/matrix", {"design": boards.design.commit, "claims": {}, "waiting": {}, "rows": rows})
     picture(rows)
     head = ["method", "trained on", *LOOKED_AT_BY]
     lines = [[row["method"], row["judge"], *(page.span(row["changes"].get(m)) for m in LOOKED_AT_BY)] for row in rows]

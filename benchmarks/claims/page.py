@@ -19,7 +19,7 @@ def fill(name: str, words: str) -> None:
 
 
 def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Every row's change against the base, and the rows that are set against each other."""
+    """Every row's change against the base, and what its claims came to."""
     rows = sorted(found["rows"], key=lambda row: -row["changes"].get("gold", {"difference": -9.0})["difference"])
     before = next(row["changes"] for row in rows if row["changes"])
     lines = table(
@@ -29,15 +29,14 @@ def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
             for row in rows
         ],
     )
-    if found["contrasts"]:
+    if found["claims"] or found["waiting"]:
+        told = [
+            [name, _name(one["one"]), _name(one["other"]), one["metric"], span(one), one["verdict"]]
+            for name, one in found["claims"].items()
+        ]
+        told += [[name, "", "", "", "", f"waits: {why}"] for name, why in found["waiting"].items()]
         lines += ["", "One row minus the other, from the same seeds of training on the same noises:", ""]
-        lines += table(
-            ["row", "minus", *metrics],
-            [
-                [_name(pair["one"]), _name(pair["other"]), *(span(pair[m]) for m in metrics)]
-                for pair in found["contrasts"]
-            ],
-        )
+        lines += table(["claim", "row", "minus", "metric", "difference", "verdict"], told)
     fill(name, "\n".join(lines))
 
 

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from benchmarks import facts
+from benchmarks.claims.scores import ENDED
 from benchmarks.claims.sets import vpo
 from benchmarks.learning import code
 from vpo_kit import files
@@ -131,7 +132,14 @@ def board(work: Path, method: str, extent: Extent, rate: float) -> dict[str, Any
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a comparison. Raises `SystemExit` where a run failed: the same command tries it again, and what is
+    written is not made again.
+    """
     found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
+    for row in found:
+        for run in row["runs"]:
+            if run["status"] not in ENDED:
+                raise SystemExit(f"{folder}: {row['name']}, seed {run['seed']}, {run['status']}: {run['reason']}")
     return found
 
 

@@ -6,14 +6,17 @@ import json
 import random
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import facts
-from benchmarks.claims import compared, design, matrix, sets
-from benchmarks.claims.design import Claim, Design, Kind, Verdict, verdict
+from benchmarks.claims import compared, design, matrix, page, sets
+from benchmarks.claims.design import Claim, Comparison, Design, Kind, Verdict, verdict
+from benchmarks.claims.scores import WaitingError
 from tests.support.places import ROOT
+from vpo_kit import files
 from vpo_kit.comparison.layout import Components, Layout
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.pairing.store import Pair
@@ -84,24 +87,29 @@ def test_power_stands_where_variances_are_known() -> None:
     assert not shown["vanilla loses motion"]  # no variance of motion is known
 
 
-def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the other board's folder and, where that is gone, from what was committed of it: the same verdict."""
+@pytest.fixture
+def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compared.Boards:
+    """Two boards that were run, of a row each, and a claim that sets one against the other."""
     monkeypatch.setattr(facts, "RESULTS", tmp_path / "results")
     size = Layout(prompts=24, noises=1, seeds=3)
     claim = Claim(name="c", source="", board="near", one="a", other="far/b", metric="gold", kind="more", effect=0.05)
-    boards = compared.Boards(work=tmp_path, design=Design(size=size, boards={}, claims={"c": claim}, commit="0"))
+    planned = {name: Comparison(what=name, arguments=["--methods", "dpo"], hours=1.0) for name in ("near", "far")}
+    made = compared.Boards(work=tmp_path, design=Design(size=size, boards=planned, claims={"c": claim}, commit="0"))
     chance = random.Random(0)
     base = [chance.gauss(0, 1) for _ in range(size.prompts)]
     for board, row, gain in (("near", "a", 0.3), ("far", "b", 0.1)):
-        folder = boards.folder(board)
+        folder = made.folder(board)
         for seed in range(size.seeds):
             samples = folder / "runs" / f"{row}-{seed}" / "samples"
             _measured(samples / "step-000000", base)
             _measured(samples / "step-000009", [score + gain + chance.gauss(0, 0.02) for score in base])
-        told = {"rows": [{"name": row, "runs": [{}] * size.seeds}, {"name": "base best of 8", "runs": []}]}
-        (folder / "results.json").write_text(json.dumps(told))
+        _told(folder, row, ["done", "stopped", "done"])
+    return made
+
+
+def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(boards: compared.Boards) -> None:
+    """From the other board's folder and, where that is gone, from what was committed of it: the same verdict."""
+    claim = boards.design.claims["c"]
     boards.scores("far").keep("far")
     near = compared.decided(claim, boards)
     assert near["verdict"] == "found"
@@ -109,9 +117,56 @@ def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(
     far = compared.decided(claim, boards)
     assert far["verdict"] == "found"
     assert far["difference"] == pytest.approx(near["difference"], abs=1e-4)
-    (tmp_path / "results" / "claims" / "scores" / "far.json").unlink()
-    with pytest.raises(SystemExit, match="the board far has not been run"):
+    (facts.RESULTS / "claims" / "scores" / "far.json").unlink()
+    with pytest.raises(WaitingError, match="the board far has not been run"):
         compared.decided(claim, boards)
+
+
+@pytest.mark.parametrize("status", ["failed", "open"])
+def test_a_run_that_has_not_ended_is_not_a_model_that_has_learned_nothing(boards: compared.Boards, status: str) -> None:
+    """The measurement of its base lies in its folder, and is the newest there."""
+    folder = boards.folder("far")
+    shutil.rmtree(folder / "runs/b-1/samples/step-000009")
+    _told(folder, "b", ["done", status, "done"])
+    with pytest.raises(WaitingError, match="b, seed 1, has not ended"):
+        compared.decided(boards.design.claims["c"], boards)
+    assert compared.decided(replace(boards.design.claims["c"], other="base"), boards)["verdict"] == "found"
+
+
+def test_a_board_is_kept_and_its_claims_wait_for_the_other_board(
+    boards: compared.Boards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is run first: nothing of its hours is lost, and what waits is decided without another run."""
+    far = boards.scores("far")
+    shutil.rmtree(boards.folder("far"))
+    runs = []
+    monkeypatch.setattr(compared, "vpo", lambda *words: runs.append(words))
+    monkeypatch.setattr(compared, "_check_order", lambda _: None)
+    monkeypatch.setattr(page, "PAGE", facts.RESULTS / "claims" / "README.md")
+    files.write(page.PAGE, "# Claims\n")
+    compared.run("near", boards)
+    result = facts.RESULTS / "claims" / "near.json"
+    told = json.loads(result.read_text())
+    assert (told["claims"], list(told["waiting"])) == ({}, ["c"])
+    assert "waits: the board far has not been run" in page.PAGE.read_text()
+    far.keep("far")
+    shutil.rmtree(boards.folder("near"))
+    compared.settle(boards)
+    told = json.loads(result.read_text())
+    assert (told["claims"]["c"]["verdict"], told["waiting"], len(runs)) == ("found", {}, 1)
+    assert "| c | `a` | `far/b` | gold | **+0." in page.PAGE.read_text()
+    assert design.known()[0].keys() == {"gold"}
+
+
+def _told(folder: Path, row: str, statuses: list[str]) -> None:
+    """``results.json`` of a row and of the base's best of eight, which is no run of training."""
+    change = {"before": 0.0, "difference": 0.1, "low": 0.0, "high": 0.2, "spread": 1.0, "by_seed": {"0": 0.1}}
+    runs = [{"seed": seed, "status": status} for seed, status in enumerate(statuses)]
+    rows = [
+        {"name": row, "samples": 1, "runs": runs, "changes": dict.fromkeys(compared.SHOWN, change), "passes": 9},
+        {"name": "best of 8 by vqa", "samples": 8, "runs": [{"seed": 0, "status": "done"}], "changes": {}, "passes": 0},
+    ]
+    (folder / "results.json").write_text(json.dumps({"rows": rows}))
 
 
 def _measured(folder: Path, scores: list[float]) -> None:

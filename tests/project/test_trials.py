@@ -45,7 +45,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
         found.append(arguments)
         changes = [{"vqa": {"difference": float(place)}} for place in range(9)]
         made = [
-            {"name": row.name, "passes": 1, "changes": one} for row, one in zip(rows(arguments), changes, strict=False)
+            {"name": row.name, "passes": 1, "changes": one, "runs": [{"status": "done"}]}
+            for row, one in zip(rows(arguments), changes, strict=False)
         ]
         (folder / arguments[-1]).mkdir()
         (folder / arguments[-1] / "results.json").write_text(json.dumps({"rows": made}))
@@ -68,6 +69,19 @@ def test_a_method_gets_two_trials_and_the_better_rate(method: str, asked: list[S
     assert len(asked) == 2
     with pytest.raises(SystemExit, match="is of 24000 passes"):
         board.run(tmp_path, tmp_path, method, board.Extent(12_000, smoke=False))
+
+
+def test_a_failed_run_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vpo(folder: Path, *arguments: str) -> None:
+        failed = {"seed": 100, "status": "failed", "reason": "out of memory"}
+        (folder / arguments[-1]).mkdir(exist_ok=True)
+        told = {"rows": [{"name": "mapo a", "passes": 1, "changes": {}, "runs": [failed]}]}
+        (folder / arguments[-1] / "results.json").write_text(json.dumps(told))
+
+    monkeypatch.setattr(board, "vpo", vpo)
+    with pytest.raises(SystemExit, match="trials: mapo a, seed 100, failed: out of memory"):
+        board.run(tmp_path, tmp_path, "mapo", FULL)
+    assert not (tmp_path / "board" / "mapo.json").exists()
 
 
 def test_the_rates_of_all_methods_have_the_same_reach() -> None:
