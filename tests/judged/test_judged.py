@@ -85,6 +85,60 @@ def test_ratings_become_pairs_of_one_prompt(folder: Path) -> None:
     assert [p.verdicts["static"] for p in pairs_of_ratings(found.clips, least=1.0)] == [0, 0]
 
 
+@pytest.mark.parametrize("nothing", ["n/a", "NaN", "NA", "None", "null", "-", "", "0.7?"])
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_a_cell_that_is_no_number_does_not_cost_its_dimension(folder: Path, nothing: str, suffix: str) -> None:
+    """A sign for nothing is no score, anything else costs its own row, which is named."""
+    overall = ["4", nothing, "2", "1"]
+    rows = [
+        {
+            "file_name": f"{i}.mp4",
+            "prompt": "p",
+            "overall": overall[i],
+            "sharpness": str(i + 1),
+            "note": "3rd" if i else "2",
+        }
+        for i in range(4)
+    ]
+    found = reader.read(table(folder / f"ratings{suffix}", rows))
+    assert set(found.dimensions) == {"overall", "sharpness"}
+    assert [clip.scores["overall"] for clip in found.clips if "overall" in clip.scores] == [4, 2, 1]
+    odd = nothing == "0.7?"
+    assert found.left_out == (["row 2: overall is '0.7?' and no number"] if odd else [])
+    assert [clip.scores["sharpness"] for clip in found.clips] == ([1, 3, 4] if odd else [1, 2, 3, 4])
+    assert found.passed_over == ["column note is no dimension: 1 of its 4 values are numbers, and '3rd' is none"]
+
+
+def test_a_verdict_of_nothing_costs_its_dimension_alone(folder: Path) -> None:
+    """Unless the word has a meaning of its own."""
+    row = {**LAYOUTS["videogen-rewardbench"][0], "VQ": "n/a", "TA": "none"}
+    source = table(folder / "set.csv", [row])
+    assert reader.read(source).pairs[0].verdicts == {"MQ": 0}
+    assert reader.read(source, Reading(words={"tie": "none"})).pairs[0].verdicts == {"MQ": 0, "TA": 0}
+
+
+def test_votes_and_ratings_that_are_no_numbers_are_named(folder: Path) -> None:
+    """Where a layout takes them together: the votes for either video, the ratings of one by several people."""
+    votes = {f"weighted_results{i}_{name}": "0.5" for i in (1, 2) for name in ("Preference", "Coherence")}
+    rows = [
+        {"prompt": "p", "file_name1": "0.mp4", "file_name2": f"{i}.mp4", **votes, **change}
+        for i, change in enumerate(
+            ({"weighted_results1_Preference": "nan"}, {"weighted_results1_Preference": "many"}), 1
+        )
+    ]
+    found = reader.read(table(folder / "set.csv", rows))
+    assert [dict(pair.verdicts) for pair in found.pairs] == [{"Coherence": 0}]
+    assert found.left_out == ["row 2: Preference is 'many against 0.5', which is none of 1, -1, 0"]
+    for model in "xyz":
+        (folder / model).mkdir()
+        (folder / model / "p.mp4").hardlink_to(folder / "0.mp4")
+    rated = {"p": {"prompt": "p", "models": {"x": [5, None, 4], "y": [2, "good"], "z": [1, "n/a"]}}}
+    (folder / "genai_video.json").write_text(json.dumps(rated))
+    found = reader.read(folder / "genai_video.json")
+    assert [clip.scores["rating"] for clip in found.clips] == [4.5, 1]
+    assert found.left_out == ["row 2: rating is 'good' and no number"]
+
+
 def test_what_cannot_be_used_is_named(folder: Path) -> None:
     good = LAYOUTS["videogen-rewardbench"][0]
     (folder.parent / "outside.mp4").touch()
@@ -220,19 +274,20 @@ class TestAgreement:
             JudgedPair(first=2, second=3, verdicts={"q": 1}),
             JudgedPair(first=4, second=5, verdicts={"q": -1}),
         ]
-        found = JudgedSet("s", clips, pairs)
+        found = JudgedSet(name="s", clips=clips, pairs=pairs)
         order = against_people.generators(found, "q")
         assert order == [0.0, 0.0, 0.0, 0.0, 1.0, -1.0]  # x won one of two other prompts, and both
         measured = against_people.measures(found, order, "q")
         assert measured["accuracy"].value == pytest.approx((0.5 + 0.5 + 0) / 3)
         assert "accuracy, one generator" not in measured
-        same = JudgedSet("s", [JudgedClip(path=c.path, prompt=c.prompt, model="x") for c in clips], pairs)
+        alike = [JudgedClip(path=c.path, prompt=c.prompt, model="x") for c in clips]
+        same = JudgedSet(name="s", clips=alike, pairs=pairs)
         assert against_people.measures(same, [1.0, 0.0] * 3, "q")["accuracy, one generator"].value == pytest.approx(
             2 / 3
         )
         assert (
             against_people.generators(
-                JudgedSet("s", [JudgedClip(path=c.path, prompt=c.prompt) for c in clips], pairs), "q"
+                JudgedSet(name="s", clips=[JudgedClip(path=c.path, prompt=c.prompt) for c in clips], pairs=pairs), "q"
             )
             is None
         )
@@ -323,7 +378,7 @@ def test_the_most_disagreed_pairs() -> None:
         JudgedPair(first=2 * i, second=2 * i + 1, verdicts={"q": verdict}, row=i + 1)
         for i, verdict in enumerate(verdicts)
     ]
-    found = JudgedSet("s", clips, pairs)
+    found = JudgedSet(name="s", clips=clips, pairs=pairs)
     scores = [0.0, 1.0, 9.0, 2.0, 5.0, 1.0, 0.0, 99.0, 0.0, float("nan")]
     wrong = strongest(found, scores, "q")
     assert [one.pair.row for one in wrong] == [2, 1]

@@ -124,7 +124,7 @@ def _pairs(root: Path, place: Path) -> str:
 def _judges(root: Path, place: Path) -> str:
     clips = [JudgedClip(path=root / f"{i % 3}.mp4", prompt=PROMPTS[i // 2]) for i in range(28)]
     pairs = [JudgedPair(first=2 * i, second=2 * i + 1, verdicts={"quality": 1}, row=i + 1) for i in range(14)]
-    found = JudgedSet("set", clips, pairs)
+    found = JudgedSet(name="set", clips=clips, pairs=pairs)
     wrong = [
         DisagreementSection(found, judge, "quality", [i % 2 * scale for i in range(28)]) for judge, scale in JUDGES
     ]

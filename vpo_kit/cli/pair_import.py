@@ -92,6 +92,8 @@ def _show(console: Console, output: Path, written: Imported) -> None:
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
+    for line in written.passed_over:
+        say(line)
     for line in written.left_out[:SHOWN]:
         say(f"left out: {line}")
     if len(written.left_out) > SHOWN:

@@ -48,7 +48,7 @@ class PairLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class RatingLayout:
-    """One clip a row; every other column that holds numbers alone is a dimension, or those of `scores`.
+    """One clip a row; every other column whose values are numbers, most of them, is a dimension, or those of `scores`.
 
     A score that is a mapping has a dimension for each of its names.
     """
@@ -127,7 +127,9 @@ LAYOUTS: dict[str, Layout] = {
         words=_words("first", "second", "tie"),
         models=("first_model", "second_model"),
     ),
-    "genai-bench-video": RatingLayout(file="file", known_by=("id", "prompt", "models"), shape=shapes.by_model),
+    "genai-bench-video": RatingLayout(
+        file="file", scores=("rating",), known_by=("id", "prompt", "models"), shape=shapes.by_model
+    ),
     "videofeedback": RatingLayout(
         file="id",
         prompt="text prompt",

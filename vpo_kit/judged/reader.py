@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -74,20 +74,23 @@ def _pairs(name: str, path: Path, rows: Sequence[Row], layout: PairLayout) -> Ju
             pairs.append(JudgedPair(first=places[0], second=places[1], verdicts=verdicts, shares=shares, row=number))
         except DataError as error:
             left_out.append(f"row {number}: {error}")
-    return JudgedSet(name, known, pairs, left_out)
+    return JudgedSet(name=name, clips=known, pairs=pairs, left_out=left_out)
 
 
 def _verdicts(row: Row, layout: PairLayout) -> dict[str, int]:
     given: dict[str, str] = {}
     for column in layout.verdicts:
         given |= shapes.dimensions(row.get(column, ""), row.get(layout.aspect, "") or column)
-    if not given:
-        raise DataError(f"no verdict in {' or '.join(layout.verdicts)}")
     meaning = {word.lower(): value for word, value in layout.words.items()}
+    known = {name: meaning.get(word.strip().lower()) for name, word in given.items()}
+    # a set's own word may be one that says nothing elsewhere
     for name, word in given.items():
-        if word.strip().lower() not in meaning:
+        if known[name] is None and not shapes.is_nothing(word):
             raise DataError(f"{name} is {word!r}, which is none of {', '.join(layout.words)}")
-    return {name: meaning[word.strip().lower()] for name, word in given.items()}
+    verdicts = {name: value for name, value in known.items() if value is not None}
+    if not verdicts:
+        raise DataError(f"no verdict in {' or '.join(layout.verdicts)}")
+    return verdicts
 
 
 def _shares(row: Row) -> dict[str, float]:
@@ -97,10 +100,10 @@ def _shares(row: Row) -> dict[str, float]:
 
 def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -> JudgedSet:
     taken = {layout.file, layout.prompt, layout.model, *layout.no_scores}
-    columns = dict.fromkeys(column for row in rows for column in row)
-    names = list(layout.scores) or [column for column in columns if column not in taken and _is_number(rows, column)]
+    names, passed_over = (list(layout.scores), []) if layout.scores else _dimensions(rows, taken)
     if not names:
-        raise DataError(f"{path}: no column but {', '.join(sorted(taken))} holds numbers alone")
+        why = passed_over[0] if passed_over else f"no column but {', '.join(sorted(taken))} holds numbers"
+        raise DataError(f"{path}: {why}")
     clips: dict[tuple[Path, str], JudgedClip] = {}
     left_out = []
     for number, row in enumerate(rows, 1):
@@ -108,7 +111,8 @@ def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -
             given: dict[str, str] = {}
             for column in names:
                 given |= shapes.dimensions(row.get(column, ""), column)
-            scores = {dimension: _number(dimension, value) for dimension, value in given.items()}
+            known = {dimension: value for dimension, value in given.items() if not shapes.is_nothing(value)}
+            scores = {dimension: _number(dimension, value) for dimension, value in known.items()}
             if not scores:
                 raise DataError(f"no score in {' or '.join(names)}")
             file, prompt = _file(path, row.get(layout.file, "")), row.get(layout.prompt, "")
@@ -119,13 +123,27 @@ def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -
             )
         except DataError as error:
             left_out.append(f"row {number}: {error}")
-    known = list(clips.values())
-    return JudgedSet(name, known, pairs_of_ratings(known), left_out)
+    rated = list(clips.values())
+    return JudgedSet(name=name, clips=rated, pairs=pairs_of_ratings(rated), left_out=left_out, passed_over=passed_over)
 
 
-def _is_number(rows: Sequence[Row], name: str) -> bool:
-    values = [row.get(name, "") for row in rows]
-    return any(values) and all(not value or shapes.number(value) is not None for value in values)
+def _dimensions(rows: Sequence[Row], taken: Set[str]) -> tuple[list[str], list[str]]:
+    """The columns most of whose values are numbers, and a line on each other one that has numbers too: one odd cell
+    costs its row, which is named, and not what all other rows say.
+    """
+    names, passed_over = [], []
+    for column in dict.fromkeys(column for row in rows for column in row if column not in taken):
+        values = [row[column] for row in rows if not shapes.is_nothing(row.get(column, ""))]
+        odd = [value for value in values if shapes.number(value) is None]
+        if 2 * len(odd) < len(values):
+            names.append(column)
+        elif len(odd) < len(values):
+            count = len(values) - len(odd)
+            passed_over.append(
+                f"column {column} is no dimension: {count} of its {len(values)} values are numbers, and "
+                f"{odd[0][:60]!r} is none"
+            )
+    return names, passed_over
 
 
 def _number(name: str, value: str) -> float:

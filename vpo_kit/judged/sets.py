@@ -35,14 +35,17 @@ class JudgedPair:
     row: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgedSet:
-    """`left_out` names every row that cannot be used, with the reason; nothing is dropped beside them."""
+    """`left_out` names every row that cannot be used, `passed_over` every column of a few numbers that is no dimension,
+    each with the reason; nothing is dropped beside them.
+    """
 
     name: str
     clips: Sequence[JudgedClip]
     pairs: Sequence[JudgedPair]
     left_out: Sequence[str] = ()
+    passed_over: Sequence[str] = ()
 
     @property
     def dimensions(self) -> list[str]:

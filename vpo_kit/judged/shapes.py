@@ -13,6 +13,8 @@ from vpo_kit.judged.table import Row
 
 SHARES = "shares"
 """The column with the share of votes for the first video, by dimension, as JSON."""
+NOTHING = frozenset({"", "-", "nan", "n/a", "#n/a", "na", "<na>", "none", "null"})
+"""What other programs write into a cell that holds no score and no verdict, in small letters."""
 
 
 def mapping(text: str) -> dict[str, Any] | None:
@@ -42,10 +44,15 @@ def vote_shares(rows: Sequence[Row]) -> list[Row]:
     begin, other = "weighted_results1_", "weighted_results2_"
     found = []
     for row in rows:
-        judged, shares = {}, {}
+        judged: dict[str, int | str] = {}
+        shares: dict[str, float] = {}
         for name in (key.removeprefix(begin) for key in row if key.startswith(begin)):
-            first, second = number(row[begin + name]), number(row.get(other + name, ""))
-            if first is None or second is None or min(first, second) < 0 or first + second <= 0:
+            votes = (row[begin + name], row.get(other + name, ""))
+            first, second = map(number, votes)
+            if any(map(is_nothing, votes)) or first == second == 0:
+                continue
+            if first is None or second is None or min(first, second) < 0:
+                judged[name] = " against ".join(votes)  # no verdict: the reader names the row
                 continue
             judged[name] = (first > second) - (first < second)
             shares[name] = round(first / (first + second), 6)
@@ -70,12 +77,15 @@ def by_model(rows: Sequence[Row]) -> list[Row]:
     found = []
     for row in rows:
         for model, ratings in (mapping(row["models"]) or {}).items():
-            values = [number(str(value)) for value in (ratings if isinstance(ratings, list) else [ratings])]
-            known = [value for value in values if value is not None]
-            mean = str(sum(known) / len(known)) if known else ""
+            given = [str(value) for value in (ratings if isinstance(ratings, list) else [ratings])]
             file = f"{model}/{row['id']}.mp4"
-            found.append({"file": file, "prompt": row["prompt"], "model": str(model), "rating": mean})
+            found.append({"file": file, "prompt": row["prompt"], "model": str(model), "rating": _mean(given)})
     return found
+
+
+def is_nothing(text: str) -> bool:
+    """Whether a cell says that it holds nothing."""
+    return text.strip().lower() in NOTHING
 
 
 def number(text: str) -> float | None:
@@ -93,6 +103,18 @@ def dimensions(text: str, name: str) -> Mapping[str, str]:
     if found is None:
         return {name: text} if text else {}
     return {str(key): str(value) for key, value in found.items() if value is not None and value != ""}
+
+
+def _mean(ratings: Sequence[str]) -> str:
+    """The mean, nothing where there are none, or the first that is no number, by which the reader names the row."""
+    known = []
+    for text in ratings:
+        if is_nothing(text):
+            continue
+        if (value := number(text)) is None:
+            return text
+        known.append(value)
+    return str(sum(known) / len(known)) if known else ""
 
 
 def _listed(text: str) -> list[Any]:

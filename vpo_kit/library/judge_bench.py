@@ -64,7 +64,7 @@ class JudgeBench:
             with count_bar(console, one.name, len(one.clips), "clips") as tick:
                 scored, wrong = score(one.clips, keyed, cache, tick)
             short = {key: judge.spec.name for key, judge in keyed.items()}
-            self._facts.append(_facts(one, scored, [*one.left_out, *wrong], own, short))
+            self._facts.append(_facts(one, scored, [*one.passed_over, *one.left_out, *wrong], own, short))
             yield self._facts[-1]
             for key, judge in keyed.items():
                 scores = [seen.scores[key] if seen else float("nan") for seen in scored]

@@ -36,6 +36,7 @@ class Imported:
     clips: int
     rated: bool
     left_out: Sequence[str]
+    passed_over: Sequence[str]
     unequal: int
     dimensions: Sequence[str]
     label: str | None
@@ -89,22 +90,24 @@ def write(
         )
     dimensions = found.dimensions
     about = {**facts, "dimensions": dimensions}
+    skipped = [*found.passed_over, *left_out]
     label = None if rated else overall_of(dimensions)
     rows = [_pair(number, pair, found, readable, dimensions, label) for number, pair in enumerate(kept)]
     with files.beside(output) as partial:
         for i, clip in used:
             files.link(clip.path, partial / readable[i].file_name)
         if rated:
-            _write_rated(partial, about, [(clip, readable[i]) for i, clip in used], left_out)
+            _write_rated(partial, about, [(clip, readable[i]) for i, clip in used], skipped)
         else:
             labels = {"labels": {"labeller": PEOPLE, "dimension": label}} if label else {}
-            store.write(partial, {**about, **labels, "pairs": len(rows), "skipped": left_out}, rows)
+            store.write(partial, {**about, **labels, "pairs": len(rows), "skipped": skipped}, rows)
     unequal = sum(pair.second_fps is not None for pair in rows)
     return Imported(
         count=len(kept) or len(used),
         clips=len(used),
         rated=rated,
         left_out=left_out,
+        passed_over=found.passed_over,
         unequal=unequal,
         dimensions=dimensions,
         label=label,
@@ -228,7 +231,7 @@ def _counts(extent: Extent) -> tuple[int, float]:
 
 
 def _write_rated(
-    folder: Path, facts: Mapping[str, Any], clips: Sequence[tuple[JudgedClip, _Seen]], left_out: Sequence[str]
+    folder: Path, facts: Mapping[str, Any], clips: Sequence[tuple[JudgedClip, _Seen]], skipped: Sequence[str]
 ) -> None:
     rows = [
         {
@@ -241,7 +244,7 @@ def _write_rated(
         }
         for clip, seen in clips
     ]
-    about = {**facts, "kind": "rated", "clips": len(rows), "skipped": list(left_out)}
+    about = {**facts, "kind": "rated", "clips": len(rows), "skipped": list(skipped)}
     files.write(folder / "dataset.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     files.write(folder / "metadata.jsonl", lines)

@@ -59,4 +59,4 @@ def design(name: str, rows: StudyRows, pairs: int | None, seed: int) -> JudgedSe
                 known.append(JudgedClip(path=rows.videos[name_of][item], prompt=rows.prompts[item], model=name_of))
         first, second = (clips[row, item] for row in match)
         found.append(JudgedPair(first=first, second=second, verdicts={}, row=number + 1))
-    return JudgedSet(name, known, found)
+    return JudgedSet(name=name, clips=known, pairs=found)
