@@ -77,6 +77,15 @@ class TestEncoding:
 
 
 class TestTables:
+    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
+        """Line ends of all systems inside a cell, quotes, separators; lines end in one sign."""
+        cells = ["a\rb", "a\nb", "a\r\nb", 'say "a"', "a, b", "", "\u2028"]
+        text = plain.csv_text(["name", "cell"], [{"name": str(i), "cell": cell} for i, cell in enumerate(cells)])
+        columns, rows = plain.csv_of(text, tmp_path)
+        assert columns == ["name", "cell"]
+        assert [row for _, row in rows] == [[str(i), cell] for i, cell in enumerate(cells)]
+        assert plain.csv_text(["a", "b"], [{"a": 1}, {"b": None, "a": 2.5}]) == "a,b\n1,\n2.5,\n"
+
     @pytest.mark.parametrize(
         ("rows", "said"),
         [

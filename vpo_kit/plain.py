@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +92,21 @@ def csv_of(
     except csv.Error as error:
         raise DataError(f"{path}, line {begun}: {error}; a quote inside a quoted text is written twice") from error
     return columns, rows
+
+
+class _Lines(list[str]):
+    """What `csv` writes, by lines. It quotes cells with a sign of its own line end: that has both signs, ours one."""
+
+    def write(self, line: str) -> None:
+        self.append(f"{line.removesuffix(csv.excel.lineterminator)}\n")
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table under the names of its columns, which `csv_of` reads as it was, line ends inside cells included; a cell
+    that a row does not have is empty.
+    """
+    lines = _Lines()
+    writer = csv.DictWriter(lines, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return "".join(lines)

@@ -109,6 +109,19 @@ def test_a_cell_that_is_no_number_does_not_cost_its_dimension(folder: Path, noth
     assert found.passed_over == ["column note is no dimension: 1 of its 4 values are numbers, and '3rd' is none"]
 
 
+def test_verdicts_and_shares_in_columns_of_their_own(folder: Path) -> None:
+    """A row that was judged in no dimension has its label alone."""
+    row = {**LAYOUTS["pairs"][0], "judged: VQ": "second", "judged: MQ": "", "share: VQ": "0.25"}
+    rows = [row, {**row, "share: VQ": "2"}, {**row, "share: VQ": "half"}, {**row, "judged: VQ": "-"}]
+    found = reader.read(table(folder / "set.csv", rows))
+    assert [pair.verdicts for pair in found.pairs] == [{"VQ": -1}, {"verdict": 1}]
+    assert [pair.shares for pair in found.pairs] == [{"VQ": 0.25}] * 2
+    assert found.left_out == [
+        "row 2: the share of votes in VQ is 2.0, and no number from 0 to 1",
+        "row 3: the share of votes in VQ is 'half', and no number from 0 to 1",
+    ]
+
+
 def test_a_verdict_of_nothing_costs_its_dimension_alone(folder: Path) -> None:
     """Unless the word has a meaning of its own."""
     row = {**LAYOUTS["videogen-rewardbench"][0], "VQ": "n/a", "TA": "none"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +28,7 @@ def pair_export(
     """Write the pairs for another trainer or tool, or for the Hub; what is left out is counted."""
     from rich.console import Console
 
-    from vpo_kit import files
+    from vpo_kit import files, plain
     from vpo_kit.net.push import check_name, push
     from vpo_kit.pairing import export
 
@@ -54,7 +52,7 @@ def pair_export(
     if format_ == "hub":
         export.hub(found, output)
     else:
-        files.write(output, _json_lines(made.rows) if winners else _csv(made.rows))
+        files.write(output, _json_lines(made.rows) if winners else plain.csv_text(list(made.rows[0]), made.rows))
     ties = f"{made.ties} ties and " if winners else ""
     left_out = f"{ties}{made.unlabelled} pairs without a label left out"
     console.print(f"{output}: {len(made.rows)} pairs; {left_out}", soft_wrap=True)
@@ -64,11 +62,3 @@ def pair_export(
 
 def _json_lines(rows: Sequence[Mapping[str, str]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

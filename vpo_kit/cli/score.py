@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vpo_kit import plain
 from vpo_kit.cli.options import Config, Set, app
 from vpo_kit.errors import ConfigError, DataError
 
@@ -86,8 +85,7 @@ def _text(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
         return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
     if kind == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows)
-    return text.getvalue()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return plain.csv_text(
+        columns, ({key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows)
+    )

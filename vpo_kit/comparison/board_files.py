@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
+from vpo_kit import plain
 from vpo_kit.comparison import text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.evaluation import people, tables
@@ -26,15 +25,12 @@ def table(board: Board) -> str:
     is in each of its lines. A row without a measurement has one line without a metric. What people said is a metric of
     its own, whose change is the log odds; a row that they did not judge has no verdicts there.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    rows: list[dict[str, Any]] = []
     for row in board.lines:
         for name, change in row.changes.items() or [("", None)]:
-            writer.writerow({**_cost(row), **(_change(name, change) if change else {}), **_regressed(row, name)})
-        for name in board.people:
-            writer.writerow({**_cost(row), **_people(name, row.people.get(name))})
-    return out.getvalue()
+            rows.append({**_cost(row), **(_change(name, change) if change else {}), **_regressed(row, name)})
+        rows += [{**_cost(row), **_people(name, row.people.get(name))} for name in board.people]
+    return plain.csv_text(COLUMNS, rows)
 
 
 def _cost(row: Line) -> dict[str, Any]:

@@ -36,13 +36,15 @@ class PairLayout:
     """A column whose true rows are not meant to be used."""
     aspect: str = ""
     """A column that names the dimension of the row's verdict."""
+    made: bool = False
+    """Whether `shape` makes the column of verdicts, which the table itself lacks."""
     shape: Shape | None = None
     """What brings rows into two files and a verdict (`shapes`)."""
 
     @property
     def needed(self) -> set[str]:
         """The columns by which the layout is known."""
-        own = set() if self.shape else {self.verdicts[0]} if len(self.verdicts) == 1 else set()
+        own = {self.verdicts[0]} if len(self.verdicts) == 1 and not self.made else set()
         return {*self.files, self.prompt} | own
 
 
@@ -76,6 +78,7 @@ LAYOUTS: dict[str, Layout] = {
         verdicts=("judged",),
         words={"1": 1, "-1": -1, "0": 0},
         models=("first_model", "second_model"),
+        made=True,
         shape=shapes.pair_set,
     ),
     "rated-set": RatingLayout(file="file_name", prompt="text", scores=("scores",), known_by=("text",)),
@@ -112,6 +115,7 @@ LAYOUTS: dict[str, Layout] = {
         verdicts=("judged",),
         words={"1": 1, "-1": -1, "0": 0},
         models=("model1", "model2"),
+        made=True,
         shape=shapes.vote_shares,
     ),
     "videodpo": PairLayout(
@@ -119,6 +123,7 @@ LAYOUTS: dict[str, Layout] = {
         verdicts=("verdict",),
         words=_words("first", "second"),
         prompt="frame_caption",
+        made=True,
         shape=shapes.numbered,
     ),
     "pairs": PairLayout(
@@ -126,6 +131,7 @@ LAYOUTS: dict[str, Layout] = {
         verdicts=("verdict",),
         words=_words("first", "second", "tie"),
         models=("first_model", "second_model"),
+        shape=shapes.by_dimension,
     ),
     "genai-bench-video": RatingLayout(
         file="file", scores=("rating",), known_by=("id", "prompt", "models"), shape=shapes.by_model

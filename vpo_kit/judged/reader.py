@@ -95,7 +95,11 @@ def _verdicts(row: Row, layout: PairLayout) -> dict[str, int]:
 
 def _shares(row: Row) -> dict[str, float]:
     given = shapes.mapping(row.get(shapes.SHARES, "")) or {}
-    return {name: float(value) for name, value in given.items() if isinstance(value, int | float) and 0 <= value <= 1}
+    known = {name: value for name, value in given.items() if value is not None}
+    for name, value in known.items():
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise DataError(f"the share of votes in {name} is {value!r}, and no number from 0 to 1")
+    return {name: float(value) for name, value in known.items()}
 
 
 def _ratings(name: str, path: Path, rows: Sequence[Row], layout: RatingLayout) -> JudgedSet:

@@ -13,6 +13,8 @@ from vpo_kit.judged.table import Row
 
 SHARES = "shares"
 """The column with the share of votes for the first video, by dimension, as JSON."""
+JUDGED, SHARE = "judged: ", "share: "
+"""How the columns of an exported table begin that hold the verdicts, and the shares, in a dimension each."""
 NOTHING = frozenset({"", "-", "nan", "n/a", "#n/a", "na", "<na>", "none", "null"})
 """What other programs write into a cell that holds no score and no verdict, in small letters."""
 
@@ -36,6 +38,21 @@ def pair_set(rows: Sequence[Row]) -> list[Row]:
         judged = row.get("judged") or (json.dumps({"label": int(row["label"])}) if row.get("label") else "")
         models = _listed(row.get("models", "")) or ["", ""]
         found.append({**own, "judged": judged, "first_model": str(models[0]), "second_model": str(models[-1])})
+    return found
+
+
+def by_dimension(rows: Sequence[Row]) -> list[Row]:
+    """What `vpo pair export` writes: people's verdicts in columns of their own become one mapping, in place of the
+    label, which may be another labeller's; and so do the shares of votes.
+    """
+    found = []
+    for row in rows:
+        judged, shares = _cells(row, JUDGED), _cells(row, SHARE)
+        own = {"verdict": json.dumps(judged)} if judged else {}
+        if shares:
+            values = {name: number(text) for name, text in shares.items()}
+            own[SHARES] = json.dumps({name: shares[name] if value is None else value for name, value in values.items()})
+        found.append({**row, **own})
     return found
 
 
@@ -115,6 +132,12 @@ def _mean(ratings: Sequence[str]) -> str:
             return text
         known.append(value)
     return str(sum(known) / len(known)) if known else ""
+
+
+def _cells(row: Row, begin: str) -> dict[str, str]:
+    """What columns hold, where it is something, by how they are called behind `begin`."""
+    named = {key.removeprefix(begin): cell for key, cell in row.items() if key.startswith(begin)}
+    return {name: cell for name, cell in named.items() if not is_nothing(cell)}
 
 
 def _listed(text: str) -> list[Any]:

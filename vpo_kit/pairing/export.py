@@ -10,6 +10,7 @@ import yaml
 
 from vpo_kit import files
 from vpo_kit.errors import DataError
+from vpo_kit.judged.shapes import JUDGED, SHARE
 from vpo_kit.pairing.origins import by_labeller
 from vpo_kit.pairing.store import PairSet
 
@@ -50,12 +51,15 @@ WORDS = {1: "first", -1: "second", 0: "tie"}
 
 def table(found: PairSet, beside: Path) -> Exported:
     """Two paths and a verdict of every labelled pair, relative to the folder `beside`: the layout ``pairs``, which
-    `vpo pair import` reads. Every dimension that people judged has a column of its own, ``judged: NAME``.
+    `vpo pair import` reads. Every dimension that people judged has a column of its own, ``judged: NAME``, and where
+    votes were counted another one, ``share: NAME``.
     """
     rows, missing = [], []
     dimensions = list(dict.fromkeys(name for pair in found.pairs for name in pair.judged or ()))
+    counted = list(dict.fromkeys(name for pair in found.pairs for name in pair.shares or ()))
     for pair in found.pairs:
-        judged = {f"judged: {name}": (pair.judged or {}).get(name) for name in dimensions}
+        judged = {f"{JUDGED}{name}": (pair.judged or {}).get(name) for name in dimensions}
+        shares = {f"{SHARE}{name}": (pair.shares or {}).get(name) for name in counted}
         if pair.label is None and not any(value is not None for value in judged.values()):
             continue
         videos = [found.path.resolve() / name for name in (pair.first_file_name, pair.second_file_name)]
@@ -64,9 +68,10 @@ def table(found: PairSet, beside: Path) -> Exported:
             continue
         first, second = (Path(os.path.relpath(file, beside.resolve())).as_posix() for file in videos)
         models = dict(zip(("first_model", "second_model"), pair.models or ("", ""), strict=True))
-        verdicts = {name: "" if value is None else WORDS[value] for name, value in judged.items()}
+        said = {name: "" if value is None else WORDS[value] for name, value in judged.items()}
+        said |= {name: "" if value is None else str(value) for name, value in shares.items()}
         verdict = "" if pair.label is None else WORDS[pair.label]
-        rows.append({"prompt": pair.prompt, "first": first, "second": second, "verdict": verdict, **models, **verdicts})
+        rows.append({"prompt": pair.prompt, "first": first, "second": second, "verdict": verdict, **models, **said})
     return Exported(rows, 0, len(found.pairs) - len(rows) - len(missing), missing)
 
 

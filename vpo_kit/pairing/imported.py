@@ -92,7 +92,8 @@ def write(
     about = {**facts, "dimensions": dimensions}
     skipped = [*found.passed_over, *left_out]
     label = None if rated else overall_of(dimensions)
-    rows = [_pair(number, pair, found, readable, dimensions, label) for number, pair in enumerate(kept)]
+    counted = any(pair.shares for pair in kept)
+    rows = [_pair(number, pair, found, readable, dimensions, label, counted) for number, pair in enumerate(kept)]
     with files.beside(output) as partial:
         for i, clip in used:
             files.link(clip.path, partial / readable[i].file_name)
@@ -190,7 +191,9 @@ def _pair(
     seen: Mapping[int, _Seen],
     dimensions: Sequence[str],
     label: str | None,
+    counted: bool,
 ) -> Pair:
+    """`counted`: whether votes were, of any pair of the set."""
     one, other = found.clips[pair.first], found.clips[pair.second]
     first, second = seen[pair.first], seen[pair.second]
     differs = (first.extent.frames, first.extent.fps) != (second.extent.frames, second.extent.fps)
@@ -213,16 +216,12 @@ def _pair(
             "labeller": None if verdict is None else PEOPLE,
             # every row has all names: readers of JSON lines want columns of one kind
             "judged": {name: pair.verdicts.get(name) for name in dimensions},
-            "shares": {name: pair.shares.get(name) for name in dimensions} if _has_shares(found) else None,
+            "shares": {name: pair.shares.get(name) for name in dimensions} if counted else None,
             "models": (one.model, other.model) if one.model or other.model else None,
             "row": pair.row or None,
             "sha256": Hashes(first=first.sha256, second=second.sha256),
         }
     )
-
-
-def _has_shares(found: JudgedSet) -> bool:
-    return bool(found.pairs and found.pairs[0].shares)
 
 
 def _counts(extent: Extent) -> tuple[int, float]:
