@@ -52,12 +52,18 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             continue
         try:
             value = json.loads(line)
-            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is valid JSON, and no text
-        except UnicodeEncodeError as error:
-            raise DataError(f"{path}, line {number}, holds half of a surrogate pair, which is no character") from error
+            check_characters(value, f"{path}, line {number},")
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}, is not JSON: {str(error) or 'too deep'}") from error
         yield number, value
+
+
+def check_characters(value: Any, where: str) -> None:
+    """Raises `DataError` for half of a surrogate pair in what was read of JSON, where it is valid, and no text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds half of a surrogate pair, which is no character") from error
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:

@@ -204,6 +204,69 @@ def test_nothing_outside_the_folder_is_read(folder: Path, name: str) -> None:
     assert name == "." or "missing" not in found.left_out[0]
 
 
+def test_a_label_as_other_programs_write_it_again(folder: Path) -> None:
+    """Our own columns through pandas: whole numbers with a point where one is missing, nothing as a word."""
+    row = {"prompt": "p", "first_file_name": "0.mp4", "second_file_name": "1.mp4", "judged": "nan", "models": "NaN"}
+    words = {"1": 1, "1.0": 1, "0.0": 0, "-1.0": -1}
+    rows = [{**row, "label": word, "second_file_name": f"{i % 3 + 1}.mp4"} for i, word in enumerate(words)]
+    more = [
+        {**row, "label": "first"},
+        {**row, "label": "2.0"},
+        {**row, "judged": '{"VQ": 1.0, "MQ": null}', "label": "0.0"},
+    ]
+    found = reader.read(table(folder / "metadata.csv", [*rows, *more]))
+    assert [pair.verdicts for pair in found.pairs] == [*({"label": value} for value in words.values()), {"VQ": 1}]
+    assert [line[:26] for line in found.left_out] == ["row 5: label is 'first', w", "row 6: label is '2.0', whi"]
+
+
+@pytest.mark.parametrize("missing", ["video1", "video2", "frame_caption"])
+def test_a_row_that_lacks_a_name_is_left_out(folder: Path, missing: str) -> None:
+    for name in ("winvideos/000000.mp4", "losevideos/000000.mp4", "winvideos/000001.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).hardlink_to(folder / "0.mp4")
+    rows: list[dict[str, Any]] = [{"video1": 2 * i, "video2": 1, "frame_caption": "p"} for i in range(2)]
+    del rows[1][missing]
+    (folder / "pair.json").write_text(json.dumps(rows))
+    found = reader.read(folder / "pair.json")
+    if missing == "frame_caption":  # a pair without a prompt is one
+        assert (found.clips[2].prompt, len(found.pairs)) == ("", 2)
+    else:
+        assert found.left_out == ["row 2: no file is named"]
+
+
+@pytest.mark.parametrize("missing", ["id", "models", "prompt"])
+def test_a_prompt_of_several_models_that_lacks_a_name(folder: Path, missing: str) -> None:
+    for model in "xy":
+        (folder / model).mkdir()
+        for name in "pq":
+            (folder / model / f"{name}.mp4").hardlink_to(folder / "0.mp4")
+    rows: list[dict[str, Any]] = [{"id": name, "prompt": "p", "models": {"x": [1], "y": [2]}} for name in "pq"]
+    del rows[1][missing]
+    (folder / "genai_video.json").write_text(json.dumps(rows))
+    found = reader.read(folder / "genai_video.json")
+    assert len(found.clips) == (4 if missing == "prompt" else 2)
+    why = {"id": ["no file is named"] * 2, "models": ["no score in rating"], "prompt": []}
+    assert [line.partition(": ")[2] for line in found.left_out] == why[missing]
+
+
+@pytest.mark.parametrize("row", [{"prompt": "a \ud800 cat"}, {"first": "\udfff.mp4"}, {"judged: \ud800": "first"}])
+def test_half_a_character_is_refused(folder: Path, row: dict[str, str]) -> None:
+    """Valid JSON, and no text that could be written anywhere."""
+    rows = [LAYOUTS["pairs"][0], {**LAYOUTS["pairs"][0], **row}]
+    for suffix, place in ((".json", "row 2"), (".jsonl", "line 2")):
+        with pytest.raises(DataError, match=rf"set{suffix}, {place}, holds half of a surrogate pair, which is no char"):
+            reader.read(table(folder / f"set{suffix}", rows))
+    inside = {**LAYOUTS["pairs"][0], "verdict": '{"\\ud800": "first"}'}
+    found = reader.read(table(folder / "set.csv", [rows[0], inside]))
+    assert "which is none of first, second, tie" in found.left_out[0]
+
+
+def test_an_address_that_is_none(folder: Path) -> None:
+    row = LAYOUTS["pairs"][0]
+    found = reader.read(table(folder / "set.csv", [row, {**row, "first": "http://[x/0.mp4"}]))
+    assert found.left_out == ["row 2: 'http://[x/0.mp4' cannot be a file"]
+
+
 def test_a_list_of_scores_may_hold_commas(folder: Path) -> None:
     """More than it has columns: still the sign that makes a file, a prompt and a score."""
     lines = [f"{i}.mp4|a cat, a dog, a hen, and more|{10 * i}\n" for i in range(3)]

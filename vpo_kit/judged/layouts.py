@@ -72,11 +72,13 @@ class RatingLayout:
 
 
 Layout = PairLayout | RatingLayout
+_OWN = {text: int(float(text)) for text in ("1", "-1", "0", "1.0", "-1.0", "0.0")}
+"""Our labels; other programs write whole numbers with a point where a column has empty cells."""
 LAYOUTS: dict[str, Layout] = {
     "pair-set": PairLayout(
         files=("first_file_name", "second_file_name"),
         verdicts=("judged",),
-        words={"1": 1, "-1": -1, "0": 0},
+        words=_OWN,
         models=("first_model", "second_model"),
         made=True,
         shape=shapes.pair_set,

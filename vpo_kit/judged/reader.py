@@ -161,7 +161,10 @@ def _file(table_path: Path, name: str) -> Path:
     """A file inside the table's folder; of an address its last part. Raises `DataError`."""
     if not name:
         raise DataError("no file is named")
-    address = urlsplit(name)
+    try:
+        address = urlsplit(name)
+    except ValueError as error:  # a bracket that is not closed
+        raise DataError(f"{name[:60]!r} cannot be a file") from error
     name = unquote(address.path).rpartition("/")[2] if address.scheme in ("http", "https") else name
     folder = table_path.parent.resolve()
     for place in PLACES:

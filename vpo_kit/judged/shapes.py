@@ -25,6 +25,7 @@ def mapping(text: str) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no name
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -35,7 +36,9 @@ def pair_set(rows: Sequence[Row]) -> list[Row]:
     found = []
     for row in rows:
         own = {key: row[key] for key in ("prompt", "first_file_name", "second_file_name", SHARES) if key in row}
-        judged = row.get("judged") or (json.dumps({"label": int(row["label"])}) if row.get("label") else "")
+        judged, label = row.get("judged", ""), row.get("label", "")
+        if all(map(is_nothing, dimensions(judged, "judged").values())):
+            judged = json.dumps({"label": label}) if label else ""
         models = _listed(row.get("models", "")) or ["", ""]
         found.append({**own, "judged": judged, "first_model": str(models[0]), "second_model": str(models[-1])})
     return found
@@ -86,17 +89,19 @@ def numbered(rows: Sequence[Row]) -> list[Row]:
         number = int(text)
         return f"{'losevideos' if number % 2 else 'winvideos'}/{number // 2:06d}.mp4"
 
-    return [{**row, "video1": path(row["video1"]), "video2": path(row["video2"]), "verdict": "first"} for row in rows]
+    videos = [{name: path(row.get(name, "")) for name in ("video1", "video2")} for row in rows]
+    return [{**row, **own, "verdict": "first"} for row, own in zip(rows, videos, strict=True)]
 
 
 def by_model(rows: Sequence[Row]) -> list[Row]:
     """GenAI-Bench-Video's: every prompt with the ratings of each model's video, ``MODEL/ID.mp4``; their mean counts."""
     found = []
     for row in rows:
-        for model, ratings in (mapping(row["models"]) or {}).items():
+        # a row without models has one that is not rated, by which the reader names it
+        for model, ratings in (mapping(row.get("models", "")) or {"": []}).items():
             given = [str(value) for value in (ratings if isinstance(ratings, list) else [ratings])]
-            file = f"{model}/{row['id']}.mp4"
-            found.append({"file": file, "prompt": row["prompt"], "model": str(model), "rating": _mean(given)})
+            file = f"{model}/{row['id']}.mp4" if row.get("id") else ""
+            found.append({"file": file, "prompt": row.get("prompt", ""), "model": model, "rating": _mean(given)})
     return found
 
 
@@ -143,6 +148,6 @@ def _cells(row: Row, begin: str) -> dict[str, str]:
 def _listed(text: str) -> list[Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return found if isinstance(found, list) else []

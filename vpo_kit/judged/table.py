@@ -48,6 +48,8 @@ def read(path: Path, separator: str | None = None) -> list[Row]:
             rows = [row for _, row in plain.json_lines(path)]
         elif kind == ".json":
             rows = _listed(json.loads(plain.read(path)))
+            for number, row in enumerate(rows, 1):
+                plain.check_characters(row, f"{path}, row {number},")
         else:
             rows = _lines(path, separator)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
