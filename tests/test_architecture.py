@@ -108,6 +108,17 @@ def test_registered_parts_do_not_import_each_other(registry: Registry) -> None:
         assert not siblings, f"{module} imports its siblings {siblings}"
 
 
+def test_what_is_shown_is_no_markup() -> None:
+    """All commands speak to the console of `library.display.terminal`."""
+    made = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console"
+    }
+    assert made == {"library/display.py"}
+
+
 def test_a_class_name_has_one_meaning() -> None:
     """`Config` is what every reward calls its settings, `Block` what a network repeats: they may recur."""
     places = Counter(

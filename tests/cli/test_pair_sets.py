@@ -293,9 +293,9 @@ def test_split_refuses_a_share_of_nothing(found: Path, capsys: pytest.CaptureFix
 
 def test_split_of_a_single_prompt_says_so(found: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(6):
-        edit(found, index, lambda row: row.update(prompt="a star"))
+        edit(found, index, lambda row: row.update(prompt="[/b] a star"))
     shown = works(capsys, "pair", "split", found, "--share", "0.3", "--output", found.parent / "new")
-    assert "items of 'a star' are on both sides" in " ".join(shown.split())
+    assert "items of '[/b] a star' are on both sides" in " ".join(shown.split())
     assert [len(store.read(found.parent / "new" / side).pairs) for side in arrange.SIDES] == [4, 2]
 
 

@@ -80,6 +80,12 @@ class Wordy(Reward):
         return RewardOutput(torch.tensor([float(len(prompts[0]))]) + video.shape[1] / 100)
 
 
+def test_a_name_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grey(tmp_path / "Title [dQw4w9WgXcQ].mp4", 3)
+    command.score([tmp_path], "tests.cli.test_score:Wordy", "[/b] a cat")
+    assert "Title [dQw4w9WgXcQ].mp4" in capsys.readouterr().out.replace("\n", "")
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
 def test_scores_go_into_a_file(kind: str, tmp_path: Path) -> None:
     """Each clip by its own caption, each segment by its own frames; a bad clip is a row with its reason."""

@@ -21,15 +21,15 @@ FIGURES = ("agree", "kappa", "without ties", "agree", "kappa")
 def of_sets(path: Path, other: Path) -> None:
     """Print agreement and Cohen's kappa, with ties and without, over segments and clips. Raises `DataError`."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from vpo_kit.labelling.agreement import compare
+    from vpo_kit.library.display import terminal
     from vpo_kit.pairing import store
 
     first, second = store.read(path), store.read(other)
     found = compare(first, second)
-    console = Console()
+    console = terminal()
     lines = [
         f"{path}: labels by {_labellers(first)}",
         f"{other}: labels by {_labellers(second)}",
@@ -67,7 +67,6 @@ def of_people(path: Path) -> None:
     take. Raises `VpoError`.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -75,10 +74,11 @@ def of_people(path: Path) -> None:
     from vpo_kit.labelling.people import finish
     from vpo_kit.labelling.people.answers import PeopleAnswers
     from vpo_kit.labelling.people.questions import Survey
+    from vpo_kit.library.display import terminal
     from vpo_kit.pairing import store
     from vpo_kit.pairing.set_tables import part
 
-    console, found = Console(), store.read(path)
+    console, found = terminal(), store.read(path)
     with closing(PeopleAnswers(path, create=False, say=console.print)) as answers:
         survey = Survey(found, answers.settle({}))
         people, pairs = finish.annotators(answers, survey), finish.pairwise(answers, survey)

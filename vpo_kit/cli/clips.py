@@ -21,9 +21,9 @@ def clips(
 ) -> None:
     """Write real clips of the embedded model's world as a videofolder, flawed ones among them."""
     import torch
-    from rich.console import Console
 
     from vpo_kit import files
+    from vpo_kit.library.display import terminal
     from vpo_kit.sprites import world
     from vpo_kit.video import write_video
 
@@ -36,4 +36,4 @@ def clips(
         flaws = [asdict(flaw) for flaw in clip.flaws]
         lines.append(json.dumps({"file_name": name, "text": clip.scene.caption, "flaws": flaws}))
     files.write(output / "metadata.jsonl", "\n".join(lines) + "\n")
-    Console().print(f"{output}: {count} clips", soft_wrap=True)
+    terminal().print(f"{output}: {count} clips", soft_wrap=True)

@@ -29,8 +29,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a run's LoRA in another form, load that again, and compare what it does with the original."""
-    from rich.console import Console
-
+    from vpo_kit.library.display import terminal
     from vpo_kit.library.export import export as write
     from vpo_kit.library.export import notes
     from vpo_kit.net.push import check_name, push
@@ -39,7 +38,7 @@ def export(
         if output.suffix == ".safetensors":
             raise ConfigError("--push-to-hub takes a folder: leave --format comfyui out")
         check_name(push_to_hub)
-    console = Console()
+    console = terminal()
     for line in notes(path):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     result = write(path, format_, output, model, dtype)

@@ -18,12 +18,11 @@ def pair_check(
     decode: Annotated[bool, typer.Option("--decode", help="also decode every video and count its frames")] = False,
 ) -> None:
     """Name every pair that is wrong; exit code 1 when there is one."""
-    from rich.console import Console
-
+    from vpo_kit.library.display import terminal
     from vpo_kit.pairing import check, store
 
     found = store.read(path)
-    console = Console()
+    console = terminal()
     with checking(console, [found]) as tick:
         checked = check.pairs(found, decode=decode, tick=tick)
     strays = check.strays(found)

@@ -26,9 +26,8 @@ def pair_export(
     push_to_hub: Annotated[str | None, typer.Option(help="hub: the data set USER/NAME to put it in")] = None,
 ) -> None:
     """Write the pairs for another trainer or tool, or for the Hub; what is left out is counted."""
-    from rich.console import Console
-
     from vpo_kit import files, plain
+    from vpo_kit.library.display import terminal
     from vpo_kit.net.push import check_name, push
     from vpo_kit.pairing import export
 
@@ -39,7 +38,7 @@ def pair_export(
     found = readable(path)
     if output.exists():
         raise OutputError(f"{output} exists: give another --output")
-    console, winners = Console(), format_ == "trl"
+    console, winners = terminal(), format_ == "trl"
     made = export.trl(found) if winners else export.table(found, output.parent)
     for line in [*found.broken, *made.missing]:
         console.print(f"left out: {line}", soft_wrap=True, markup=False, highlight=False)

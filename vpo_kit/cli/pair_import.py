@@ -40,15 +40,13 @@ def pair_import(
     set_: Set = None,
 ) -> None:
     """Make a set of other people's videos and verdicts, or ratings; no model is needed."""
-    from rich.console import Console
-
     from vpo_kit.config import FORMAT, Model, read_assignments
     from vpo_kit.evaluation.report import versions
     from vpo_kit.folders import resolve
     from vpo_kit.judged import reader as foreign
     from vpo_kit.judged.layouts import Reading
     from vpo_kit.library import sources
-    from vpo_kit.library.display import look_through_bar
+    from vpo_kit.library.display import look_through_bar, terminal
     from vpo_kit.pairing import imported, store
     from vpo_kit.processes import Processes
     from vpo_kit.training import run as assembly
@@ -62,7 +60,7 @@ def pair_import(
     if model is not None:
         resolve(model)
     processes = Processes()
-    console = Console(quiet=not processes.is_main)
+    console = terminal(quiet=not processes.is_main)
     # a set that was imported before only goes on with its encoding
     there = model is not None and (output / "dataset.yaml").is_file()
     there = there and store.read(output).facts.get("source") == str(source)

@@ -27,9 +27,8 @@ def pair_inspect(
     ] = None,
 ) -> None:
     """Labels, margins, motion and duplicates in numbers, and a page with the videos."""
-    from rich.console import Console
-
     from vpo_kit import files
+    from vpo_kit.library.display import terminal
     from vpo_kit.pages.templates import Head, command, today
     from vpo_kit.pairing import page as pages
     from vpo_kit.pairing.inspect import summarise
@@ -40,7 +39,7 @@ def pair_inspect(
     if place.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--page {place}: the page is an .html file")
     summary = summarise(found.pairs)
-    console = Console()
+    console = terminal()
     for grid in grids(found, summary):
         _print(console, grid)
     files.write(place, pages.render(found, summary, place, limit, Head(date=today(), command=command())))

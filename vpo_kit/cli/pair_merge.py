@@ -17,12 +17,11 @@ def pair_merge(
     output: Annotated[Path, typer.Option(help="folder of the new set")],
 ) -> None:
     """Make one set of several; the old ones stay."""
-    from rich.console import Console
-
+    from vpo_kit.library.display import terminal
     from vpo_kit.pairing import arrange
 
     found = [readable(path) for path in sets]
-    console = Console()
+    console = terminal()
     with checking(console, found) as tick:
         merged = arrange.merge(found, output, tick)
     console.print(f"{output}: {len(merged.pairs)} pairs of {len(found)} sets", soft_wrap=True)

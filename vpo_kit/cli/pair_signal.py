@@ -36,10 +36,9 @@ def pair_signal(
     set_: Set = None,
 ) -> None:
     """Can these pairs teach anything, and how far would a recipe's steps go? Measured without training."""
-    from rich.console import Console
-
     from vpo_kit import files
     from vpo_kit.library import set_signal
+    from vpo_kit.library.display import terminal
 
     found = set_signal.measure(
         set_signal.SignalRequest(
@@ -52,7 +51,7 @@ def pair_signal(
             seed=seed or 0,
         )
     )
-    console = Console()
+    console = terminal()
     _show(console, found)
     _show_tables(console, found)
     for line in _verdict(found):

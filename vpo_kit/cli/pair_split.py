@@ -21,12 +21,11 @@ def pair_split(
     seed: Seed = None,
 ) -> None:
     """Split a set by prompt, so that no prompt is on both sides; the old set stays."""
-    from rich.console import Console
-
+    from vpo_kit.library.display import terminal
     from vpo_kit.pairing import arrange
 
     found = readable(path)
-    console = Console()
+    console = terminal()
     with checking(console, [found]) as tick:
         sides = arrange.split(found, share, seed or 0, output, tick, partial(console.print, soft_wrap=True))
     for side in sides:

@@ -31,17 +31,16 @@ def bench_reward(
     set_: Set = None,
 ) -> None:
     """Set judges against people's verdicts and ratings, beside judges that know nothing."""
-    from rich.console import Console
-
     from vpo_kit.config import read_assignments
     from vpo_kit.judged.layouts import Reading
+    from vpo_kit.library.display import terminal
     from vpo_kit.library.judge_bench import JudgeBench
 
     reading = Reading(layout, named("--column", column), named("--word", word), separator)
     if output.suffix != ".json":
         raise ConfigError(f"--output {output}: give the name of a .json file")
     settings = read_assignments(set_ or []).get("reward", {})
-    bench, console = JudgeBench(sets, reward or ["vqa"], settings, reading, dimension or []), Console()
+    bench, console = JudgeBench(sets, reward or ["vqa"], settings, reading, dimension or []), terminal()
     for facts in bench.each(output, console):
         _show(console, facts)
     beside = ", ".join(path.name for path in bench.write(output))

@@ -61,8 +61,9 @@ def check_reward(
 
 def _print(checked: Sequence[Checked]) -> None:
     """Print the findings, a column for each reward."""
-    from rich.console import Console
     from rich.table import Column, Table
+
+    from vpo_kit.library.display import terminal
 
     table = Table("property", *(Column(spec.name, overflow="fold") for spec, _ in checked))
     for what in ("scale", "licence", "source"):
@@ -71,7 +72,7 @@ def _print(checked: Sequence[Checked]) -> None:
     found = [{finding.what: finding for finding in findings} for _, findings in checked]
     for what in dict.fromkeys(what for column in found for what in column):
         table.add_row(what, *(_cell(column.get(what)) for column in found))
-    Console().print(table)
+    terminal().print(table)
 
 
 def _cell(finding: JudgeFinding | None) -> str:

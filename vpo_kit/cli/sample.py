@@ -29,10 +29,9 @@ def sample(
     """Make videos, one for each prompt."""
     from functools import partial
 
-    from rich.console import Console
-
     from vpo_kit.config import read_assignments
     from vpo_kit.inputs import ImageFile, Inputs
+    from vpo_kit.library.display import terminal
     from vpo_kit.library.sample import each
     from vpo_kit.prompts import read_inputs
 
@@ -42,7 +41,7 @@ def sample(
     texts = [Inputs(text, first, last) for text in prompt or []] + (read_inputs(prompts) if prompts else [])
     if not texts:
         raise ConfigError("give --prompt TEXT or --prompts FILE")
-    settings, console = read_assignments(set_ or []), Console()
+    settings, console = read_assignments(set_ or []), terminal()
     say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     own = {**settings, "on_notice": say}
     for video in each(texts, model=model, lora=lora, output=output, seed=seed or 0, config=config, **own):

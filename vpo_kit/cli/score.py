@@ -34,12 +34,12 @@ def score(
     set_: Set = None,
 ) -> None:
     """Score clips with a reward: higher is better."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from vpo_kit import files
     from vpo_kit.config import read_assignments
     from vpo_kit.library import score as scoring
+    from vpo_kit.library.display import terminal
     from vpo_kit.rewards import loading
 
     if output is not None and output.suffix.lower() not in KINDS:
@@ -52,7 +52,7 @@ def score(
     clips = scoring.clips_of(videos, prompt)
     scoring.check_prompts([plan.spec for plan in plans], clips.values())
     judges = loading.load(plans, scoring.device_of(device))
-    console, rows, wrong = Console(), list[dict[str, Any]](), list[str]()
+    console, rows, wrong = terminal(), list[dict[str, Any]](), list[str]()
     table = Table(Column("file", overflow="fold"), *(judge.spec.name for judge in judges.parts), "motion")
 
     def leave_out(clip: Path | Video, text: str, error: DataError) -> None:

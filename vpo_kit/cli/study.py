@@ -35,9 +35,8 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show how many raters it takes, and stop")] = False,
 ) -> None:
     """People judge the rows of a board or evaluation, blind, two at a time."""
-    from rich.console import Console
-
     from vpo_kit.library import study as command
+    from vpo_kit.library.display import terminal
 
     asking = {"overlap": overlap, "instructions": instructions, "gold": gold, "host": host, "port": port}
     request = command.StudyRequest(
@@ -52,4 +51,4 @@ def study(
         asking={name: value for name, value in {**asking, "finish": finish or None}.items() if value is not None},
     )
     act = command.plan if dry_run else command.run
-    act(request, Console())
+    act(request, terminal())

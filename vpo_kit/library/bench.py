@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from rich.console import Console
 
 from vpo_kit.config import Model, Run
 from vpo_kit.errors import ConfigError
@@ -19,7 +18,7 @@ from vpo_kit.evaluation.consistency import Dino
 from vpo_kit.evaluation.eval_folder import GROWING, EvalFolder
 from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
 from vpo_kit.folders import is_embedded, prompts_of
-from vpo_kit.library.display import count_bar
+from vpo_kit.library.display import count_bar, terminal
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.settings import Settings
@@ -72,7 +71,7 @@ class Bench:
     """What a request asks for, checked; model, judges and networks are loaded when they are first needed."""
 
     def __init__(self, request: EvaluateRequest) -> None:
-        self.request, self.console = request, Console(quiet=request.quiet)
+        self.request, self.console = request, terminal(quiet=request.quiet)
         self.loras = dict(zip(_names(request.runs), request.runs, strict=True))
         self._files = {label: list(loras.weights_of(path).values()) for label, path in self.loras.items()}
         self.wanted, self.plans = _checked(request)

@@ -21,7 +21,7 @@ from vpo_kit.errors import ConfigError, VpoError
 from vpo_kit.evaluation import people, report
 from vpo_kit.evaluation.samples import finished
 from vpo_kit.library import compare_power, forecast, leaderboard
-from vpo_kit.library.display import working
+from vpo_kit.library.display import terminal, working
 from vpo_kit.library.entries import CompareRequest, Entry, begin, checked
 from vpo_kit.library.heartbeat import clock
 from vpo_kit.pages.differing import differing, of_rows
@@ -52,7 +52,7 @@ def compare(
 
 def run(request: CompareRequest) -> Board:
     """Check everything, train what is not finished, and write the board. Raises `VpoError`."""
-    console = Console(quiet=request.quiet)
+    console = terminal(quiet=request.quiet)
     entries, planned = checked(request, console)
     begin(request.output, entries, [one.run.seed for one in planned[0]])
     for line in forecast.lines(forecast.known([entry.recipe for entry in entries], planned)):
@@ -75,7 +75,7 @@ def run(request: CompareRequest) -> Board:
 
 def dry_run(request: CompareRequest) -> None:
     """Check everything and print what is left to train and what that costs; nothing is written. Raises `VpoError`."""
-    console = Console(quiet=request.quiet)
+    console = terminal(quiet=request.quiet)
     entries, planned = checked(request, console)
     forecast.show([entry.recipe for entry in entries], planned, console)
 
@@ -84,7 +84,7 @@ def power(request: CompareRequest, effect: float) -> None:
     """Print how likely comparisons of several sizes are to find a change of `effect` in what the board is ranked by,
     from the variances that the runs at `output` show so far; nothing is trained. Raises `VpoError`.
     """
-    console = Console(quiet=request.quiet)
+    console = terminal(quiet=request.quiet)
     entries, planned = checked(request, console)
     after = {
         entry.row.name: [found for found in map(outcome.read, runs) if found.before and found.after]

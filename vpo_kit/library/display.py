@@ -20,6 +20,13 @@ from vpo_kit.library.heartbeat import Heartbeat, Pace, clock
 SHOWN = {"reward_mean": "reward", "implicit_accuracy": "accuracy", "motion": "motion", "loss": "loss"}
 
 
+def terminal(*, quiet: bool = False) -> Console:
+    """What a command speaks to. Prompts, names and paths hold brackets and colons: nothing is taken for markup or for
+    the name of a picture, in tables neither.
+    """
+    return Console(quiet=quiet, markup=False, emoji=False)
+
+
 class _Left(ProgressColumn):
     """The time left, by a pace."""
 
@@ -103,7 +110,8 @@ def count_bar(console: Console, name: str, total: int | None, unit: str = "") ->
     """A bar that counts to `total`, or without an end; without a terminal a plain line every half minute."""
     pace = Pace(total)
     if console.is_terminal:
-        columns = (TextColumn(f"{name:6}"), BarColumn(20), MofNCompleteColumn(), TextColumn(unit), _Left(pace))
+        label = TextColumn("{task.description:6}", markup=False)
+        columns = (label, BarColumn(20), MofNCompleteColumn(), TextColumn(unit), _Left(pace))
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(name, total=total)
 
@@ -126,7 +134,7 @@ def count_bar(console: Console, name: str, total: int | None, unit: str = "") ->
 def working(console: Console, what: str) -> Iterator[None]:
     """Something that has no count: a sign on a terminal, elsewhere a plain line every half minute."""
     if console.is_terminal:
-        with console.status(what):
+        with console.status(Text(what)):
             yield
         return
     pace = Pace(None)

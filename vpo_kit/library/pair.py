@@ -18,7 +18,7 @@ from vpo_kit.inputs import inputs_of
 from vpo_kit.labelling import base as labellers
 from vpo_kit.labelling.base import Labeller, Surroundings
 from vpo_kit.labelling.by_scores import summary
-from vpo_kit.library.display import count_bar
+from vpo_kit.library.display import count_bar, terminal
 from vpo_kit.library.sources import find_clips
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.tokens import cut_short
@@ -91,7 +91,7 @@ def make_pairs(
         "versions": versions(),
         "skipped": [],
     }
-    console = Console(quiet=quiet or not processes.is_main)
+    console = terminal(quiet=quiet or not processes.is_main)
     folder.check(facts)
     _doubt(labeller, found.model, console)
     processes.wait()  # all have looked before the first one writes
@@ -126,7 +126,7 @@ def label(path: Path | str, by: str = "reward:vqa", *, quiet: bool = False, **se
         raise ConfigError("--with none: give reward:NAME, vlm:MODEL or people")
     labeller = labellers.plan(by, settings)
     processes = Processes()
-    found, console = store.read(Path(path)), Console(quiet=quiet or not processes.is_main)
+    found, console = store.read(Path(path)), terminal(quiet=quiet or not processes.is_main)
     _doubt(labeller, found.model, console)
     return labeller.label(found, _around(processes, console))
 

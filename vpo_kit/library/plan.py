@@ -15,6 +15,7 @@ from rich.table import Table
 from vpo_kit import config, defaults, formats
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import prompts_of
+from vpo_kit.library.display import terminal
 from vpo_kit.planning import auto, probe
 from vpo_kit.planning.advice import HEADROOM, advise, fits
 from vpo_kit.planning.estimate import Estimate, Subject
@@ -50,7 +51,7 @@ def run(
 
 def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     """Print the plan of a checked run for `processes` processes, each with a device of `memory`."""
-    console = Console()
+    console = terminal()
     size = num_bytes(memory) if memory else _device_memory()
     recipe = settled(recipe, processes, size, console)
     subject, known = subject_of(recipe, processes), Known()

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from vpo_kit.catalogue import preferring
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.report import versions
 from vpo_kit.inputs import Inputs
 from vpo_kit.library import sources
-from vpo_kit.library.display import count_bar
+from vpo_kit.library.display import count_bar, terminal
 from vpo_kit.methods.base import Context, Method
 from vpo_kit.methods.offline import OfflinePairs
 from vpo_kit.models.encoding import PromptCache
@@ -109,7 +108,7 @@ def _recipe(request: SignalRequest) -> Recipe:
 
 def _measure(recipe: Recipe, request: SignalRequest) -> tuple[Signal, int]:
     """The signal, and how many pairs of the set have something to teach."""
-    run, console = recipe.run, Console()
+    run, console = recipe.run, terminal()
     model = load_model(run.model_copy(update={"compile": False}))  # each pair goes through alone: it would not pay
     settings = use(model, run.sampling)
     source = sources.build(recipe, model, settings, console, Processes())

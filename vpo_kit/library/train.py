@@ -21,7 +21,7 @@ from vpo_kit.evaluation import measuring
 from vpo_kit.evaluation.samples import Results, SamplePlan, compare
 from vpo_kit.library import checks, contents
 from vpo_kit.library.closing import Ended, finish, lost_words
-from vpo_kit.library.display import TrainingBar
+from vpo_kit.library.display import TrainingBar, terminal
 from vpo_kit.library.equipment import equip
 from vpo_kit.library.following import followed
 from vpo_kit.library.measurer import Measurer, select
@@ -99,7 +99,7 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
     if recipe.run.micro_batch_size == "auto":
         from vpo_kit.library import plan as plans
 
-        recipe = plans.settled(recipe, processes.count, None, Console(quiet=not processes.is_main))
+        recipe = plans.settled(recipe, processes.count, None, terminal(quiet=not processes.is_main))
     with processes.guarded(), ExitStack() as held:
         name = processes.agree(f"{recipe.run.method_name}-{datetime.now():%Y%m%d-%H%M%S}")
         folder = RunFolder(recipe.run.output or Path("runs") / name)
@@ -113,7 +113,7 @@ def run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, quiet:
             folder.start(recipe.run, resume=resume)
             contents.keep(found, folder.path)
 
-        console = Console(quiet=quiet or not processes.is_main)
+        console = terminal(quiet=quiet or not processes.is_main)
         checks.check(recipe)
         found = processes.main_first(lambda: contents.of(recipe, console))
         if resume and folder.holds_run:
