@@ -251,6 +251,38 @@ def test_merge_refuses_what_does_not_fit(original: Path, tmp_path: Path, capsys:
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_merge_refuses_a_pair_that_two_sets_hold(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A set and its copy with other labels: `check` calls wrong what would come of them. A part goes with the rest, and
+    of what people have judged several may have judged one pair.
+    """
+    copied = Path(shutil.copytree(original, tmp_path / "copied"))
+    edit(copied, 0, lambda row: row.update(label=0))
+    code, _, error = fails(capsys, "pair", "merge", original, copied, "--output", tmp_path / "both")
+    assert code == 1
+    assert f"000000 of {copied} and 000000 of {original} are one pair" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["copied"]
+    works(capsys, "pair", "split", original, "--share", "0.3", "--output", tmp_path / "parts")
+    works(
+        capsys, "pair", "merge", *(tmp_path / "parts" / side for side in arrange.SIDES), "--output", tmp_path / "whole"
+    )
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        judged = build(folder)
+        shutil.rmtree(judged / "latents")
+        for index in range(6):
+            edit(judged, index, _as_imported)
+    works(capsys, "pair", "merge", tmp_path / "one", tmp_path / "two", "--output", tmp_path / "judged")
+    works(capsys, "pair", "check", tmp_path / "judged")
+
+
+def _as_imported(row: dict[str, Any]) -> None:
+    row.update(
+        strategy="imported", latents=None, segments=[[0, FRAMES]], labels=None, label=None, scores=None, motion=None
+    )
+    row["sha256"].pop("latents")
+
+
 def test_a_failed_merge_leaves_nothing(
     original: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

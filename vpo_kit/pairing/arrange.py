@@ -25,7 +25,8 @@ def merge(sets: Sequence[PairSet], output: Path, tick: Callable[[], None] = lamb
     """One set of the pairs of all `sets`; the ids of the k-th set begin with ``k-``, counted from 0.
 
     ``dataset.yaml`` keeps what all sets have in common, and under ``origins`` what each of them said. Raises
-    `ConfigError` for sets of different models, `DataError` when a set is not sound or latents differ in shape.
+    `ConfigError` for sets of different models, `DataError` when a set is not sound, when latents differ in shape, and
+    when two sets hold one pair.
     """
     if len({found.path.resolve() for found in sets}) < max(2, len(sets)):
         raise ConfigError("merge takes two sets or more, each of them once")
@@ -44,6 +45,8 @@ def merge(sets: Sequence[PairSet], output: Path, tick: Callable[[], None] = lamb
                 f"latents of {first.path} are {check.shape_text(shapes[0])}, those of {found.path} "
                 f"{check.shape_text(shape)}: a set has one shape"
             )
+    for name, twin in check.repeated((f"{pair.id} of {found.path}", pair) for found in sets for pair in found.pairs):
+        raise DataError(f"{name} and {twin} are one pair, of one prompt and the same videos: leave one of the sets out")
     common = {
         key: value
         for key, value in first.facts.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def pairs(found: PairSet, *, decode: bool = False, tick: Callable[[], None] = la
     """
     reasons: dict[str, list[str]] = {}
     shapes: list[tuple[str, Shape]] = []
-    made: dict[tuple[str, str, str], str] = {}
+    twins = dict(repeated((pair.id, pair) for pair in found.pairs))
     for pair in found.pairs:
         problems = [*_files(found.path, pair), *_labels(pair)]
         try:
@@ -45,9 +45,7 @@ def pairs(found: PairSet, *, decode: bool = False, tick: Callable[[], None] = la
                 shapes.append((pair.id, _shape(found.path, pair, pair.latents)))
         except DataError as error:
             problems.append(str(error))
-        # several people may have judged one imported pair; what is made here is made once
-        twin = made.setdefault((pair.prompt, pair.sha256.first, pair.sha256.second), pair.id)
-        if twin != pair.id and pair.strategy != "imported":
+        if twin := twins.get(pair.id):
             problems.append(f"prompt and videos are those of {twin}: the set holds them twice")
         if decode:
             problems += _videos(found.path, pair)
@@ -62,6 +60,18 @@ def pairs(found: PairSet, *, decode: bool = False, tick: Callable[[], None] = la
             reasons[name].append(f"its latents are {_times(shape)}, those of most pairs {_times(usual or ())}")
     wrong = [f"{name}: {'; '.join(dict.fromkeys(lines))}" for name, lines in reasons.items() if lines]
     return Checked([*found.broken, *wrong], usual)
+
+
+def repeated(named: Iterable[tuple[str, Pair]]) -> Iterator[tuple[str, str]]:
+    """The name of every pair that is there under another one before, and that name.
+
+    Several people may have judged one imported pair; what is made here is made once.
+    """
+    made: dict[tuple[str, str, str], str] = {}
+    for name, pair in named:
+        twin = made.setdefault((pair.prompt, pair.sha256.first, pair.sha256.second), name)
+        if twin != name and pair.strategy != "imported":
+            yield name, twin
 
 
 def strays(found: PairSet) -> list[str]:

@@ -42,6 +42,10 @@ def pair_tools(folder: Path) -> Read:
     from vpo_kit.pairing import store
 
     sound, other = (make_set(folder / name, shape=(2, 3, 2, 2), count=4) for name in ("set", "other"))
+    pairs = store.read(other)
+    store.write(
+        other, pairs.facts, [pair.model_copy(update={"prompt": f"other {pair.prompt}"}) for pair in pairs.pairs]
+    )
 
     def read(stage: Stage) -> None:
         path, output = stage.copy(sound), stage.folder / "output"
