@@ -85,6 +85,19 @@ def test_ratings_become_pairs_of_one_prompt(folder: Path) -> None:
     assert [p.verdicts["static"] for p in pairs_of_ratings(found.clips, least=1.0)] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "least", "verdict"),
+    [
+        (3.4, 3.3, 0.1, 0), (4.9, 5.0, 0.1, 0), (0.3, 0.1 + 0.2, 0.0, 0), (1000.3, 1000.1, 0.2, 0),
+        (3.41, 3.3, 0.1, 1), (3.3, 3.401, 0.1, -1), (1e-3, 0.0, 0.0, 1), (0.0, 0.0, 0.0, 0),
+    ],
+)  # fmt: skip
+def test_a_difference_of_the_least_is_a_tie(one: float, other: float, least: float, verdict: int) -> None:
+    """Also where the fractions of a processor make it a little more: ratings are decimals."""
+    clips = [JudgedClip(path=Path(f"{i}.mp4"), prompt="p", scores={"q": value}) for i, value in enumerate((one, other))]
+    assert [pair.verdicts["q"] for pair in pairs_of_ratings(clips, least)] == [verdict]
+
+
 @pytest.mark.parametrize("nothing", ["n/a", "NaN", "NA", "None", "null", "-", "", "0.7?"])
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_a_cell_that_is_no_number_does_not_cost_its_dimension(folder: Path, nothing: str, suffix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +72,14 @@ def pairs_of_ratings(clips: Sequence[JudgedClip], least: float = 0.0) -> list[Ju
     for members in groups.values():
         for i, j in itertools.combinations(members, 2):
             shared = [name for name in clips[i].scores if name in clips[j].scores]
-            gaps = {name: clips[i].scores[name] - clips[j].scores[name] for name in shared}
-            verdicts = {name: 0 if abs(gap) <= least else 1 if gap > 0 else -1 for name, gap in gaps.items()}
+            verdicts = {name: _verdict(clips[i].scores[name], clips[j].scores[name], least) for name in shared}
             if verdicts:
                 pairs.append(JudgedPair(first=i, second=j, verdicts=verdicts))
     return pairs
+
+
+def _verdict(one: float, other: float, least: float) -> int:
+    """Ratings are decimals, which a processor rounds: 3.4 and 3.3 differ by 0.1, and not by a little more."""
+    gap = one - other
+    near = abs(gap) <= least or math.isclose(abs(gap), least) or math.isclose(one, other)
+    return 0 if near else 1 if gap > 0 else -1
