@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,29 +39,45 @@ def label_set(
     ] = None,
     instructions: Annotated[Path | None, typer.Option(help="people: a text for the page", show_default="ours")] = None,
     finish: Annotated[bool, typer.Option("--finish", help="people: write the labels, ask nobody")] = False,
-    agreement: Annotated[bool, typer.Option("--agreement", help="how well people agree; labels stay")] = False,
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="how well people agree; without --finish labels stay")
+    ] = False,
 ) -> None:
     """Label a pair set anew; its videos stay."""
+    of_page = {"gold": gold, "host": host, "port": port, "overlap": overlap, "instructions": instructions}
+    of_people = {**of_page, "seed": seed, "finish": finish or None}
+    of_vlm = {"base_url": base_url, "model": model}
+    others = {**of_people, **of_vlm, "set": set_ or None}
     if judge_against is not None:
-        if with_ is not None:
-            raise ConfigError("vpo label: --judge-against compares labels that are there: leave --with out")
+        asked = {"with": with_, **others, "agreement": agreement or None}
+        _leave_out("--judge-against compares labels that are there", asked)
         agreement_tables.of_sets(path, judge_against)
         return
-    kind = (with_ or "reward:vqa").partition(":")[0]
-    of_people = {"gold": gold, "seed": seed, "host": host, "port": port, "finish": finish or None}
-    of_people |= {"overlap": overlap, "instructions": instructions}
-    of_vlm = {"base_url": base_url, "model": model}
+    if agreement and not finish:
+        asked = {"with": None if with_ == "people" else with_, **others}
+        _leave_out("--agreement shows what people have said, and labels stay", asked)
+        agreement_tables.of_people(path)
+        return
+    by = with_ or "reward:vqa"
+    kind = by.partition(":")[0]
     if kind != "people" and any(value is not None for value in of_people.values()):
         raise ConfigError(
             "vpo label: --gold, --seed, --host, --port, --overlap, --instructions and --finish go with --with people"
         )
     if kind != "vlm" and any(value is not None for value in of_vlm.values()):
         raise ConfigError("vpo label: --base-url and --model go with --with vlm")
-    if finish or not (agreement and kind in ("people", "reward")):
-        from vpo_kit.config import read_assignments
-        from vpo_kit.library.pair import label
+    if finish:
+        _leave_out("--finish asks nobody", of_page)
+    from vpo_kit.config import read_assignments
+    from vpo_kit.library.pair import label
 
-        given = {name: value for name, value in {**of_people, **of_vlm}.items() if value is not None}
-        label(path, with_ or "reward:vqa", **{**read_assignments(set_ or []), **given})
+    given = {name: value for name, value in {**of_people, **of_vlm}.items() if value is not None}
+    label(path, by, **{**read_assignments(set_ or []), **given})
     if agreement:
         agreement_tables.of_people(path)
+
+
+def _leave_out(why: str, options: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for options that are given and would have no effect."""
+    if names := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
+        raise ConfigError(f"vpo label: {why}: leave {', '.join(names)} out")

@@ -627,6 +627,28 @@ def test_a_wrong_gold_file(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--agreement", "--with", "reward:technical"], "--with"),
+        (["--agreement", "--with", "vlm:Q", "--base-url", "http://127.0.0.1:1/v1"], "--with, --base-url"),
+        (["--agreement", "--with", "tests.support.own:Labeller"], "--with"),
+        (["--agreement", "--with", "people", "--set", "least_gold=0.7"], "--set"),
+        (["--agreement", "--seed", "0", "--gold", "g.jsonl", "--overlap", "2"], "--gold, --overlap, --seed"),
+        (["--judge-against", "other", "--agreement", "--port", "0"], "--port, --agreement"),
+        (["--judge-against", "other", "--with", "people", "--finish", "--set", "a=1"], "--with, --finish, --set"),
+        (["--with", "people", "--finish", "--gold", "g.jsonl", "--host", "localhost"], "--gold, --host"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], names: str
+) -> None:
+    """What looks at labels changes none, and what asks nobody takes nothing for a page."""
+    before = (folder / "metadata.jsonl").read_bytes()
+    assert main_fails(capsys, "label", folder, *arguments).endswith(f": leave {names} out\n")
+    assert (folder / "metadata.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--finish"], "--overlap, --instructions and --finish go with --with people"),
