@@ -294,3 +294,23 @@ def test_processes_wait_for_each_other(tmp_path: Path) -> None:
     assert [(code, shown[-2000:]) for code, shown in finish(started) if code] == []
     assert [(tmp_path / f"seen-{rank}").read_text() for rank in (0, 1)] == ["", "by-0"]
     assert [(tmp_path / f"waited-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
+
+
+def test_processes_with_unequal_work_make_equal_passes(tiny_wan: Path, tmp_path: Path) -> None:
+    """A sharded base needs all of them for each pass, in validation and where one has fewer fresh pairs, or none, too:
+    and what those are that only keep step shows in no gradient.
+    """
+    pairs = make_set(tmp_path / "pairs")
+    target = partial(Fork, shared_steps.uneven, str(tiny_wan), str(pairs), str(tmp_path))
+    started = side_by_side(2, target, **FSDP, VPO_TIMEOUT="20")
+    one = dict(shared_steps.unequal(models.load(str(tiny_wan)), pairs, Processes()))
+    assert [(code, shown[-2000:]) for code, shown in finish(started) if code] == []
+    first, second = (json.loads((tmp_path / f"uneven-{rank}.json").read_text()) for rank in (0, 1))
+    for name, alone in one.items():
+        assert first[name]["passes"] == second[name]["passes"], name
+        assert first[name]["logged"] == second[name]["logged"] == pytest.approx(alone["logged"], rel=1e-4), name
+        if "norm" in alone:
+            assert first[name]["norm"] > 1e-4, name
+            assert (second[name]["norm"] == 0) == name.startswith("none"), name
+            both, whole = torch.tensor(first[name]["gradient"]), torch.tensor(alone["gradient"])
+            assert float((both - whole).norm() / whole.norm()) < 1e-4, name

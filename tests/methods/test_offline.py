@@ -168,7 +168,7 @@ def test_a_micro_batch_of_one_halves_what_the_graph_of_a_pair_holds() -> None:
 
             context = context_of(member.policy, micro_batch_size=size_limit)
             pairs = noised(member.policy, times, (first, second), prompts, [5])
-            reference = see_reference(member.policy, pairs, size_limit)
+            reference = see_reference(context, pairs)
             with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
                 output = pair_output(
                     context,
@@ -223,7 +223,7 @@ def test_kept_reference_errors_change_nothing(model: VideoModel, pairs: Path, tm
         strata = Strata([number], 1, derive_seed(0, "fixed", "strata"))
         seeds = [derive_seed(0, "fixed", index, number)]
         again = noised(policy, times, (tensors["first"], tensors["second"]), encoded, seeds, strata)
-        torch.testing.assert_close(see_reference(policy, again, None).errors, value)
+        torch.testing.assert_close(see_reference(context_of(policy), again).errors, value)
     finally:
         model.network.delete_adapters(["default"])
 
@@ -351,9 +351,8 @@ def test_errors_are_those_of_both_networks(model: VideoModel) -> None:
         times = model.time_sampler(None, model.settings, model.networks)
         conditions = model.encode_prompts(["a red circle"])
         pairs = noised(policy, times, (first, second), conditions, [5])
-        reference = see_reference(policy, pairs, None)
-        seen: list[PairErrors] = []
-        context = context_of(policy)
+        context, seen = context_of(policy), list[PairErrors]()
+        reference = see_reference(context, pairs)
         pair_output(
             context,
             PairConfig(),

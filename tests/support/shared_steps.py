@@ -14,16 +14,18 @@ from torch import Tensor
 
 from vpo_kit import models
 from vpo_kit.config import Lora
+from vpo_kit.methods.from_rollouts import Candidates
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
+from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.rewards import Brightness
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.data import Pairs, Prompts, Source
 from vpo_kit.training.loop import backward
-from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.lora import LoraPolicy, added_weights
 from vpo_kit.training.stream import Stream
 
 BATCH = 2
@@ -82,6 +84,68 @@ def steps(
         logged = processes.mean(output.report) | processes.mean(output.by_label, output.num_labels)
         yield name, torch.cat([row.flatten() for row in rows]), {"loss": float(loss), **logged}
         model.network.delete_adapters(list(model.network.peft_config))
+
+
+UNEVEN: dict[str, tuple[set[int], dict[str, Any]]] = {
+    "few": ({0, 2, 4, 6, 1}, {}),
+    "few, one size": ({0, 2, 4, 6, 1}, {"micro_batch_size": 4}),
+    "none": ({0, 2, 4, 6}, {"anchor": 1.0}),
+    "none, one size": ({0, 2, 4, 6}, {"anchor": 1.0, "micro_batch_size": 4}),
+    "none, another size": ({0, 2, 4, 6}, {"anchor": 1.0, "micro_batch_size": 8}),
+}
+"""Which of eight prompts give a pair, of which the second of two processes has less, and what else is set."""
+
+
+def uneven(model: str, pairs: str, folder: str) -> None:
+    """Each process writes ``uneven-RANK.json``, by two processes whose base is sharded."""
+    processes = Processes()
+    found = dict(unequal(models.load(model), Path(pairs), processes))
+    Path(folder, f"uneven-{processes.rank}.json").write_text(json.dumps(found))
+
+
+def unequal(model: VideoModel, pairs: Path, processes: Processes) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Validation on five pairs, and a step on fresh pairs of which processes have unequal numbers: this process's
+    passes, what is logged, its gradient's norm, and the gradient of all.
+    """
+    policy, encode = LoraPolicy(model, Lora(rank=4, alpha=8), seed=0), PromptCache(model)
+    with torch.no_grad():
+        for i, parameter in enumerate(policy.parameters):
+            parameter.add_(0.02 * (i % 3))
+    processes.shard(model.network, whole=added_weights(model.network))
+    passes = list[int]()
+    model.network.register_forward_pre_hook(lambda *_: passes.append(1))
+    source = Pairs(pairs, store.read(pairs).pairs[:5], model.frame_map(9))
+    for name in ("dense", "sft"):
+        context = context_of(policy, batch_size=8, processes=processes, micro_batch_size=8)
+        method, stream = METHODS.load(name), Stream(source, range(5), 8, 0, encode, processes, context.sampling)
+        passes.clear()
+        logged = method(method.Config(), context).validate(stream.in_order())
+        yield name, {"passes": len(passes), "logged": logged}
+    for name, (giving, settings) in UNEVEN.items():
+        own = {key: value for key, value in settings.items() if key != "micro_batch_size"}
+        size, method = settings.get("micro_batch_size"), METHODS.load("online")
+        context = context_of(policy, Brightness(), batch_size=8, processes=processes, micro_batch_size=size)
+        online = method(method.Config(beta=20.0, num_candidates=2, **own), context)
+        fresh = online.select(candidates(model, processes.share(range(8)), giving))
+        for parameter in policy.parameters:
+            parameter.grad = None
+        passes.clear()
+        output = online.update(fresh, 0)
+        loss = processes.total(backward(output))
+        row = torch.cat([p.grad.flatten() for p in policy.parameters if p.grad is not None])
+        logged = {"loss": float(loss), **processes.mean(output.report)}
+        gradient = processes.total(row).tolist()
+        yield name, {"passes": len(passes), "logged": logged, "norm": float(row.norm()), "gradient": gradient}
+
+
+def candidates(model: VideoModel, positions: Sequence[int], giving: set[int]) -> Candidates:
+    """Two of each prompt, judged alike but for those that give a pair."""
+    latents = draw_noise(model.latent_shape(9, 32, 32), [2 * p + i for p in positions for i in (0, 1)])
+    return Candidates(
+        latents=latents, scores=torch.tensor([[0.0, 1.0 if p in giving else 0.0] for p in positions]),
+        motion=torch.ones(len(latents)), conditions=model.encode_prompts([f"prompt {p}" for p in positions]),
+        positions=positions, report={},
+    )  # fmt: skip
 
 
 def sums(processes: Processes) -> dict[str, Any]:

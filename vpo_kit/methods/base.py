@@ -160,6 +160,14 @@ def runs(count: int, size: int | None) -> list[slice]:
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
+def shared_runs(count: int, size: int | None, processes: Processes) -> list[slice]:
+    """`runs`, of a sharded base as many as the process with the most has: those that are added are of the first row
+    again, so that its results come once more, after those of the `count` rows. All processes must ask.
+    """
+    own = runs(count, size)
+    return own + [slice(1)] * (processes.lockstep(len(own)) - len(own))
+
+
 class MethodConfig(BaseModel):
     """Base of every method's own settings; an unknown key is an error."""
 

@@ -64,7 +64,7 @@ class KTO(FollowsReference):
         rows = self._draws.rows(context, batch.step, x, conditions, list(batch.positions) * repeats, member_mask(batch))
         videos = Noised.of(rows, context.policy.model.schedule.noise_level(rows.t))
         sign, keep = torch.cat([sign] * config.num_draws), bool(config.anchor)
-        reference = see_reference(context.policy, videos, context.micro_batch_size, keep_output=keep)
+        reference = see_reference(context, videos, keep_output=keep)
         side = side_weights(sign, config, context.processes)
 
         def loss_of(errors: Tensor) -> tuple[Tensor, dict[str, float]]:

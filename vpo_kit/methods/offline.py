@@ -101,8 +101,7 @@ class OfflinePairs(FollowsReference):
             seeds = [derive_seed(seed, "pair", batch.step, position, d) for d in draws for position in batch.positions]
             strata = Strata(places, total, derive_seed(seed, "strata", batch.step))
             pairs = self._noised(batch, seeds, strata if self.time_sampler().stratified else None)
-            size = context.micro_batch_size
-            reference = see_reference(context.policy, pairs, size, keep_output=bool(config.anchor))
+            reference = see_reference(context, pairs, keep_output=bool(config.anchor))
         labels = torch.cat([self.labels(batch)] * config.num_draws)
 
         def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
@@ -122,7 +121,7 @@ class OfflinePairs(FollowsReference):
             pairs = self._fixed(batch, "held out", keys, HELD_OUT_DRAWS)
             known = self._held_out if config.reference_update == "never" else {}
             reference = self._remembered(pairs, keys, known)
-            seen = see(self.context.policy, pairs, self.context.micro_batch_size)
+            seen = see(self.context, pairs)
             errors = PairErrors(*seen.by_member, *reference.by_member)
             found = self._preference(errors, batch, pairs, HELD_OUT_DRAWS)
             counted = (found.weight > 0) & (not batch.filler)
@@ -158,7 +157,7 @@ class OfflinePairs(FollowsReference):
     def _remembered(self, pairs: Noised, keys: Sequence[tuple[int, int]], known: dict[tuple[int, int], Tensor]) -> Seen:
         """Reference errors by (item, draw), those that are not `known` yet taken now: for a reference that stays."""
         if self.context.processes.lockstep(int(any(key not in known for key in keys))):
-            fresh = see_reference(self.context.policy, pairs, self.context.micro_batch_size)
+            fresh = see_reference(self.context, pairs)
             found = torch.stack(fresh.by_member, 1)
             known.update({key: found[i] for i, key in enumerate(keys) if key not in known})
         return Seen(torch.cat(torch.stack([known[key] for key in keys]).unbind(1)))

@@ -88,8 +88,9 @@ class Online(FollowsReference, FromRollouts):
         times = self.time_sampler(members[0].shape[1:])
         spread = strata if times.stratified else None
         pairs = noised(context.policy, times, members, conditions, seeds, spread)
-        size = context.micro_batch_size
-        reference = see_reference(context.policy, pairs, size, keep_output=bool(self.config.anchor))
+        # what the others need passes of teaches nothing: not to stay where the reference is either
+        config = self.config if own else self.config.model_copy(update={"anchor": 0.0})
+        reference = see_reference(context, pairs, keep_output=bool(config.anchor))
 
         labels = torch.full((len(seeds),), 1.0 if own else 0.0, device=pairs.level.device)
         weight = None
@@ -98,10 +99,10 @@ class Online(FollowsReference, FromRollouts):
             weight = motion_weights(moved, labels, self.config.motion_weight)
 
         def loss_of(errors: PairErrors) -> tuple[Tensor, dict[str, float]]:
-            loss = losses.preference_loss(errors, labels, self.config, level=pairs.level, pair_weight=weight)
+            loss = losses.preference_loss(errors, labels, config, level=pairs.level, pair_weight=weight)
             return losses.weighted_mean(loss.value, loss.weight, torch.tensor(total)), report(errors, labels, loss)
 
-        return pair_output(context, self.config, pairs, reference, labels, loss_of, (max(total, 1), own * draws))
+        return pair_output(context, config, pairs, reference, labels, loss_of, (max(total, 1), own * draws))
 
     def state(self) -> dict[str, Tensor]:
         return {**super().state(), **self._moving.state()}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.losses import PairErrors, PreferenceConfig, PreferenceLoss
-from vpo_kit.methods.base import Batch, Context, Policy, StepOutput, TimesConfig, runs
+from vpo_kit.methods.base import Batch, Context, Policy, StepOutput, TimesConfig, runs, shared_runs
 from vpo_kit.methods.rows import Rows, rows_of
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.sampler import draw_noise
@@ -135,22 +135,29 @@ def member_mask(batch: Batch) -> Tensor | None:
     return torch.cat([batch.tensors["mask"]] * 2) if "mask" in batch.tensors else None
 
 
-def see(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_output: bool = False) -> Seen:
-    """All rows under the model as it is, at most `micro_batch_size` at once. Where gradients are on, their graphs add
-    up: a caller that wants one graph at a time turns them off.
+def see(context: Context, pairs: Noised, *, keep_output: bool = False) -> Seen:
+    """All rows under the model as it is, at most `micro_batch_size` at once, in as many passes as the other processes
+    of a sharded base need. Where gradients are on, their graphs add up: a caller that wants one graph at a time turns
+    them off.
     """
-    errors, outputs = [], []
-    for part in (pairs.at(rows) for rows in runs(len(pairs), micro_batch_size)):
-        output = policy.model.predict(part.x_t, part.time, part.conditions)
-        errors.append(losses.frame_errors(output, part.target, part.weight))
-        outputs += [output] if keep_output else []
-    return Seen(torch.cat(errors), torch.cat(outputs) if keep_output else None)
+    count = len(pairs)
+    parts = shared_runs(count, context.micro_batch_size, context.processes)
+    found = [_pass(context.policy, pairs.at(rows), keep_output=keep_output) for rows in parts]
+    outputs = [one.output for one in found if one.output is not None]
+    return Seen(torch.cat([one.errors for one in found])[:count], torch.cat(outputs)[:count] if outputs else None)
 
 
-def see_reference(policy: Policy, pairs: Noised, micro_batch_size: int | None, *, keep_output: bool = False) -> Seen:
+def see_reference(context: Context, pairs: Noised, *, keep_output: bool = False) -> Seen:
     """`see` of the reference, without graph."""
-    with torch.no_grad(), policy.reference():
-        return see(policy, pairs, micro_batch_size, keep_output=keep_output)
+    with torch.no_grad(), context.policy.reference():
+        return see(context, pairs, keep_output=keep_output)
+
+
+def _pass(policy: Policy, pairs: Noised, *, keep_output: bool) -> Seen:
+    """All rows in one pass of the model as it is."""
+    output = policy.model.predict(pairs.x_t, pairs.time, pairs.conditions)
+    errors = losses.frame_errors(output, pairs.target, pairs.weight)
+    return Seen(errors, output if keep_output else None)
 
 
 def step_output(
@@ -171,10 +178,10 @@ def step_output(
     run of rows then gets a backward pass of its own with its ``c``: exact, and one graph at a time. The anchor is a sum
     over rows anyway.
     """
-    policy, size, (total, num_labels) = context.policy, context.micro_batch_size, counts
-    whole = size is None or size >= len(pairs)
+    size, (total, num_labels) = context.micro_batch_size, counts
+    whole = size is None or size >= context.processes.lockstep(len(pairs))
     with torch.set_grad_enabled(whole):
-        seen = see(policy, pairs, size, keep_output=bool(anchor or hold))
+        seen = see(context, pairs, keep_output=bool(anchor or hold))
     errors = seen.errors if whole else seen.errors.requires_grad_()
     report = {}
     with torch.enable_grad():
@@ -192,7 +199,7 @@ def step_output(
         return StepOutput(loss=loss, report=report, parts=None, by_label=by_label, num_labels=num_labels)
 
     def part(rows: slice) -> Tensor:
-        found = see(policy, pairs.at(rows), None, keep_output=bool(anchor))
+        found = _pass(context.policy, pairs.at(rows), keep_output=bool(anchor))
         value = (weights[rows] * found.errors).sum()
         if not anchor or reference is None:
             return value

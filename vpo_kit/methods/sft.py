@@ -22,6 +22,7 @@ from vpo_kit.methods.base import (
     StepOutput,
     TimesConfig,
     runs,
+    shared_runs,
 )
 from vpo_kit.methods.rows import Rows, rows_of
 from vpo_kit.models.conditions import Conditions
@@ -61,15 +62,16 @@ class SFT(Method):
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss on held-out clips, at the same times and noises every time."""
-        sums, seed = torch.zeros(2, dtype=torch.float64), self.context.seed
+        context, sums = self.context, torch.zeros(2, dtype=torch.float64)
         for batch in batches:
             keys = [(index, d) for d in range(HELD_OUT_DRAWS) for index in batch.indices]
-            strata = Strata([d for _, d in keys], HELD_OUT_DRAWS, derive_seed(seed, "held out", "strata"))
-            clips = self._noised(batch, [derive_seed(seed, "held out", *key) for key in keys], strata)
-            errors = [self._errors(clips, rows) for rows in runs(len(keys), self.context.micro_batch_size)]
+            strata = Strata([d for _, d in keys], HELD_OUT_DRAWS, derive_seed(context.seed, "held out", "strata"))
+            clips = self._noised(batch, [derive_seed(context.seed, "held out", *key) for key in keys], strata)
+            parts = shared_runs(len(keys), context.micro_batch_size, context.processes)
+            errors = torch.cat([self._errors(clips, rows) for rows in parts])[: len(keys)]
             if not batch.filler:
-                sums += torch.tensor([float(torch.cat(errors).sum()), len(keys)], dtype=torch.float64)
-        value, count = self.context.processes.total(sums).tolist()
+                sums += torch.tensor([float(errors.sum()), len(keys)], dtype=torch.float64)
+        value, count = context.processes.total(sums).tolist()
         return {"heldout_loss": value / count} if count else {}
 
     def _noised(self, batch: Batch, seeds: Sequence[int], strata: Strata | None, dropout: float = 0.0) -> Rows:
