@@ -37,6 +37,7 @@ LAYERS = [
         "files",
         "links",
         "folders",
+        "step_folders",
         "inputs",
     },
     {"formats", "defaults", "recipes", "video", "schedule", "losses", "processes", "net", "pages"},

@@ -653,10 +653,11 @@ def test_seconds_are_those_of_all_processes(tmp_path: Path) -> None:
     log.write_text(f'{{"event": "start"}}\n{json.dumps(ended)}\n')
     found = outcome.read(planned)
     assert (found.status, found.reason, found.machine) == ("failed", "interrupted", Machine(5.0, True, 300))
-    for folder in ("step-000000", "step-000002"):
+    for folder in ("step-000000", "step-000002", "step-000009"):  # the last of a longer run whose end was lost
         evaluation("x", vqa=[0.0, 1.0, 2.0]).save(tmp_path / "samples" / folder)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "passes": 4.0}\n{"step": 2, "passes": 4.0}\n')
-    (tmp_path / "summary.json").write_text(json.dumps({"health": {"ok": True, "message": ""}, "seconds": 20.0}))
+    summary = {"health": {"ok": True, "message": ""}, "steps": 2, "seconds": 20.0}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
     with log.open("a") as file:
         file.write('{"event": "start"}\n')
     assert outcome.read(planned).machine == Machine(25.0, True, 300)  # the last ended by itself and gave its seconds

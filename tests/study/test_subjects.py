@@ -29,7 +29,7 @@ def put(folder: Path, found: Results = FOUND) -> None:
 def a_board(folder: Path, rows: dict[str, Sequence[int]]) -> Path:
     for name, seeds in rows.items():
         for seed in seeds:
-            for step in ("step-000000", "step-000020"):
+            for step in ("step-000000", "step-999990", "step-1000000"):
                 put(folder / f"runs/{name.replace(' ', '-')}-{seed}/samples/{step}")
     named = [{"name": name, "runs": [{"seed": seed} for seed in seeds]} for name, seeds in rows.items()]
     # what the base gives by itself has no run of its own
@@ -46,14 +46,14 @@ def test_a_row_shows_its_runs_in_turn(tmp_path: Path) -> None:
     assert found.prompts == ["a", "a", "b", "b"]
     runs = [path.relative_to(folder).parts[1] for path in found.videos["online x=2"]]
     assert runs == ["online-x=2-0", "online-x=2-1"] * 2
-    assert [path.parent.name for path in found.videos["dense"]] == ["step-000020"] * 4
+    assert [path.parent.name for path in found.videos["dense"]] == ["step-1000000"] * 4
     assert {path.parent.name for path in found.videos["base"]} == {"step-000000"}
     assert read(folder, ["dense"]).names == ["base", "dense"]
 
 
 def test_what_cannot_be_shown(tmp_path: Path) -> None:
     folder = a_board(tmp_path / "board", {"dense": (0,)})
-    other = folder / "runs/dense-0/samples/step-000020"
+    other = folder / "runs/dense-0/samples/step-1000000"
     (other / "001-1.mp4").unlink()
     with pytest.raises(DataError, match=r"001-1\.mp4 is missing"):
         read(folder)

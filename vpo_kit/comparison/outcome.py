@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vpo_kit import step_folders
 from vpo_kit.comparison.runner import BASE_SAMPLES, Planned
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation.samples import Results
@@ -67,7 +68,7 @@ def read(planned: Planned) -> Outcome:
         )
     summary = _read(path / "summary.json")
     log = _lines(path / "metrics.jsonl")
-    health, last = summary["health"], max((path / "samples").glob("step-*"))
+    health, samples = summary["health"], f"samples/{step_folders.name(summary['steps'])}"
     return Outcome(
         seed=seed,
         folder=path,
@@ -77,8 +78,8 @@ def read(planned: Planned) -> Outcome:
         passes=round(sum(row["passes"] for row in log)),
         machine=_machine(attempts, summary["seconds"]),
         before=Results.load(path / BASE_SAMPLES),
-        after=Results.load(last),
-        samples=f"samples/{last.name}",
+        after=Results.load(path / samples),
+        samples=samples,
     )
 
 

@@ -25,11 +25,11 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import Any
 
-from vpo_kit import files
+from vpo_kit import files, step_folders
 from vpo_kit.config import Run
 from vpo_kit.training.run_folder import RunFolder
 
-BASE_SAMPLES = Path("samples") / "step-000000"
+BASE_SAMPLES = Path("samples") / step_folders.name(0)
 LOCK = ".process.lock"
 """A lock beside `files.LOCK`, which the run's own process holds and which no other can inherit."""
 POLL = 0.1

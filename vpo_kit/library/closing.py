@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from vpo_kit import step_folders
 from vpo_kit.config import FORMAT
 from vpo_kit.errors import HealthError
 from vpo_kit.evaluation import report
@@ -100,7 +101,7 @@ def finish(
         page = report.Page(
             title=f"{run.method_name} with {run.reward_name}" if recipe.reward else run.method_name,
             evaluations=[before, after],
-            folders=[f"samples/step-{0:06d}", f"samples/{_last_samples(folder)}"],
+            folders=[f"samples/{step_folders.name(step)}" for step in (0, ended.steps)],
             log=folder.log(),
             settings=run.model_dump(mode="json"),
             licences={part.spec.name: part.spec.licence for part in [*recipe.reward, *recipe.judges]},
@@ -121,7 +122,3 @@ def finish(
     console.print(f"LoRA: {folder.path / 'lora'}   summary: {folder.path / 'summary.json'}", soft_wrap=True)
     if before and after:
         console.print(f"page: {folder.path / 'report.html'}", soft_wrap=True)
-
-
-def _last_samples(folder: RunFolder) -> str:
-    return max(path.name for path in (folder.path / "samples").glob("step-*"))

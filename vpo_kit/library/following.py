@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from vpo_kit import step_folders
 from vpo_kit.evaluation import report, tables
 from vpo_kit.evaluation.samples import Results, SamplePlan
 from vpo_kit.evaluation.statistics import Paired
@@ -50,7 +51,7 @@ class Following:
     def began(self, before: Results | None) -> None:
         """The run begins, or goes on, from this measurement."""
         self._before = before
-        self._show(0, "before", "step-000000", before)
+        self._show(0, "before", step_folders.name(0), before)
         self._write_page(0)
 
     def step(self, row: Report) -> None:
@@ -70,7 +71,7 @@ class Following:
 
     def ended(self, step: int, after: Results | None, changes: Mapping[str, Paired]) -> None:
         """The measurement after training, and its table."""
-        self._show(step, "after", f"step-{step:06d}", after)
+        self._show(step, "after", step_folders.name(step), after)
         if changes:
             rows = [(name, *tables.values(one), tables.span(one), tables.chance(one)) for name, one in changes.items()]
             self._trackers.table(step, "changes", [("metric", "before", "after", "change [95%]", "p"), *rows])
@@ -84,7 +85,7 @@ class Following:
         if self._before is None or not self._writes:
             return
         run = self._recipe.run
-        shown, folders = [self._before], ["samples/step-000000"]
+        shown, folders = [self._before], [f"samples/{step_folders.name(0)}"]
         if self._samples is not None:
             at, found = self._samples
             shown = [_part(self._before, found), replace(found, name=f"step {at}")]

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from vpo_kit import formats
+from vpo_kit import formats, step_folders
 from vpo_kit.config import merge, read_file
 from vpo_kit.errors import ConfigError, HealthError
 from vpo_kit.evaluation import measuring
@@ -148,7 +148,7 @@ def _train(
     parts = Assembly(run=run, policy=policy, settings=own.settings, encode=own.encode, processes=processes)
     method = recipe.method(recipe.method_config, parts.context(own.reward, judges=own.judges, source=own.source))
     with policy.reference():  # at the start the bare model or `lora.init`, whatever a checkpoint will load
-        before = measurer.measure(plan, own.judges, measures, "step-000000", "before")
+        before = measurer.measure(plan, own.judges, measures, step_folders.name(0), "before")
 
     def small(plan: SamplePlan, place: str) -> Results | None:
         return measurer.measure(plan, own.judges, measures, place, "samples")
@@ -174,7 +174,7 @@ def _train(
         updates = experts.counts(folder.log())
         for line in experts.unchanged(policy, updates):
             notice(line)
-    after = measurer.measure(plan, own.judges, measures, f"step-{done:06d}", "after")
+    after = measurer.measure(plan, own.judges, measures, step_folders.name(done), "after")
     if processes.is_main:
         changes = compare(before, after) if before and after else {}
         warnings |= lost_words(recipe, changes, notice)

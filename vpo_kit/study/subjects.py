@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vpo_kit import step_folders
 from vpo_kit.comparison.plan import Row
 from vpo_kit.comparison.runner import BASE_SAMPLES
 from vpo_kit.errors import ConfigError, DataError
@@ -71,8 +72,8 @@ def _of_board(source: Path) -> dict[str, list[Made]]:
     for row in _rows(source / "results.json"):
         name = str(row.get("name"))
         runs = [source / "runs" / f"{Row(name, '', {}).folder}-{run.get('seed')}" for run in row.get("runs", [])]
-        folders = [max((run / "samples").glob("step-*"), default=None) for run in runs]
-        made = [_made(folder) for folder in folders if folder is not None and folder.name != BASE_SAMPLES.name]
+        steps = [step_folders.by_step(run / "samples") for run in runs]
+        made = [_made(folders[max(folders)]) for folders in steps if max(folders, default=0)]
         if made:
             found.setdefault(BASE, [_made(made[0][0].parent / BASE_SAMPLES.name)])
             found[name] = made

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vpo_kit import files
+from vpo_kit import files, step_folders
 from vpo_kit.errors import CheckpointError, OutputError, first_line
 
 
@@ -33,14 +33,19 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """Write ``folder/step-000200`` and remove all but the newest `keep`. Raises `OutputError`."""
-    final = folder / f"step-{checkpoint.step:06d}"
+    """Write ``folder/step-000200`` and remove all but the newest `keep`, those of later steps first: they were passed
+    over as damaged, and would count as the newest. Raises `OutputError`.
+    """
+    final = folder / step_folders.name(checkpoint.step)
     try:
         with files.beside(final) as partial:
             partial.mkdir()
             _put(partial, checkpoint)
     except (OutputError, RuntimeError) as error:  # torch has its own for a disk that is full
         raise OutputError(f"cannot write the checkpoint, the ones before it are untouched: {error}") from error
+    for step, path in step_folders.by_step(folder).items():
+        if step > checkpoint.step:
+            shutil.rmtree(path)
     prune(folder, keep)
 
 
@@ -87,7 +92,7 @@ def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     if not isinstance(state, dict) or not isinstance(state["sha256"], dict):
         raise ValueError("state.json is not what a run writes")
-    if type(state["step"]) is not int or path.name != f"step-{state['step']:06d}":
+    if type(state["step"]) is not int or path.name != step_folders.name(state["step"]):
         raise ValueError(f"state.json is of step {state['step']}")
     seconds = state.get("seconds", 0.0)
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
@@ -120,4 +125,5 @@ def _optimiser(path: Path) -> dict[str, Any]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    """The newest first."""
+    return list(step_folders.by_step(folder).values())[::-1]
