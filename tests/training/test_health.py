@@ -189,6 +189,22 @@ def test_a_run_ends_with_the_warnings_of_all_its_parts(
     assert job.facts.start == pytest.approx((math.log(2), 0.5))
 
 
+@pytest.mark.parametrize("before", [{"window": 4}, {"window": 2, "disable": ["motion_collapse"]}])
+def test_what_a_check_would_have_stopped_is_only_told_once_it_has_passed(
+    model: VideoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, Any]
+) -> None:
+    """A resumed run may have other checks, which look at its first steps at the end alone: it has come through them."""
+    ended = list[LoopResult]()
+    monkeypatch.setattr(runs, "train", lambda job: ended.append(loop.train(job)) or ended[-1])
+    dip = reporting(lambda step: {"motion": 0.1 if step in (2, 3) else 1.0})
+    run_once(model, tmp_path / "run", 5, kind=dip, limits={"health": before}, every=9)
+    assert ended[-1].warnings == {}
+    run_once(model, tmp_path / "run", 7, kind=dip, limits=QUICK, every=9)
+    assert len(ended[-1].history) == 7
+    assert list(ended[-1].warnings) == ["motion_collapse"]
+    assert ended[-1].warnings["motion_collapse"].startswith("step 5: motion has fallen from 1.0000 to 0.5500")
+
+
 @pytest.mark.parametrize("page", ["faq.md", "methods.md"])
 def test_every_check_is_explained(page: str) -> None:
     """Once in each table: what it tells, and when it fires."""

@@ -223,6 +223,12 @@ def validate(settings: config.Health) -> None:
             raise ConfigError(f"health.disable: unknown check {name!r}{nearest(name, [*CHECKS, 'not_finite'])}")
 
 
+def look(history: Sequence[Report], facts: Facts, disabled: Sequence[str]) -> dict[str, Finding]:
+    """What the checks that are not `disabled` find at the history's last row, by check. Nothing is stopped by it."""
+    found = {name: test(history, facts) for name, test in CHECKS.items() if name not in disabled}
+    return {name: one for name, one in found.items() if one is not None}
+
+
 def check(history: Sequence[Report], facts: Facts, disabled: Sequence[str]) -> dict[str, str]:
     """Warnings by check. Raises `HealthError` with the name of the first check that stops the run at the history's last
     row.
@@ -232,10 +238,7 @@ def check(history: Sequence[Report], facts: Facts, disabled: Sequence[str]) -> d
     if bad and "not_finite" not in disabled:
         raise HealthError("not_finite", f"step {step}: {', '.join(bad)} is not finite; the last checkpoint is kept")
     warnings = {}
-    for name, test in CHECKS.items():
-        found = None if name in disabled else test(history, facts)
-        if found is None:
-            continue
+    for name, found in look(history, facts, disabled).items():
         if found.stop:
             hint = f"(--set health.disable=[{name}] turns this check off)"
             raise HealthError(name, f"step {step}: {found.message} {hint}")

@@ -193,10 +193,13 @@ def _log(job: RunParts, row: Report, history: list[Report], state: State) -> Non
 
 
 def _warnings(job: RunParts, history: Sequence[Report]) -> dict[str, str]:
-    """The warnings of the whole log, so that a resumed run has those of its first part too."""
+    """The warnings of the whole log, so that a resumed run has those of its first part too, and what would have stopped
+    it there if the checks had been what they are now.
+    """
     found: dict[str, str] = {}
     for count in range(job.run.health.window, len(history) + 1):
-        found |= health.check(history[:count], job.facts, job.run.health.disable)
+        looked = health.look(history[:count], job.facts, job.run.health.disable)
+        found |= {name: f"step {count}: {one.message}" for name, one in looked.items()}
     return found
 
 
