@@ -205,6 +205,21 @@ def test_a_step_on_fresh_pairs_written_plainly(bench: Bench) -> None:
     assert loss_of(output) == pytest.approx(mean(values) + 0.2 * mean(apart), rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["structural", "dense", "dpo"])
+def test_where_no_pair_weighs_anything_what_is_averaged_by_weight_is_not_told(bench: Bench, name: str) -> None:
+    """Votes that are a draw, or winners that stand still: nothing is learned, and nothing is no number."""
+    batch = bench.batch()
+    still = torch.stack([(LABEL < 0) * 0.1, (LABEL > 0) * 0.1], 1)
+    nothing = {"weight": torch.zeros(3)} if name == "structural" else {"motion": still}
+    settings = {} if name == "structural" else {"motion_weight": 0.5}
+    output = bench.method(name, **settings).step(replace(batch, tensors={**batch.tensors, **nothing}))
+    assert loss_of(output) == 0
+    assert output.num_labels > 0
+    told = {"implicit_accuracy", "winner_error_change", "loser_error_change"}
+    assert output.by_label.keys() == told
+    assert all(math.isfinite(value) for value in output.by_label.values())
+
+
 @pytest.mark.parametrize("gained", [True, False])
 def test_a_step_of_verdicts_written_plainly(bench: Bench, gained: bool) -> None:
     """The gain of each video is held against the mean gain of those that have a verdict, where that is a gain."""

@@ -257,7 +257,8 @@ def motion_weights(moved: Tensor, labels: Tensor, power: float) -> Tensor:
 
 
 def report(errors: PairErrors, labels: Tensor, loss: PreferenceLoss) -> dict[str, float]:
-    """The fields that every preference method logs; `labels` ``[P]`` or ``[P, T]``, ties left out.
+    """The fields that every preference method logs; `labels` ``[P]`` or ``[P, T]``, ties left out. Where no label has a
+    weight, what is a mean over those that have is not there.
 
     A change is relative to the reference's error: +0.01 is one percent worse than the reference. A pair whose members
     changed alike (as in the first step, where policy and reference are the same) counts as half right.
@@ -272,15 +273,17 @@ def report(errors: PairErrors, labels: Tensor, loss: PreferenceLoss) -> dict[str
     winner = torch.where(labels > 0, first, second)[kept]
     loser = torch.where(labels > 0, second, first)[kept]
     scale = errors.first_ref.mean().clamp_min(1e-12)
-    counted = loss.weight > 0
     right = (winner < loser).double() + 0.5 * (winner == loser)
-    return {
+    found = {
         "implicit_accuracy": float(right.mean()),
-        "margin": float(loss.logit.detach()[counted].mean()),
         "winner_error_change": float(winner.mean() / scale),
         "loser_error_change": float(loser.mean() / scale),
-        "gradient_factor": float(loss.slope[counted].mean()),
     }
+    counted = loss.weight > 0
+    if counted.any():
+        found["margin"] = float(loss.logit.detach()[counted].mean())
+        found["gradient_factor"] = float(loss.slope[counted].mean())
+    return found
 
 
 def _distance(seen: Seen, reference: Seen, rows: slice) -> Tensor:
