@@ -66,6 +66,18 @@ def test_a_pair_set_without_labels(refused: Fails, tmp_path: Path) -> None:
     assert "ties or have no label" in refused("--method", "dense", "--pairs", found.path)
 
 
+@pytest.mark.parametrize("label", [None, 0])
+@pytest.mark.parametrize("method", ["sft", "instruct"])
+def test_pairs_without_a_winner_and_without_the_clip_they_came_from(
+    refused: Fails, tmp_path: Path, method: str, label: int | None
+) -> None:
+    found = store.read(make_set(tmp_path / "pairs"))
+    blank = {"label": label, "strategy": "independent", "source": None}
+    store.write(found.path, found.facts, [pair.model_copy(update=blank) for pair in found.pairs])
+    reward = () if method == "sft" else ("--reward", "vpo_kit.testing.rewards:Brightness")
+    assert "ties or have no label" in refused("--method", method, "--pairs", found.path, *reward)
+
+
 def test_clips_without_captions(refused: Fails, tmp_path: Path) -> None:
     assert "there is no folder" in refused("--method", "sft", "--videos", tmp_path / "clips")
     write_video(tmp_path / "clips" / "a.mp4", torch.rand(9, 3, 32, 32), 8)

@@ -243,6 +243,16 @@ def test_early_stopping_goes_back_to_the_best(model: VideoModel, pairs: Path, tm
     assert len(again) == len(rows)  # a stopped run stays stopped
 
 
+@pytest.mark.parametrize("method", ["sft", "instruct"])
+def test_a_clip_is_a_pairs_source_or_its_winner(pairs: Path, method: str) -> None:
+    """A tie of guided members still has the clip that both came from; of two samples neither is one to learn from."""
+    kind, pair = METHODS.load(method), store.read(pairs).pairs[0]
+    for strategy in ("guided", "independent", "real", "local", "imported"):
+        for label in (1, -1, 0, None):
+            kept = kind.keeps(kind.Config(), pair.model_copy(update={"strategy": strategy, "label": label}))
+            assert kept == (strategy == "guided" or label in (1, -1)), (strategy, label)
+
+
 class TestSplit:
     def test_is_by_prompt(self) -> None:
         source = Prompts([f"prompt {i // 5}" for i in range(50)])

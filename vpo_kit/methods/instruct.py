@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from vpo_kit.methods.base import MethodConfig, Needs
 from vpo_kit.methods.editing import Editing, EditingConfig
+from vpo_kit.pairing.store import Pair
 
 
 class Instruct(Editing):
@@ -14,3 +15,7 @@ class Instruct(Editing):
     summary: ClassVar[str] = "InstructVideo: edit real clips, reward gradient of the last step"
     needs: ClassVar[Needs] = Needs(data=("videos", "pairs"), reward="differentiable")
     Config: ClassVar[type[MethodConfig]] = EditingConfig
+
+    @classmethod
+    def keeps(cls, config: Any, pair: Pair) -> bool:
+        return pair.has_clip

@@ -6,7 +6,7 @@ Legend: ``B`` clips, latents ``[B, C, T, h, w]``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -26,6 +26,7 @@ from vpo_kit.methods.base import (
 )
 from vpo_kit.methods.rows import Rows, rows_of
 from vpo_kit.models.conditions import Conditions
+from vpo_kit.pairing.store import Pair
 from vpo_kit.sampler import derive_seed, draw_noise
 from vpo_kit.times import Strata
 
@@ -46,6 +47,10 @@ class SFT(Method):
     needs: ClassVar[Needs] = Needs(data=("videos", "pairs"))
     Config: ClassVar[type[MethodConfig]] = SFTConfig
     config: SFTConfig
+
+    @classmethod
+    def keeps(cls, config: Any, pair: Pair) -> bool:
+        return pair.has_clip
 
     def step(self, batch: Batch) -> StepOutput:
         context, draws = self.context, range(self.config.num_draws)

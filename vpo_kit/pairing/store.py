@@ -119,6 +119,13 @@ class Pair(BaseModel):
         return self
 
     @property
+    def has_clip(self) -> bool:
+        """Whether there is one clip that it stands for: the winner, or the real one that both members of a guided pair
+        came from, whose latent lies beside theirs.
+        """
+        return bool(self.label) or self.strategy == "guided"
+
+    @property
     def videos(self) -> tuple[Member, Member]:
         """Both members, with their segments in frames of their own."""
         fps, frames = self.second_fps or self.fps, self.second_frames or self.frames

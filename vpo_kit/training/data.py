@@ -83,9 +83,9 @@ class Pairs:
     frames, ``label`` ``[P]``, ``motion`` ``[P, 2]`` of both members, 1 where it is not known; and, where one
     is local, ``mask`` ``[P, T, h, w]`` of what differs.
 
-    ``clip`` is the real clip's latent where the set has it, else the winner's. With `weights` also ``weight`` ``[P]``;
-    `encoded` gives the latents of pairs whose set has none. With `first_frame`, which decodes a latent
-    ``[1, C, T, h, w]`` to its first frame, each is made from that of its ``clip``.
+    ``clip`` is the real clip's latent where the set has it, else the winner's (`Pair.has_clip`). With `weights` also
+    ``weight`` ``[P]``; `encoded` gives the latents of pairs whose set has none. With `first_frame`, which decodes a
+    latent ``[1, C, T, h, w]`` to its first frame, each is made from that of its ``clip``.
     """
 
     def __init__(
