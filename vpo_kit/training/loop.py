@@ -80,7 +80,8 @@ def train(job: RunParts) -> LoopResult:
     keeps: the average of its last steps where there is one, or the weights that held-out data liked best.
 
     Raises `HealthError` when a check stops the run, and `InterruptedRunError` after the step in which Ctrl-C or SIGTERM
-    came; the state of that moment is then the newest checkpoint.
+    came; the state of that moment is then the newest checkpoint. Raises `ConfigError` at the first validation where
+    nothing that is called `early_stopping.metric` is logged.
     """
     run, method, policy = job.run, job.method, job.policy
     optimiser = optimisers.build(run.optimiser, policy.groups)
@@ -121,7 +122,7 @@ def train(job: RunParts) -> LoopResult:
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
                 with policy.holding(average.state):  # what would be kept is what is looked at
                     row |= method.validate(job.held_out.in_order())
-                    best.update(row, policy.state())
+                    best.update(history, policy.state())
                 passes.take()  # looking is not training
             _log(job, row, history, state)
             if run.samples.every and (step + 1) % run.samples.every == 0 and not last:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from vpo_kit.config import EarlyStopping
+from vpo_kit.errors import ConfigError
+from vpo_kit.registry import nearest
 
 
 class Best:
@@ -23,10 +27,18 @@ class Best:
         """No better value for `patience` validations in a row."""
         return self._settings.patience > 0 and self._waited >= self._settings.patience
 
-    def update(self, row: dict[str, float], policy: dict[str, Tensor]) -> None:
-        """Take a row of the log; rows without the metric are passed over."""
-        value = row.get(self._settings.metric)
-        if not self._settings.patience or value is None:
+    def update(self, history: Sequence[dict[str, float]], policy: dict[str, Tensor]) -> None:
+        """Take the last row of the log `history`; one without the metric is passed over where an earlier one has it.
+        Raises `ConfigError` where none has: the run would never stop.
+        """
+        row, metric = history[-1], self._settings.metric
+        value = row.get(metric)
+        if not self._settings.patience:
+            return
+        if value is None:
+            known = {key for one in history for key in one}
+            if metric not in known:
+                raise ConfigError(f"early_stopping.metric: no row of the log has {metric!r}{nearest(metric, known)}")
             return
         signed = value if self._settings.greater_is_better else -value
         if self._value is None or signed > self._value:
