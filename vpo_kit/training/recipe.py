@@ -13,6 +13,7 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.folders import prompts_of, resolve
 from vpo_kit.inputs import Inputs
 from vpo_kit.methods.base import Data, Method, MethodConfig
+from vpo_kit.methods.editing import EditingConfig
 from vpo_kit.models.attention import check_attention
 from vpo_kit.models.group_offload import check_group_offload
 from vpo_kit.models.quantising import check_quantise
@@ -87,15 +88,7 @@ def check(run: Run) -> Recipe:
     for part in reward:
         _check_reward(part, method, run.method_name)
     _fits_together(run)
-    if run.compile and getattr(method_config, "rollout_cache", None) is not None:
-        raise ConfigError("method.rollout_cache: a compiled block cannot be skipped: leave one of the two out")
-    if run.sampling.lora is not None and (method.retraces or method.needs.reward == "differentiable"):
-        raise ConfigError(
-            f"sampling.lora: method {run.method_name!r} learns through steps of the chain, which must be the policy's "
-            "own: leave it out"
-        )
-    if run.data.buckets and data == "pairs":
-        raise ConfigError("data.buckets: the pairs of a set have one shape: leave it out, or give clips or prompts")
+    _fits_method(run, method, method_config, data)
     all_held_out = _prompts(run.model, run.evaluation.prompts, "heldout") if run.evaluation.num_prompts else []
     held_out = spread(all_held_out, run.evaluation.num_prompts)
     validation = _validation(run, held_out)
@@ -154,6 +147,24 @@ def _fits_together(run: Run) -> None:
         raise ConfigError("compile: blocks that come and go cannot be compiled: leave compile or group_offload out")
     optimisers.check(run.optimiser.name)
     trackers.check(run.tracking)
+
+
+def _fits_method(run: Run, method: type[Method], method_config: MethodConfig, data: Data) -> None:
+    """What a method's own settings and data do not go with. Raises `ConfigError`."""
+    if run.compile and getattr(method_config, "rollout_cache", None) is not None:
+        raise ConfigError("method.rollout_cache: a compiled block cannot be skipped: leave one of the two out")
+    if data == "prompts" and isinstance(method_config, EditingConfig) and method_config.start == "clip":
+        raise ConfigError(
+            f"method.start=clip: {run.method_name} learns from prompts, which have no clip: leave it out, or take "
+            "--method instruct"
+        )
+    if run.sampling.lora is not None and (method.retraces or method.needs.reward == "differentiable"):
+        raise ConfigError(
+            f"sampling.lora: method {run.method_name!r} learns through steps of the chain, which must be the policy's "
+            "own: leave it out"
+        )
+    if run.data.buckets and data == "pairs":
+        raise ConfigError("data.buckets: the pairs of a set have one shape: leave it out, or give clips or prompts")
 
 
 def _selection(run: Run, reward: list[rewards.RewardPlan]) -> list[rewards.RewardPlan]:
