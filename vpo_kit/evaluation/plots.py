@@ -46,7 +46,7 @@ def forest(changes: Mapping[str, Paired]) -> Markup:
 
 def curves(logs: Logs) -> Markup:
     """What runs logged in training, each quantity in a picture of all runs that have it; nothing without logs."""
-    keys = [key for key in CURVES if any(log and key in log[-1] for log in logs.values())]
+    keys = [key for key in CURVES if any(key in row for log in logs.values() for row in log)]
     return _panels(logs, keys, [])
 
 
