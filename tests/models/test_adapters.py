@@ -84,16 +84,42 @@ def test_a_picture_in_the_noise(cases: Cases) -> None:
     assert float((case.ours(noise, 4.0, TWO[:1]) - theirs).abs().max()) < 1e-4
 
 
-def test_networks_that_take_the_picture_otherwise_are_refused(cases: Cases, tmp_path: Path) -> None:
-    """Of a pipeline that drops frames, and of a patch in time that nobody has published."""
+def test_networks_that_take_something_else_are_refused(cases: Cases, tmp_path: Path) -> None:
+    """Of a pipeline that drops frames, of a patch in time that nobody has published, of a step that sees its end."""
     for name, changed, problem in (
         ("hunyuan-i2v", {"image_condition_type": "latent_concat"}, "its network takes the picture by latent_concat"),
         ("cogvideox1.5", {"patch_size_t": 4}, "its network takes 4 latent frames together: .* 1.0 takes one, 1.5 two"),
+        ("hunyuan1.5-i2v", {"use_meanflow": True}, "its network takes the time of the next step .* was not distilled"),
     ):
         pipeline = copy.copy(cases[name].plain)
         pipeline.transformer = type(pipeline.transformer).from_config(pipeline.transformer.config, **changed)
         with pytest.raises(ModelError, match=problem):
             type(cases[name].model)(pipeline, None, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "scale"),
+    [
+        ({"guidance_scale": 1.0}, 1.0),  # of the distilled models
+        ({"guidance_scale": 3.0}, 3.0),
+        ({"guidance_scale": 2.0, "use_original_formulation": True}, 3.0),
+        ({"guidance_scale": 3.0, "enabled": False}, 1.0),
+    ],
+)
+def test_guided_as_the_folder_says(cases: Cases, given: dict[str, float], scale: float) -> None:
+    """HunyuanVideo 1.5: without settings it is the video that its pipeline's own guider makes."""
+    case, noise = cases["hunyuan1.5"], draw_noise(cases["hunyuan1.5"].shape, [11])
+    pipeline, plain = copy.copy(case.model.pipeline), copy.copy(case.plain)
+    pipeline.guider = diffusers.ClassifierFreeGuidance(**given)
+    model = type(case.model)(pipeline, None, "a pipeline at hand")
+    assert model.settings == replace(case.model.settings, guidance=scale)
+    arguments = arguments_of(model, plain, case.call, item=Inputs(TWO[0]), negative="", scale=9.0)
+    plain.guider = pipeline.guider.new()
+    with torch.no_grad():
+        guidance = model.guidance(model.settings, model.encode_prompts([""]))
+        conditions = case.conditions(TWO[:1], model)
+        ours = model.decode(sample(model, conditions, noise=noise, steps=case.call.steps, guidance=guidance))
+    assert float((ours - plain(**arguments, latents=noise)[0]).abs().max()) < 1e-4
 
 
 def test_a_latent_frame_in_front(cases: Cases) -> None:

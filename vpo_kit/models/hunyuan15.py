@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from torch import Tensor
 
+from vpo_kit.errors import ModelError
 from vpo_kit.inputs import Inputs, as_image
 from vpo_kit.models.base import VideoModel, add_methods
 from vpo_kit.models.conditions import Conditions
@@ -19,7 +21,8 @@ from vpo_kit.times import Times
 
 
 class Hunyuan15Model(VideoModel):
-    """Qwen and ByT5 text, flow matching, classifier-free guidance in two passes (the pipeline's guider is not used).
+    """Qwen and ByT5 text, flow matching, classifier-free guidance in two passes. The pipeline's guider is not used; its
+    scale is the default, which is 1, one pass, of a network that was distilled from guidance.
 
     Diffusers' pipeline class cannot load LoRA files; the adapter adds the loader of HunyuanVideo 1.0. In diffusers
     alone, ``pipe.transformer.load_lora_adapter`` reads the same file.
@@ -33,7 +36,13 @@ class Hunyuan15Model(VideoModel):
     )
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
-        super().__init__(pipeline, settings, source)
+        if pipeline.transformer.config.use_meanflow:
+            raise ModelError(
+                f"{source}: its network takes the time of the next step too (use_meanflow), and a time of training has "
+                "none: take a HunyuanVideo 1.5 that was not distilled to few steps"
+            )
+        own = replace(self.defaults, guidance=_scale(pipeline.guider))
+        super().__init__(pipeline, settings or own, source)
         add_methods(pipeline, HunyuanVideoLoraLoaderMixin)
         pipeline.vae.enable_slicing()  # its attention mask fits one video at a time (diffusers 0.42)
 
@@ -91,3 +100,11 @@ class Hunyuan15ImageModel(Hunyuan15Model):
         empty = there.new_zeros(*there.shape[:2], frames - 1, *there.shape[3:])
         seen = [self.pipeline.encode_image(as_image(one), 1, self.device, self.dtype) for one in pictures]
         return {"condition": torch.cat([there, empty], 2), "pictures": torch.cat(seen)}
+
+
+def _scale(guider: Any) -> float:
+    """The scale of a pipeline's guider, as the sampler counts it: 1 is no guidance."""
+    config = guider.config
+    if not config.get("enabled", True):
+        return 1.0
+    return float(config.guidance_scale) + bool(config.get("use_original_formulation"))  # there 0 is no guidance
