@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from tests.support.commands import fails, main_ok
 from tests.support.offline_run import make_set
 from vpo_kit import models
 from vpo_kit.config import Lora
+from vpo_kit.library import set_signal
+from vpo_kit.library.set_signal import SignalRequest
 from vpo_kit.models.base import VideoModel
 from vpo_kit.training import signal
 from vpo_kit.training.lora import LoraPolicy
@@ -119,6 +122,7 @@ def test_the_command(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["signal"]["whole"]["p"] > 0.05
     assert set(found["signal"]["bands"]) == {"low", "middle", "high"}
     assert found["verdict"] == "enough"
+    assert found["seed"] == 0
     known.check("signal", {key: found[key] for key in ("signal", "verdict")})
     assert {path: path.read_bytes() for path in pairs.rglob("*") if path.is_file()} == before
     few = make_set(tmp_path / "few", count=4, model=str(tiny_wan))
@@ -130,6 +134,34 @@ def test_the_command(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         "learns no preference from pairs"
         in fails(capsys, "pair", "signal", pairs, "--model", tiny_wan, "--method", "sft", *sets)[1]
     )
+
+
+@pytest.mark.parametrize(
+    ("sets", "options", "expected"),
+    [
+        ([], {}, ("structural", 123.0, 7)),
+        (["method.beta=5", "seed=8"], {"seed": 9}, ("structural", 5.0, 9)),
+        (["method.name=dpo", "method.beta=5", "seed=8"], {}, ("dpo", 5.0, 8)),
+        (["method.name=dpo"], {"method": "dense"}, ("dense", 250.0, 7)),
+    ],
+)
+def test_the_recipe_is_the_users(
+    sets: list[str], options: dict[str, Any], expected: tuple[str, float, int], tmp_path: Path
+) -> None:
+    """An option counts before --set, that before the file."""
+    file, pairs = tmp_path / "recipe.yaml", make_set(tmp_path / "pairs", count=1)
+    file.write_text("method: {name: structural, beta: 123}\nseed: 7\n")
+    request = SignalRequest(path=pairs, config=file, assignments=sets, **options)
+    run = set_signal._recipe(request).run
+    assert (run.method_name, run.method["beta"], run.seed) == expected
+
+
+@pytest.mark.parametrize("sets", [[], ["method.beta=5"]])
+def test_the_method_is_that_of_the_strategy_where_none_is_named(sets: list[str], tmp_path: Path) -> None:
+    guided = make_set(tmp_path / "pairs", count=1)
+    run = set_signal._recipe(SignalRequest(path=guided, assignments=sets)).run
+    assert run.method_name == "dense"
+    assert (run.method["beta"] == 5.0) == bool(sets)
 
 
 def test_a_gradient_of_a_half_is_a_mean(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:

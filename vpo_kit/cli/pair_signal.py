@@ -48,7 +48,7 @@ def pair_signal(
             config=config,
             assignments=set_ or [],
             pairs=pairs,
-            seed=seed or 0,
+            seed=seed,
         )
     )
     console = terminal()

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vpo_kit import config, defaults, formats
+from vpo_kit import config, defaults
 from vpo_kit.errors import ConfigError
 from vpo_kit.folders import prompts_of
 from vpo_kit.library.display import terminal
@@ -90,9 +90,7 @@ def settled(recipe: Recipe, processes: int, memory: int | None, console: Console
 
 def _recipe(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
     """The recipe as for training, but data need not be at hand: prompts, pairs and clips are all alike to a plan."""
-    values = formats.recipe(config.read_file(file), file) if file else {}
-    values = config.merge(values, config.read_assignments(assignments))
-    values = config.merge(values, {key: value for key, value in options.items() if value is not None})
+    values = recipes.merged(options, file, assignments)
     given = defaults.build(values)
     method = METHODS.load(given.method_name)
     wanted = method.needs.data

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vpo_kit import config
 from vpo_kit.catalogue import preferring
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation.report import versions
@@ -44,7 +45,7 @@ class SignalRequest:
     config: Path | None = None
     assignments: Sequence[str] = ()
     pairs: int = 128
-    seed: int = 0
+    seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class SetSignal:
             "reach": asdict(self.move),
             "verdict": self.move.verdict,
             "logit": _plain(self.logit),
-            "seed": self.request.seed,
+            "seed": self.recipe.run.seed,
             "versions": versions(),
         }
 
@@ -87,22 +88,24 @@ def measure(request: SignalRequest) -> SetSignal:
 
 
 def _recipe(request: SignalRequest) -> Recipe:
-    """The recipe as for `vpo train`, but nothing is measured on held-out prompts; the method is that of the set's
-    strategy.
+    """The recipe as for `vpo train`, but nothing is measured on held-out prompts; where no method is named it is that
+    of the set's strategy.
     """
     strategies = {pair.strategy for pair in store.read(request.path).pairs}
-    method = request.method or ("dense" if strategies == {"guided"} else "dpo")
     options: dict[str, Any] = {
         "pairs": request.path,
         "model": request.model,
-        "method": method,
+        "method": request.method,
         "seed": request.seed,
         "evaluation": {"num_prompts": 0},
         "selection": {"strengths": []},
     }
-    recipe = initial.resolve(recipes.read(options, request.config, request.assignments))
+    usual = {"method": {"name": "dense" if strategies == {"guided"} else "dpo"}}
+    given = recipes.merged(options, request.config, request.assignments)
+    recipe = initial.resolve(recipes.complete(config.merge(usual, given)))
     if not issubclass(recipe.method, OfflinePairs):
-        raise ConfigError(f"method {method!r} learns no preference from pairs: give --method {preferring()}")
+        name = recipe.run.method_name
+        raise ConfigError(f"method {name!r} learns no preference from pairs: give --method {preferring()}")
     return recipe
 
 

@@ -51,13 +51,17 @@ class Recipe:
 
 
 def read(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
-    """The checked recipe: an option counts before ``--set``, that before the file, that before the default. Raises
-    `ConfigError`, `DataError` or `ModelError`.
+    """The checked recipe of what `merged` gives. Raises `ConfigError`, `DataError` or `ModelError`."""
+    return complete(merged(options, file, assignments))
+
+
+def merged(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """What the user gives: an option that is not None counts before ``--set``, that before the file. Raises
+    `ConfigError`.
     """
     values = formats.recipe(config.read_file(file), file) if file else {}
     values = config.merge(values, config.read_assignments(assignments))
-    values = config.merge(values, {key: value for key, value in options.items() if value is not None})
-    return complete(values)
+    return config.merge(values, {key: value for key, value in options.items() if value is not None})
 
 
 def complete(given: Mapping[str, Any]) -> Recipe:
