@@ -99,6 +99,8 @@ def test_a_loaded_model_is_left_as_it_was(run: Trained) -> None:
     own = model.settings
     bare, (trained,) = vpo_kit.sample(PROMPT, model=model), vpo_kit.sample(PROMPT, model=model, lora=run.folder)
     assert model.settings == own
+    (shifted,) = vpo_kit.sample(PROMPT, model=model, sampling={"shift": 9.0})
+    assert float((shifted.frames - bare[0].frames).abs().max()) > 0.01
     assert trained.frames.shape[0] == 5
     torch.testing.assert_close(vpo_kit.sample(PROMPT, model=model)[0].frames, bare[0].frames, atol=0, rtol=0)
     with pytest.raises(ConfigError, match="dtype: the model is loaded already"):

@@ -33,6 +33,26 @@ def test_parts_that_were_being_trained_are_frozen_and_drop_nothing() -> None:
     assert not [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
 
 
+def test_a_shift_of_the_settings_goes_with_them(model: VideoModel) -> None:
+    """The scheduler that the pipeline came with is back, and one that somebody has put in its place stays."""
+    own, found = model.settings, model.pipeline.scheduler
+    shape, shifts = model.latent_shape(9, 32, 32), []
+    for shift in (9.0, 4.0, None):
+        model.use(own.changed(shift=shift))
+        shifts.append(model.shift(shape))
+    assert shifts == [9.0, 4.0, found.config.flow_shift]
+    assert model.pipeline.scheduler is found
+    try:
+        for given in (9.0, None):
+            model.use(own.changed(shift=given))
+            model.pipeline.scheduler = type(found).from_config(found.config, flow_shift=3.0)
+            for later in (own, own.changed(shift=9.0), own):
+                model.use(later)
+                assert model.shift(shape) == (later.shift or 3.0)
+    finally:
+        model.pipeline.scheduler = found
+
+
 def test_rows_of_conditions() -> None:
     three = Conditions({"embeds": torch.arange(6.0).view(3, 2), "mask": torch.tensor([[1], [2], [3]])})
     assert len(three) == 3

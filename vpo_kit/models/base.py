@@ -76,6 +76,8 @@ class VideoModel(Autoencoding, ABC):
         self.checkpointed = False
         """Whether the networks keep little for the backward pass and run again in it (`gradient_checkpointing`)."""
         self.schedule = schedules.from_scheduler(pipeline.scheduler)
+        self._shifted: tuple[Any, Any] | None = None
+        """The pipeline's own scheduler, and the one in its place with the shift of the settings."""
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
@@ -165,8 +167,7 @@ class VideoModel(Autoencoding, ABC):
         self.check_size(settings.size)
         if isinstance(settings.guidance, Mapping) and not self.experts:
             raise ConfigError(f"sampling.guidance: {self.source} has one network: give one number")
-        if settings.shift is not None:
-            self._set_shift(settings.shift)
+        self._set_shift(settings.shift)
         self.settings = settings
         return settings
 
@@ -194,12 +195,19 @@ class VideoModel(Autoencoding, ABC):
         finally:
             self.settings = own
 
-    def _set_shift(self, shift: float) -> None:
-        config = self.pipeline.scheduler.config
-        name = "flow_shift" if config.get("use_flow_sigmas") else "shift"
-        if name not in config or config.get("use_dynamic_shifting"):
+    def _set_shift(self, shift: float | None) -> None:
+        """Let the pipeline have its own scheduler, or that one with another shift."""
+        own = self.pipeline.scheduler
+        if self._shifted and own is self._shifted[1]:  # a caller may have put another there since
+            own = self._shifted[0]
+        if shift is None:
+            self.pipeline.scheduler = own
+            return
+        name = "flow_shift" if own.config.get("use_flow_sigmas") else "shift"
+        if name not in own.config or own.config.get("use_dynamic_shifting"):
             raise ConfigError(f"sampling.shift: the chain of {self.source} has none that could be set: leave it out")
-        self.pipeline.scheduler = type(self.pipeline.scheduler).from_config(config, **{name: shift})
+        self.pipeline.scheduler = type(own).from_config(own.config, **{name: shift})
+        self._shifted = own, self.pipeline.scheduler
 
     def lora_options(self, name: str) -> dict[str, Any]:
         """What the pipeline's ``load_lora_weights`` takes, beside the file, to load it into the network `name`."""
