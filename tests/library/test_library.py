@@ -144,6 +144,16 @@ def test_a_run_is_evaluated_at_its_own_sizes(run: Trained, tmp_path: Path) -> No
         Bench(EvaluateRequest(runs=[run.folder], output=tmp_path / "eval", settings={"dtype": "float32"}))
 
 
+def test_every_run_of_an_evaluation_has_a_name_of_its_own(run: Trained, tmp_path: Path) -> None:
+    """The numbers of runs that are called alike stay clear of names that end in such a number."""
+    places = [tmp_path / place for place in ("a/online-3", "b/online", "c/online", "d/base", "e/online-3", "f/online")]
+    for place in places:
+        shutil.copytree(run.folder, place)
+    bench = Bench(EvaluateRequest(runs=places, output=tmp_path / "eval"))
+    assert bench.labels == ["base", "online-3", "online", "online-4", "base-4", "online-3-5", "online-6"]
+    assert list(bench.loras.values()) == places
+
+
 def test_a_run_on_a_published_model_is_judged_as_it_was_trained(
     run: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -244,9 +245,11 @@ def _judges_of(run: Run) -> list[rewards.RewardPlan]:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """A short, unique name for each run: its folder's, with a number where two are alike."""
+    """A short, unique name for each run: its folder's, with a number where another has it."""
     names: list[str] = []
     for path in runs:
-        name = path.resolve().name if path.is_dir() else path.resolve().parent.name
-        names.append(name if name not in (BASE, CANDIDATES, *names) else f"{name}-{len(names) + 1}")
+        own = path.resolve().name if path.is_dir() else path.resolve().parent.name
+        numbered = (f"{own}-{number}" for number in itertools.count(len(names) + 1))
+        taken = {BASE, CANDIDATES, *names}
+        names.append(next(name for name in itertools.chain([own], numbered) if name not in taken))
     return names
