@@ -43,7 +43,7 @@ from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.steps import context_of
 from vpo_kit.training.lora import LoraPolicy
 
-QUIET = ["evaluation.num_prompts=0", "evaluation.judges=[]"]
+QUIET = ["evaluation.num_prompts=0", "evaluation.judges=[]", "selection.strengths=[]"]
 
 
 def subject(model: Path | str, method: str, *sets: str) -> Subject:
@@ -338,6 +338,49 @@ def test_time_is_the_slower_of_arithmetic_and_traffic() -> None:
     speed = Speed(device="one", matrix=1e9, convolution=1e8, bytes=1e6, overhead=1.0)
     ops = {Op("matrix", 3 * 10**9, 10): 2, Op("convolution", 10**8, 10): 1, Op("other", 0, 5 * 10**6): 1}
     assert speed.seconds(ops) == pytest.approx(2 * (1 + 3) + (1 + 1) + (1 + 5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("method", "reward", "at_once", "processes", "seconds"),
+    [
+        ("online", "null", 8, 1, (3, 3 * 2)),  # 20 and 12 videos, and two strengths
+        ("online", "null", 8, 2, (2, 3 * 1)),
+        ("online", "null", 8, 4, (1, 3 * 1)),
+        ("online", "null", 16, 1, (2, 3 * 0.75)),
+        ("dense", "null", 8, 1, (3, 0)),  # nothing that a strength could be chosen by
+        ("dense", "vqa", 8, 1, (3, 3 * 2)),
+    ],
+)
+def test_all_that_is_measured_takes_its_time(
+    method: str, reward: str, at_once: int, processes: int, seconds: tuple[int, float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Evaluation and selection, both shared by the processes, at a second for each full batch of videos."""
+    own = ["evaluation.num_prompts=20", "selection.num_prompts=12", f"sampling.batch_size={at_once}", "batch_size=8"]
+    own += ["selection.strengths=[0.5, 1.0]", f"selection.reward={reward}", "steps=10"]
+    recipe = command._recipe({"model": "sprites", "method": method}, None, own)
+    planned = command.subject_of(recipe, processes)
+    second = {Op("matrix", 10**9, 0): 1}
+    found = Estimate(settings=None, parameters={}, phases={}, passes=8, steps=1,
+                     ops={"measure": second, "step": second})  # type: ignore[arg-type]  # fmt: skip
+    speed = Speed(device="one", matrix=1e9, convolution=1e9, bytes=1e9, overhead=0.0)
+    assert command.measuring(found, planned, speed) == seconds[0]
+    assert command.selecting(found, planned, speed) == seconds[1]
+    command._print_cost(Console(width=100), found, recipe, speed, planned)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"the run, 10 steps about {10 + 2 * seconds[0] + seconds[1]:.2g} s on one" in shown
+    assert f"measuring, before and after about {2 * seconds[0]} s on one" in shown
+    assert (f"selection, 3 times 12 videos about {seconds[1]:.2g} s on one" in shown) == (seconds[1] > 0)
+
+
+def test_a_selection_is_rehearsed_where_nothing_else_is_measured(tiny_wan: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "validation.txt"
+    prompts.write_text("one\ntwo\nthree\n")
+    own = [f"selection.prompts={prompts}", "selection.strengths=[1.0]", "selection.reward=technical"]
+    small = ["batch_size=2", "sampling.steps=1", "sampling.frames=5"]
+    with_it, without = (rehearse(subject(tiny_wan, "dpo", *small, *sets)) for sets in (own, []))
+    assert list(with_it.phases) == ["prompts", "measure", "data", "step"]
+    assert list(without.phases) == ["prompts", "data", "step"]
 
 
 def test_published_architectures_have_their_published_sizes() -> None:

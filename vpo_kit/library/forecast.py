@@ -101,7 +101,7 @@ def _row(recipe: Recipe, runs: Sequence[Planned], speed: Speed | None) -> RowCos
 
 
 def _estimate(recipe: Recipe, speed: Speed) -> tuple[int, float | None, float | None]:
-    """Steps, passes and seconds of one run, the measurement after training included, loading not."""
+    """Steps, passes and seconds of one run, the selection and the measurement after training included, loading not."""
     run, subject = recipe.run, plan.subject_of(recipe, 1)
     try:
         estimate = rehearse(subject)
@@ -111,4 +111,5 @@ def _estimate(recipe: Recipe, speed: Speed) -> tuple[int, float | None, float | 
     training = steps * speed.seconds(estimate.ops["step"]) / estimate.steps
     if run.max_seconds:
         training = min(training, run.max_seconds)
-    return steps, steps * estimate.passes, training + plan.measuring(estimate, subject, speed)
+    measured = plan.selecting(estimate, subject, speed) + plan.measuring(estimate, subject, speed)
+    return steps, steps * estimate.passes, training + measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,7 @@ def subject_of(recipe: Recipe, processes: int) -> Subject:
         judges=recipe.judges,
         data=recipe.data,
         measured=videos,
+        selected=len(recipe.validation) if recipe.selection else 0,
         processes=processes,
     )
 
@@ -153,9 +155,15 @@ def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Spe
         )
         return
     seconds = speed.seconds(estimate.ops["step"]) / estimate.steps
-    whole = recipe.run.steps * seconds + 2 * measuring(estimate, subject, speed)
-    table.add_row("a step", f"{_about(seconds)} on {speed.device}")
-    table.add_row(f"the run, {recipe.run.steps} steps", f"{_about(whole)} on {speed.device}")
+    twice, selection = 2 * measuring(estimate, subject, speed), selecting(estimate, subject, speed)
+    rows = {"a step": seconds}
+    if twice:
+        rows["measuring, before and after"] = twice
+    if selection:
+        rows[f"selection, {_selections(subject)} times {subject.selected} videos"] = selection
+    rows[f"the run, {recipe.run.steps} steps"] = recipe.run.steps * seconds + twice + selection
+    for name, value in rows.items():
+        table.add_row(name, f"{_about(value)} on {speed.device}")
     console.print(table)
     console.print(
         f"Times are estimates for {speed.device}, from a probe of {speed.matrix / 1e9:.0f} GFLOP/s in matrix products "
@@ -165,8 +173,27 @@ def _print_cost(console: Console, estimate: Estimate, recipe: Recipe, speed: Spe
 
 def measuring(estimate: Estimate, subject: Subject, speed: Speed) -> float:
     """Seconds of one measurement, before or after training."""
-    once = speed.seconds(estimate.ops["measure"]) if "measure" in estimate.ops else 0.0
-    return -(-subject.measured // subject.run.sampling.batch_size) * once
+    return _seconds(subject.measured, estimate, subject, speed)
+
+
+def selecting(estimate: Estimate, subject: Subject, speed: Speed) -> float:
+    """Seconds of the selection, of which every measurement is one of its own; 0 where nothing is selected."""
+    return _selections(subject) * _seconds(subject.selected, estimate, subject, speed)
+
+
+def _selections(subject: Subject) -> int:
+    """How many measurements the selection takes: of every strength, and of the model before training."""
+    return len(subject.run.selection.strengths) + 1
+
+
+def _seconds(videos: int, estimate: Estimate, subject: Subject, speed: Speed) -> float:
+    """Seconds in which the processes sample and score so many videos, each its share of the batches."""
+    if not videos:
+        return 0.0
+    size = subject.run.sampling.batch_size
+    share = min(videos, size) / min(subject.most_measured, size)  # of the batch that was rehearsed
+    batches = math.ceil(math.ceil(videos / size) / subject.processes)
+    return batches * share * speed.seconds(estimate.ops["measure"])
 
 
 def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: int, known: Known) -> None:

@@ -24,7 +24,14 @@ class Subject:
     data: str
     measured: int = 0
     """Videos of one measurement, before or after training."""
+    selected: int = 0
+    """Videos of each measurement of the selection: of the model before training, and of every strength."""
     processes: int = 1
+
+    @property
+    def most_measured(self) -> int:
+        """Videos of the largest measurement."""
+        return max(self.measured, self.selected)
 
 
 @dataclass(frozen=True, kw_only=True)

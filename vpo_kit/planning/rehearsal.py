@@ -125,7 +125,7 @@ class _Rehearsal:
             encode = PromptCache(self.model)
             self._phase("prompts", lambda: self._data.encode(encode))
             self._weights.arrive()
-            if self.subject.measured:
+            if self.subject.most_measured:
                 self._phase("measure", lambda: self._measure(encode))
             parts = Assembly(run=run, policy=self.policy, settings=self.settings, encode=encode)
             context = parts.context(reward, judges=self.judges, scores=torch.rand(64, 2))
@@ -214,9 +214,9 @@ class _Rehearsal:
         return result
 
     def _measure(self, encode: PromptCache) -> None:
-        """One batch of the evaluation before training."""
+        """One batch of the evaluation before training, or of the selection's."""
         run = self.subject.run
-        texts = [self.model.example(PROMPT)] * self.subject.measured
+        texts = [self.model.example(PROMPT)] * self.subject.most_measured
         plan = SamplePlan(
             inputs=texts, videos_per_prompt=1, settings=self.settings, batch_size=run.sampling.batch_size, seed=0
         )

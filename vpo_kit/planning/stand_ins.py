@@ -31,7 +31,7 @@ class StandIns:
     def encode(self, encode: PromptCache) -> Conditions:
         """What the batch is made from, after all that is encoded beside it."""
         encode([self._settings.negative_prompt])
-        if self._subject.measured:
+        if self._subject.most_measured:
             encode([self._model.example(PROMPT)])
         return encode([self._model.example(prompt) for prompt in self._prompts], self._largest)
 
