@@ -21,6 +21,7 @@ from vpo_kit.judged.against_people import accuracy, accuracy_with_ties, reciproc
 from vpo_kit.judged.disagreement import DisagreementSection, page, strongest
 from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
+from vpo_kit.library.judge_bench import JudgeBench
 
 LAYOUTS: dict[str, list[dict[str, str]]] = {
     "videogen-rewardbench": [
@@ -438,12 +439,34 @@ def test_the_bench(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert again["dimensions"] == json.loads(before)["sets"][0]["dimensions"]
 
 
+TWO = ["--reward", "vqa", "--reward", "technical"]
+MISSET: list[tuple[list[str], str]] = [
+    (["--set", "sampling.steps=3"], "only reward.* can be set here, not sampling"),
+    (["--set", "reward=technical"], "unknown setting reward.name"),
+    (["--set", "reward.nonsense=1"], "unknown setting reward.nonsense"),
+    ([*TWO, "--set", "reward.nonsense=1"], "reward.nonsense: with several rewards, write reward.NAME.setting"),
+    ([*TWO, "--set", "reward.technical=1"], "reward.technical: with several rewards, write reward.NAME.setting"),
+    ([*TWO, "--set", "reward.technicl.softness=[0.1, 0.5]"], "reward.technicl: with several"),
+    ([*TWO, "--set", "reward.technical.softnes=[0.1, 0.5]"], "unknown setting reward.softnes"),
+    (["--reward", "vqa+technical", "--set", "reward.nonsense=1"], "reward.nonsense: with several"),
+]
+
+
+@pytest.mark.parametrize("names", [["vqa", "technical"], ["vqa+technical"], ["gold", "vqa+technical"]])
+def test_settings_reach_the_judge_that_they_name(names: list[str], folder: Path) -> None:
+    source = table(folder / "set.csv", LAYOUTS["visionreward"])
+    bench = JudgeBench([source], names, {"technical": {"softness": [0.1, 0.4]}})
+    (technical,) = (one.config for one in bench._judges if one.spec.name == "technical")
+    assert technical.model_dump()["softness"] == (0.1, 0.4)
+
+
 def test_errors_come_before_the_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = table(folder / "set.csv", LAYOUTS["visionreward"])
     for more, message in (
         (["--output", folder / "x.txt"], "give the name of a .json file"),
         (["--output", folder / "x.json", "--dimension", "VQ"], "has no dimension 'VQ' (it has standard_answer)"),
         (["--output", folder / "x.json", "--reward", "nobody"], "unknown reward 'nobody'"),
+        *(([*sets, "--output", folder / "x.json"], message) for sets, message in MISSET),
     ):
         assert run(source, *more) == 2
         assert message in capsys.readouterr().err

@@ -60,9 +60,9 @@ def of_reward(assignments: list[str] | None) -> dict[str, Any]:
     from vpo_kit.config import read_assignments
 
     values = read_assignments(assignments or [])
-    if set(values) - {"reward"}:
-        raise ConfigError("--set: only reward.* can be set here")
-    found: dict[str, Any] = values.get("reward", {})
+    found: dict[str, Any] = values.pop("reward", {})
+    if values:
+        raise ConfigError(f"--set: only reward.* can be set here, not {min(values)}")
     return found
 
 

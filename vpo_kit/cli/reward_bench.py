@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vpo_kit.cli.options import Columns, Separator, Set, Words, named
+from vpo_kit.cli.options import Columns, Separator, Set, Words, named, of_reward
 from vpo_kit.cli.reward import reward_app
 from vpo_kit.errors import ConfigError
 
@@ -31,7 +31,6 @@ def bench_reward(
     set_: Set = None,
 ) -> None:
     """Set judges against people's verdicts and ratings, beside judges that know nothing."""
-    from vpo_kit.config import read_assignments
     from vpo_kit.judged.layouts import Reading
     from vpo_kit.library.display import terminal
     from vpo_kit.library.judge_bench import JudgeBench
@@ -39,8 +38,7 @@ def bench_reward(
     reading = Reading(layout, named("--column", column), named("--word", word), separator)
     if output.suffix != ".json":
         raise ConfigError(f"--output {output}: give the name of a .json file")
-    settings = read_assignments(set_ or []).get("reward", {})
-    bench, console = JudgeBench(sets, reward or ["vqa"], settings, reading, dimension or []), terminal()
+    bench, console = JudgeBench(sets, reward or ["vqa"], of_reward(set_), reading, dimension or []), terminal()
     for facts in bench.each(output, console):
         _show(console, facts)
     beside = ", ".join(path.name for path in bench.write(output))

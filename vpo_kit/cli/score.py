@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vpo_kit import plain
-from vpo_kit.cli.options import Config, Set, app
+from vpo_kit.cli.options import Config, Set, app, of_reward
 from vpo_kit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -37,18 +37,13 @@ def score(
     from rich.table import Column, Table
 
     from vpo_kit import files
-    from vpo_kit.config import read_assignments
     from vpo_kit.library import score as scoring
     from vpo_kit.library.display import terminal
     from vpo_kit.rewards import loading
 
     if output is not None and output.suffix.lower() not in KINDS:
         raise ConfigError(f"--output {output}: give the name of a {', '.join(KINDS)} file")
-    given = read_assignments(set_ or [])
-    own = given.pop("reward", {})
-    if given:
-        raise ConfigError(f"--set: only reward.* can be set here, not {min(given)}")
-    plans = scoring.plans(reward, config, own)
+    plans = scoring.plans(reward, config, of_reward(set_))
     clips = scoring.clips_of(videos, prompt)
     scoring.check_prompts([plan.spec for plan in plans], clips.values())
     judges = loading.load(plans, scoring.device_of(device))

@@ -45,11 +45,7 @@ class JudgeBench:
         """`settings` are those of the judge, of several judges by name. Raises `ConfigError` and `DataError` before a
         weight is loaded.
         """
-        plans = [
-            plan
-            for name in names
-            for plan in rewards.plan(name, settings.get(name, {}) if len(names) > 1 else settings)
-        ]
+        plans = rewards.plan("+".join(names), settings)
         self._sets = [read(source, reading) for source in sources]
         self._dimensions = [_dimensions(one, dimensions) for one in self._sets]
         self._judges = rewards.load(plans, torch.device("cpu")).parts

@@ -48,13 +48,19 @@ def plan(text: str, settings: Mapping[str, Any], *, in_groups: bool = False) -> 
                 "for training by a method that samples candidates (online, nft, grpo, rwr)"
             )
         own = settings if len(parts) == 1 else settings.get(name, {})
+        if not isinstance(own, Mapping):
+            raise _astray(name)
         if argument:
             own = _with_argument(kind, name, argument, own)
         plans.append(RewardPlan(kind, validate(kind.Config, own, "reward."), weight))
     unknown = set(settings) - {name for name, _, _ in parts} if len(parts) > 1 else set()
     if unknown:
-        raise ConfigError(f"reward.{unknown.pop()}: with several rewards, write reward.NAME.setting")
+        raise _astray(min(unknown))
     return plans
+
+
+def _astray(setting: str) -> ConfigError:
+    return ConfigError(f"reward.{setting}: with several rewards, write reward.NAME.setting")
 
 
 def locate(plans: Sequence[RewardPlan]) -> None:
