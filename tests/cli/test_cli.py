@@ -58,6 +58,22 @@ def test_bad_training_input(
     assert not list(tmp_path.rglob("*.part*"))
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *((["sample", "--prompt", "a", "--output"], name) for name in ("seed", "model", "on_notice")),
+        *((["pair", "--output"], name) for name in ("seed", "prompts", "quiet")),
+        *((["label"], name) for name in ("path", "quiet")),
+    ],
+)
+def test_what_is_no_setting_but_an_option(
+    command: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = fails(capsys, *command, tmp_path / "out", "--set", f"{name}=3")
+    assert (code, shown.count("\n"), f"--set {name}: no setting of this command" in shown) == (2, 1, True), shown
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_model_folders(
     train: list[object], tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vpo_kit.cli import agreement as agreement_tables
-from vpo_kit.cli.options import Set, app
+from vpo_kit.cli.options import Set, app, of_call
 from vpo_kit.errors import ConfigError
 
 
@@ -68,11 +68,10 @@ def label_set(
         raise ConfigError("vpo label: --base-url and --model go with --with vlm")
     if finish:
         _leave_out("--finish asks nobody", of_page)
-    from vpo_kit.config import read_assignments
     from vpo_kit.library.pair import label
 
     given = {name: value for name, value in {**of_people, **of_vlm}.items() if value is not None}
-    label(path, by, **{**read_assignments(set_ or []), **given})
+    label(path, by, **{**of_call(set_, label), **given})
     if agreement:
         agreement_tables.of_people(path)
 

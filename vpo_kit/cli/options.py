@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +65,21 @@ def of_reward(assignments: list[str] | None) -> dict[str, Any]:
     if values:
         raise ConfigError(f"--set: only reward.* can be set here, not {min(values)}")
     return found
+
+
+def of_call(assignments: list[str] | None, function: Callable[..., Any]) -> dict[str, Any]:
+    """What ``--set`` gives to the settings of `function`, whose other arguments the command has options for. Raises
+    `ConfigError` for one of these.
+    """
+    from inspect import signature
+
+    from vpo_kit.config import read_assignments
+
+    values = read_assignments(assignments or [])
+    for name in signature(function).parameters:
+        if name in values:
+            raise ConfigError(f"--set {name}: no setting of this command, whose --help has an option in its place")
+    return values
 
 
 def of_run(init_lora: Path | None, **options: Any) -> dict[str, Any]:

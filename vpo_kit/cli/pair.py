@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app
+from vpo_kit.cli.options import Config, Model, Prompts, Seed, Set, app, of_call
 from vpo_kit.errors import ConfigError
 
 pair_app = typer.Typer(
@@ -43,7 +43,6 @@ def pair(
     """Make pairs of videos and label them."""
     if context.invoked_subcommand is not None:
         return
-    from vpo_kit.config import read_assignments
     from vpo_kit.library.pair import make_pairs
 
     if output is None:
@@ -58,5 +57,5 @@ def pair(
         label=label,
         seed=seed or 0,
         config=config,
-        **read_assignments(set_ or []),
+        **of_call(set_, make_pairs),
     )

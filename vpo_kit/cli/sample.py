@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vpo_kit.cli.options import Config, Model, Seed, Set, app
+from vpo_kit.cli.options import Config, Model, Seed, Set, app, of_call
 from vpo_kit.errors import ConfigError
 
 
@@ -29,7 +29,6 @@ def sample(
     """Make videos, one for each prompt."""
     from functools import partial
 
-    from vpo_kit.config import read_assignments
     from vpo_kit.inputs import ImageFile, Inputs
     from vpo_kit.library.display import terminal
     from vpo_kit.library.sample import each
@@ -41,7 +40,7 @@ def sample(
     texts = [Inputs(text, first, last) for text in prompt or []] + (read_inputs(prompts) if prompts else [])
     if not texts:
         raise ConfigError("give --prompt TEXT or --prompts FILE")
-    settings, console = read_assignments(set_ or []), terminal()
+    settings, console = of_call(set_, each), terminal()
     say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
     own = {**settings, "on_notice": say}
     for video in each(texts, model=model, lora=lora, output=output, seed=seed or 0, config=config, **own):
