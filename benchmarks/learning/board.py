@@ -4,9 +4,10 @@ Data: 480 clips of the world, guided and independent pairs of them and of their 
 real pairs, which need no label. Then, for each method on its own, each by `vpo` in processes of its own that go on
 where they were stopped:
 
-- trials: the same number for each, with two rates, which add up to the same reach in all methods (`REACHES`), one seed,
-  half of the passes. Half of the validation captions choose a run's strength, `vqa` on the other half chooses the
-  trial; no trial is trained on these captions, and none of them is reported.
+- trials: by the same rule for each, with two rates, which add up to the same reach in all methods (`REACHES`), and
+  lower ones while nothing is gained; one seed, half of the passes. Half of the validation captions choose a run's
+  strength, `vqa` on the other half chooses the trial; no trial is trained on these captions, and none of them is
+  reported.
 - the board: `vpo compare` with the rate that was found, equal passes, three seeds, the reported captions.
 
 ``learning/board/METHOD.json`` holds both; what is there is not made again, so a board may take several days and
@@ -49,7 +50,8 @@ DATA = ("clips", "guided", "independent", "local", "real", "train.txt", "choosin
 SOURCES = ("independent", "local", "real")
 """The pairs of `dpo`, a row each; it is tuned on the first."""
 INDEPENDENT = ("kto", "mapo")
-TRIAL_SEED, TRIAL_SHARE = 100, 2
+TRIAL_SEED, TRIAL_SHARE, MOST_TRIALS = 100, 2, 4
+FIELD = "optimiser.lr"
 SHOWN = ("gold", "vqa", "flawed", "motion", "text_accuracy")
 
 
@@ -105,18 +107,34 @@ def compare(work: Path, name: str, method: str, extent: Extent, own: Sequence[st
 
 
 def tune(work: Path, method: str, extent: Extent) -> dict[str, Any]:
-    """The trials of a method: what each gave, and the rate of the best by `vqa`."""
-    rates, field = extent.rates(method), "optimiser.lr"
-    command = compare(work, "trials", method, extent, [
-        "--vary", f"{field}={','.join(map(str, rates))}", "--budget", f"network_passes={extent.passes // TRIAL_SHARE}",
+    """The trials of a method: what each gave, and the rate of the best by `vqa`. While none gains anything, a third of
+    the lowest rate is tried too, up to `MOST_TRIALS` in all.
+    """
+    trials, commands = [], []
+    rates = extent.rates(method)
+    while rates:
+        name = f"trials-{len(trials) + 1}" if trials else "trials"
+        commands.append(compare(work, name, method, extent, _trial(rates, extent)))
+        rows = {row["name"]: row for row in _rows(work / method / name)}
+        trials += [{"rate": rate, "changes": rows[f"{method} {FIELD}={rate}"]["changes"]} for rate in rates]
+        best = max(trials, key=_gain)
+        lower = float(f"{min(one['rate'] for one in trials) / 3:.1e}")
+        rates = [lower] if _gain(best) <= 0 and len(trials) < MOST_TRIALS else []
+    shown = [{**one, "changes": {key: one["changes"].get(key) for key in SHOWN}} for one in trials]
+    return {"commands": commands, "seed": TRIAL_SEED, "rate": best["rate"], "trials": shown}
+
+
+def _trial(rates: Sequence[float], extent: Extent) -> list[str]:
+    return [
+        "--vary", f"{FIELD}={','.join(map(str, rates))}", "--budget", f"network_passes={extent.passes // TRIAL_SHARE}",
         "--seeds", "1", "--set", f"seed={TRIAL_SEED}", "--set", "evaluation.prompts=tuning.txt", "--set",
         f"evaluation.num_prompts={extent.tuned_on}", "--set", f"selection.num_prompts={extent.chosen_on}",
-    ])  # fmt: skip
-    rows = {row["name"]: row for row in _rows(work / method / "trials")}
-    made = [{"rate": rate, "changes": rows[f"{method} {field}={rate}"]["changes"]} for rate in rates]
-    best = max(made, key=lambda one: one["changes"].get("vqa", {"difference": -math.inf})["difference"])
-    shown = [{**one, "changes": {key: one["changes"].get(key) for key in SHOWN}} for one in made]
-    return {"command": command, "seed": TRIAL_SEED, "rate": best["rate"], "trials": shown}
+    ]  # fmt: skip
+
+
+def _gain(trial: Mapping[str, Any]) -> float:
+    found: float = trial["changes"].get("vqa", {"difference": -math.inf})["difference"]
+    return found
 
 
 def board(work: Path, method: str, extent: Extent, rate: float) -> dict[str, Any]:

@@ -71,6 +71,27 @@ def test_a_method_gets_two_trials_and_the_better_rate(method: str, asked: list[S
         board.run(tmp_path, tmp_path, method, board.Extent(12_000, smoke=False))
 
 
+def test_while_nothing_is_gained_lower_rates_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method whose rates all harm would be on the board at a rate that nobody would take."""
+    gains = iter([-0.1, -0.2, 0.0, 0.3])
+
+    def vpo(folder: Path, *arguments: str) -> None:
+        made = [
+            {"name": row.name, "passes": 1, "changes": {"vqa": {"difference": next(gains)}}, "runs": []}
+            for row in rows(arguments)
+        ]
+        (folder / arguments[-1]).mkdir()
+        (folder / arguments[-1] / "results.json").write_text(json.dumps({"rows": made}))
+
+    monkeypatch.setattr(board, "vpo", vpo)
+    found = board.tune(tmp_path, "rwr", FULL)
+    first = FULL.rates("rwr")
+    tried = [one["rate"] for one in found["trials"]]
+    assert tried[:2] == first
+    assert tried[2:] == pytest.approx([first[0] / 3, first[0] / 9], rel=0.05)
+    assert found["rate"] == tried[-1]
+
+
 def test_a_failed_run_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def vpo(folder: Path, *arguments: str) -> None:
         failed = {"seed": 100, "status": "failed", "reason": "out of memory"}
