@@ -185,7 +185,7 @@ def _shares(change: Mapping[str, float]) -> list[float]:
 
 
 def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Gain by the held-out judge against the seconds of a run, and motion beside it, row by row."""
+    """Gain by the held-out judge against the seconds of a run, by numbers, and motion beside it, which names them."""
     shown = [row for row in rows if row["machine"]["seconds"] and "gold" in row["changes"]]
     figure = Figure(figsize=(10, 0.3 * len(shown) + 2.6), layout="constrained")
     gain, motion = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -193,8 +193,8 @@ def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         one, (moved, low, high) = row["changes"]["gold"], _shares(row["changes"]["motion"])
         gain.plot([row["machine"]["seconds"]] * 2, [one["low"], one["high"]], color=f"C{place % 10}", linewidth=1.4)
         gain.plot([row["machine"]["seconds"]], [one["difference"]], "o", color=f"C{place % 10}", markersize=5)
-        gain.annotate(row["name"], (row["machine"]["seconds"], one["difference"]), (4, 4),
-                      textcoords="offset points", fontsize=7)  # fmt: skip
+        gain.annotate(str(place + 1), (row["machine"]["seconds"], one["difference"]), (5, 3),
+                      textcoords="offset points", fontsize=8, color=f"C{place % 10}")  # fmt: skip
         motion.plot([low, high], [place, place], color=f"C{place % 10}", linewidth=1.4)
         motion.plot([moved], [place], "o", color=f"C{place % 10}", markersize=5)
     gain.axhline(0, color="#888888", linewidth=0.8)
@@ -202,9 +202,9 @@ def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     gain.set_xlim(0, 1.15 * max(row["machine"]["seconds"] for row in shown))
     gain.set_xlabel("seconds of a run")
     gain.set_title("held-out judge, against the base", fontsize=9)
-    motion.xaxis.set_major_formatter(PercentFormatter(1))
+    motion.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     motion.set_title("motion, against the base", fontsize=9)
-    motion.set_yticks(range(len(shown)), [row["name"] for row in shown], fontsize=7)
+    motion.set_yticks(range(len(shown)), [f"{place} {row['name']}" for place, row in enumerate(shown, 1)], fontsize=8)
     motion.invert_yaxis()
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
