@@ -40,6 +40,18 @@ def test_whole_or_as_before(tmp_path: Path, folder: bool) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["thing.json"]
 
 
+def test_what_is_removed_is_gone_or_named(tmp_path: Path) -> None:
+    files.remove(tmp_path / "nothing")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("deep")
+    files.remove(tmp_path / "link")
+    assert (tmp_path / "deep").is_dir()
+    files.remove(tmp_path / "deep")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"cannot remove /proc/version: "):  # read-only for root too
+        files.remove(Path("/proc/version"))
+
+
 def test_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     real_sync, real_replace = os.fsync, Path.replace

@@ -66,6 +66,14 @@ def write(path: Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it; nothing where it is not there. Raises `OutputError`."""
+    try:
+        _remove(path)
+    except OSError as error:
+        raise OutputError(f"cannot remove {error.filename or path}: {error.strerror or error}") from error
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file whole, or leave the old one. Raises `OutputError`."""
     with beside(path) as partial:

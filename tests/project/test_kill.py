@@ -129,7 +129,7 @@ class TestDisk:
         assert kills.difference(whole, half) is None
 
     @pytest.mark.parametrize(
-        ("place", "words"), [("checkpoints", "cannot write the checkpoint"), (".", "cannot write")]
+        ("place", "words"), [("checkpoints", "cannot write the checkpoint"), (".", "cannot remove")]
     )
     def test_read_only(self, nursery: Nursery, pairs: Path, whole: Path, half: Path, place: str, words: str) -> None:
         resume = self.arguments(pairs, half, 4, "--resume")
@@ -140,6 +140,16 @@ class TestDisk:
             (half / place).chmod(0o755)
         assert nursery.run(resume, half).code == 0
         assert kills.difference(whole, half) is None
+
+    def test_an_old_run_that_cannot_be_removed(self, nursery: Nursery, pairs: Path, half: Path) -> None:
+        """No new run begins beside its checkpoints, which would be taken for the new one's."""
+        before = sorted(half.rglob("*"))
+        (half / "checkpoints").chmod(0o555)
+        overwrite = self.arguments(pairs, half, 4, "--overwrite")
+        self.fails(nursery.run(overwrite, half, obedient=True), "cannot remove", "ermission denied")
+        (half / "checkpoints").chmod(0o755)
+        kept = [path.relative_to(half).parts[0] for path in before if path.exists()]
+        assert {"checkpoints", "metrics.jsonl", "summary.json", "config.yaml"} <= set(kept)
 
     def test_two_runs_in_one_folder(self, nursery: Nursery, pairs: Path, half: Path, tmp_path: Path) -> None:
         before = {path: path.stat().st_mtime_ns for path in half.rglob("*")}

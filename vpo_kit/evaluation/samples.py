@@ -254,13 +254,13 @@ def _take_up(folder: Path, plan: SamplePlan, parts: Parts) -> None:
         if key in wanted and old.made_with == plan.made_with and (folder / file).is_file():
             files.link(folder / file, parts.video(key))
             parts.put(key, {name: values[row] for name, values in old.metrics.items()})
-    (folder / METRICS).unlink()
+    files.remove(folder / METRICS)
 
 
 def _number(folder: Path, plan: SamplePlan, parts: Parts) -> None:
     """Give all videos the names of their places; the metrics that are saved next bring the folder to the disk."""
     for path in folder.glob("*.mp4"):  # of other places
-        path.unlink()
+        files.remove(path)
     for file, key in zip(plan.files, plan.keys, strict=True):
         files.link(parts.video(key), folder / file)
 

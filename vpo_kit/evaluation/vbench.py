@@ -61,7 +61,7 @@ def export(folder: Path, evaluations: Sequence[Results], videos: Sequence[Path])
     for evaluation, source in zip(evaluations, videos, strict=True):
         target, prompts = folder / evaluation.name, {}
         try:
-            shutil.rmtree(target, ignore_errors=True)
+            files.remove(target)
             target.mkdir(parents=True)
             for name, file, group in zip(names(evaluation), evaluation.files, evaluation.groups, strict=True):
                 shutil.copyfile(source / file, target / name)

@@ -97,7 +97,7 @@ class Folder:
         if not found:
             raise DataError(f"no pair could be made: {skipped[0] if skipped else 'no item'}")
         for folder in ("videos", "latents"):
-            shutil.rmtree(self.path / folder, ignore_errors=True)  # of one that was killed here
+            files.remove(self.path / folder)  # of one that was killed here
         for made, pair in found:
             for old, new in zip(made.files, pair.files, strict=True):
                 files.link(self.parts / old, self.path / new)

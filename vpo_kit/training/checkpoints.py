@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         raise OutputError(f"cannot write the checkpoint, the ones before it are untouched: {error}") from error
     for step, path in step_folders.by_step(folder).items():
         if step > checkpoint.step:
-            shutil.rmtree(path)
+            files.remove(path)
     prune(folder, keep)
 
 
@@ -67,9 +66,9 @@ def _put(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
+    """Remove all but the newest `keep` checkpoints. Raises `OutputError`."""
     for old in _folders(folder)[keep:]:
-        shutil.rmtree(old)
+        files.remove(old)
 
 
 def latest(folder: Path) -> tuple[Checkpoint, list[str]] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class RunFolder:
         """Make the folder ready, without an old run where this is a new one. Raises `OutputError`."""
         if self.holds_run and not resume:
             self._remove_run()
-        (self.path / "summary.json").unlink(missing_ok=True)  # a run that goes on is not done
+        files.remove(self.path / "summary.json")  # a run that goes on is not done
         self.write("config.yaml", dump(run))
 
     def write(self, name: str, text: str) -> None:
@@ -105,14 +104,15 @@ class RunFolder:
             )
 
     def _remove_run(self) -> None:
-        """Remove what runs write and nothing else: the folder may hold a user's own files.
+        """Remove what runs write and nothing else: the folder may hold a user's own files. Raises `OutputError`.
 
         The settings go last: until then the folder of a run that is killed here still holds a run.
         """
-        for name in ("checkpoints", "samples", "lora", "tracking"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("metrics.jsonl", "summary.json", "report.html", "contents.json", "config.yaml"):
-            (self.path / name).unlink(missing_ok=True)
+        for name in (
+            "checkpoints", "samples", "lora", "tracking",
+            "metrics.jsonl", "summary.json", "report.html", "contents.json", "config.yaml",
+        ):  # fmt: skip
+            files.remove(self.path / name)
 
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
