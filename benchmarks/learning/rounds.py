@@ -4,14 +4,16 @@ Round one: pairs of the base on a part of the training captions, labelled by `vq
 the trained model on the same captions, labelled by the same judge, and DPO from the first round's LoRA. Beside them
 `again`, which goes on from the first round on the first round's own pairs: the same steps without fresh videos.
 
-All are measured on the same held-out captions and noises, so that differences are paired. Everything is made by `vpo`
-in processes of its own, and goes on where it was stopped.
+All are measured on the same held-out captions and noises, so that differences are paired. A run that a health check has
+stopped is measured as it was left, and named with the check's words; no round begins from one. Everything is made by
+`vpo` in processes of its own, and goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,8 @@ def seed(work: Path, number: int, extent: Extent) -> None:
     assert source is not None
     files.write(work / "prompts.txt", "\n".join(spread(read_prompts(source), extent.prompts)) + "\n")
     _pairs(work, "pairs-1", 2 * number)
-    _train(work, "run-1", "pairs-1", number, extent, ())
+    if message := _train(work, "run-1", "pairs-1", number, extent, ()):
+        raise SystemExit(f"{work / 'run-1'} was stopped, and no round is to begin from what was left: {message}")
     _pairs(work, "pairs-2", 2 * number + 1, "--lora", "run-1")
     _train(work, "run-2", "pairs-2", number, extent, ("--init-lora", "run-1"))
     _train(work, "again", "pairs-1", number, extent, ("--init-lora", "run-1"))
@@ -69,17 +72,25 @@ def _pairs(work: Path, name: str, number: int, *lora: str) -> None:
         "--output", name, *lora)  # fmt: skip
 
 
-def _train(work: Path, name: str, pairs: str, number: int, extent: Extent, start: Sequence[str]) -> None:
-    if (work / name / "summary.json").is_file():
-        health = json.loads((work / name / "summary.json").read_text(encoding="utf-8"))["health"]
-        if not health["ok"]:  # its LoRA is what was left when it was stopped: no round is to begin with that
-            raise SystemExit(f"{work / name} was stopped: {health['message']}")
-        return
-    going_on = ["--resume"] if (work / name / "config.yaml").is_file() else []
-    own = ["evaluation.num_prompts=0", "validation.share=0", *extent.settings]
-    changed = [part for one in own for part in ("--set", one)]
-    vpo(work, "train", "--method", "dpo", "--pairs", pairs, "--seed", str(number), *start, *changed, "--output", name,
-        *going_on)  # fmt: skip
+def _train(work: Path, name: str, pairs: str, number: int, extent: Extent, start: Sequence[str]) -> str:
+    """Train, where it has not been done; returns the words of the health check that has stopped the run, if any."""
+    if not (work / name / "summary.json").is_file():
+        going_on = ["--resume"] if (work / name / "config.yaml").is_file() else []
+        own = ["evaluation.num_prompts=0", "validation.share=0", *extent.settings]
+        changed = [part for one in own for part in ("--set", one)]
+        try:
+            vpo(work, "train", "--method", "dpo", "--pairs", pairs, "--seed", str(number), *start, *changed, "--output",
+                name, *going_on)  # fmt: skip
+        except subprocess.CalledProcessError:
+            if not (work / name / "summary.json").is_file():  # no check has stopped it: it has failed
+                raise
+    return stopped(work / name)
+
+
+def stopped(run: Path) -> str:
+    """The words of the health check that has stopped a run; none where it ended."""
+    message: str = json.loads((run / "summary.json").read_text(encoding="utf-8"))["health"]["message"]
+    return message
 
 
 def compared(work: Path, seeds: int) -> list[dict[str, Any]]:
@@ -128,11 +139,18 @@ def main() -> None:
         seed(given.work / str(number), number, extent)
     rows = compared(given.work, given.seeds)
     target = given.work if given.smoke else facts.RESULTS / "learning"
+    stops = [
+        {"run": name, "seed": number, "message": message}
+        for number in range(given.seeds) for name in NAMES if (message := stopped(given.work / str(number) / name))
+    ]  # fmt: skip
     found = {"seeds": given.seeds, "prompts": extent.prompts, "heldout": extent.heldout, "contrasts": rows}
-    files.write(target / "rounds.json", json.dumps({**facts.facts(), **found}, indent=2) + "\n")
-    files.write(target / "rounds.md", table(rows))
+    files.write(target / "rounds.json", json.dumps({**facts.facts(), **found, "stopped": stops}, indent=2) + "\n")
+    told = table(rows) + "".join(
+        f"\nStopped by a health check, seed {one['seed']}: {NAMES[one['run']]}, {one['message']}\n" for one in stops
+    )
+    files.write(target / "rounds.md", told)
     picture(rows, target / "rounds.png")
-    print(table(rows))
+    print(told)
 
 
 if __name__ == "__main__":

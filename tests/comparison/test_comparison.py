@@ -155,10 +155,23 @@ def test_a_run_that_its_health_check_stopped_is_on_the_board(killed: Path) -> No
     assert [run["status"] for run in structural["runs"]] == ["stopped", "stopped"]
     # where the weights are driven to, winners may be lost before the margin has run away
     assert all("step 2: the " in run["reason"] for run in structural["runs"])
+    # the step whose loss the check has seen is done: it changed the weights that are measured
+    assert [run["steps"] for run in structural["runs"]] == [2, 2]
     assert structural["changes"]  # what it left behind was measured
     for name in ("results.md", "report.html"):
         shown = (killed / name).read_text()
         assert "structural, seed 1 stopped: step 2: the " in shown
+
+
+def test_a_stopped_run_that_goes_on_and_is_stopped_at_once_counts_all_its_steps(
+    killed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(killed / "runs/structural-0", folder)
+    code, told = fails(capsys, "train", "--resume", "--output", str(folder))
+    assert (code, "step 3: the " in told) == (1, True), told
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 3
+    assert (folder / "samples/step-000003/metrics.json").is_file()
 
 
 def test_the_base_is_measured_once(killed: Path) -> None:

@@ -21,6 +21,7 @@ from vpo_kit.comparison import runner
 
 def vpo(arguments: list[str]) -> None:
     """``vpo ARGUMENTS``."""
+    torch.set_num_threads(1)  # a fork would wait for ever for the threads of a pool that this process had made
     runner._process = _process  # type: ignore[assignment]  # in the process of this one test
     main(arguments)
 

@@ -62,11 +62,6 @@ class TrainingBar:
         self._task = self._progress.add_task("train", total=total, state="")
         self._beat = Heartbeat(self._say, self._line)
 
-    @property
-    def done(self) -> int:
-        """The newest step."""
-        return self._pace.done
-
     def __enter__(self) -> TrainingBar:
         self._progress.__enter__()
         if not self._console.is_terminal:
@@ -83,14 +78,14 @@ class TrainingBar:
     def step(self, row: Mapping[str, float], spent: float) -> None:
         """A step is done, and with it the share `spent` of the run's budget, what earlier processes did included."""
         number = int(row["step"])
-        if not self.done:
+        if not self._pace.done:
             self._pace.start_at(number - 1)
         self._pace.reach(number)
         self._total = max(number, round(number / spent))
         self._pace.expect(self._total)
         self._state = "  ".join(f"{label} {row[key]:.3g}" for key, label in SHOWN.items() if key in row)
-        self._progress.update(self._task, completed=self.done, total=self._total, state=self._state)
-        if not self._console.is_terminal and self.done % max(1, self._total // 10) == 0:
+        self._progress.update(self._task, completed=self._pace.done, total=self._total, state=self._state)
+        if not self._console.is_terminal and self._pace.done % max(1, self._total // 10) == 0:
             self._beat.spoke()
             self._say(self._line())
 
@@ -99,7 +94,9 @@ class TrainingBar:
 
     def _line(self) -> str:
         about = "" if self._total == self._most else "about "
-        return f"step {self.done}/{about}{self._total}  {self._state}  ({self._pace.words()})".replace("    ", "  ")
+        return f"step {self._pace.done}/{about}{self._total}  {self._state}  ({self._pace.words()})".replace(
+            "    ", "  "
+        )
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)

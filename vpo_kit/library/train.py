@@ -198,7 +198,8 @@ def _learn(job: RunParts, bar: TrainingBar, reward: Mixture | None) -> tuple[int
         try:
             trained = train_loop(job)
         except HealthError as error:
-            return bar.done, error, {}
+            # in all processes at once; the log has the step whose row the check has seen, the bar has not
+            return job.processes.agree(len(job.folder.log()) if job.processes.is_main else 0), error, {}
         finally:
             for line in (text for part in (reward.parts if reward else []) for text in part.spent()):
                 bar.notice(line)
