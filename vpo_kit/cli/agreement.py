@@ -39,7 +39,7 @@ def of_sets(path: Path, other: Path) -> None:
     if found.cut_differently:
         lines.append(f"{found.cut_differently} pairs are cut into other segments: only their clips are compared")
     for text in lines:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(text, soft_wrap=True, highlight=False)
     table = Table("labels", box=box.SIMPLE_HEAD)
     for column in ("items", *FIGURES):
         table.add_column(column, justify="right")
@@ -95,7 +95,7 @@ def of_people(path: Path) -> None:
         table.add_row(Text(one.name), *row, *time)
     console.print(table)
     for who, pair, said in comments:
-        console.print(f"{who}, pair {pair}: {said}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"{who}, pair {pair}: {said}", soft_wrap=True, highlight=False)
     if not pairs:
         console.print("One annotator: there is no agreement to measure.")
         return

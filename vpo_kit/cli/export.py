@@ -40,8 +40,8 @@ def export(
         check_name(push_to_hub)
     console = terminal()
     for line in notes(path):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
     result = write(path, format_, output, model, dtype)
-    console.print(f"{output}: {result}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"{output}: {result}", soft_wrap=True, highlight=False)
     if push_to_hub is not None:
         console.print(f"pushed: {push(output, push_to_hub, 'model')}", soft_wrap=True, highlight=False)

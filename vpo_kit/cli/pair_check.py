@@ -27,7 +27,7 @@ def pair_check(
         checked = check.pairs(found, decode=decode, tick=tick)
     strays = check.strays(found)
     for line in [*checked.wrong, *strays]:
-        console.print(" ".join(line.split()), soft_wrap=True, markup=False, highlight=False)
+        console.print(" ".join(line.split()), soft_wrap=True, highlight=False)
     total = len(found.pairs) + len(found.broken)
     if not total:
         raise DataError(f"{path} holds no pairs")

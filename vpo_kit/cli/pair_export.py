@@ -41,7 +41,7 @@ def pair_export(
     console, winners = terminal(), format_ == "trl"
     made = export.trl(found) if winners else export.table(found, output.parent)
     for line in [*found.broken, *made.missing]:
-        console.print(f"left out: {line}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"left out: {line}", soft_wrap=True, highlight=False)
     if not made.rows and winners:
         raise DataError(
             f"{path}: no pair has a whole-clip winner ({made.ties} ties, {made.unlabelled} without a label)"

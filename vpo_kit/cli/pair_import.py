@@ -88,7 +88,7 @@ def pair_import(
 
 def _show(console: Console, output: Path, written: Imported) -> None:
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
 
     for line in written.passed_over:
         say(line)

@@ -43,7 +43,7 @@ def pair_inspect(
     for grid in grids(found, summary):
         _print(console, grid)
     files.write(place, pages.render(found, summary, place, limit, Head(date=today(), command=command())))
-    console.print(f"page: {place}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"page: {place}", soft_wrap=True, highlight=False)
 
 
 def _print(console: Console, grid: Grid) -> None:
@@ -59,5 +59,5 @@ def _print(console: Console, grid: Grid) -> None:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
     if grid.note:
-        console.print(f"  {grid.note}", markup=False, highlight=False)
+        console.print(f"  {grid.note}", highlight=False)
     console.print()

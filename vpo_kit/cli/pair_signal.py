@@ -55,7 +55,7 @@ def pair_signal(
     _show(console, found)
     _show_tables(console, found)
     for line in _verdict(found):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if output is not None:
         files.write(output, json.dumps(found.facts(), indent=2) + "\n")
 
@@ -67,7 +67,6 @@ def _show(console: Console, measured: SetSignal) -> None:
         f"{run.pairs}, {run.method_name} on {run.model}: {found.pairs} of {measured.count} pairs, "
         f"{found.draws} gradients",
         soft_wrap=True,
-        markup=False,
     )
     if whole.found:
         console.print(f"direction: found (p {whole.p:.3f} of random labels); cosine of two halves {whole.cosine}")

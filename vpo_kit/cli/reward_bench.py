@@ -52,9 +52,9 @@ def _show(console: Console, facts: Mapping[str, Any]) -> None:
 
     from vpo_kit.library import judge_tables
 
-    console.print(f"{facts['name']}: {judge_tables.size(facts)}", highlight=False, markup=False)
+    console.print(f"{facts['name']}: {judge_tables.size(facts)}", highlight=False)
     for line in facts["left_out"][:SHOWN_LEFT_OUT]:
-        console.print(f"left out: {line}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"left out: {line}", soft_wrap=True, highlight=False)
     if len(facts["left_out"]) > SHOWN_LEFT_OUT:
         console.print(f"and {len(facts['left_out']) - SHOWN_LEFT_OUT} more: all are in the file", highlight=False)
     for dimension, rows in facts["dimensions"].items():
@@ -70,4 +70,4 @@ def _show(console: Console, facts: Mapping[str, Any]) -> None:
         shown = (
             f"{probe['prefers a frozen clip']:.0%} of clips are better frozen, {probe['seconds a video']:g} s a video"
         )
-        console.print(f"{name}: {shown}", highlight=False, markup=False)
+        console.print(f"{name}: {shown}", highlight=False)

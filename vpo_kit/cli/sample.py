@@ -41,7 +41,7 @@ def sample(
     if not texts:
         raise ConfigError("give --prompt TEXT or --prompts FILE")
     settings, console = of_call(set_, each), terminal()
-    say = partial(console.print, soft_wrap=True, markup=False, highlight=False)
+    say = partial(console.print, soft_wrap=True, highlight=False)
     own = {**settings, "on_notice": say}
     for video in each(texts, model=model, lora=lora, output=output, seed=seed or 0, config=config, **own):
         say(f"{video.path}  {video.prompt}")

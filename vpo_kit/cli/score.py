@@ -56,16 +56,16 @@ def score(
 
     for found in scoring.each(clips, judges, leave_out, segments):
         if found.notice:
-            console.print(f"{found.name}: {found.notice}", soft_wrap=True, markup=False)
+            console.print(f"{found.name}: {found.notice}", soft_wrap=True)
         table.add_row(found.name, *(f"{value:.4f}" for value in found.scores.values()), f"{found.motion:.4f}")
         rows.append(_row(found))
     if table.row_count:
         console.print(table)
     if output is not None:
         files.write(output, _text(rows, output.suffix.lower()))
-        console.print(f"written: {output}", soft_wrap=True, markup=False, highlight=False)
+        console.print(f"written: {output}", soft_wrap=True, highlight=False)
     for line in wrong[:-1]:
-        console.print(f"left out: {line}", soft_wrap=True, markup=False)
+        console.print(f"left out: {line}", soft_wrap=True)
     if wrong:
         raise DataError(f"{len(wrong)} of {len(clips)} clips left out: {wrong[-1]}")
 

@@ -89,7 +89,7 @@ class Bench:
         rewards.locate(self.plans)
         rewards.check_prompts(self.plans, [item.prompt for item in self.items])
         for line in rewards.foreign(self.plans, self.name):
-            self.console.print(line, soft_wrap=True, markup=False)
+            self.console.print(line, soft_wrap=True)
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
             "model": self.name,
@@ -120,7 +120,7 @@ class Bench:
         newer = [name for name in self.facts["metrics"] if name not in names]
         if newer:
             line = f"not measured, as {self.folder.path} was begun without: {', '.join(newer)}"
-            self.console.print(line, soft_wrap=True, markup=False)
+            self.console.print(line, soft_wrap=True)
         for name in names:
             METRICS.check(name)
         self.facts["metrics"] = list(names)
@@ -157,7 +157,7 @@ class Bench:
         if not old or (self._begun and any(self._begun.get(key) != self.facts[key] for key in GROWING)):
             self.model.check_inputs(self.items)
             if line := cut_short(self.model, self.items):
-                self.console.print(line, soft_wrap=True, markup=False)
+                self.console.print(line, soft_wrap=True)
             self.folder.begin(self.facts | {"settings": asdict(settings)})
         return SamplePlan(
             inputs=self.items,

@@ -66,7 +66,7 @@ def run(request: CompareRequest) -> Board:
             _write(request, entries, planned)
     found = _write(request, entries, planned)
     leaderboard.show(console, found)
-    console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, highlight=False)
     if not found.seeds:
         failed = next(line for line in found.lines if line.reasons)
         raise VpoError(f"no run was measured: {failed.name}, {failed.reasons[0]}")

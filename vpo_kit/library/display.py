@@ -99,7 +99,7 @@ class TrainingBar:
         )
 
     def _say(self, line: str) -> None:
-        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(line, soft_wrap=True, highlight=False)
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def count_bar(console: Console, name: str, total: int | None, unit: str = "") ->
         counted = f"{pace.done}/{total}" if total is not None else f"{pace.done}"
         return f"{name}: {counted} {unit}".rstrip() + f" ({pace.words()})"
 
-    with Heartbeat(lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False), line):
+    with Heartbeat(lambda text: console.print(text, soft_wrap=True, highlight=False), line):
         yield lambda count: pace.reach(pace.done + count)
 
 
@@ -136,7 +136,7 @@ def working(console: Console, what: str) -> Iterator[None]:
         return
     pace = Pace(None)
     with Heartbeat(
-        lambda text: console.print(text, soft_wrap=True, markup=False, highlight=False),
+        lambda text: console.print(text, soft_wrap=True, highlight=False),
         lambda: f"{what} ({pace.words()})",
     ):
         yield

@@ -52,7 +52,7 @@ def run(request: EvaluateRequest) -> dict[str, Any]:
         videos = [bench.folder.videos(label) for label in bench.labels]
         bench.console.print("in VBench's own environment:")
         for command in vbench.export(request.vbench_export, results, videos):
-            bench.console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
+            bench.console.print(f"  {command}", soft_wrap=True, highlight=False)
     if request.vbench_results:
         results = vbench.read(request.vbench_results, results)
     results = _with_diversity(bench, results)
@@ -62,7 +62,7 @@ def run(request: EvaluateRequest) -> dict[str, Any]:
         print_changes(bench.console, change, BASE, label)
     show_people(bench.console, people.read(request.output), bench.loras)
     for line in baseline.lines():
-        bench.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        bench.console.print(line, soft_wrap=True, highlight=False)
     bench.console.print(f"page: {request.output / 'report.html'}", soft_wrap=True)
     return facts
 

@@ -25,7 +25,7 @@ STYLES = {"better": "green", "worse": "red", "changed": "blue", "unclear": ""}
 
 def notice(console: Console, line: str) -> None:
     """One line as it stands."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(line, soft_wrap=True, highlight=False)
 
 
 def train(console: Console, one: Planned) -> None:

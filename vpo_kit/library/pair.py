@@ -103,7 +103,7 @@ def make_pairs(
     if labeller and not any(pair.labels for pair in made.pairs):
         return labeller.label(made, _around(processes, console))
     for line in summary(made):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
     return made
 
 
@@ -133,12 +133,12 @@ def label(path: Path | str, by: str = "reward:vqa", *, quiet: bool = False, **se
 
 def _doubt(labeller: Labeller | None, model: str, console: Console) -> None:
     for line in labeller.doubts(model) if labeller else ():
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _around(processes: Processes, console: Console) -> Surroundings:
     def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        console.print(text, soft_wrap=True, highlight=False)
 
     return Surroundings(processes, say, lambda name, total: count_bar(console, name, total))
 
@@ -175,7 +175,7 @@ def _make(
         job = IndependentMaker(task, inputs, judge).job()
         made_from = list(inputs)
     if line := cut_short(model, made_from):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
     task.encode.ahead([(item, sampling) for item in (sampling.negative_prompt, *made_from)], console.print)
     if processes.is_main:
         folder.start({**facts, "sampling": asdict(sampling)})

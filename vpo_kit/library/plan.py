@@ -63,7 +63,7 @@ def show(recipe: Recipe, memory: str | None = None, processes: int = 1) -> None:
     _print_memory(console, estimate)
     _print_cost(console, estimate, recipe, speed, subject)
     for note in estimate.notes:
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
     if size is None:
         console.print("no GPU here: give --memory 24GB to see whether it fits one", soft_wrap=True)
     elif fits(estimate, size):
@@ -206,7 +206,7 @@ def _print_advice(console: Console, subject: Subject, estimate: Estimate, size: 
         found = advise(subject, estimate, size, known=known)
     for number, advice in enumerate(found):
         word = "first" if number == 0 else "then"
-        console.print(f"{word} --set '{advice.setting}': {_readable(advice.peak)}", soft_wrap=True, markup=False)
+        console.print(f"{word} --set '{advice.setting}': {_readable(advice.peak)}", soft_wrap=True)
     if not found or found[-1].peak > HEADROOM * size:
         console.print(
             "that is not enough: sample fewer frames or smaller ones (sampling.frames, height, width), or take a "

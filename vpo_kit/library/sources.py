@@ -52,7 +52,7 @@ def build(
     """Prompts, a pair set or clips, whose latents `disk` keeps; what cannot be used is named, and what is held out by
     its prompt is counted. Raises `DataError` when nothing remains.
     """
-    notice = partial(console.print, soft_wrap=True, markup=False)
+    notice = partial(console.print, soft_wrap=True)
     buckets = shapes(recipe)
     for size in buckets:
         model.check_size(size)
@@ -108,7 +108,7 @@ def _source(
     processes: Processes,
     disk: DiskCache | None,
 ) -> Source:
-    notice = partial(console.print, soft_wrap=True, markup=False)
+    notice = partial(console.print, soft_wrap=True)
     first_frame = recipe.run.data.first_frame
     if recipe.data == "prompts":
         items = apart(recipe, recipe.prompts, lambda item: item.prompt, "prompts", notice)
@@ -162,13 +162,13 @@ def find_clips(
     """The clips of a folder; the main process looks through what is new, and what is left out or treated is named."""
     with look_through_bar(console) as progress:
         found = processes.main_first(lambda: read_folder(folder, settings, max_windows, progress, buckets))
-    _named(found.skipped, partial(console.print, soft_wrap=True, markup=False))
+    _named(found.skipped, partial(console.print, soft_wrap=True))
     for line in found.notices[:NAMED]:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if len(found.notices) > NAMED:
         console.print(f"and {len(found.notices) - NAMED} more such lines", soft_wrap=True)
     if lost := loss(found.cropped, "files"):
-        console.print(lost, soft_wrap=True, markup=False)
+        console.print(lost, soft_wrap=True)
     return found
 
 
@@ -191,7 +191,7 @@ def unrated(folder: Path) -> DataError:
 
 
 def _pairs(recipe: Recipe, model: VideoModel, settings: Settings, console: Console, processes: Processes) -> Pairs:
-    run, on_notice = recipe.run, partial(console.print, soft_wrap=True, markup=False)
+    run, on_notice = recipe.run, partial(console.print, soft_wrap=True)
     assert run.pairs is not None
     found = read_pairs(recipe)
     strategies = {pair.strategy for pair in found.pairs}
@@ -227,7 +227,7 @@ def encode_pairs(
     """Encode the videos of a set's imported pairs, each once, shared by the processes; what is there from earlier is
     kept. The pairs that have latents now, and their latents; the others are named. Raises `DataError` for none.
     """
-    notice = partial(console.print, soft_wrap=True, markup=False)
+    notice = partial(console.print, soft_wrap=True)
     with look_through_bar(console) as progress:
         clips, wrong = processes.main_first(lambda: windows(found, settings, progress))
     encoder = Encoder(model, DiskCache(found.path / LATENTS, notice))

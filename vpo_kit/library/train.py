@@ -132,7 +132,7 @@ def _train(
     held: ExitStack,
 ) -> None:
     run, started = recipe.run, time.monotonic()
-    notice = partial(console.print, soft_wrap=True, markup=False)
+    notice = partial(console.print, soft_wrap=True)
     for line in rewards.foreign(recipe.reward, run.model):
         notice(line)
     notice(f"run: {folder.path}")
