@@ -224,6 +224,8 @@ def test_what_is_refused_and_planned(evaluation: Path, tmp_path: Path, capsys: p
     output = tmp_path / "study"
     assert "holds no board and no evaluation" in fails(capsys, "study", tmp_path, "--output", output)[1]
     assert "is no study yet" in fails(capsys, "study", evaluation, "--output", output, "--finish")[1]
+    idle = fails(capsys, "study", evaluation, "--output", output, "--finish", "--overlap", 3, "--port", 0)
+    assert idle == (2, "vpo: vpo study: --finish asks nobody: leave --overlap, --port out\n"), idle
     assert "1 to 60 letters" in fails(capsys, "study", evaluation, "--output", output, "--without", " ")[1]
     assert not output.exists()
     assert "no row 'dens'" in fails(capsys, "study", evaluation, "--output", output, "--rows", "dens")[1]

@@ -211,7 +211,11 @@ def test_two_steps_of_dpo(tmp_path: Path, tiny_wan: Path, capsys: pytest.Capture
     assert "members of 2 of 2 pairs differ in length or rate: both are cut to the same 9 frames at 8 a second" in shown
     latents = {path: path.stat().st_mtime_ns for path in (tmp_path / "set" / ".latents").rglob("*.safetensors")}
     assert len(latents) == 4
-    assert run("pair", "import", tmp_path / "in" / "pair.json", "--output", tmp_path / "set", "--model", tiny_wan) == 0
+    again = ("pair", "import", tmp_path / "in" / "pair.json", "--output", tmp_path / "set", "--model", tiny_wan)
+    assert run(*again, "--separator", ";", "--format", "videodpo") == 2
+    assert "was imported with another --separator: give the same, or another --output" in capsys.readouterr().err
+    assert run(*again) == 0
+    assert run(*again, "--format", "videodpo") == 0
     assert latents == {path: path.stat().st_mtime_ns for path in (tmp_path / "set" / ".latents").rglob("*.safetensors")}
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
     some = next(iter(latents))

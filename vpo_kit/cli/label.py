@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vpo_kit.cli import agreement as agreement_tables
-from vpo_kit.cli.options import Set, app, of_call
+from vpo_kit.cli.options import Set, app, leave_out, of_call
 from vpo_kit.errors import ConfigError
 
 
@@ -50,12 +49,12 @@ def label_set(
     others = {**of_people, **of_vlm, "set": set_ or None}
     if judge_against is not None:
         asked = {"with": with_, **others, "agreement": agreement or None}
-        _leave_out("--judge-against compares labels that are there", asked)
+        leave_out("vpo label: --judge-against compares labels that are there", asked)
         agreement_tables.of_sets(path, judge_against)
         return
     if agreement and not finish:
         asked = {"with": None if with_ == "people" else with_, **others}
-        _leave_out("--agreement shows what people have said, and labels stay", asked)
+        leave_out("vpo label: --agreement shows what people have said, and labels stay", asked)
         agreement_tables.of_people(path)
         return
     by = with_ or "reward:vqa"
@@ -67,16 +66,10 @@ def label_set(
     if kind != "vlm" and any(value is not None for value in of_vlm.values()):
         raise ConfigError("vpo label: --base-url and --model go with --with vlm")
     if finish:
-        _leave_out("--finish asks nobody", of_page)
+        leave_out("vpo label: --finish asks nobody", of_page)
     from vpo_kit.library.pair import label
 
     given = {name: value for name, value in {**of_people, **of_vlm}.items() if value is not None}
     label(path, by, **{**of_call(set_, label), **given})
     if agreement:
         agreement_tables.of_people(path)
-
-
-def _leave_out(why: str, options: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` for options that are given and would have no effect."""
-    if names := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
-        raise ConfigError(f"vpo label: {why}: leave {', '.join(names)} out")

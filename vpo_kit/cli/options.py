@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +80,12 @@ def of_call(assignments: list[str] | None, function: Callable[..., Any]) -> dict
         if name in values:
             raise ConfigError(f"--set {name}: no setting of this command, whose --help has an option in its place")
     return values
+
+
+def leave_out(why: str, options: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for options that are given and would have no effect."""
+    if names := [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]:
+        raise ConfigError(f"{why}: leave {', '.join(names)} out")
 
 
 def of_run(init_lora: Path | None, **options: Any) -> dict[str, Any]:

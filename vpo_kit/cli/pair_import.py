@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,16 +61,17 @@ def pair_import(
         resolve(model)
     processes = Processes()
     console = terminal(quiet=not processes.is_main)
+    options = {"format": format_, "column": column, "word": word, "separator": separator,
+               "least-difference": least_difference}  # fmt: skip
     # a set that was imported before only goes on with its encoding
-    there = model is not None and (output / "dataset.yaml").is_file()
-    there = there and store.read(output).facts.get("source") == str(source)
-    if processes.is_main and not there:
+    if processes.is_main and not (model is not None and _imported(output, source, options)):
         found = foreign.read(source, reading)
         facts = {
             "format": FORMAT,
             "strategy": "imported",
             "source": str(source),
             "layout": reading.layout or "detected",
+            "options": options,
             "versions": versions(),
         }
         with look_through_bar(console) as progress:
@@ -84,6 +85,22 @@ def pair_import(
     pairs = store.read(output)
     kept, _ = sources.encode_pairs(pairs, loaded, settings, console, processes)
     console.print(f"{output}: {len(kept)} of {len(pairs.pairs)} pairs are encoded for {model}", soft_wrap=True)
+
+
+def _imported(output: Path, source: Path, options: Mapping[str, Any]) -> bool:
+    """Whether `output` is a set of `source`. Raises `ConfigError` for one that was read with other options, where some
+    are given.
+    """
+    from vpo_kit.pairing import store
+
+    if not (output / "dataset.yaml").is_file() or (facts := store.read(output).facts).get("source") != str(source):
+        return False
+    known = facts.get("options", options)  # older sets do not say
+    if changed := [name for name, value in options.items() if value is not None and value != known.get(name)]:
+        raise ConfigError(
+            f"{output} was imported with another --{' and --'.join(changed)}: give the same, or another --output"
+        )
+    return True
 
 
 def _show(console: Console, output: Path, written: Imported) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vpo_kit.cli.options import app
+from vpo_kit.cli.options import app, leave_out
 
 
 @app.command()
@@ -35,10 +35,12 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show how many raters it takes, and stop")] = False,
 ) -> None:
     """People judge the rows of a board or evaluation, blind, two at a time."""
+    asking = {"overlap": overlap, "instructions": instructions, "gold": gold, "host": host, "port": port}
+    if finish:
+        leave_out("vpo study: --finish asks nobody", asking)
     from vpo_kit.library import study as command
     from vpo_kit.library.display import terminal
 
-    asking = {"overlap": overlap, "instructions": instructions, "gold": gold, "host": host, "port": port}
     request = command.StudyRequest(
         source=source,
         output=output,
