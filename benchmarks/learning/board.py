@@ -165,22 +165,23 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """As Markdown, the best first."""
     lines = ["| method | " + " | ".join(SHOWN) + " | passes | seconds |", "|---" * (len(SHOWN) + 3) + "|"]
     for row in rows:
-        cells = [_cell(key, row["changes"].get(key)) for key in SHOWN]
+        cells = [cell(key, row["changes"].get(key)) for key in SHOWN]
         cost = [f"{row['passes'] or 0:,.0f}", f"{row['machine']['seconds'] or 0:,.0f}"]
         lines.append(f"| {row['name']} | " + " | ".join([*cells, *cost]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(key: str, change: Mapping[str, float] | None) -> str:
-    """A change with its interval; that of motion as a share of the base's."""
+def cell(key: str, change: Mapping[str, float] | None) -> str:
+    """A change with its interval; that of motion as a share of what it is set against."""
     if change is None:
         return ""
     if key == "motion":
-        return "{:+.1%} [{:+.1%}, {:+.1%}]".format(*_shares(change))
+        return "{:+.1%} [{:+.1%}, {:+.1%}]".format(*shares(change))
     return f"{change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
 
 
-def _shares(change: Mapping[str, float]) -> list[float]:
+def shares(change: Mapping[str, float]) -> list[float]:
+    """A change and the ends of its interval as shares of what it is set against."""
     return [change[key] / change["before"] for key in ("difference", "low", "high")]
 
 
@@ -190,7 +191,7 @@ def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 0.3 * len(shown) + 2.6), layout="constrained")
     gain, motion = figure.subplots(1, 2, width_ratios=(3, 2))
     for place, row in enumerate(shown):
-        one, (moved, low, high) = row["changes"]["gold"], _shares(row["changes"]["motion"])
+        one, (moved, low, high) = row["changes"]["gold"], shares(row["changes"]["motion"])
         gain.plot([row["machine"]["seconds"]] * 2, [one["low"], one["high"]], color=f"C{place % 10}", linewidth=1.4)
         gain.plot([row["machine"]["seconds"]], [one["difference"]], "o", color=f"C{place % 10}", markersize=5)
         gain.annotate(str(place + 1), (row["machine"]["seconds"], one["difference"]), (5, 3),

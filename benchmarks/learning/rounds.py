@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from benchmarks import facts
 from benchmarks.claims.compared import changes
 from benchmarks.claims.sets import vpo
+from benchmarks.learning.board import cell, shares
 from vpo_kit import files
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.folders import prompts_of
@@ -106,7 +108,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """As Markdown: a row for each contrast."""
     lines = ["| | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
     for row in rows:
-        cells = [f"{row[key]['difference']:+.3f} [{row[key]['low']:+.3f}, {row[key]['high']:+.3f}]" for key in METRICS]
+        cells = [cell(key, row[key]) for key in METRICS]
         lines.append(
             f"| {NAMES[row['one']]} against {NAMES.get(row['other'], row['other'])} | " + " | ".join(cells) + " |"
         )
@@ -120,11 +122,15 @@ def picture(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axis, key in zip(figure.subplots(1, 2, sharey=True), (JUDGE, "motion"), strict=True):
         axis.axvline(0, color="#888888", linewidth=0.8)
         for place, row in enumerate(shown):
-            axis.plot([row[key]["low"], row[key]["high"]], [place, place], color="#2a6fb0", linewidth=1.6)
-            axis.plot([row[key]["difference"]], [place], "o", color="#2a6fb0", markersize=5)
+            one = row[key]
+            change, low, high = shares(one) if key == "motion" else (one["difference"], one["low"], one["high"])
+            axis.plot([low, high], [place, place], color="#2a6fb0", linewidth=1.6)
+            axis.plot([change], [place], "o", color="#2a6fb0", markersize=5)
         axis.set_title({JUDGE: "held-out judge", "motion": "motion"}[key] + ", against the base", fontsize=9)
         axis.set_yticks(range(len(shown)), [NAMES[row["one"]] for row in shown], fontsize=8)
         axis.set_ylim(len(shown) - 0.5, -0.5)
+        if key == "motion":
+            axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
