@@ -150,8 +150,8 @@ def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequen
         old, new = (np.array([one.metrics[metric] for one in side]) for side in (before, after))
         change = pooling.pooled([0.0] * old.shape[1], (new - old).tolist(), before[0].groups)
         found[metric] = {
-            "before": float(old.mean()), "difference": change.difference, "low": change.low, "high": change.high, "p": change.p,
-            "by_seed": (new - old).mean(1).tolist(),
+            "before": float(old.mean()), "difference": change.difference, "low": change.low, "high": change.high,
+            "p": change.p, "by_seed": (new - old).mean(1).tolist(),
         }  # fmt: skip
     return found
 
