@@ -146,8 +146,10 @@ class TestDisk:
         before = sorted(half.rglob("*"))
         (half / "checkpoints").chmod(0o555)
         overwrite = self.arguments(pairs, half, 4, "--overwrite")
-        self.fails(nursery.run(overwrite, half, obedient=True), "cannot remove", "ermission denied")
-        (half / "checkpoints").chmod(0o755)
+        try:
+            self.fails(nursery.run(overwrite, half, obedient=True), "cannot remove", "ermission denied")
+        finally:
+            (half / "checkpoints").chmod(0o755)
         kept = [path.relative_to(half).parts[0] for path in before if path.exists()]
         assert {"checkpoints", "metrics.jsonl", "summary.json", "config.yaml"} <= set(kept)
 

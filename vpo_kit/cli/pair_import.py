@@ -63,8 +63,9 @@ def pair_import(
     console = terminal(quiet=not processes.is_main)
     options = {"format": format_, "column": column, "word": word, "separator": separator,
                "least-difference": least_difference}  # fmt: skip
-    # a set that was imported before only goes on with its encoding
-    if processes.is_main and not (model is not None and _imported(output, source, options)):
+    # a set that was imported before only goes on with its encoding; all look, so that all end where it is another one
+    there = model is not None and _imported(output, source, options)
+    if processes.is_main and not there:
         found = foreign.read(source, reading)
         facts = {
             "format": FORMAT,
