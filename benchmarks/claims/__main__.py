@@ -1,6 +1,7 @@
 """``python -m benchmarks.claims NAME [--work DIR] [--brief]``: `sets`, `design`, or what decides claims.
 
-`waiting` decides what waited for another board, from the results that are there.
+`waiting` decides what waited for another board, from the results that are there; `pilot` reads the variances of
+`benchmarks.learning.board`, whose folder `--work` is.
 
 A name is one of the boards of ``design.yaml``, or one of `judges`, `longrun` and `memory`, which are no comparisons;
 `all` is everything in order. Each goes on where it was stopped. Results go to ``results/claims/NAME.json`` and
@@ -14,7 +15,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.claims import compared, design, judges, longrun, matrix, memory, sets
+from benchmarks.claims import compared, design, judges, longrun, matrix, memory, pilot, sets
 
 OTHERS: dict[str, Callable[[Path], None]] = {
     "sets": sets.make, "judges": judges.run, "longrun": longrun.run, "memory": memory.run,
@@ -24,12 +25,15 @@ OTHERS: dict[str, Callable[[Path], None]] = {
 def main() -> None:
     planned = design.read()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["all", "design", "waiting", *OTHERS, *planned.boards])
+    parser.add_argument("name", choices=["all", "design", "pilot", "waiting", *OTHERS, *planned.boards])
     parser.add_argument("--work", type=Path, default=Path("runs/claims"))
     parser.add_argument("--brief", action="store_true")
     given = parser.parse_args()
     if given.name == "design":
         design.show(planned)
+        return
+    if given.name == "pilot":
+        pilot.run(given.work)
         return
     given.work.mkdir(parents=True, exist_ok=True)
     boards = compared.Boards(work=given.work, design=planned, brief=given.brief)

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import facts
 from benchmarks.claims import page, plots
-from benchmarks.claims.design import Claim, Comparison, Design, verdict
+from benchmarks.claims.design import Claim, Design, verdict
 from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling, regressed
@@ -40,22 +40,20 @@ class Boards:
     design: Design
     brief: bool = False
 
-    @property
-    def size(self) -> Layout:
-        return BRIEF if self.brief else self.design.size
+    def size(self, board: str) -> Layout:
+        return BRIEF if self.brief else self.design.layout(board)
 
     def folder(self, board: str) -> Path:
         return self.work / ("brief" if self.brief else "boards") / board
 
-    def arguments(self, board: Comparison) -> list[str]:
+    def arguments(self, board: str) -> list[str]:
         """Of `vpo compare`, beside ``--output``."""
-        size, own = self.size, list(board.arguments)
-        seeds = size.seeds if self.brief else board.seeds or size.seeds
+        size, own = self.size(board), list(self.design.boards[board].arguments)
         if self.brief:
             own = _briefly(own)
         measured = (f"num_prompts={size.prompts}", f"videos_per_prompt={size.noises}", "seed=0")
         sets = [word for value in measured for word in ("--set", f"evaluation.{value}")]
-        return ["compare", *own, "--seeds", str(seeds), *sets]
+        return ["compare", *own, "--seeds", str(size.seeds), *sets]
 
     def scores(self, board: str) -> Scores:
         """What a board measured: from its folder, or from its result where it was run elsewhere. Raises
@@ -67,11 +65,11 @@ class Boards:
 
 def run(name: str, boards: Boards) -> None:
     """Train and measure a board and decide its claims; goes on where it was stopped. A brief one is only printed."""
-    board, folder = boards.design.boards[name], boards.folder(name)
+    folder = boards.folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _check_order(boards.design)
     fresh, started = not folder.exists(), time.monotonic()
-    arguments = boards.arguments(board)
+    arguments = boards.arguments(name)
     vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
     minutes = {"minutes": round((time.monotonic() - started) / 60, 1)} if fresh else {}
     if not boards.brief:
@@ -139,7 +137,7 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
 def _side(claim: Claim, row: str, own: Scores, boards: Boards) -> list[Results]:
     """A row of the claim's board, or of another."""
     board, _, name = row.rpartition("/")
-    return (boards.scores(board) if board else own).of(name, boards.size.seeds)
+    return (boards.scores(board) if board else own).of(name, boards.size(claim.board).seeds)
 
 
 def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequence[str]) -> dict[str, Any]:

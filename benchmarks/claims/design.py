@@ -16,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from benchmarks import facts
+from benchmarks.claims import pilot
 from vpo_kit.comparison.layout import Components, Layout, power
 
 FILE = Path(__file__).parent / "design.yaml"
@@ -41,13 +42,14 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A `vpo compare` that several claims share; `hours` are what one core takes for it, roughly. Of `seeds` it has as
-    many as all, where it does not say so.
+    """A `vpo compare` that several claims share; `hours` are what one core takes for it, roughly. Of `noises` and
+    `seeds` it has as many as all, where it does not say so.
     """
 
     what: str
     arguments: list[str]
     hours: float
+    noises: int | None = None
     seeds: int | None = None
 
 
@@ -59,6 +61,11 @@ class Design:
     boards: Mapping[str, Comparison]
     claims: Mapping[str, Claim]
     commit: str
+
+    def layout(self, board: str) -> Layout:
+        """The size of a board."""
+        own = self.boards[board]
+        return Layout(self.size.prompts, own.noises or self.size.noises, own.seeds or self.size.seeds)
 
     def of(self, board: str) -> list[Claim]:
         """The claims that are decided when this board is there."""
@@ -105,7 +112,7 @@ def table(design: Design, variances: Mapping[str, Components], means: Mapping[st
     for claim in design.claims.values():
         effect = claim.effect * (means.get(claim.metric, 0.0) if claim.share else 1.0)
         known = variances.get(claim.metric) if claim.kind == "more" and effect else None
-        told = "" if known is None else f"{power(effect, known, design.size):.2f}"
+        told = "" if known is None else f"{power(effect, known, design.layout(claim.board)):.2f}"
         lines.append(f"| {claim.name} | {claim.source} | {claim.board} | {_test(claim)} | {told} |")
     return "\n".join(lines) + "\n"
 
@@ -123,16 +130,18 @@ def _test(claim: Claim) -> str:
 
 
 def known() -> tuple[dict[str, Components], dict[str, float]]:
-    """The variances of each metric, the means over the claims that are decided, and the base's mean of it."""
+    """The variances of each metric, the means over the claims that are decided, and the base's mean of it; those of
+    the pilot until there is one.
+    """
+    before, means = pilot.known()
     between: dict[str, list[Components]] = {}
-    means: dict[str, float] = {}
     for path in sorted((facts.RESULTS / "claims").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         for claim in found["claims"].values() if "design" in found else ():
             between.setdefault(claim["metric"], []).append(Components(**claim["variances"]))
             changes = (row["changes"].get(claim["metric"]) for row in found["rows"])
             means[claim["metric"]] = next(change["before"] for change in changes if change)
-    return {metric: Components.mean(every) for metric, every in between.items()}, means
+    return before | {metric: Components.mean(every) for metric, every in between.items()}, means
 
 
 def show(design: Design) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import facts
-from benchmarks.claims import compared, design, matrix, page, sets
+from benchmarks.claims import compared, design, matrix, page, pilot, sets
 from benchmarks.claims.design import Claim, Comparison, Design, Kind, Verdict, verdict
 from benchmarks.claims.scores import WaitingError
 from tests.support.places import ROOT
@@ -59,6 +59,20 @@ def test_every_claim_is_of_rows_that_boards_have() -> None:
                 field, _, value = setting.partition("=")
                 assert values.startswith(f"{field}="), claim.name
                 assert value in values.partition("=")[2].split(","), claim.name
+
+
+def test_the_boards_of_a_claim_have_the_same_noises_and_seeds() -> None:
+    planned = design.read()
+    for claim in planned.claims.values():
+        boards = {row.rpartition("/")[0] or claim.board for row in (claim.one, claim.other)}
+        assert len({planned.layout(board) for board in boards}) == 1, claim.name
+
+
+def test_before_a_claim_is_decided_power_rests_on_the_pilot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "claims").mkdir()
+    shutil.copy(facts.RESULTS / f"{pilot.RESULT}.json", tmp_path / "claims")
+    monkeypatch.setattr(facts, "RESULTS", tmp_path)
+    assert design.known() == pilot.known()
 
 
 def test_the_page_has_every_claim_as_it_is_written() -> None:
