@@ -15,38 +15,50 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.claims import compared, design, judges, longrun, matrix, memory, pilot, sets
+from benchmarks.claims import compared, design, judges, longrun, matrix, memory, page, pilot, sets
+from benchmarks.claims.design import Design
 
-OTHERS: dict[str, Callable[[Path], None]] = {
-    "sets": sets.make, "judges": judges.run, "longrun": longrun.run, "memory": memory.run,
-}  # fmt: skip
+OTHERS: dict[str, Callable[[Path, Design], None]] = {
+    "judges": judges.run,
+    "memory": memory.run,
+    "longrun": longrun.run,
+}
 
 
 def main() -> None:
     planned = design.read()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["all", "design", "pilot", "waiting", *OTHERS, *planned.boards])
+    parser.add_argument("name", choices=["all", "design", "pilot", "sets", "waiting", *OTHERS, *planned.boards])
     parser.add_argument("--work", type=Path, default=Path("runs/claims"))
     parser.add_argument("--brief", action="store_true")
     given = parser.parse_args()
     if given.name == "design":
         design.show(planned)
-        return
-    if given.name == "pilot":
+    elif given.name == "pilot":
         pilot.run(given.work)
-        return
-    given.work.mkdir(parents=True, exist_ok=True)
-    boards = compared.Boards(work=given.work, design=planned, brief=given.brief)
-    if given.name == "waiting":
+    else:
+        given.work.mkdir(parents=True, exist_ok=True)
+        _decide(given.name, compared.Boards(work=given.work, design=planned, brief=given.brief))
+
+
+def _decide(name: str, boards: compared.Boards) -> None:
+    """Run a board or what is beside them, or all, and say what its claims came to."""
+    planned = boards.design
+    if name == "all":
+        for one in ["sets", *(() if boards.brief else OTHERS), *planned.boards]:
+            _decide(one, boards)
+    elif name == "sets":
+        sets.make(boards.work)
+    elif name == "waiting":
         compared.settle(boards)
-        return
-    for name in [*OTHERS, *planned.boards] if given.name == "all" else [given.name]:
-        if name in planned.boards:
-            compared.run(name, boards)
-            if name in matrix.BOARDS and not given.brief:
-                matrix.write(boards)
-        elif not (given.brief and given.name == "all" and name != "sets"):
-            OTHERS[name](given.work)
+    elif name in OTHERS:
+        OTHERS[name](boards.work, planned)
+    else:
+        compared.run(name, boards)
+        if name in matrix.BOARDS and not boards.brief:
+            matrix.write(boards)
+    if not boards.brief:
+        page.short(planned)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import facts
 from benchmarks.claims import page, plots
-from benchmarks.claims.design import Claim, Design, verdict
+from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
 from vpo_kit.comparison import pooling, regressed
@@ -127,11 +127,8 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
     change = regressed.contrast(*sides, luck, base.groups)
     effect = claim.effect * (base.table()[claim.metric] if claim.share else 1.0)
     seeds = np.subtract(*sides).mean(1).tolist()
-    told = verdict(claim.kind, change.low, change.high, effect)
-    return {
-        **asdict(claim), "effect": effect, "verdict": told, "difference": change.difference, "low": change.low,
-        "high": change.high, "p": change.p, "by_seed": seeds, "variances": _variances(sides, base.groups),
-    }  # fmt: skip
+    told = outcome(claim, (change.difference, change.low, change.high), effect)
+    return {**told, "p": change.p, "by_seed": seeds, "variances": _variances(sides, base.groups)}
 
 
 def _side(claim: Claim, row: str, own: Scores, boards: Boards) -> list[Results]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,12 +53,21 @@ class Comparison:
     seeds: int | None = None
 
 
+@dataclass(frozen=True)
+class Program:
+    """What decides claims without being a comparison; `hours` as there."""
+
+    what: str
+    hours: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Design:
     """All of it; `commit` is where the file was last changed, which no result may be older than."""
 
     size: Layout
     boards: Mapping[str, Comparison]
+    beside: Mapping[str, Program]
     claims: Mapping[str, Claim]
     commit: str
 
@@ -84,6 +93,7 @@ def read(path: Path = FILE) -> Design:
     return Design(
         size=Layout(**found["size"]),
         boards={name: Comparison(**values) for name, values in found["boards"].items()},
+        beside={name: Program(**values) for name, values in found["beside"].items()},
         claims={name: Claim(name=name, **values) for name, values in found["claims"].items()},
         commit=last.stdout.strip(),
     )
@@ -104,6 +114,13 @@ def verdict(kind: Kind, low: float, high: float, effect: float) -> Verdict:
             return "excluded" if high < -effect or low > effect else "open"
 
 
+def outcome(claim: Claim, interval: tuple[float, float, float], effect: float) -> dict[str, Any]:
+    """A claim as its result has it, of a difference and the ends of its interval; `effect` is in the metric's unit."""
+    difference, low, high = interval
+    told = verdict(claim.kind, low, high, effect)
+    return {**asdict(claim), "effect": effect, "verdict": told, "difference": difference, "low": low, "high": high}
+
+
 def table(design: Design, variances: Mapping[str, Components], means: Mapping[str, float]) -> str:
     """The claims as a table, with the power of a claim of kind `more` where variances of its metric are known; `means`
     are the base's.
@@ -111,7 +128,8 @@ def table(design: Design, variances: Mapping[str, Components], means: Mapping[st
     lines = ["| claim | source | board | test | power |", "|---|---|---|---|---|"]
     for claim in design.claims.values():
         effect = claim.effect * (means.get(claim.metric, 0.0) if claim.share else 1.0)
-        known = variances.get(claim.metric) if claim.kind == "more" and effect else None
+        is_compared = claim.board in design.boards and claim.kind == "more"
+        known = variances.get(claim.metric) if is_compared and effect else None
         told = "" if known is None else f"{power(effect, known, design.layout(claim.board)):.2f}"
         lines.append(f"| {claim.name} | {claim.source} | {claim.board} | {_test(claim)} | {told} |")
     return "\n".join(lines) + "\n"
@@ -137,7 +155,7 @@ def known() -> tuple[dict[str, Components], dict[str, float]]:
     between: dict[str, list[Components]] = {}
     for path in sorted((facts.RESULTS / "claims").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        for claim in found["claims"].values() if "design" in found else ():
+        for claim in found["claims"].values() if "rows" in found and "design" in found else ():
             between.setdefault(claim["metric"], []).append(Components(**claim["variances"]))
             changes = (row["changes"].get(claim["metric"]) for row in found["rows"])
             means[claim["metric"]] = next(change["before"] for change in changes if change)
@@ -148,6 +166,8 @@ def show(design: Design) -> None:
     """Write design.md anew."""
     words = table(design, *known())
     boards = ["| board | what is run | hours of one core |", "|---|---|---|"]
-    boards += [f"| {name} | {one.what} | {one.hours:g} |" for name, one in design.boards.items()]
+    boards += [
+        f"| {name} | {one.what} | {one.hours:g} |" for name, one in (*design.boards.items(), *design.beside.items())
+    ]
     facts.fill(PAGE, "<!-- boards -->\n", "<!-- end of boards -->", "\n".join(boards) + "\n")
     facts.fill(PAGE, "<!-- claims -->\n", "<!-- end of claims -->", words)

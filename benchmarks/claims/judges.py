@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import facts
 from benchmarks.claims import page
+from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.image import Frames
 from vpo_kit import models
 from vpo_kit.evaluation.measuring import measure
@@ -24,11 +25,11 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.truth import truth_of
 
-PROMPTS, COUNT = 64, 8
+PROMPTS, COUNT = 144, 8
 WORTH = ("gold", "flawed", "speed", "motion")
 
 
-def run(work: Path) -> None:
+def run(work: Path, design: Design) -> None:
     """Writes ``results/claims/judges.json``."""
     model = models.load("sprites")
     file = prompts_of("sprites", "heldout")
@@ -48,7 +49,10 @@ def run(work: Path) -> None:
             rows.setdefault(key, []).extend(values)
     table = {key: np.array(values).reshape(PROMPTS, COUNT) for key, values in rows.items()}
     found = {name: _picks(table, name) for name in ("vqa", "image", "gold")}
-    facts.write("claims/judges", {"prompts": PROMPTS, "candidates": COUNT, "seed": 0, "judges": found})
+    facts.write("claims/judges", {
+        "design": design.commit, "prompts": PROMPTS, "candidates": COUNT, "seed": 0, "judges": found,
+        "claims": {claim.name: _decided(claim, table) for claim in design.of("judges")},
+    })  # fmt: skip
     head = [
         "judge",
         "picks as `gold`",
@@ -66,6 +70,18 @@ def _worth(change: dict[str, float]) -> str:
     return f"{change['picked']:.3g} ({page.span(change)})"
 
 
+def _decided(claim: Claim, table: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What two judges' picks are worth, one minus the other, by prompt."""
+    other, one = (_picked(table, judge, claim.metric) for judge in (claim.other, claim.one))
+    change = paired(other, one, list(range(len(one))))
+    return outcome(claim, (change.difference, change.low, change.high), claim.effect)
+
+
+def _picked(table: dict[str, np.ndarray], judge: str, key: str) -> list[float]:
+    best = table[judge].argmax(1)[:, None]
+    return [float(value) for value in np.take_along_axis(table[key], best, 1)[:, 0]]
+
+
 def _picks(table: dict[str, np.ndarray], judge: str) -> dict[str, Any]:
     """How often the judge's pick is that of `gold`, and how its picks differ from the mean candidate, by prompt."""
     best = table[judge].argmax(1)
@@ -73,8 +89,7 @@ def _picks(table: dict[str, np.ndarray], judge: str) -> dict[str, Any]:
     right = (best == table["gold"].argmax(1)).mean()
     found: dict[str, Any] = {"picks as gold": round(float(right), 3), "by chance": round(1 / table["gold"].shape[1], 3)}
     for key in WORTH:
-        picked = np.take_along_axis(table[key], best[:, None], 1)[:, 0]
-        change = paired(table[key].mean(1).tolist(), picked.tolist(), list(groups))
+        change = paired(table[key].mean(1).tolist(), _picked(table, judge, key), list(groups))
         found[key] = {
             "mean": change.before, "picked": change.after, "difference": change.difference,
             "low": change.low, "high": change.high,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks import facts
+from benchmarks.claims.design import Claim, Design, Verdict
 from vpo_kit.comparison import text
 
 PAGE = facts.RESULTS / "claims" / "README.md"
+DECIDED = {told for told in get_args(Verdict) if told != "open"}
 
 
 def fill(name: str, words: str) -> None:
@@ -16,6 +19,26 @@ def fill(name: str, words: str) -> None:
     plots = sorted(path.name for pattern in (f"{name}.png", f"{name}-*.png") for path in PAGE.parent.glob(pattern))
     words = "\n".join([words, "", *(f"![{plot.removesuffix('.png')}]({plot})" for plot in plots)]).rstrip()
     facts.fill(PAGE, f"<!-- table: python -m benchmarks.claims {name} -->\n", "<!-- end of table -->", f"\n{words}\n")
+
+
+def short(design: Design) -> None:
+    """Every claim of the design with what it came to, and how many are decided."""
+    rows = [_told(claim) for claim in design.claims.values()]
+    decided = sum(row[-1] in DECIDED for row in rows)
+    lines = table(["claim", "result", "difference", "verdict"], rows)
+    told = "\n".join([f"{decided} of {len(rows)} are decided.", "", *lines])
+    facts.fill(PAGE, "<!-- claims -->\n", "<!-- end of claims -->", f"\n{told}\n")
+
+
+def _told(claim: Claim) -> list[str]:
+    path = facts.RESULTS / "claims" / f"{claim.board}.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "design" not in found:  # a result of version 0.1.0 had none
+        return [claim.name, f"`{claim.board}`", "", "not run yet"]
+    one = found["claims"].get(claim.name)
+    if one is None:
+        return [claim.name, f"`{path.name}`", "", "waits for another board"]
+    return [claim.name, f"`{path.name}`", span(one), one["verdict"]]
 
 
 def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:

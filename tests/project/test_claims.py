@@ -46,7 +46,7 @@ def test_a_verdict_follows_from_interval_and_effect(kind: Kind, low: float, high
 def test_every_claim_is_of_rows_that_boards_have() -> None:
     planned = design.read()
     assert len(planned.claims) >= 20
-    for claim in planned.claims.values():
+    for claim in (claim for claim in planned.claims.values() if claim.board not in planned.beside):
         for row in (claim.one, claim.other):
             board, _, name = row.rpartition("/")
             words = planned.boards[board or claim.board].arguments
@@ -63,7 +63,7 @@ def test_every_claim_is_of_rows_that_boards_have() -> None:
 
 def test_the_boards_of_a_claim_have_the_same_noises_and_seeds() -> None:
     planned = design.read()
-    for claim in planned.claims.values():
+    for claim in (claim for claim in planned.claims.values() if claim.board not in planned.beside):
         boards = {row.rpartition("/")[0] or claim.board for row in (claim.one, claim.other)}
         assert len({planned.layout(board) for board in boards}) == 1, claim.name
 
@@ -80,7 +80,10 @@ def test_the_page_has_every_claim_as_it_is_written() -> None:
     planned = design.read()
     for line in design.table(planned, {}, {}).splitlines()[2:]:
         assert line.removesuffix(" |  |") in text
-    assert all(f"| {name} | {one.what} | {one.hours:g} |" in text for name, one in planned.boards.items())
+    assert all(
+        f"| {name} | {one.what} | {one.hours:g} |" in text
+        for name, one in (*planned.boards.items(), *planned.beside.items())
+    )
 
 
 def test_a_result_is_younger_than_the_design_it_names() -> None:
@@ -108,7 +111,9 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compared.Boards:
     size = Layout(prompts=24, noises=1, seeds=3)
     claim = Claim(name="c", source="", board="near", one="a", other="far/b", metric="gold", kind="more", effect=0.05)
     planned = {name: Comparison(what=name, arguments=["--methods", "dpo"], hours=1.0) for name in ("near", "far")}
-    made = compared.Boards(work=tmp_path, design=Design(size=size, boards=planned, claims={"c": claim}, commit="0"))
+    made = compared.Boards(
+        work=tmp_path, design=Design(size=size, boards=planned, beside={}, claims={"c": claim}, commit="0")
+    )
     chance = random.Random(0)
     base = [chance.gauss(0, 1) for _ in range(size.prompts)]
     for board, row, gain in (("near", "a", 0.3), ("far", "b", 0.1)):
