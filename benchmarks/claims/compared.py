@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import facts
-from benchmarks.claims import page, plots
+from benchmarks.claims import page, plots, scores
 from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
@@ -51,7 +51,8 @@ class Boards:
         size, own = self.size(board), list(self.design.boards[board].arguments)
         if self.brief:
             own = _briefly(own)
-        measured = (f"num_prompts={size.prompts}", f"videos_per_prompt={size.noises}", "seed=0")
+        # the base's candidates are measured once for all boards (`judges`)
+        measured = (f"num_prompts={size.prompts}", f"videos_per_prompt={size.noises}", "seed=0", "best_of=0")
         sets = [word for value in measured for word in ("--set", f"evaluation.{value}")]
         return ["compare", *own, "--seeds", str(size.seeds), *sets]
 
@@ -120,9 +121,7 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
     own = boards.scores(claim.board)
     one, other = (_side(claim, row, own, boards) for row in (claim.one, claim.other))
     assert len({tuple(result.prompts) for result in [*one, *other]}) == 1
-    base, candidates = own.base, own.candidates
-    known = candidates is not None and claim.metric in candidates.metrics
-    luck = regressed.Luck.of(base, candidates, claim.metric) if candidates is not None and known else None
+    base, luck = own.base, None if boards.brief else _luck(claim.metric, own.base)
     sides = [[result.metrics[claim.metric] for result in side] for side in (one, other)]
     change = regressed.contrast(*sides, luck, base.groups)
     effect = claim.effect * (base.table()[claim.metric] if claim.share else 1.0)
@@ -149,6 +148,13 @@ def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequen
             "p": change.p, "by_seed": (new - old).mean(1).tolist(),
         }  # fmt: skip
     return found
+
+
+def _luck(metric: str, base: Results) -> regressed.Luck | None:
+    """How lucky the noises of a board are, by the base's candidates; None of a metric that is not measured of them."""
+    candidates = scores.candidates()
+    assert candidates.prompts == base.prompts
+    return regressed.Luck.of(base, candidates, metric) if metric in candidates.metrics else None
 
 
 def _variances(sides: Sequence[Sequence[Sequence[float]]], groups: Sequence[int]) -> dict[str, float]:

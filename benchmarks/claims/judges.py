@@ -1,7 +1,8 @@
 """Which judge picks the better of n candidates: a video reward or an image reward (OnlineVPO, table 1).
 
 The candidates are samples of the base model, `COUNT` of each held-out prompt. A judge's pick is right when it is also the
-pick of the held-out judge `gold`, and it is worth what `gold` and the closed-form truth say of it.
+pick of the held-out judge `gold`, and it is worth what `gold` and the closed-form truth say of it. What all judges say of
+each is kept: from it the boards know how lucky their noises are.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from benchmarks import facts
 from benchmarks.claims import page
 from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.image import Frames
+from benchmarks.claims.scores import keep_candidates
 from vpo_kit import models
 from vpo_kit.evaluation.measuring import measure
-from vpo_kit.evaluation.samples import SamplePlan, videos
+from vpo_kit.evaluation.samples import Results, SamplePlan, videos
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
@@ -47,6 +49,9 @@ def run(work: Path, design: Design) -> None:
             found["image"] = image(video, fps=model.settings.fps).score.tolist()
         for key, values in found.items():
             rows.setdefault(key, []).extend(values)
+    groups = [place for place in range(PROMPTS) for _ in range(COUNT)]
+    files = [f"{place}.mp4" for place in range(len(groups))]
+    keep_candidates(Results(name="base", prompts=texts, groups=groups, files=files, metrics=rows))
     table = {key: np.array(values).reshape(PROMPTS, COUNT) for key, values in rows.items()}
     found = {name: _picks(table, name) for name in ("vqa", "image", "gold")}
     facts.write("claims/judges", {

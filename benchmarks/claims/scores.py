@@ -1,8 +1,9 @@
 """What a board measured, clip by clip, committed beside its result: a claim that sets rows of two boards against each
 other is decided wherever one of them was run, and boards can be run on several machines or days.
 
-``results/claims/scores/BOARD.json`` holds the base's own measurement, that of its candidates, and for each row those of
-the runs that have ended, by their seeds, all of the same prompts.
+``results/claims/scores/BOARD.json`` holds the base's own measurement and for each row those of the runs that have
+ended, by their seeds, all of the same prompts; ``candidates.json`` beside them many samples of the base for each prompt,
+which say how lucky a noise of a board was, measured once for all boards.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any, Self
 from benchmarks import facts
 from vpo_kit import files
 from vpo_kit.comparison.plan import Row
-from vpo_kit.evaluation.samples import Results, finished
+from vpo_kit.evaluation.samples import Results
 
 METRICS = ("gold", "vqa", "flawed", "motion", "speed", "warp_error", "text_accuracy")
 """What is kept of a clip, where it was measured."""
 DIGITS = 5
-BASE = "base"
+BASE, CANDIDATES = "base", "candidates"
 ENDED = ("done", "stopped")
 
 
@@ -34,7 +35,6 @@ class Scores:
     """A board's measurements."""
 
     base: Results
-    candidates: Results | None
     rows: Mapping[str, Mapping[int, Results]]
 
     def of(self, row: str, seeds: int) -> list[Results]:
@@ -66,10 +66,8 @@ class Scores:
         first = next((path for paths in ended.values() for path in paths.values()), None)
         if first is None:
             raise WaitingError(f"no run of {folder.name} has ended")
-        best = [finished(path / "samples" / "step-000000") for path in sorted(folder.glob("base/*-best-of-*"))]
         return cls(
             base=Results.load(first / "step-000000"),
-            candidates=best[0] if best else None,
             rows={
                 row: {seed: Results.load(max(path.glob("step-*"))) for seed, path in paths.items()}
                 for row, paths in ended.items()
@@ -82,7 +80,6 @@ class Scores:
             "prompts": self.base.prompts,
             "groups": self.base.groups,
             "base": _rounded(self.base),
-            "candidates": {"groups": self.candidates.groups, **_rounded(self.candidates)} if self.candidates else None,
             "rows": {row: {str(s): _rounded(one) for s, one in found.items()} for row, found in self.rows.items()},
         }
         files.write(_file(name), json.dumps({**facts.facts(), **told}) + "\n")
@@ -95,16 +92,31 @@ class Scores:
         told = json.loads(_file(name).read_text(encoding="utf-8"))
 
         def results(metrics: dict[str, Any]) -> Results:
-            own = dict(metrics)
-            groups = own.pop("groups", told["groups"])
-            names = [f"{place}.mp4" for place in range(len(groups))]
-            return Results(name=name, prompts=told["prompts"], groups=groups, files=names, metrics=own)
+            return _results(name, told["prompts"], told["groups"], metrics)
 
         return cls(
             base=results(told["base"]),
-            candidates=results(told["candidates"]) if told["candidates"] else None,
             rows={row: {int(s): results(one) for s, one in found.items()} for row, found in told["rows"].items()},
         )
+
+
+def keep_candidates(found: Results) -> None:
+    """Write many samples of the base for each prompt."""
+    told = {"prompts": found.prompts, "groups": found.groups, "metrics": _rounded(found)}
+    files.write(_file(CANDIDATES), json.dumps({**facts.facts(), **told}) + "\n")
+
+
+def candidates() -> Results:
+    """Many samples of the base for each prompt. Raises `WaitingError` where they have not been measured."""
+    if not _file(CANDIDATES).is_file():
+        raise WaitingError("the base's candidates have not been measured: python -m benchmarks.claims judges")
+    told = json.loads(_file(CANDIDATES).read_text(encoding="utf-8"))
+    return _results(CANDIDATES, told["prompts"], told["groups"], told["metrics"])
+
+
+def _results(name: str, prompts: list[str], groups: list[int], metrics: dict[str, Any]) -> Results:
+    names = [f"{place}.mp4" for place in range(len(groups))]
+    return Results(name=name, prompts=prompts, groups=groups, files=names, metrics=metrics)
 
 
 def _file(name: str) -> Path:

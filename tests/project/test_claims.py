@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import facts
-from benchmarks.claims import compared, design, matrix, page, pilot, sets
+from benchmarks.claims import compared, design, matrix, page, pilot, scores, sets
 from benchmarks.claims.design import Claim, Comparison, Design, Kind, Verdict, verdict
 from benchmarks.claims.scores import WaitingError
 from tests.support.places import ROOT
@@ -116,6 +116,9 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compared.Boards:
     )
     chance = random.Random(0)
     base = [chance.gauss(0, 1) for _ in range(size.prompts)]
+    lucky = [score + chance.gauss(0, 1) for score in base for _ in range(8)]
+    groups = [place for place in range(size.prompts) for _ in range(8)]
+    scores.keep_candidates(_results(lucky, groups))
     for board, row, gain in (("near", "a", 0.3), ("far", "b", 0.1)):
         folder = made.folder(board)
         for seed in range(size.seeds):
@@ -150,6 +153,12 @@ def test_a_run_that_has_not_ended_is_not_a_model_that_has_learned_nothing(boards
     with pytest.raises(WaitingError, match="b, seed 1, has not ended"):
         compared.decided(boards.design.claims["c"], boards)
     assert compared.decided(replace(boards.design.claims["c"], other="base"), boards)["verdict"] == "found"
+
+
+def test_a_claim_waits_for_the_base_s_candidates(boards: compared.Boards) -> None:
+    (facts.RESULTS / "claims" / "scores" / "candidates.json").unlink()
+    with pytest.raises(WaitingError, match=r"python -m benchmarks\.claims judges"):
+        compared.decided(boards.design.claims["c"], boards)
 
 
 def test_a_board_is_kept_and_its_claims_wait_for_the_other_board(
@@ -189,11 +198,13 @@ def _told(folder: Path, row: str, statuses: list[str]) -> None:
 
 
 def _measured(folder: Path, scores: list[float]) -> None:
-    prompts = [f"prompt {i}" for i in range(len(scores))]
-    files = [f"{i:03d}-0.mp4" for i in range(len(scores))]
-    Results(name="r", prompts=prompts, groups=list(range(len(scores))), files=files, metrics={"gold": scores}).save(
-        folder
-    )
+    _results(scores, list(range(len(scores)))).save(folder)
+
+
+def _results(scores: list[float], groups: list[int]) -> Results:
+    prompts = [f"prompt {i}" for i in sorted(set(groups))]
+    names = [f"{i:03d}-0.mp4" for i in range(len(groups))]
+    return Results(name="r", prompts=prompts, groups=groups, files=names, metrics={"gold": scores})
 
 
 def test_labels_of_two_noisy_orders() -> None:
