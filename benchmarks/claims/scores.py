@@ -2,8 +2,8 @@
 other is decided wherever one of them was run, and boards can be run on several machines or days.
 
 ``results/claims/scores/BOARD.json`` holds the base's own measurement and for each row those of the runs that have
-ended, by their seeds, all of the same prompts; ``candidates.json`` beside them many samples of the base for each prompt,
-which say how lucky a noise of a board was, measured once for all boards.
+ended, by their seeds, all of the same prompts; ``candidates.json`` beside them many samples of the base for each
+prompt, which say how lucky a noise of a board was, measured once for all boards.
 """
 
 from __future__ import annotations
