@@ -504,6 +504,22 @@ def a_board(folder: Path) -> Board:
     return Board(board.ranked([empty, *lines], "gold"), "gold", facts, {"gold": "CC-BY-NC-4.0"})
 
 
+def test_what_health_checks_warned_of_is_on_the_board_once_a_row(tmp_path: Path) -> None:
+    warned = line("draft", 0.1, tmp_path).outcomes[0]
+    first, second = (
+        replace(warned, seed=seed, warnings={"text_lost": f"right words have fallen to {share}%"})
+        for seed, share in ((0, 84), (2, 90))
+    )
+    found = board.line("draft", "draft", 0, {}, [first, replace(warned, seed=1), second])
+    assert found.reasons == []
+    assert found.notes == ["seed 0, and seed 2, text_lost: right words have fallen to 84%"]
+    whole = Board([found], "gold", {"title": "t", "seeds": [0, 1, 2], "versions": {}}, {})
+    runs = board.results(whole)["rows"][0]["runs"]
+    assert [sorted(run["warnings"]) for run in runs] == [["text_lost"], [], ["text_lost"]]
+    shown = [text.markdown(whole), board_files.latex(whole), board_page.render(whole, tmp_path / "b.html")]
+    assert all("have fallen to 84" in words for words in shown)
+
+
 def test_the_board_in_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = a_board(tmp_path)
     assert [row.name for row in found.lines] == ["package.module:Method", "dense method.beta=5000", "dpo"]

@@ -69,6 +69,19 @@ class Line:
         wrong = [outcome for outcome in self.outcomes if outcome.status != "done"]
         return [f"seed {o.seed} {o.status}{f': {o.reason}' if o.reason else ''}" for o in wrong]
 
+    @property
+    def notes(self) -> list[str]:
+        """The reasons, and a sentence for each health check that warned, with what it said of the first seed."""
+        warned: dict[str, list[tuple[int, str]]] = {}
+        for outcome in self.outcomes:
+            for check, told in outcome.warnings.items():
+                warned.setdefault(check, []).append((outcome.seed, told))
+        found = list(self.reasons)
+        for check, (first, *others) in warned.items():
+            also = f", and seed {', '.join(str(seed) for seed, _ in others)}" if others else ""
+            found.append(f"seed {first[0]}{also}, {check}: {first[1]}")
+        return found
+
 
 @dataclass(frozen=True)
 class Board:
@@ -175,6 +188,7 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "seed": outcome.seed,
         "status": outcome.status,
         "reason": outcome.reason,
+        "warnings": dict(outcome.warnings),
         "steps": outcome.steps,
         "passes": outcome.passes,
         "machine": asdict(outcome.machine),

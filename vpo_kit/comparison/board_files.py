@@ -96,7 +96,7 @@ def latex(board: Board) -> str:
     lines = [
         *tables.booktabs(f"l{'r' * (len(head) - 1)}", head, rows),
         *people.latex(board.said, board.names),
-        *(f"% {tables.latex_text(f'{row.name}, {reason}')}" for row in board.lines for reason in row.reasons),
+        *(f"% {tables.latex_text(f'{row.name}, {note}')}" for row in board.lines for note in row.notes),
         f"% {tables.latex_text(text.caption(board))}",
         f"% {tables.latex_text(text.COST_CAPTION)}",
         "",

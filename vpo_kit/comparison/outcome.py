@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,8 @@ class Outcome:
     after: Results | None
     samples: str = ""
     """Folder of the videos after training, relative to the run's."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """What health checks warned of, by check, but did not stop the run for."""
 
 
 def read(planned: Planned) -> Outcome:
@@ -80,6 +82,7 @@ def read(planned: Planned) -> Outcome:
         before=Results.load(path / BASE_SAMPLES),
         after=Results.load(path / samples),
         samples=samples,
+        warnings={name: told for name, told in health.get("warnings", {}).items() if name != health["check"]},
     )
 
 

@@ -126,6 +126,6 @@ def markdown(board: Board) -> str:
     rows = [[tables.markdown_text(row[0]), *(re.sub("([<>])", r"\\\1", cell) for cell in row[1:])] for row in rest]
     lines = [f"| {' | '.join(cells)} |" for cells in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
     escape = tables.markdown_text
-    reasons = [f"- {escape(row.name)}, {escape(reason)}" for row in board.lines for reason in row.reasons]
+    notes = [f"- {escape(row.name)}, {escape(note)}" for row in board.lines for note in row.notes]
     said = people.markdown(board.said, board.names)
-    return "\n".join([*lines, "", *said, *reasons, *([""] if reasons else []), caption(board), COST_CAPTION, ""])
+    return "\n".join([*lines, "", *said, *notes, *([""] if notes else []), caption(board), COST_CAPTION, ""])

@@ -73,7 +73,7 @@ def show(console: Console, board: Board) -> None:
     for row in board.lines:
         table.add_row(Text(text.label(row.name)), *text.costs(row))
     console.print(table, "")
-    for line in [f"{row.name}, {reason}" for row in board.lines for reason in row.reasons]:
+    for line in [f"{row.name}, {note}" for row in board.lines for note in row.notes]:
         notice(console, line)
     console.print(f"{text.caption(board)} {text.COST_CAPTION}", style="dim", highlight=False)
 
