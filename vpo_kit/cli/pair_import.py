@@ -45,7 +45,7 @@ def pair_import(
     from vpo_kit.folders import resolve
     from vpo_kit.judged import reader as foreign
     from vpo_kit.judged.layouts import Reading
-    from vpo_kit.library import sources
+    from vpo_kit.library import pair_source
     from vpo_kit.library.display import look_through_bar, terminal
     from vpo_kit.pairing import imported, store
     from vpo_kit.processes import Processes
@@ -84,7 +84,7 @@ def pair_import(
     loaded = assembly.load_model(wanted)
     settings = assembly.use(loaded, wanted.sampling)
     pairs = store.read(output)
-    kept, _ = sources.encode_pairs(pairs, loaded, settings, console, processes)
+    kept, _ = pair_source.encode_pairs(pairs, loaded, settings, console, processes)
     console.print(f"{output}: {len(kept)} of {len(pairs.pairs)} pairs are encoded for {model}", soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from vpo_kit.clips import named, ratings
 from vpo_kit.config import Run
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.inputs import Inputs, Shade
-from vpo_kit.library import sources
+from vpo_kit.library import left_out, pair_source, sources
 from vpo_kit.planning import skeleton
 from vpo_kit.processes import Processes
 from vpo_kit.rewards import loading
@@ -57,16 +57,16 @@ def unchecked(recipe: Recipe) -> list[str]:
 
 
 def _prompts(recipe: Recipe) -> None:
-    sources.apart(recipe, recipe.prompts, lambda item: item.prompt, "prompts", _quiet)
+    left_out.apart(recipe, recipe.prompts, lambda item: item.prompt, "prompts", _quiet)
 
 
 def _pairs(recipe: Recipe) -> None:
-    found = sources.read_pairs(recipe)
+    found = pair_source.read_pairs(recipe)
     kept = [pair for pair in found.pairs if recipe.method.keeps(recipe.method_config, pair)]
     if not kept:
         why = found.broken[0] if found.broken else "all of its pairs are ties or have no label: vpo label SET labels it"
         raise DataError(f"{found.path} has nothing to learn from: {why}")
-    sources.apart(recipe, kept, lambda pair: pair.prompt, "pairs", _quiet)
+    left_out.apart(recipe, kept, lambda pair: pair.prompt, "pairs", _quiet)
 
 
 def _videos(recipe: Recipe) -> None:
@@ -77,7 +77,7 @@ def _videos(recipe: Recipe) -> None:
     wrong = [caption for _, caption in listed if isinstance(caption, DataError)]
     if not usable:
         raise DataError(f"{folder} holds no usable clip{f': {wrong[0]}' if wrong else ''}")
-    kept = sources.apart(recipe, usable, lambda one: one[1], "clips", _quiet)
+    kept = left_out.apart(recipe, usable, lambda one: one[1], "clips", _quiet)
     if recipe.method.needs.ratings:
         known = ratings(folder, recipe.run.data.dimension)
         if not any(name in known for name, _ in kept):
