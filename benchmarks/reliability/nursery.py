@@ -25,7 +25,7 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "ope
 
 PLACES = {
     "checkpoints.save", "checkpoints.prune", "checkpoints.latest", "from_rollouts._roll_out", "editing._denoise",
-    "preference.see_reference", "run_folder.append", "run_folder.rewind", "run_folder.start", "lora.export",
+    "noised.see_reference", "run_folder.append", "run_folder.rewind", "run_folder.start", "lora.export",
     "samples.evaluate", "unfinished.drop",
     "train._finish", "offline.validate", "editing.validate", "sft.validate", "loop._update",
 }  # fmt: skip

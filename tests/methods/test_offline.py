@@ -18,7 +18,8 @@ from vpo_kit import files, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.losses import PairErrors
-from vpo_kit.methods.preference import PairConfig, noised, pair_output, see_reference
+from vpo_kit.methods.noised import noised, see_reference
+from vpo_kit.methods.preference import PairConfig, pair_output
 from vpo_kit.models.base import VideoModel
 from vpo_kit.pairing import store
 from vpo_kit.registry import METHODS

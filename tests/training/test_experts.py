@@ -24,7 +24,7 @@ from vpo_kit.errors import ConfigError, ModelError
 from vpo_kit.library import card
 from vpo_kit.library import export as exporting
 from vpo_kit.methods.instruct import Instruct
-from vpo_kit.methods.preference import noised
+from vpo_kit.methods.noised import noised
 from vpo_kit.models import memory
 from vpo_kit.models.base import VideoModel
 from vpo_kit.sampler import draw_noise

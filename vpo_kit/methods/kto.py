@@ -15,7 +15,8 @@ from torch import Tensor
 from vpo_kit import losses
 from vpo_kit.methods.base import Batch, Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
-from vpo_kit.methods.preference import DrawnConfig, Noised, member_mask, see_reference, step_output
+from vpo_kit.methods.noised import Noised, member_mask, see_reference
+from vpo_kit.methods.preference import DrawnConfig, step_output
 from vpo_kit.methods.rows import Draws
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair

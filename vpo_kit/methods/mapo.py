@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vpo_kit import losses
 from vpo_kit.methods.base import Batch, Context, Method, MethodConfig, Needs, StepOutput, TimesConfig
-from vpo_kit.methods.preference import Noised, member_mask, step_output
+from vpo_kit.methods.noised import Noised, member_mask
+from vpo_kit.methods.preference import step_output
 from vpo_kit.methods.rows import Draws
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair

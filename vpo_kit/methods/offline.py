@@ -17,17 +17,8 @@ from vpo_kit import losses
 from vpo_kit.losses import Granularity, PairErrors, PreferenceLoss
 from vpo_kit.methods.base import HELD_OUT_DRAWS, Batch, Context, StepOutput
 from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
-from vpo_kit.methods.preference import (
-    Noised,
-    PairConfig,
-    Seen,
-    motion_weights,
-    noised,
-    pair_output,
-    report,
-    see,
-    see_reference,
-)
+from vpo_kit.methods.noised import Noised, Seen, noised, see, see_reference
+from vpo_kit.methods.preference import PairConfig, motion_weights, pair_output, report
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.store import Pair
 from vpo_kit.sampler import derive_seed

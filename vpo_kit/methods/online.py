@@ -16,7 +16,8 @@ from vpo_kit.losses import PairErrors
 from vpo_kit.methods.base import Context, MethodConfig, Needs, StepOutput
 from vpo_kit.methods.from_rollouts import Candidates, Fresh, FromRollouts, RolloutConfig
 from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
-from vpo_kit.methods.preference import PairConfig, motion_weights, noised, pair_output, report, see_reference
+from vpo_kit.methods.noised import noised, see_reference
+from vpo_kit.methods.preference import PairConfig, motion_weights, pair_output, report
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.pairing.choose import choose, most
 from vpo_kit.pairing.settings import Choosing
