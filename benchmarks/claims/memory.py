@@ -73,8 +73,8 @@ def _alone(name: str, sampling: dict[str, int]) -> dict[str, float]:
     if name.endswith("kept"):
         sampler.checkpoint = lambda function, *arguments, use_reentrant: function(*arguments)
     bench = Bench.make()
-    batch = bench.batch(jobs.prompts(8), PROMPTS)
     method = bench.method(kind, PROMPTS * CANDIDATES, values, jobs.judge(), items=PROMPTS, **sampling)
+    batch = bench.batch(jobs.prompts(8), PROMPTS, method.context.sampling)  # a batch says how long its videos are
     return {"peak": bench.peak(method, batch)}
 
 
