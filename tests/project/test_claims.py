@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import facts
-from benchmarks.claims import compared, design, matrix, page, pilot, scores, sets
+from benchmarks.claims import compared, design, matrix, memory, page, pilot, scores, sets
 from benchmarks.claims.design import Claim, Comparison, Design, Kind, Verdict, verdict
 from benchmarks.claims.scores import WaitingError
+from benchmarks.speed.jobs import Bench
 from tests.support.places import ROOT
 from vpo_kit import files
 from vpo_kit.comparison.layout import Components, Layout
 from vpo_kit.evaluation.samples import Results
+from vpo_kit.methods.base import Batch
 from vpo_kit.pairing.store import Pair
 
 
@@ -227,3 +230,11 @@ def test_a_row_of_the_matrix_says_what_it_was_trained_on() -> None:
             for value in values.split(",")
         ]
         assert judges == ["vqa", "technical", "mixture", "image"]
+
+
+def test_memory_is_measured_of_the_videos_and_steps_that_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Batch] = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of a process of its own
+    monkeypatch.setattr(Bench, "peak", lambda _, __, batch: seen.append(batch) or 0.0)
+    memory._alone("online, 4 candidates", {"frames": 33, "steps": 2})
+    assert [(batch.settings.frames, batch.settings.steps) for batch in seen] == [(33, 2)]
