@@ -7,6 +7,7 @@ each is kept: from it the boards know how lucky their noises are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks import facts
-from benchmarks.claims import page
+from benchmarks.claims import page, plots
 from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.image import Frames
 from benchmarks.claims.scores import keep_candidates
@@ -32,7 +33,7 @@ WORTH = ("gold", "flawed", "speed", "motion")
 
 
 def run(work: Path, design: Design) -> None:
-    """Writes ``results/claims/judges.json``."""
+    """Writes ``results/claims/judges.json`` and ``.png``."""
     model = models.load("sprites")
     file = prompts_of("sprites", "heldout")
     assert file is not None
@@ -68,7 +69,17 @@ def run(work: Path, design: Design) -> None:
         [f"`{name}`", f"{one['picks as gold']:g}", f"{one['by chance']:g}", *(_worth(one[key]) for key in WORTH)]
         for name, one in found.items()
     ]
+    _picture(found)
     page.fill("judges", "\n".join(page.table(head, rows)))
+
+
+def _picture(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """What each judge's picks are worth against the mean candidate."""
+    rows = [
+        {"name": name, "passes": None, "changes": {key: {**one[key], "by_seed": {}} for key in WORTH}}
+        for name, one in found.items()
+    ]
+    plots.board({"rows": rows}, WORTH, facts.RESULTS / "claims" / "judges.png")
 
 
 def _worth(change: dict[str, float]) -> str:

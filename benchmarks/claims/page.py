@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from benchmarks import facts
+from benchmarks.claims import plots
 from benchmarks.claims.design import Claim, Design, Verdict
 from vpo_kit.comparison import text
 
@@ -22,23 +23,31 @@ def fill(name: str, words: str) -> None:
 
 
 def short(design: Design) -> None:
-    """Every claim of the design with what it came to, and how many are decided."""
-    rows = [_told(claim) for claim in design.claims.values()]
+    """Every claim with what it came to, how many are decided, and a picture of those that have a result."""
+    found = {claim.name: _result(claim) for claim in design.claims.values()}
+    rows = [_row(claim, found[claim.name]) for claim in design.claims.values()]
     decided = sum(row[-1] in DECIDED for row in rows)
-    lines = table(["claim", "result", "difference", "verdict"], rows)
-    told = "\n".join([f"{decided} of {len(rows)} are decided.", "", *lines])
-    facts.fill(PAGE, "<!-- claims -->\n", "<!-- end of claims -->", f"\n{told}\n")
+    lines = [f"{decided} of {len(rows)} are decided.", "", *table(["claim", "result", "difference", "verdict"], rows)]
+    if told := [one for one in found.values() if "verdict" in one]:
+        plots.claims(told, PAGE.parent / "claims.png")
+        lines += ["", "![claims](claims.png)"]
+    facts.fill(PAGE, "<!-- claims -->\n", "<!-- end of claims -->", "\n".join(["", *lines, ""]))
 
 
-def _told(claim: Claim) -> list[str]:
+def _result(claim: Claim) -> dict[str, Any]:
+    """What a claim came to, or `missing`: why it has no result."""
     path = facts.RESULTS / "claims" / f"{claim.board}.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "design" not in found:  # a result of version 0.1.0 had none
-        return [claim.name, f"`{claim.board}`", "", "not run yet"]
-    one = found["claims"].get(claim.name)
-    if one is None:
-        return [claim.name, f"`{path.name}`", "", "waits for another board"]
-    return [claim.name, f"`{path.name}`", span(one), one["verdict"]]
+        return {"missing": "not run yet"}
+    told: dict[str, Any] = found["claims"].get(claim.name, {"missing": "waits for another board"})
+    return told
+
+
+def _row(claim: Claim, found: Mapping[str, Any]) -> list[str]:
+    if "missing" in found:
+        return [claim.name, f"`{claim.board}`", "", found["missing"]]
+    return [claim.name, f"`{claim.board}.json`", span(found), found["verdict"]]
 
 
 def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
