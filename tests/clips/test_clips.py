@@ -18,7 +18,7 @@ from tests.support.footage import VP9, grey, levels, same_greys, with_sound
 from vpo_kit import clips
 from vpo_kit.clips import index, read_folder
 from vpo_kit.errors import DataError
-from vpo_kit.library import display, heartbeat, sources
+from vpo_kit.library import display, heartbeat, left_out, sources
 from vpo_kit.models.settings import Settings
 from vpo_kit.processes import Processes
 from vpo_kit.video import SUFFIXES, Extent, scan
@@ -187,7 +187,7 @@ class TestProgress:
             grey(tmp_path / f"{i}.mp4", 30, chain="setsar=2/1")
         grey(tmp_path / "short.mp4", 3)
         told(tmp_path, *NAMES, "short.mp4")
-        monkeypatch.setattr(sources, "NAMED", 2)
+        monkeypatch.setattr(left_out, "NAMED", 2)
         file = io.StringIO()
         sources.find_clips(tmp_path, SETTINGS, Processes(), Console(file=file, width=500))
         assert file.getvalue().splitlines() == [
