@@ -512,7 +512,7 @@ def test_what_health_checks_warned_of_is_on_the_board_once_a_row(tmp_path: Path)
     )
     found = board.line("draft", "draft", 0, {}, [first, replace(warned, seed=1), second])
     assert found.reasons == []
-    assert found.notes == ["seed 0, and seed 2, text_lost: right words have fallen to 84%"]
+    assert found.notes == ["seeds 0, 2, text_lost: right words have fallen to 84%"]
     whole = Board([found], "gold", {"title": "t", "seeds": [0, 1, 2], "versions": {}}, {})
     runs = board.results(whole)["rows"][0]["runs"]
     assert [sorted(run["warnings"]) for run in runs] == [["text_lost"], [], ["text_lost"]]

@@ -74,12 +74,12 @@ class Line:
         """The reasons, and a sentence for each health check that warned, with what it said of the first seed."""
         warned: dict[str, list[tuple[int, str]]] = {}
         for outcome in self.outcomes:
-            for check, told in outcome.warnings.items():
-                warned.setdefault(check, []).append((outcome.seed, told))
+            for check, message in outcome.warnings.items():
+                warned.setdefault(check, []).append((outcome.seed, message))
         found = list(self.reasons)
-        for check, (first, *others) in warned.items():
-            also = f", and seed {', '.join(str(seed) for seed, _ in others)}" if others else ""
-            found.append(f"seed {first[0]}{also}, {check}: {first[1]}")
+        for check, told in warned.items():
+            seeds = ", ".join(str(seed) for seed, _ in told)
+            found.append(f"seed{'s' if len(told) > 1 else ''} {seeds}, {check}: {told[0][1]}")
         return found
 
 
