@@ -21,7 +21,7 @@ from benchmarks.claims.image import Frames
 from benchmarks.claims.scores import keep_candidates
 from vpo_kit import models
 from vpo_kit.evaluation.measuring import measure
-from vpo_kit.evaluation.samples import Results, SamplePlan, videos
+from vpo_kit.evaluation.samples import SamplePlan, videos
 from vpo_kit.evaluation.statistics import paired
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
@@ -50,9 +50,7 @@ def run(work: Path, design: Design) -> None:
             found["image"] = image(video, fps=model.settings.fps).score.tolist()
         for key, values in found.items():
             rows.setdefault(key, []).extend(values)
-    groups = [place for place in range(PROMPTS) for _ in range(COUNT)]
-    files = [f"{place}.mp4" for place in range(len(groups))]
-    keep_candidates(Results(name="base", prompts=texts, groups=groups, files=files, metrics=rows))
+    keep_candidates(texts, [place for place in range(PROMPTS) for _ in range(COUNT)], rows)
     table = {key: np.array(values).reshape(PROMPTS, COUNT) for key, values in rows.items()}
     found = {name: _picks(table, name) for name in ("vqa", "image", "gold")}
     facts.write("claims/judges", {

@@ -100,9 +100,10 @@ class Scores:
         )
 
 
-def keep_candidates(found: Results) -> None:
-    """Write many samples of the base for each prompt."""
-    told = {"prompts": found.prompts, "groups": found.groups, "metrics": _rounded(found)}
+def keep_candidates(prompts: list[str], groups: list[int], metrics: dict[str, Any]) -> None:
+    """Write many samples of the base for each prompt; `groups` says of which prompt each one is."""
+    found = _results(CANDIDATES, prompts, groups, metrics)
+    told = {"prompts": prompts, "groups": groups, "metrics": _rounded(found)}
     files.write(_file(CANDIDATES), json.dumps({**facts.facts(), **told}) + "\n")
 
 

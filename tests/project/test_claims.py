@@ -124,7 +124,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compared.Boards:
     base = [chance.gauss(0, 1) for _ in range(size.prompts)]
     lucky = [score + chance.gauss(0, 1) for score in base for _ in range(8)]
     groups = [place for place in range(size.prompts) for _ in range(8)]
-    scores.keep_candidates(_results(lucky, groups))
+    scores.keep_candidates(_results(lucky, groups).prompts, groups, {"gold": lucky})
     for board, row, gain in (("near", "a", 0.3), ("far", "b", 0.1)):
         folder = made.folder(board)
         for seed in range(size.seeds):
