@@ -23,9 +23,9 @@ from vpo_kit.models.encoding import PromptCache
 from vpo_kit.pairing.guided import GuidedMaker
 from vpo_kit.pairing.independent import IndependentMaker
 from vpo_kit.pairing.job import Task
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import cut, default_seconds, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
-from vpo_kit.pairing.store import Pair
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.rewards.vqa import VQA, GoldVQA
 from vpo_kit.sampler import derive_seed

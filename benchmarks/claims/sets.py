@@ -15,8 +15,9 @@ from pathlib import Path
 
 from vpo_kit.files import link
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import vote
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.store import PairSet
 
 CLIPS = 480
 ROOT = Path(__file__).parents[2]

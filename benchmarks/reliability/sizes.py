@@ -52,7 +52,8 @@ def pairs(place: Path, count: int) -> None:
     """A pair set: its start, the start after it, and a pass over its tensors."""
     from tests.support.offline_run import make_set
     from vpo_kit.pairing import store
-    from vpo_kit.training.data import Pairs, usable
+    from vpo_kit.pairing.usable import usable
+    from vpo_kit.training.paired import Pairs
 
     made = store.read(make_set(place / "set", LATENTS, 1))
     (one,) = made.pairs

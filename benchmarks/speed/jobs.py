@@ -19,17 +19,18 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.models.settings import Settings
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import cut
-from vpo_kit.pairing.store import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.sprites import world
 from vpo_kit.testing.steps import context_of
-from vpo_kit.training.data import Pairs, Prompts, Source
+from vpo_kit.training.data import Prompts, Source
 from vpo_kit.training.loop import OnStep, RunParts, backward
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.paired import Pairs
 from vpo_kit.training.run import Assembly
 from vpo_kit.training.run_folder import RunFolder
 from vpo_kit.training.stream import Stream

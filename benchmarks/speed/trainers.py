@@ -26,8 +26,8 @@ from benchmarks.speed.steps import timed
 from benchmarks.speed.timing import Clock, Row, apart, memory, ratio, seconds
 from vpo_kit.pairing import store
 from vpo_kit.registry import METHODS
-from vpo_kit.training.data import Pairs
 from vpo_kit.training.loop import train
+from vpo_kit.training.paired import Pairs
 
 SIZE, SET, STEPS, BETA = 1, 8, 4, 500.0
 

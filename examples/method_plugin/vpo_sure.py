@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vpo_kit.methods.base import Batch, MethodConfig, Needs
 from vpo_kit.methods.offline import OfflineConfig, OfflinePairs
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 
 class SureConfig(OfflineConfig):

@@ -23,7 +23,8 @@ from tests.support.bright_pairs import FPS, FRAMES, PROMPTS, edit, fails, pair, 
 from vpo_kit.errors import OutputError
 from vpo_kit.pairing import arrange, page, store
 from vpo_kit.pairing.inspect import duplicates, summarise
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Hashes, Pair
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.video import write_video
 
 LABELS = [[1, 1, 0, -1], [0, 0, 0, 0], [-1, -1, -1, 0], [1, 0, 0, 0], [1, -1, 0, 0], [1, 1, 1, 1]]
@@ -383,7 +384,7 @@ def test_numbers_against_a_pencil() -> None:
 
 def test_duplicates_are_found() -> None:
     def hashed(made: Pair, first: str, second: str, latents: str) -> Pair:
-        return made.model_copy(update={"sha256": store.Hashes(first=first, second=second, latents=latents)})
+        return made.model_copy(update={"sha256": Hashes(first=first, second=second, latents=latents)})
 
     same_draw = pair(3, None, None, prompt=PROMPTS[0], seeds=(1, 0))
     found = duplicates([

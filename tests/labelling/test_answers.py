@@ -26,8 +26,8 @@ from vpo_kit.labelling.people.answers import PeopleAnswers
 from vpo_kit.labelling.people.questions import Survey
 from vpo_kit.labelling.vlm.answers import ModelAnswers
 from vpo_kit.pairing import store as sets
+from vpo_kit.pairing.records import Pair, Scores
 from vpo_kit.pairing.settings import Labelling
-from vpo_kit.pairing.store import Pair, Scores
 from vpo_kit.processes import Processes
 
 OLD = DATA / "v0.2.0" / "answers"

@@ -17,8 +17,8 @@ from vpo_kit.labelling.by_scores import ByScores
 from vpo_kit.labelling.people.by_people import ByPeople
 from vpo_kit.labelling.vlm.by_vlm import ByVlm
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Pair, Scores
 from vpo_kit.pairing.settings import Labelling
-from vpo_kit.pairing.store import Pair, Scores
 from vpo_kit.registry import LABELLERS
 from vpo_kit.testing.pairs import pair_row
 from vpo_kit.video import write_video
@@ -28,7 +28,7 @@ import torch
 
 from vpo_kit.labelling.by_scores import ByScores
 from vpo_kit.pairing.settings import Labelling
-from vpo_kit.pairing.store import Scores
+from vpo_kit.pairing.records import Scores
 
 
 class Settings(Labelling):

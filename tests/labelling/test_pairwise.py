@@ -25,8 +25,8 @@ from vpo_kit.labelling.tournament import Game, Kind, games, of, play
 from vpo_kit.labelling.vlm.comparer import VlmComparer
 from vpo_kit.labelling.vlm.settings import VlmLabelling
 from vpo_kit.models.base import VideoModel
+from vpo_kit.pairing.records import Scores
 from vpo_kit.pairing.settings import Cutting, Labelling
-from vpo_kit.pairing.store import Scores
 from vpo_kit.rewards.loading import load, plan
 from vpo_kit.testing.runs import train_briefly
 

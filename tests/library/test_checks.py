@@ -13,8 +13,8 @@ from vpo_kit import folders
 from vpo_kit.cli import main
 from vpo_kit.errors import DataError
 from vpo_kit.pairing import store
+from vpo_kit.pairing.usable import usable
 from vpo_kit.training import recipe
-from vpo_kit.training.data import usable
 from vpo_kit.video import write_video
 
 Fails = Callable[..., str]

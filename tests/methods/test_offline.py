@@ -22,13 +22,15 @@ from vpo_kit.methods.noised import noised, see_reference
 from vpo_kit.methods.preference import PairConfig, pair_output
 from vpo_kit.models.base import VideoModel
 from vpo_kit.pairing import store
+from vpo_kit.pairing.usable import usable
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import derive_seed, draw_noise
 from vpo_kit.testing.steps import context_of
 from vpo_kit.times import Strata
-from vpo_kit.training.data import Pairs, Prompts, usable
+from vpo_kit.training.data import Prompts
 from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.paired import Pairs
 from vpo_kit.training.stream import split
 
 SHAPE = (8, 3, 4, 4)

@@ -13,7 +13,7 @@ from tests.support.offline_run import make_set
 from vpo_kit import files
 from vpo_kit.pairing import store
 from vpo_kit.pairing.hashed import Hashed
-from vpo_kit.training.data import usable
+from vpo_kit.pairing.usable import usable
 
 SHAPE = (8, 3, 4, 4)
 

@@ -21,7 +21,7 @@ from vpo_kit.judged.layouts import Reading
 from vpo_kit.judged.reader import read
 from vpo_kit.net.push import push
 from vpo_kit.pairing import check, export, imported, store
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.video import read_video
 from vpo_kit.video.scan import Extent
 
@@ -233,7 +233,7 @@ def test_two_steps_of_dpo(tmp_path: Path, tiny_wan: Path, capsys: pytest.Capture
 
 def test_votes_weigh(tmp_path: Path, tiny_wan: Path) -> None:
     """Votes of 8 to 2 weigh .6: two draws of one pair have the same loss as without, as weights are means."""
-    from vpo_kit.training.data import Pairs
+    from vpo_kit.training.paired import Pairs
 
     import_set(foreign.PAIRS["rapidata"][0](tmp_path / "in"), "rapidata", tmp_path / "set")
     found = imported.relabelled(store.read(tmp_path / "set"), "Preference")

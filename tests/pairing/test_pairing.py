@@ -28,9 +28,9 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.guided import GuidedMaker
 from vpo_kit.pairing.independent import IndependentMaker
 from vpo_kit.pairing.job import Made, Task
+from vpo_kit.pairing.records import Motion, Pair, Scores
 from vpo_kit.pairing.segments import cut, default_seconds, latent_labels, vote
 from vpo_kit.pairing.settings import Labelling, PairSettings
-from vpo_kit.pairing.store import Motion, Pair, Scores
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, RewardOutput
 from vpo_kit.sprites import tracker, world

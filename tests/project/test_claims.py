@@ -22,7 +22,7 @@ from vpo_kit import files
 from vpo_kit.comparison.layout import Components, Layout
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.methods.base import Batch
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from vpo_kit.labelling.people.answers import Answer
 from vpo_kit.labelling.people.questions import Question
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.study import panel
 from vpo_kit.study.design import drawn
 from vpo_kit.testing.pairs import pair_row

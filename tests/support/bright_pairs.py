@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vpo_kit.cli import main
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.testing.pairs import pair_row
 
 FRAMES, FPS = 8, 4.0

@@ -18,8 +18,8 @@ from vpo_kit.pairing import store
 from vpo_kit.processes import Processes
 from vpo_kit.registry import METHODS
 from vpo_kit.testing.steps import context_of, gradients
-from vpo_kit.training.data import Pairs
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.paired import Pairs
 from vpo_kit.training.stream import Stream
 
 

@@ -10,12 +10,13 @@ import torch
 from tests.support.kept_videos import write_once
 from vpo_kit.models.base import VideoModel
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import cut
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.usable import usable
 from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.runs import train_briefly
-from vpo_kit.training.data import Pairs, usable
+from vpo_kit.training.paired import Pairs
 
 LABELS = [[1, 1, 0], [-1, 0, 0], [1, -1, -1], [0, 0, 1], [-1, -1, 1], [1, 1, 1], [0, -1, 0], [0, 1, 1]]
 

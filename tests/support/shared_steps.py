@@ -23,9 +23,10 @@ from vpo_kit.registry import METHODS
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.rewards import Brightness
 from vpo_kit.testing.steps import context_of
-from vpo_kit.training.data import Pairs, Prompts, Source
+from vpo_kit.training.data import Prompts, Source
 from vpo_kit.training.loop import backward
 from vpo_kit.training.lora import LoraPolicy, added_weights
+from vpo_kit.training.paired import Pairs
 from vpo_kit.training.stream import Stream
 
 BATCH = 2

@@ -25,7 +25,7 @@ from vpo_kit.registry import METHODS
 from vpo_kit.testing.rewards import Brightness
 from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import checkpoints
-from vpo_kit.training.data import Pairs
+from vpo_kit.training.paired import Pairs
 
 STEPS = 6
 BREAKS = {"nft": 4}

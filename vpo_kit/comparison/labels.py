@@ -9,7 +9,8 @@ from vpo_kit import files
 from vpo_kit.errors import DataError
 from vpo_kit.methods.base import Method
 from vpo_kit.pairing import store
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
 
 
 def labels_of(pair: Pair) -> int:

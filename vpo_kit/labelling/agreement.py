@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vpo_kit.errors import DataError
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
 
 LABELS = (1, -1, 0)
 Item = TypeVar("Item", bound=Hashable)

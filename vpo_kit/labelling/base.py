@@ -18,9 +18,10 @@ import torch
 from vpo_kit.config import validate
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.labelling.comparing import Comparer
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import cut, default_seconds
 from vpo_kit.pairing.settings import Cutting
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.processes import Processes
 from vpo_kit.registry import LABELLERS
 from vpo_kit.rewards.base import Mixture

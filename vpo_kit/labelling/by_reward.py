@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vpo_kit.errors import ConfigError
 from vpo_kit.labelling.by_scores import ByScores
+from vpo_kit.pairing.records import Pair, Scores
 from vpo_kit.pairing.settings import Cutting, Labelling
-from vpo_kit.pairing.store import Pair, Scores
 from vpo_kit.rewards import loading
 from vpo_kit.rewards.base import Mixture
 

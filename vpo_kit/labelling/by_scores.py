@@ -24,9 +24,10 @@ from vpo_kit.labelling.comparing import Comparer, Match, pair_of
 from vpo_kit.labelling.keys import score_key
 from vpo_kit.labelling.older import LONG_S, opened
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Motion, Pair, Scores
 from vpo_kit.pairing.segments import Range, vote
 from vpo_kit.pairing.settings import Cutting, Labelling
-from vpo_kit.pairing.store import Motion, Pair, PairSet, Scores
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.processes import Processes
 from vpo_kit.video import motion, read_video
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vpo_kit.pairing.records import Hashes, Pair
 from vpo_kit.pairing.segments import cut, default_seconds
-from vpo_kit.pairing.store import Hashes, Pair
 
 
 @dataclass(frozen=True)

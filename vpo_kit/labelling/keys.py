@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 
 def score_key(pair: Pair) -> str:

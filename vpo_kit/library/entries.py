@@ -19,7 +19,8 @@ from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, OutputError, VpoError
 from vpo_kit.library import checks, contents
 from vpo_kit.pairing import store
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.registry import METHODS
 from vpo_kit.training import initial
 from vpo_kit.training import recipe as recipes

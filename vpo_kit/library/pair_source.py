@@ -20,9 +20,12 @@ from vpo_kit.models.base import VideoModel
 from vpo_kit.models.cache import DiskCache
 from vpo_kit.models.settings import Settings
 from vpo_kit.pairing import imported, origins, store
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
+from vpo_kit.pairing.usable import usable
 from vpo_kit.processes import Processes
-from vpo_kit.training.data import Encoder, Pairs, usable
+from vpo_kit.training.data import Encoder
+from vpo_kit.training.paired import Pairs
 from vpo_kit.training.recipe import Recipe
 
 LATENTS = ".latents"

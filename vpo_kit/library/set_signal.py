@@ -26,8 +26,8 @@ from vpo_kit.processes import Processes
 from vpo_kit.times import Times
 from vpo_kit.training import initial, signal
 from vpo_kit.training import recipe as recipes
-from vpo_kit.training.data import Pairs
 from vpo_kit.training.lora import LoraPolicy
+from vpo_kit.training.paired import Pairs
 from vpo_kit.training.reach import Reach, reach
 from vpo_kit.training.recipe import Recipe
 from vpo_kit.training.run import Assembly, load_model, use

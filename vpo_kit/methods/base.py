@@ -19,7 +19,7 @@ from vpo_kit.config import Run
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.conditions import Conditions
 from vpo_kit.models.settings import Settings
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.rewards.base import Mixture, Reward
 from vpo_kit.times import Times, TimeSampler

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from vpo_kit.methods.base import MethodConfig, Needs
 from vpo_kit.methods.editing import Editing, EditingConfig
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 
 class Instruct(Editing):

@@ -19,7 +19,7 @@ from vpo_kit.methods.noised import Noised, member_mask, see_reference
 from vpo_kit.methods.preference import DrawnConfig, step_output
 from vpo_kit.methods.rows import Draws
 from vpo_kit.models.conditions import Conditions
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.processes import Processes
 
 

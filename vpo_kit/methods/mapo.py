@@ -17,7 +17,7 @@ from vpo_kit.methods.noised import Noised, member_mask
 from vpo_kit.methods.preference import step_output
 from vpo_kit.methods.rows import Draws
 from vpo_kit.models.conditions import Conditions
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 
 class MaPOConfig(TimesConfig):

@@ -20,7 +20,7 @@ from vpo_kit.methods.moving import FollowsReference, Moving, MovingConfig
 from vpo_kit.methods.noised import Noised, Seen, noised, see, see_reference
 from vpo_kit.methods.preference import PairConfig, motion_weights, pair_output, report
 from vpo_kit.models.conditions import Conditions
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.sampler import derive_seed
 from vpo_kit.times import Strata
 

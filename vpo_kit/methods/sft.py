@@ -26,7 +26,7 @@ from vpo_kit.methods.base import (
 )
 from vpo_kit.methods.rows import Rows, rows_of
 from vpo_kit.models.conditions import Conditions
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.sampler import derive_seed, draw_noise
 from vpo_kit.times import Strata
 

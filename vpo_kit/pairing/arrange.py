@@ -15,7 +15,8 @@ from pathlib import Path
 from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.pairing import check, store
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.sampler import derive_seed
 
 SIDES = ("train", "heldout")

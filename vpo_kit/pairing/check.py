@@ -15,7 +15,8 @@ from pathlib import Path
 from vpo_kit import plain
 from vpo_kit.errors import DataError
 from vpo_kit.pairing import store
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.video import SUFFIXES, read_video
 
 Shape = tuple[int, ...]

@@ -22,7 +22,8 @@ from vpo_kit.clips.index import Progress
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.judged.sets import JudgedClip, JudgedPair, JudgedSet, pairs_of_ratings
 from vpo_kit.pairing import store
-from vpo_kit.pairing.store import Hashes, Pair, PairSet
+from vpo_kit.pairing.records import Hashes, Pair
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.video import Extent
 
 PEOPLE = "people"

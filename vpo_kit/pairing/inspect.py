@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpo_kit.pairing.origins import by_labeller
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 

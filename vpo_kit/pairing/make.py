@@ -22,7 +22,7 @@ from vpo_kit.config import parse_yaml
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.pairing import segments, store
 from vpo_kit.pairing.job import Item, Job, Made, Outcome, Task
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.processes import Processes
 from vpo_kit.video import check_finite, write_video
 

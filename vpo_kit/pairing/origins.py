@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from vpo_kit.errors import DataError
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.records import Pair
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.registry import nearest
 
 UNNAMED = "nobody named"

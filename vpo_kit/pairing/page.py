@@ -16,9 +16,10 @@ from vpo_kit.pages import templates
 from vpo_kit.pages.differing import Differing, differing
 from vpo_kit.pages.templates import Head
 from vpo_kit.pairing.inspect import Summary, margins
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.set_tables import grids, part
 from vpo_kit.pairing.settings import Labelling, PairSettings
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.store import PairSet
 
 KINDS = {1: "first", -1: "second", 0: "tie", None: "none"}
 VERDICTS = {1: "first is better", -1: "second is better", 0: "tie", None: "no label"}

@@ -10,7 +10,7 @@ from statistics import median
 from vpo_kit.evaluation.statistics import wilson
 from vpo_kit.labelling.agreement import alpha
 from vpo_kit.labelling.people.answers import Answer
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 from vpo_kit.study import sizes
 from vpo_kit.study.sizes import Noise
 from vpo_kit.study.strengths import RowStrength, Verdict, strengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vpo_kit.pairing.store import Pair
+from vpo_kit.pairing.records import Pair
 
 
 def pair_row(name: str = "000000", **changes: Any) -> Pair:

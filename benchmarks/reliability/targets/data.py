@@ -16,7 +16,8 @@ def pair_set(folder: Path) -> Read:
     """Pair sets: listing, facts and latents, with and without a hash that fits, as training reads them."""
     from tests.support.offline_run import make_set
     from vpo_kit.pairing import check, store
-    from vpo_kit.training.data import Pairs, usable
+    from vpo_kit.pairing.usable import usable
+    from vpo_kit.training.paired import Pairs
 
     shape = (2, 3, 2, 2)
     sound = make_set(folder / "set", shape=shape, count=4)

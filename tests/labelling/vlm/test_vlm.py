@@ -34,6 +34,7 @@ from vpo_kit.labelling.answers import Store
 from vpo_kit.labelling.vlm import answers, forms, limits, pictures, protocol, tally
 from vpo_kit.labelling.vlm.settings import Vlm
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Hashes, Pair
 from vpo_kit.pairing.segments import vote
 
 QUESTIONS = 2 * sum(map(len, TRUTH))
@@ -501,7 +502,7 @@ def test_large_frames_are_scaled_within_the_limit_and_keep_their_shape() -> None
     assert max(abs(value - 64) for value in ImageStat.Stat(whole).mean) < 2
 
 
-def key(model: str, of: store.Pair, segment: tuple[int, int], swapped: bool, settings: Vlm) -> str:
+def key(model: str, of: Pair, segment: tuple[int, int], swapped: bool, settings: Vlm) -> str:
     return protocol.key(model, of, segment, swapped, settings, forms.of(settings).said(of.prompt))
 
 
@@ -510,7 +511,7 @@ def test_a_question_is_known_by_all_that_its_answer_depends_on() -> None:
     base = key("m", one, (0, 2), False, Vlm())
     renamed = store.renamed(one, "other").model_copy(update={"prompt": "x"})
     assert key("m", renamed, (0, 2), False, Vlm(concurrency=1, max_completion_tokens=9)) == base
-    changed = one.model_copy(update={"sha256": store.Hashes(first="z", second="b", latents="c")})
+    changed = one.model_copy(update={"sha256": Hashes(first="z", second="b", latents="c")})
     others = [
         key("n", one, (0, 2), False, Vlm()),
         key("m", one, (2, 4), False, Vlm()),
@@ -530,7 +531,7 @@ def test_a_question_is_known_by_all_that_its_answer_depends_on() -> None:
         ),
     ]
     assert len({base, *others}) == 1 + len(others)
-    mirrored = one.model_copy(update={"sha256": store.Hashes(first="b", second="a", latents="c")})
+    mirrored = one.model_copy(update={"sha256": Hashes(first="b", second="a", latents="c")})
     assert key("m", mirrored, (0, 2), True, Vlm()) == base  # the same pictures in the same order
 
 

@@ -17,8 +17,8 @@ from vpo_kit.labelling.people.answers import Answer, PeopleAnswers
 from vpo_kit.labelling.people.questions import Question, Survey
 from vpo_kit.pairing import store
 from vpo_kit.pairing.origins import by_labeller
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import vote
-from vpo_kit.pairing.store import Pair
 
 LABELLER = "people"
 FEWEST_GOLD = 3

@@ -21,9 +21,10 @@ from vpo_kit import plain
 from vpo_kit.config import Section
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.base import all_read, recut
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import Range
 from vpo_kit.pairing.settings import Cutting
-from vpo_kit.pairing.store import Pair, PairSet
+from vpo_kit.pairing.store import PairSet
 from vpo_kit.sampler import derive_seed
 
 

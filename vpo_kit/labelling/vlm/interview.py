@@ -26,8 +26,9 @@ from vpo_kit.labelling.vlm.price import CostEstimate
 from vpo_kit.labelling.vlm.settings import VlmLabelling
 from vpo_kit.labelling.vlm.tally import Tally, tally
 from vpo_kit.pairing import store
+from vpo_kit.pairing.records import Motion, Pair
 from vpo_kit.pairing.segments import vote
-from vpo_kit.pairing.store import Motion, Pair, PairSet
+from vpo_kit.pairing.store import PairSet
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.vlm.settings import Vlm
+from vpo_kit.pairing.records import Motion, Pair
 from vpo_kit.pairing.segments import Range
-from vpo_kit.pairing.store import Motion, Pair
 from vpo_kit.video import motion, read_video
 
 

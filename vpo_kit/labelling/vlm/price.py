@@ -9,8 +9,8 @@ from pathlib import Path
 from vpo_kit.errors import DataError
 from vpo_kit.labelling.vlm import pictures
 from vpo_kit.labelling.vlm.settings import Vlm
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import Range
-from vpo_kit.pairing.store import Pair
 from vpo_kit.video import read_video
 
 CHARACTERS = 4

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 from vpo_kit.labelling.vlm.pictures import Picture, frames_shown
 from vpo_kit.labelling.vlm.settings import Vlm
+from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import Range
-from vpo_kit.pairing.store import Pair
 
 Verdict = Literal["first", "second", "tie"]
 Label = Literal[-1, 0, 1]
