@@ -27,26 +27,8 @@ from vpo_kit.training import recipe as recipes
 from vpo_kit.training.recipe import Recipe
 
 LISTING = "compare.yaml"
-LEARNING = (
-    "method",
-    "reward",
-    "prompts",
-    "pairs",
-    "videos",
-    "output",
-    "seed",
-    "steps",
-    "max_passes",
-    "max_seconds",
-    "batch_size",
-    "lora",
-    "optimiser",
-    "validation",
-    "early_stopping",
-    "checkpoints",
-    "health",
-)
-"""Settings that do not change what the base is measured to be; of `lora`, where it starts does."""
+MEASURED = {*config.Model.model_fields, "compile", "evaluation"}
+"""Settings that change what the base is measured to be, beside its judges and where the LoRA starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +197,7 @@ def _planned(entry: Entry, seed: int, output: Path) -> Planned:
         (p.kind.__module__, p.kind.__qualname__, p.config.model_dump_json())
         for p in [*entry.recipe.reward, *entry.recipe.judges]
     )
-    measured = run.model_dump(mode="json", exclude=set(LEARNING))
+    measured = run.model_dump(mode="json", include=MEASURED)
     key = _digest(json.dumps([measured, str(run.lora.init), judges], sort_keys=True))
     return Planned(entry.row.name, run.model_copy(update={"seed": seed, "output": where}), output / "base" / key)
 
