@@ -1,8 +1,8 @@
 """What the safeguard does to the winner's error: ``python -m benchmarks.learning.safeguard --pairs SET --work FOLDER``.
 
-DPO on best against worst, with the model's own recipe, without the safeguard and with it, the same seeds: how far the
-errors of winners and losers of training pairs have risen over the last steps, as shares of the reference's, and how
-right the model is about pairs that it is not trained on. It goes on where it was stopped;
+DPO on best against worst, with the model's own recipe but for a higher rate, without the safeguard and with it, the
+same seeds: how far the errors of winners and losers of training pairs have risen over the last steps, as shares of
+the reference's, and how right the model is about pairs that it is not trained on. It goes on where it was stopped;
 ``results/learning/safeguard.json``.
 """
 
@@ -30,7 +30,7 @@ def train(work: Path, pairs: Path, slack: str, seed: int, steps: int) -> Sequenc
     if not (work / name / "summary.json").is_file():
         sets = (
             f"method.safeguard={slack}", "evaluation.num_prompts=0", "selection.strengths=[]",
-            f"validation.every={max(1, steps // 5)}", "health.disable=[winner_error]",
+            f"validation.every={max(1, steps // 5)}", "health.disable=[winner_error]", "optimiser.lr=1e-3",
         )  # fmt: skip
         going_on = ["--resume"] if (work / name / "config.yaml").is_file() else []
         vpo(
