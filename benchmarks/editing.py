@@ -64,7 +64,7 @@ def measure(settings: dict[str, Any]) -> dict[str, float]:
     model = models.load("sprites")
     policy = LoraPolicy(model, Lora(rank=16), seed=0)
     clips = list(world.training_clips(4, seed=1))
-    prompts = [clip.scene.caption for clip in clips]
+    prompts = [clip.caption for clip in clips]
     latents = model.encode(torch.stack([torch.from_numpy(clip.video) for clip in clips]))
     encode = PromptCache(model)
     context = context_of(policy, Green(), batch_size=4)

@@ -37,7 +37,7 @@ class Rendered:
     """A clip of the world that stands for a file: `GuidedMaker` reads it as it would a video."""
 
     def __init__(self, clip: world.WorldClip, name: str) -> None:
-        self.prompt = clip.scene.caption
+        self.prompt = clip.caption
         self.name = name
         self._video = torch.from_numpy(clip.video)
 

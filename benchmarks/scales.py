@@ -22,7 +22,7 @@ COUNT, SEED = 48, 0
 @torch.no_grad()
 def scale(reward: Reward, clips: list[world.WorldClip]) -> dict[str, Any]:
     video = torch.stack([torch.from_numpy(clip.video) for clip in clips])
-    scores = reward(video, [clip.scene.caption for clip in clips], fps=world.FPS).score
+    scores = reward(video, [clip.caption for clip in clips], fps=world.FPS).score
     clean = scores[[not clip.flaws for clip in clips]]
 
     def of(some: torch.Tensor) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import facts
-from benchmarks.claims import page, plots, scores
+from benchmarks.claims import judges, page, plots, scores
 from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
@@ -48,7 +48,8 @@ class Boards:
 
     def arguments(self, board: str) -> list[str]:
         """Of `vpo compare`, beside ``--output``."""
-        size, own = self.size(board), list(self.design.boards[board].arguments)
+        size, planned = self.size(board), self.design.boards[board]
+        own = ["--model", planned.model, *planned.arguments]
         if self.brief:
             own = _briefly(own)
         # the base's candidates are measured once for all boards (`judges`)
@@ -121,7 +122,10 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
     own = boards.scores(claim.board)
     one, other = (_side(claim, row, own, boards) for row in (claim.one, claim.other))
     assert len({tuple(result.prompts) for result in [*one, *other]}) == 1
-    base, luck = own.base, None if boards.brief else _luck(claim.metric, own.base)
+    base = own.base
+    # candidates are the sprites' own: without them an interval is as wide as the noises make it
+    is_known = not boards.brief and boards.design.boards[claim.board].model == judges.MODEL
+    luck = _luck(claim.metric, base) if is_known else None
     sides = [[result.metrics[claim.metric] for result in side] for side in (one, other)]
     change = regressed.contrast(*sides, luck, base.groups)
     effect = claim.effect * (base.table()[claim.metric] if claim.share else 1.0)

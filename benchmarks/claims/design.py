@@ -43,12 +43,13 @@ class Claim:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A `vpo compare` that several claims share; `hours` are what one core takes for it, roughly. Of `noises` and
-    `seeds` it has as many as all, where it does not say so.
+    `seeds` it has as many as all, where it does not say so; `model` is an embedded one.
     """
 
     what: str
     arguments: list[str]
     hours: float
+    model: str = "sprites"
     noises: int | None = None
     seeds: int | None = None
 

@@ -28,14 +28,14 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.truth import truth_of
 
-PROMPTS, COUNT = 144, 8
+MODEL, PROMPTS, COUNT = "sprites", 144, 8
 WORTH = ("gold", "flawed", "speed", "motion")
 
 
 def run(work: Path, design: Design) -> None:
     """Writes ``results/claims/judges.json`` and ``.png``."""
-    model = models.load("sprites")
-    file = prompts_of("sprites", "heldout")
+    model = models.load(MODEL)
+    file = prompts_of(MODEL, "heldout")
     assert file is not None
     texts = read_prompts(file)[:PROMPTS]
     both = rewards.load([*rewards.plan("vqa", {}), *rewards.plan("gold", {})], model.device)

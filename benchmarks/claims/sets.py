@@ -33,16 +33,9 @@ def vpo(work: Path, *arguments: str) -> None:
 
 
 def make(work: Path) -> None:
-    """Everything that is not there yet."""
-    if not (work / "clips" / "metadata.jsonl").is_file():
-        vpo(work, "clips", "--output", "clips", "--count", str(CLIPS))
-    prompts = work / "prompts.txt"
-    if not prompts.is_file():
-        lines = (work / "clips" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-        captions = dict.fromkeys(json.loads(line)["text"] for line in lines)
-        prompts.write_text("\n".join(captions) + "\n", encoding="utf-8")
-    for strategy, source in (("guided", ("--videos", "clips")), ("independent", ("--prompts", "prompts.txt"))):
-        vpo(work, "pair", "--strategy", strategy, *source, "--label", "reward:vqa", "--output", strategy)
+    """Everything that is not there yet: of the sprites all sets, of the duets the first two."""
+    _make_two(work, "sprites", "")
+    _make_two(work, "duets", "duets-")
     vpo(work, "pair", "--strategy", "real", "--videos", "clips", "--output", "real")
     guided = store.read(work / "guided")
     for name, judge in OTHER_JUDGES.items():
@@ -52,6 +45,22 @@ def make(work: Path) -> None:
             vpo(work, "label", target.name, "--with", f"reward:{judge}")
     for name, change in CHANGES.items():
         _derive(guided, change(guided.pairs), work / name)
+
+
+def _make_two(work: Path, model: str, prefix: str) -> None:
+    """Clips of a model's world, guided pairs of them, and independent pairs of their captions."""
+    clips, prompts = f"{prefix}clips", f"{prefix}prompts.txt"
+    if not (work / clips / "metadata.jsonl").is_file():
+        vpo(work, "clips", "--model", model, "--output", clips, "--count", str(CLIPS))
+    if not (work / prompts).is_file():
+        lines = (work / clips / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+        captions = dict.fromkeys(json.loads(line)["text"] for line in lines)
+        (work / prompts).write_text("\n".join(captions) + "\n", encoding="utf-8")
+    for strategy, source in (("guided", ("--videos", clips)), ("independent", ("--prompts", prompts))):
+        vpo(
+            work, "pair", "--model", model, "--strategy", strategy, *source, "--label", "reward:vqa",
+            "--output", f"{prefix}{strategy}",
+        )  # fmt: skip
 
 
 def flipped(share: float) -> Change:

@@ -112,7 +112,7 @@ def prompts(count: int) -> Prompts:
 def clips(count: int) -> tuple[list[str], Tensor]:
     """Captions, and videos ``[count, F, 3, H, W]``, of the embedded model's world."""
     found = list(world.training_clips(count, seed=1))
-    return [clip.scene.caption for clip in found], torch.stack([torch.from_numpy(clip.video) for clip in found])
+    return [clip.caption for clip in found], torch.stack([torch.from_numpy(clip.video) for clip in found])
 
 
 def pair_set(folder: Path, model: VideoModel, count: int) -> Pairs:

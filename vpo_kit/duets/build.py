@@ -33,8 +33,7 @@ def made() -> MadeWorld:
     return MadeWorld(
         truth="duets",
         clips=lambda count, seed, first: (
-            ShownClip(clip.video, clip.duet.caption, bool(clip.flaws))
-            for clip in world.training_clips(count, seed, first)
+            ShownClip(clip.video, clip.caption, bool(clip.flaws)) for clip in world.training_clips(count, seed, first)
         ),
         captions={split: [duet.caption for duet in world.captions(split)] for split in splits},
         tokenizer=components.tokenizer(["and"], MAX_WORDS),

@@ -93,6 +93,10 @@ class DuetClip:
     duet: Duet
     flaws: tuple[DuetFlaw, ...]
 
+    @property
+    def caption(self) -> str:
+        return self.duet.caption
+
 
 def parse(caption: str) -> Duet:
     """The duet that a caption of this world describes; `ValueError` for any other text."""

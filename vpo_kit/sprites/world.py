@@ -101,6 +101,10 @@ class WorldClip:
     scene: Scene
     flaws: tuple[Flaw, ...]
 
+    @property
+    def caption(self) -> str:
+        return self.scene.caption
+
 
 def scenes(*, held_out: bool) -> list[Scene]:
     """All scenes of one side of the split, in a fixed order."""

@@ -131,8 +131,7 @@ def _sprites() -> MadeWorld:
     return MadeWorld(
         truth="sprites",
         clips=lambda count, seed, first: (
-            ShownClip(clip.video, clip.scene.caption, bool(clip.flaws))
-            for clip in world.training_clips(count, seed, first)
+            ShownClip(clip.video, clip.caption, bool(clip.flaws)) for clip in world.training_clips(count, seed, first)
         ),
         captions={name: [scene.caption for scene in every if scene.split == name] for name in splits},
         tokenizer=components.tokenizer(),
