@@ -3,10 +3,10 @@
 `waiting` decides what waited for another board, from the results that are there; `pilot` reads the variances of
 `benchmarks.learning.board`, whose folder `--work` is.
 
-A name is one of the boards of ``design.yaml``, or one of `judges`, `longrun` and `memory`, which are no comparisons;
-`all` is everything in order. Each goes on where it was stopped. Results go to ``results/claims/NAME.json`` and
-``.png``; ``results/claims/README.md`` says in words what came out. ``--brief`` runs boards with a tenth of the steps,
-16 prompts and two seeds, and only prints.
+A name is one of the boards of ``design.yaml``, or one of `judges` and `memory`, which are no comparisons; `all` is
+everything in order. Each makes the sets that it needs and goes on where it was stopped. Results go to
+``results/claims/NAME.json`` and ``.png``; ``results/claims/README.md`` says in words what came out. ``--brief`` takes a
+tenth of the steps and of the clips, 16 prompts and two seeds, in the folder ``brief`` of the work folder, and prints.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.claims import compared, design, judges, longrun, matrix, memory, page, pilot, sets
-from benchmarks.claims.design import Design
+from benchmarks.claims import compared, design, judges, matrix, memory, page, pilot, sets
+from benchmarks.claims.boards import Boards
 
-OTHERS: dict[str, Callable[[Path, Design], None]] = {
-    "judges": judges.run,
-    "memory": memory.run,
-    "longrun": longrun.run,
-}
+OTHERS: dict[str, Callable[[Boards], None]] = {"judges": judges.run, "memory": memory.run}
 
 
 def main() -> None:
@@ -37,22 +33,23 @@ def main() -> None:
     elif given.name == "pilot":
         pilot.run(given.work)
     else:
-        given.work.mkdir(parents=True, exist_ok=True)
-        _decide(given.name, compared.Boards(work=given.work, design=planned, brief=given.brief))
+        work = given.work / "brief" if given.brief else given.work
+        work.mkdir(parents=True, exist_ok=True)
+        _decide(given.name, Boards(work=work, design=planned, brief=given.brief))
 
 
-def _decide(name: str, boards: compared.Boards) -> None:
+def _decide(name: str, boards: Boards) -> None:
     """Run a board or what is beside them, or all, and say what its claims came to."""
     planned = boards.design
     if name == "all":
-        for one in ["sets", *(() if boards.brief else OTHERS), *planned.boards]:
+        for one in [*OTHERS, *planned.boards]:
             _decide(one, boards)
     elif name == "sets":
-        sets.make(boards.work)
+        boards.make_sets(sets.EVERY)
     elif name == "waiting":
         compared.settle(boards)
     elif name in OTHERS:
-        OTHERS[name](boards.work, planned)
+        OTHERS[name](boards)
     else:
         compared.run(name, boards)
         if name in matrix.BOARDS and not boards.brief:

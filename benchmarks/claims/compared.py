@@ -11,58 +11,24 @@ import shlex
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import facts
-from benchmarks.claims import judges, page, plots, scores
+from benchmarks.claims import page, plots, scores, sets
+from benchmarks.claims.boards import Boards
 from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
-from vpo_kit.comparison import pooling, regressed
-from vpo_kit.comparison.layout import Components, Layout
+from vpo_kit.comparison import regressed
+from vpo_kit.comparison.layout import Components
 from vpo_kit.evaluation.samples import Results
 
-SHOWN = ("gold", "vqa", "flawed", "motion", "speed")
+SHOWN = ("gold", "vqa", "flawed", "text_accuracy", "motion", "speed")
 """The metrics that a board's table has."""
-TENTH, BRIEF_STEPS = 10, 12
-BRIEF = Layout(prompts=16, noises=1, seeds=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Boards:
-    """Where boards are, and their size; brief ones have a tenth of the steps and are no results."""
-
-    work: Path
-    design: Design
-    brief: bool = False
-
-    def size(self, board: str) -> Layout:
-        return BRIEF if self.brief else self.design.layout(board)
-
-    def folder(self, board: str) -> Path:
-        return self.work / ("brief" if self.brief else "boards") / board
-
-    def arguments(self, board: str) -> list[str]:
-        """Of `vpo compare`, beside ``--output``."""
-        size, planned = self.size(board), self.design.boards[board]
-        own = ["--model", planned.model, *planned.arguments]
-        if self.brief:
-            own = _briefly(own)
-        # the base's candidates are measured once for all boards (`judges`)
-        measured = (f"num_prompts={size.prompts}", f"videos_per_prompt={size.noises}", "seed=0", "best_of=0")
-        sets = [word for value in measured for word in ("--set", f"evaluation.{value}")]
-        return ["compare", *own, "--seeds", str(size.seeds), *sets]
-
-    def scores(self, board: str) -> Scores:
-        """What a board measured: from its folder, or from its result where it was run elsewhere. Raises
-        `WaitingError`.
-        """
-        folder = self.folder(board)
-        return Scores.measured(folder) if (folder / "results.json").is_file() else Scores.kept(board)
 
 
 def run(name: str, boards: Boards) -> None:
@@ -70,8 +36,9 @@ def run(name: str, boards: Boards) -> None:
     folder = boards.folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _check_order(boards.design)
-    fresh, started = not folder.exists(), time.monotonic()
     arguments = boards.arguments(name)
+    boards.make_sets(sets.named(arguments))
+    fresh, started = not folder.exists(), time.monotonic()
     vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
     minutes = {"minutes": round((time.monotonic() - started) / 60, 1)} if fresh else {}
     if not boards.brief:
@@ -86,7 +53,10 @@ def run(name: str, boards: Boards) -> None:
         **told,
     }  # fmt: skip
     facts.write(f"claims/{name}", found)
-    plots.board(told, SHOWN, facts.RESULTS / "claims" / f"{name}.png")
+    picture = facts.RESULTS / "claims" / f"{name}.png"
+    plots.board(told, SHOWN, picture)
+    if fields := boards.design.boards[name].curves:
+        plots.lines(_curves(folder, fields), ("optimiser steps", "held out"), picture.with_stem(f"{name}-steps"))
     page.board(name, found, SHOWN)
 
 
@@ -106,12 +76,11 @@ def decide(name: str, boards: Boards) -> dict[str, dict[str, Any]]:
     claims, waiting = {}, {}
     for claim in boards.design.of(name):
         try:
-            one = claims[claim.name] = decided(claim, boards)
-            said = "{verdict}, {difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**one)
+            claims[claim.name] = decided(claim, boards)
         except WaitingError as error:
             waiting[claim.name] = str(error)
-            said = f"waits, {error}"
-        print(f"{claim.name}: {said}", flush=True)
+            print(f"{claim.name}: waits, {error}", flush=True)
+    page.say(claims)
     return {"claims": claims, "waiting": waiting}
 
 
@@ -124,7 +93,7 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
     assert len({tuple(result.prompts) for result in [*one, *other]}) == 1
     base = own.base
     # candidates are the sprites' own: without them an interval is as wide as the noises make it
-    is_known = not boards.brief and boards.design.boards[claim.board].model == judges.MODEL
+    is_known = not boards.brief and boards.design.boards[claim.board].model == scores.MODEL
     luck = _luck(claim.metric, base) if is_known else None
     sides = [[result.metrics[claim.metric] for result in side] for side in (one, other)]
     change = regressed.contrast(*sides, luck, base.groups)
@@ -140,18 +109,14 @@ def _side(claim: Claim, row: str, own: Scores, boards: Boards) -> list[Results]:
     return (boards.scores(board) if board else own).of(name, boards.size(claim.board).seeds)
 
 
-def changes(before: Sequence[Results], after: Sequence[Results], metrics: Sequence[str]) -> dict[str, Any]:
-    """How the metrics change between evaluations of the same noises, one on each side for each seed of training."""
-    assert len({tuple(one.prompts) for one in [*before, *after]}) == 1
-    found = {}
-    for metric in metrics:
-        old, new = (np.array([one.metrics[metric] for one in side]) for side in (before, after))
-        change = pooling.pooled([0.0] * old.shape[1], (new - old).tolist(), before[0].groups)
-        found[metric] = {
-            "before": float(old.mean()), "difference": change.difference, "low": change.low, "high": change.high,
-            "p": change.p, "by_seed": (new - old).mean(1).tolist(),
-        }  # fmt: skip
-    return found
+def _curves(folder: Path, fields: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """What the runs of a board logged of `fields`, by steps."""
+    curves = {}
+    for path in sorted(folder.glob("runs/*/metrics.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for field in fields:
+            curves[f"{field}, {path.parent.name}"] = [(row["step"], row[field]) for row in rows if field in row]
+    return curves
 
 
 def _luck(metric: str, base: Results) -> regressed.Luck | None:
@@ -163,15 +128,6 @@ def _luck(metric: str, base: Results) -> regressed.Luck | None:
 
 def _variances(sides: Sequence[Sequence[Sequence[float]]], groups: Sequence[int]) -> dict[str, float]:
     return asdict(Components.of(np.subtract(*sides).tolist(), groups))
-
-
-def _briefly(arguments: Sequence[str]) -> list[str]:
-    """A tenth of the budget, or twelve steps where the recipes say how many."""
-    if "--budget" not in arguments:
-        return [*arguments, "--budget", f"optimiser_steps={BRIEF_STEPS}"]
-    place = list(arguments).index("--budget") + 1
-    name, _, value = arguments[place].partition("=")
-    return [*arguments[:place], f"{name}={max(1, int(value) // TENTH)}", *arguments[place + 1 :]]
 
 
 def _check_order(design: Design) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,13 +43,15 @@ class Claim:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """A `vpo compare` that several claims share; `hours` are what one core takes for it, roughly. Of `noises` and
-    `seeds` it has as many as all, where it does not say so; `model` is an embedded one.
+    `seeds` it has as many as all, where it does not say so; `model` is an embedded one; `curves` are fields of the log
+    that are drawn over the steps.
     """
 
     what: str
     arguments: list[str]
     hours: float
     model: str = "sprites"
+    curves: Sequence[str] = ()
     noises: int | None = None
     seeds: int | None = None
 

@@ -8,7 +8,6 @@ each is kept: from it the boards know how lucky their noises are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ import torch
 
 from benchmarks import facts
 from benchmarks.claims import page, plots
-from benchmarks.claims.design import Claim, Design, outcome
+from benchmarks.claims.boards import BRIEF, Boards
+from benchmarks.claims.design import Claim, outcome
 from benchmarks.claims.image import Frames
-from benchmarks.claims.scores import keep_candidates
+from benchmarks.claims.scores import MODEL, keep_candidates
 from vpo_kit import models
 from vpo_kit.evaluation.measuring import measure
 from vpo_kit.evaluation.samples import SamplePlan, videos
@@ -28,16 +28,17 @@ from vpo_kit.prompts import read_prompts
 from vpo_kit.rewards import loading as rewards
 from vpo_kit.truth import truth_of
 
-MODEL, PROMPTS, COUNT = "sprites", 144, 8
+PROMPTS, COUNT = 144, 8
 WORTH = ("gold", "flawed", "speed", "motion")
 
 
-def run(work: Path, design: Design) -> None:
-    """Writes ``results/claims/judges.json`` and ``.png``."""
+def run(boards: Boards) -> None:
+    """Writes ``results/claims/judges.json`` and ``.png``; briefly, of few prompts, it only prints."""
+    design, size = boards.design, BRIEF.prompts if boards.brief else PROMPTS
     model = models.load(MODEL)
     file = prompts_of(MODEL, "heldout")
     assert file is not None
-    texts = read_prompts(file)[:PROMPTS]
+    texts = read_prompts(file)[:size]
     both = rewards.load([*rewards.plan("vqa", {}), *rewards.plan("gold", {})], model.device)
     image = Frames()
     rows: dict[str, list[float]] = {}
@@ -50,12 +51,15 @@ def run(work: Path, design: Design) -> None:
             found["image"] = image(video, fps=model.settings.fps).score.tolist()
         for key, values in found.items():
             rows.setdefault(key, []).extend(values)
-    keep_candidates(texts, [place for place in range(PROMPTS) for _ in range(COUNT)], rows)
-    table = {key: np.array(values).reshape(PROMPTS, COUNT) for key, values in rows.items()}
+    table = {key: np.array(values).reshape(size, COUNT) for key, values in rows.items()}
     found = {name: _picks(table, name) for name in ("vqa", "image", "gold")}
+    claims = {claim.name: _decided(claim, table) for claim in design.of("judges")}
+    page.say(claims)
+    if boards.brief:
+        return
+    keep_candidates(texts, [place for place in range(size) for _ in range(COUNT)], rows)
     facts.write("claims/judges", {
-        "design": design.commit, "prompts": PROMPTS, "candidates": COUNT, "seed": 0, "judges": found,
-        "claims": {claim.name: _decided(claim, table) for claim in design.of("judges")},
+        "design": design.commit, "prompts": PROMPTS, "candidates": COUNT, "seed": 0, "judges": found, "claims": claims,
     })  # fmt: skip
     head = [
         "judge",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import facts
 from benchmarks.claims import page, plots
-from benchmarks.claims.design import Design, outcome
+from benchmarks.claims.boards import Boards
+from benchmarks.claims.design import outcome
 from benchmarks.speed import jobs
 from benchmarks.speed.jobs import Bench
 from benchmarks.speed.timing import apart
@@ -24,30 +24,34 @@ from vpo_kit import sampler
 FRAMES, STEPS, PROMPTS, CANDIDATES = (17, 33, 65), (5, 10, 20), 2, 4
 DEFAULT = {"frames": FRAMES[0], "steps": STEPS[1]}
 ALL = {"grad_steps": -1, "guidance_gradient": True}
+CLAIMED = "online, 4 candidates"
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "online, 4 candidates": ("online", {"num_candidates": CANDIDATES, "num_draws": 1}),
+    CLAIMED: ("online", {"num_candidates": CANDIDATES, "num_draws": 1}),
     "reward gradient, last step": ("draft", {"grad_steps": 1}),
     "reward gradient, all steps": ("draft", ALL),
     "reward gradient, all steps, kept": ("draft", ALL),
 }
 
 
-def run(work: Path, design: Design) -> None:
-    """Writes ``results/claims/memory.json`` and ``.png``."""
+def run(boards: Boards) -> None:
+    """Writes ``results/claims/memory.json`` and ``.png``; briefly, of the claim's own method, it only prints."""
     found = {
         name: {
-            "frames": {str(n): _apart(name, {**DEFAULT, "frames": n}) for n in FRAMES},
+            "frames": {str(n): _apart(name, {**DEFAULT, "frames": n}) for n in (() if boards.brief else FRAMES)},
             "sampling steps": {str(n): _apart(name, {**DEFAULT, "steps": n}) for n in STEPS},
         }
-        for name in METHODS
+        for name in ([CLAIMED] if boards.brief else METHODS)
     }
-    few, *_, many = found["online, 4 candidates"]["sampling steps"].values()
+    few, *_, many = found[CLAIMED]["sampling steps"].values()
     share = many / few - 1
+    # a measurement to the byte, not a sample
+    claims = {claim.name: outcome(claim, (share, share, share), claim.effect) for claim in boards.design.of("memory")}
+    page.say(claims)
+    if boards.brief:
+        return
     facts.write("claims/memory", {
-        "design": design.commit, "unit": "MB above the loaded model", "prompts": PROMPTS, **DEFAULT, "peaks": found,
-        "claims": {  # a measurement to the byte, not a sample
-            claim.name: outcome(claim, (share, share, share), claim.effect) for claim in design.of("memory")
-        },
+        "design": boards.design.commit, "unit": "MB above the loaded model", "prompts": PROMPTS, **DEFAULT,
+        "peaks": found, "claims": claims,
     })  # fmt: skip
     columns = [(axis, str(n)) for axis, values in (("frames", FRAMES), ("sampling steps", STEPS)) for n in values]
     head = ["MB", *(f"{n} {axis}" for axis, n in columns)]

@@ -50,6 +50,12 @@ def _row(claim: Claim, found: Mapping[str, Any]) -> list[str]:
     return [claim.name, f"`{claim.board}.json`", span(found), found["verdict"]]
 
 
+def say(claims: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what claims came to."""
+    for name, one in claims.items():
+        print(f"{name}: {one['verdict']}, {span(one)}".replace("**", ""), flush=True)
+
+
 def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
     """Every row's change against the base, and what its claims came to."""
     rows = sorted(found["rows"], key=lambda row: -row["changes"].get("gold", {"difference": -9.0})["difference"])

@@ -23,6 +23,8 @@ METRICS = ("gold", "vqa", "flawed", "motion", "speed", "warp_error", "text_accur
 """What is kept of a clip, where it was measured."""
 DIGITS = 5
 BASE, CANDIDATES = "base", "candidates"
+MODEL = "sprites"
+"""The model whose candidates are known."""
 ENDED = ("done", "stopped")
 
 

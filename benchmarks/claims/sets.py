@@ -1,4 +1,4 @@
-"""The data of all claims, made once in the work folder: clips, pair sets, and pair sets with worse labels.
+"""The data of the claims, made once in the work folder: clips, pair sets, and pair sets with worse labels.
 
 Real clips are the world's training clips; labels come from the reward `vqa`, segment by segment.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ from vpo_kit.files import link
 from vpo_kit.pairing import store
 from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import vote
-from vpo_kit.pairing.store import PairSet
 
 CLIPS = 480
 ROOT = Path(__file__).parents[2]
@@ -32,35 +32,54 @@ def vpo(work: Path, *arguments: str) -> None:
     )
 
 
-def make(work: Path) -> None:
-    """Everything that is not there yet: of the sprites all sets, of the duets the first two."""
-    _make_two(work, "sprites", "")
-    _make_two(work, "duets", "duets-")
-    vpo(work, "pair", "--strategy", "real", "--videos", "clips", "--output", "real")
-    guided = store.read(work / "guided")
-    for name, judge in OTHER_JUDGES.items():
-        target = work / f"guided-{name}"
-        _derive(guided, guided.pairs, target)
-        if store.read(target).facts["labels"]["labeller"] != f"reward:{judge}":
-            vpo(work, "label", target.name, "--with", f"reward:{judge}")
-    for name, change in CHANGES.items():
-        _derive(guided, change(guided.pairs), work / name)
+def named(arguments: Sequence[str]) -> list[str]:
+    """The sets that the arguments of a `vpo compare` name."""
+    words = {part for word in arguments for part in re.split("[,=]", word)}
+    return [name for name in EVERY if name in words]
 
 
-def _make_two(work: Path, model: str, prefix: str) -> None:
-    """Clips of a model's world, guided pairs of them, and independent pairs of their captions."""
-    clips, prompts = f"{prefix}clips", f"{prefix}prompts.txt"
-    if not (work / clips / "metadata.jsonl").is_file():
-        vpo(work, "clips", "--model", model, "--output", clips, "--count", str(CLIPS))
-    if not (work / prompts).is_file():
-        lines = (work / clips / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+def make(work: Path, names: Sequence[str], clips: int = CLIPS) -> None:
+    """What is not there yet of the sets `names` and of what they are made of, from so many clips of a world."""
+    for name in names:
+        world, _, strategy = name.rpartition("-") if name.startswith("duets-") else ("", "", name)
+        if name in OTHER_JUDGES or name in CHANGES:
+            make(work, ["guided"], clips)
+            _derived(work, name)
+        elif strategy == "clips":
+            if not (work / name / "metadata.jsonl").is_file():
+                vpo(work, "clips", "--model", world or "sprites", "--output", name, "--count", str(clips))
+        else:
+            source = name.removesuffix(strategy) + "clips"
+            make(work, [source], clips)
+            _pairs(work, name, strategy, source, ["--model", world or "sprites"])
+
+
+def _pairs(work: Path, name: str, strategy: str, source: str, model: Sequence[str]) -> None:
+    """Pairs of clips, or of samples of their captions, labelled by `vqa` where they need labels; goes on."""
+    if (work / name / "metadata.jsonl").is_file() and (strategy == "real" or "labels" in store.read(work / name).facts):
+        return
+    data, label = ("--videos", source), () if strategy == "real" else ("--label", "reward:vqa")
+    if strategy == "independent":
+        lines = (work / source / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
         captions = dict.fromkeys(json.loads(line)["text"] for line in lines)
-        (work / prompts).write_text("\n".join(captions) + "\n", encoding="utf-8")
-    for strategy, source in (("guided", ("--videos", clips)), ("independent", ("--prompts", prompts))):
-        vpo(
-            work, "pair", "--model", model, "--strategy", strategy, *source, "--label", "reward:vqa",
-            "--output", f"{prefix}{strategy}",
-        )  # fmt: skip
+        data = ("--prompts", source.removesuffix("clips") + "prompts.txt")
+        (work / data[1]).write_text("\n".join(captions) + "\n", encoding="utf-8")
+    vpo(work, "pair", *model, "--strategy", strategy, *data, *label, "--output", name)
+
+
+def _derived(work: Path, name: str) -> None:
+    """The guided pairs with other labels."""
+    guided, target = store.read(work / "guided"), work / name
+    change = CHANGES.get(name, list)
+    if not (target / "metadata.jsonl").is_file():
+        pairs = change(guided.pairs)
+        for pair in pairs:
+            for file in pair.files:
+                link(guided.path / file, target / file)
+        store.write(target, {**guided.facts, "pairs": len(pairs)}, pairs)
+    judge = OTHER_JUDGES.get(name)
+    if judge and store.read(target).facts["labels"]["labeller"] != f"reward:{judge}":
+        vpo(work, "label", name, "--with", f"reward:{judge}")
 
 
 def flipped(share: float) -> Change:
@@ -108,20 +127,16 @@ def _voted(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 OTHER_JUDGES = {
-    "technical": "technical", "mixture": "vqa:0.5+technical:0.5", "image": "benchmarks.claims.image:Frames",
+    "guided-technical": "technical", "guided-mixture": "vqa:0.5+technical:0.5",
+    "guided-image": "benchmarks.claims.image:Frames",
 }  # fmt: skip
 """Judges whose labels the guided pairs get again, by the set's name."""
 CHANGES: dict[str, Change] = {
     "flip40": flipped(0.4), "half": every(2), "third": every(3), "voted": _voted,
     "vlm": in_both_orders(0.25),
 }  # fmt: skip
-
-
-def _derive(guided: PairSet, pairs: Sequence[Pair], target: Path) -> None:
-    """A set of the same files with other labels."""
-    if (target / "metadata.jsonl").is_file():
-        return
-    for pair in pairs:
-        for name in pair.files:
-            link(guided.path / name, target / name)
-    store.write(target, {**guided.facts, "pairs": len(pairs)}, pairs)
+EVERY = (
+    "clips", "guided", "independent", "real", *OTHER_JUDGES, *CHANGES,
+    "duets-clips", "duets-guided", "duets-independent",
+)  # fmt: skip
+"""The sets that there are, each after what it is made of."""

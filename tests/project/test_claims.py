@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import facts
 from benchmarks.claims import compared, design, matrix, memory, page, pilot, scores, sets
+from benchmarks.claims.boards import Boards
 from benchmarks.claims.design import Claim, Comparison, Design, Kind, Verdict, verdict
 from benchmarks.claims.scores import WaitingError
 from benchmarks.speed.jobs import Bench
@@ -111,15 +112,13 @@ def test_power_stands_where_variances_are_known() -> None:
 
 
 @pytest.fixture
-def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compared.Boards:
+def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boards:
     """Two boards that were run, of a row each, and a claim that sets one against the other."""
     monkeypatch.setattr(facts, "RESULTS", tmp_path / "results")
     size = Layout(prompts=24, noises=1, seeds=3)
     claim = Claim(name="c", source="", board="near", one="a", other="far/b", metric="gold", kind="more", effect=0.05)
     planned = {name: Comparison(what=name, arguments=["--methods", "dpo"], hours=1.0) for name in ("near", "far")}
-    made = compared.Boards(
-        work=tmp_path, design=Design(size=size, boards=planned, beside={}, claims={"c": claim}, commit="0")
-    )
+    made = Boards(work=tmp_path, design=Design(size=size, boards=planned, beside={}, claims={"c": claim}, commit="0"))
     chance = random.Random(0)
     base = [chance.gauss(0, 1) for _ in range(size.prompts)]
     lucky = [score + chance.gauss(0, 1) for score in base for _ in range(8)]
@@ -135,7 +134,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> compared.Boards:
     return made
 
 
-def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(boards: compared.Boards) -> None:
+def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(boards: Boards) -> None:
     """From the other board's folder and, where that is gone, from what was committed of it: the same verdict."""
     claim = boards.design.claims["c"]
     boards.scores("far").keep("far")
@@ -151,7 +150,7 @@ def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(bo
 
 
 @pytest.mark.parametrize("status", ["failed", "open"])
-def test_a_run_that_has_not_ended_is_not_a_model_that_has_learned_nothing(boards: compared.Boards, status: str) -> None:
+def test_a_run_that_has_not_ended_is_not_a_model_that_has_learned_nothing(boards: Boards, status: str) -> None:
     """The measurement of its base lies in its folder, and is the newest there."""
     folder = boards.folder("far")
     shutil.rmtree(folder / "runs/b-1/samples/step-000009")
@@ -161,14 +160,14 @@ def test_a_run_that_has_not_ended_is_not_a_model_that_has_learned_nothing(boards
     assert compared.decided(replace(boards.design.claims["c"], other="base"), boards)["verdict"] == "found"
 
 
-def test_a_claim_waits_for_the_base_s_candidates(boards: compared.Boards) -> None:
+def test_a_claim_waits_for_the_base_s_candidates(boards: Boards) -> None:
     (facts.RESULTS / "claims" / "scores" / "candidates.json").unlink()
     with pytest.raises(WaitingError, match=r"python -m benchmarks\.claims judges"):
         compared.decided(boards.design.claims["c"], boards)
 
 
 def test_a_board_is_kept_and_its_claims_wait_for_the_other_board(
-    boards: compared.Boards, monkeypatch: pytest.MonkeyPatch
+    boards: Boards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is run first: nothing of its hours is lost, and what waits is decided without another run."""
     far = boards.scores("far")
@@ -241,3 +240,38 @@ def test_memory_is_measured_of_the_videos_and_steps_that_it_says(monkeypatch: py
     monkeypatch.setattr(Bench, "peak", lambda _, __, batch: seen.append(batch) or 0.0)
     memory._alone("online, 4 candidates", {"frames": 33, "steps": 2})
     assert [(batch.settings.frames, batch.settings.steps) for batch in seen] == [(33, 2)]
+
+
+def test_a_board_s_sets_are_those_that_it_names() -> None:
+    boards = Boards(work=Path(), design=design.read())
+    names = {board: sets.named(boards.arguments(board)) for board in boards.design.boards}
+    assert names["pairs"] == ["guided", "independent"]
+    assert sorted(names["labels"]) == ["flip40", "half", "third", "vlm"]
+    assert names["duets"] == ["duets-guided", "duets-independent"]
+    assert names["online"] == []
+    assert names["matrix-labels"] == ["guided", "guided-technical", "guided-mixture", "guided-image"]
+
+
+def test_sets_are_made_once_and_after_what_they_are_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, ...]] = []
+
+    def vpo(work: Path, *words: str) -> None:
+        said.append(words)
+        if words[0] == "clips":
+            files.write(work / words[words.index("--output") + 1] / "metadata.jsonl", '{"text": "a"}\n{"text": "a"}\n')
+
+    monkeypatch.setattr(sets, "vpo", vpo)
+    sets.make(tmp_path, ["duets-guided", "duets-independent"], 48)
+    assert [words[0] for words in said] == ["clips", "pair", "pair"]
+    assert all(words[words.index("--model") + 1] == "duets" for words in said)
+    assert said[0][-2:] == ("--count", "48")
+    assert "duets-prompts.txt" in said[2]
+    assert (tmp_path / "duets-prompts.txt").read_text() == "a\n"
+
+
+def test_a_brief_board_is_set_against_brief_ones_alone(boards: Boards) -> None:
+    """What was measured at full size has other prompts."""
+    boards.scores("far").keep("far")
+    shutil.rmtree(boards.folder("far"))
+    with pytest.raises(WaitingError, match="far has not been run briefly"):
+        replace(boards, brief=True).scores("far")
