@@ -36,7 +36,7 @@ from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
 from vpo_kit.comparison.pooling import changes, pooled
 from vpo_kit.comparison.regressed import Luck
 from vpo_kit.errors import ConfigError, DataError
-from vpo_kit.evaluation import people, tables
+from vpo_kit.evaluation import people, tables, unfinished
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired, paired
 from vpo_kit.library import leaderboard
@@ -179,6 +179,17 @@ def test_the_base_is_measured_once(killed: Path) -> None:
     assert candidates.name == f"{base.name}-best-of-2"
     for sample in (base / "samples" / "step-000000").glob("0*.mp4"):
         assert sample.stat().st_nlink == 5  # here and in four runs
+
+
+def test_a_base_that_was_ended_while_it_cleared_up_leaves_nothing(tmp_path: Path) -> None:
+    """Its process is ended as soon as it has measured, which may be before the parts of the measurement are gone."""
+    samples = tmp_path / "base" / runner.BASE_SAMPLES
+    (samples / unfinished.PARTS).mkdir(parents=True)
+    (samples / unfinished.PARTS / "key.mp4").write_bytes(b"video")
+    (samples / "metrics.json").write_text("{}")
+    planned = runner.Planned("row", config.build({"output": tmp_path / "run"}), tmp_path / "base")
+    assert runner.measure_base(planned, print)
+    assert [path.name for path in samples.iterdir()] == ["metrics.json"]
 
 
 def test_people_join_the_board(killed: Path, tiny_wan: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:

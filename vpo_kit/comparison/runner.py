@@ -27,6 +27,7 @@ from typing import Any
 
 from vpo_kit import files, step_folders
 from vpo_kit.config import Run
+from vpo_kit.evaluation.unfinished import Parts
 from vpo_kit.training.run_folder import RunFolder
 
 BASE_SAMPLES = Path("samples") / step_folders.name(0)
@@ -62,16 +63,18 @@ def measure_base(planned: Planned, on_notice: Callable[[str], None]) -> bool:
     So the runs themselves all measure the same, once after training, and their seconds can be compared.
     """
     done = planned.base / BASE_SAMPLES / "metrics.json"
-    if done.is_file():
-        return True
-    # one step: a process that outlives this command soon ends by itself
-    run = planned.run.model_copy(update={"output": planned.base, "steps": 1})
-    with _held(planned.base, on_notice) as lock:
-        RunFolder(planned.base).start(run, resume=True)
-        with _process(planned.base, lock) as process:
-            while not done.is_file() and process.poll() is None:
-                time.sleep(POLL)
-        return done.is_file()
+    if not done.is_file():
+        # one step: a process that outlives this command soon ends by itself
+        run = planned.run.model_copy(update={"output": planned.base, "steps": 1})
+        with _held(planned.base, on_notice) as lock:
+            RunFolder(planned.base).start(run, resume=True)
+            with _process(planned.base, lock) as process:
+                while not done.is_file() and process.poll() is None:
+                    time.sleep(POLL)
+    if not done.is_file():
+        return False
+    Parts(done.parent, {}).drop()  # it may have been ended before it had
+    return True
 
 
 def train(planned: Planned, on_notice: Callable[[str], None], watch: Callable[[], None]) -> None:
