@@ -38,23 +38,23 @@ def named(arguments: Sequence[str]) -> list[str]:
     return [name for name in EVERY if name in words]
 
 
-def make(work: Path, names: Sequence[str], clips: int = CLIPS) -> None:
+def make(work: Path, names: Sequence[str], clips: int) -> None:
     """What is not there yet of the sets `names` and of what they are made of, from so many clips of a world."""
     for name in names:
-        world, _, strategy = name.rpartition("-") if name.startswith("duets-") else ("", "", name)
+        world, strategy = "duets" if name.startswith("duets-") else "sprites", name.removeprefix("duets-")
         if name in OTHER_JUDGES or name in CHANGES:
             make(work, ["guided"], clips)
             _derived(work, name)
         elif strategy == "clips":
             if not (work / name / "metadata.jsonl").is_file():
-                vpo(work, "clips", "--model", world or "sprites", "--output", name, "--count", str(clips))
+                vpo(work, "clips", "--model", world, "--output", name, "--count", str(clips))
         else:
             source = name.removesuffix(strategy) + "clips"
             make(work, [source], clips)
-            _pairs(work, name, strategy, source, ["--model", world or "sprites"])
+            _pairs(work, name, strategy, source, world)
 
 
-def _pairs(work: Path, name: str, strategy: str, source: str, model: Sequence[str]) -> None:
+def _pairs(work: Path, name: str, strategy: str, source: str, world: str) -> None:
     """Pairs of clips, or of samples of their captions, labelled by `vqa` where they need labels; goes on."""
     if (work / name / "metadata.jsonl").is_file() and (strategy == "real" or "labels" in store.read(work / name).facts):
         return
@@ -64,15 +64,15 @@ def _pairs(work: Path, name: str, strategy: str, source: str, model: Sequence[st
         captions = dict.fromkeys(json.loads(line)["text"] for line in lines)
         data = ("--prompts", source.removesuffix("clips") + "prompts.txt")
         (work / data[1]).write_text("\n".join(captions) + "\n", encoding="utf-8")
-    vpo(work, "pair", *model, "--strategy", strategy, *data, *label, "--output", name)
+    vpo(work, "pair", "--model", world, "--strategy", strategy, *data, *label, "--output", name)
 
 
 def _derived(work: Path, name: str) -> None:
     """The guided pairs with other labels."""
-    guided, target = store.read(work / "guided"), work / name
-    change = CHANGES.get(name, list)
+    target = work / name
     if not (target / "metadata.jsonl").is_file():
-        pairs = change(guided.pairs)
+        guided = store.read(work / "guided")
+        pairs = CHANGES.get(name, list)(guided.pairs)
         for pair in pairs:
             for file in pair.files:
                 link(guided.path / file, target / file)

@@ -275,3 +275,17 @@ def test_a_brief_board_is_set_against_brief_ones_alone(boards: Boards) -> None:
     shutil.rmtree(boards.folder("far"))
     with pytest.raises(WaitingError, match="far has not been run briefly"):
         replace(boards, brief=True).scores("far")
+
+
+def test_a_board_of_another_model_needs_no_candidates(boards: Boards) -> None:
+    """Those that are known are of one model: the luck of another's noises stays in its interval."""
+    (facts.RESULTS / "claims" / "scores" / "candidates.json").unlink()
+    other = {name: replace(one, model="duets") for name, one in boards.design.boards.items()}
+    there = replace(boards, design=replace(boards.design, boards=other))
+    assert compared.decided(there.design.claims["c"], there)["verdict"] == "found"
+
+
+def test_curves_have_the_steps_at_which_something_was_measured(tmp_path: Path) -> None:
+    rows = [{"step": 1, "loss": 0.5}, {"step": 10, "held": 0.2}, {"step": 20, "held": 0.3}]
+    files.write(tmp_path / "runs/a-0/metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert compared._curves(tmp_path, ["held"]) == {"held, a-0": [(10, 0.2), (20, 0.3)]}
