@@ -38,6 +38,10 @@ def write(name: str, found: Mapping[str, Any]) -> None:
 
 
 def fill(page: Path, begin: str, end: str, text: str) -> None:
-    """Put `text` between two marks of a page of the docs, in the place of what is there."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    """Put `text` between two marks of a page of the docs, in the place of what is there. Raises `ValueError` where the
+    page has no such marks: they stand under a heading, which nobody but a writer can choose.
+    """
+    before, mark, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not mark or end not in rest:
+        raise ValueError(f"{page} has no marks {begin.strip()} {end}")
     page.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")

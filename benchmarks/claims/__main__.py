@@ -1,7 +1,7 @@
 """``python -m benchmarks.claims NAME [--work DIR] [--brief]``: `sets`, `design`, or what decides claims.
 
-`waiting` decides what waited for another board, from the results that are there; `pilot` reads the variances of
-`benchmarks.learning.board`, whose folder `--work` is.
+`decide` decides all claims of the boards that were run once more, from the scores that are kept, and runs nothing;
+`pilot` reads the variances of `benchmarks.learning.board`, whose folder `--work` is.
 
 A name is one of the boards of ``design.yaml``, or one of `judges` and `memory`, which are no comparisons; `all` is
 everything in order. Each makes the sets that it needs and goes on where it was stopped. Results go to
@@ -24,9 +24,9 @@ OTHERS: dict[str, Callable[[Boards], None]] = {"judges": judges.run, "memory": m
 def main() -> None:
     planned = design.read()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["all", "design", "pilot", "sets", "waiting", *OTHERS, *planned.boards])
-    parser.add_argument("--work", type=Path, default=Path("runs/claims"))
-    parser.add_argument("--brief", action="store_true")
+    parser.add_argument("name", choices=["all", "design", "pilot", "sets", "decide", *OTHERS, *planned.boards])
+    parser.add_argument("--work", type=Path, default=Path("runs/claims"), help="sets and boards (runs/claims)")
+    parser.add_argument("--brief", action="store_true", help="a tenth of it, which shows that it runs")
     given = parser.parse_args()
     if given.name == "design":
         design.show(planned)
@@ -34,19 +34,18 @@ def main() -> None:
         pilot.run(given.work)
     else:
         work = given.work / "brief" if given.brief else given.work
-        work.mkdir(parents=True, exist_ok=True)
-        _decide(given.name, Boards(work=work, design=planned, brief=given.brief))
+        _run(given.name, Boards(work=work, design=planned, brief=given.brief))
 
 
-def _decide(name: str, boards: Boards) -> None:
+def _run(name: str, boards: Boards) -> None:
     """Run a board or what is beside them, or all, and say what its claims came to."""
     planned = boards.design
     if name == "all":
         for one in [*OTHERS, *planned.boards]:
-            _decide(one, boards)
+            _run(one, boards)
     elif name == "sets":
         boards.make_sets(sets.EVERY)
-    elif name == "waiting":
+    elif name == "decide":
         compared.settle(boards)
     elif name in OTHERS:
         OTHERS[name](boards)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.claims import sets
 from benchmarks.claims.design import Design
-from benchmarks.claims.scores import Scores, WaitingError
+from benchmarks.claims.scores import Scores
 from vpo_kit.comparison.layout import Layout
 
 TENTH, BRIEF_STEPS = 10, 12
@@ -47,15 +47,10 @@ class Boards:
         return ["compare", *own, "--seeds", str(size.seeds), *settings]
 
     def scores(self, board: str) -> Scores:
-        """What a board measured: from its folder, or from its result where it was run elsewhere. Raises
+        """What was kept of a board, wherever it was run, and of a brief one what is in its folder. Raises
         `WaitingError`.
         """
-        folder = self.folder(board)
-        if (folder / "results.json").is_file():
-            return Scores.measured(folder)
-        if self.brief:
-            raise WaitingError(f"the board {board} has not been run briefly")
-        return Scores.kept(board)
+        return Scores.measured(self.folder(board)) if self.brief else Scores.kept(board)
 
 
 def _briefly(arguments: Sequence[str]) -> list[str]:

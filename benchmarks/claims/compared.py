@@ -7,11 +7,11 @@ what of them is the base's luck with a noise is taken out (`comparison.regressed
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,43 @@ from benchmarks.claims.boards import Boards
 from benchmarks.claims.design import Claim, Design, outcome
 from benchmarks.claims.scores import Scores, WaitingError
 from benchmarks.claims.sets import vpo
+from vpo_kit import files
 from vpo_kit.comparison import regressed
 from vpo_kit.comparison.layout import Components
 from vpo_kit.evaluation.samples import Results
 
 SHOWN = ("gold", "vqa", "flawed", "text_accuracy", "motion", "speed")
 """The metrics that a board's table has."""
+RESAMPLES = 1_000_000
+"""With so many a verdict does not hang on the draw: the ends of an interval are then sure to about 0.0001 of `gold`."""
+QUIET = 0.5
+"""Processes that a machine may have beside a board of so many seconds."""
 
 
 def run(name: str, boards: Boards) -> None:
-    """Train and measure a board and decide its claims; goes on where it was stopped. A brief one is only printed."""
+    """Train and measure a board and decide its claims; goes on where it was stopped. A brief one is only printed, and
+    one without claims has no section of the page.
+    """
     folder = boards.folder(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    is_told = not boards.brief and bool(boards.design.of(name))
     _check_order(boards.design)
+    if is_told:
+        page.check(name)
     arguments = boards.arguments(name)
     boards.make_sets(sets.named(arguments))
-    fresh, started = not folder.exists(), time.monotonic()
+    _check_quiet(arguments)
     vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
-    minutes = {"minutes": round((time.monotonic() - started) / 60, 1)} if fresh else {}
     if not boards.brief:
-        boards.scores(name).keep(name)  # before a claim is looked at: it may wait for another board
+        Scores.measured(folder).keep(name)  # before a claim is looked at: it may wait for another board
     claims = decide(name, boards)
     if boards.brief:
         return
     told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    found = {
-        "command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, **claims,
-        **minutes,  # of a comparison that was not interrupted
-        **told,
-    }  # fmt: skip
+    found = {"command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, **claims, **told}
     facts.write(f"claims/{name}", found)
+    if not is_told:
+        return
     picture = facts.RESULTS / "claims" / f"{name}.png"
     plots.board(told, SHOWN, picture)
     if fields := boards.design.boards[name].curves:
@@ -61,13 +68,15 @@ def run(name: str, boards: Boards) -> None:
 
 
 def settle(boards: Boards) -> None:
-    """Decide what waited for another board, in the results that are there; nothing is run."""
+    """Decide every claim of the boards that were run, from the scores that are kept; nothing is run. A result goes on
+    naming the design and the commit that it was run with.
+    """
     for name in boards.design.boards:
         path = facts.RESULTS / "claims" / f"{name}.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if found.get("waiting"):
+        if "design" in found:  # a result of version 0.1.0 had none
             found |= decide(name, boards)
-            facts.write(f"claims/{name}", found)
+            files.write(path, json.dumps(found, indent=2) + "\n")
             page.board(name, found, SHOWN)
 
 
@@ -85,18 +94,26 @@ def decide(name: str, boards: Boards) -> dict[str, dict[str, Any]]:
 
 
 def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
-    """The contrast of a claim, the effect that would matter in the metric's unit, and the verdict. Raises
-    `WaitingError` where a run that it is of has not ended.
+    """The contrast of a claim, the effect that would matter in the metric's unit, and the verdict; where a row is to
+    keep to another, also what the model before training comes to in its place. Raises `WaitingError` where a run that
+    it is of has not ended.
     """
+    found = _contrast(claim, boards)
+    if claim.kind == "more" or scores.BASE in (claim.one, claim.other):
+        return found
+    untrained = _contrast(replace(claim, one=scores.BASE), boards)
+    return {**found, "untrained": {key: untrained[key] for key in ("difference", "low", "high", "verdict")}}
+
+
+def _contrast(claim: Claim, boards: Boards) -> dict[str, Any]:
     own = boards.scores(claim.board)
     one, other = (_side(claim, row, own, boards) for row in (claim.one, claim.other))
-    assert len({tuple(result.prompts) for result in [*one, *other]}) == 1
     base = own.base
     # candidates are the sprites' own: without them an interval is as wide as the noises make it
     is_known = not boards.brief and boards.design.boards[claim.board].model == scores.MODEL
     luck = _luck(claim.metric, base) if is_known else None
     sides = [[result.metrics[claim.metric] for result in side] for side in (one, other)]
-    change = regressed.contrast(*sides, luck, base.groups)
+    change = regressed.contrast(*sides, luck, base.groups, resamples=RESAMPLES)
     effect = claim.effect * (base.table()[claim.metric] if claim.share else 1.0)
     seeds = np.subtract(*sides).mean(1).tolist()
     told = outcome(claim, (change.difference, change.low, change.high), effect)
@@ -106,7 +123,10 @@ def decided(claim: Claim, boards: Boards) -> dict[str, Any]:
 def _side(claim: Claim, row: str, own: Scores, boards: Boards) -> list[Results]:
     """A row of the claim's board, or of another."""
     board, _, name = row.rpartition("/")
-    return (boards.scores(board) if board else own).of(name, boards.size(claim.board).seeds)
+    found = boards.scores(board) if board else own
+    if not own.is_alike(found):
+        raise WaitingError(f"{claim.board} and {board} did not measure the same base: run one of them again")
+    return found.of(name, boards.size(claim.board).seeds)
 
 
 def _curves(folder: Path, fields: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
@@ -128,6 +148,15 @@ def _luck(metric: str, base: Results) -> regressed.Luck | None:
 
 def _variances(sides: Sequence[Sequence[Sequence[float]]], groups: Sequence[int]) -> dict[str, float]:
     return asdict(Components.of(np.subtract(*sides).tolist(), groups))
+
+
+def _check_quiet(arguments: Sequence[str]) -> None:
+    """Where runs have so many seconds, whatever else is running takes steps away from them."""
+    load = os.getloadavg()[0]
+    if any(word.startswith("seconds=") for word in arguments) and load > QUIET:
+        raise SystemExit(
+            f"this board trains for so many seconds, and the machine is busy (load {load:.1f}): run it alone"
+        )
 
 
 def _check_order(design: Design) -> None:

@@ -6,6 +6,7 @@ interval says so, excluded where the interval rules out the effect that would ma
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,9 @@ Verdict = Literal["found", "found, less than matters", "excluded", "open"]
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """`one` against `other`, rows of boards; with `share` the effect is a share of the base's mean."""
+    """`one` against `other`, rows of boards; with `share` the effect is a share of the base's mean. One that came to
+    mind when its boards had been run is `afterwards`: it is told, and counts for nothing.
+    """
 
     name: str
     source: str
@@ -38,6 +41,7 @@ class Claim:
     kind: Kind
     effect: float
     share: bool = False
+    afterwards: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +133,14 @@ def table(design: Design, variances: Mapping[str, Components], means: Mapping[st
     are the base's.
     """
     lines = ["| claim | source | board | test | power |", "|---|---|---|---|---|"]
+    likely = functools.cache(power)  # of most claims it is the same
     for claim in design.claims.values():
         effect = claim.effect * (means.get(claim.metric, 0.0) if claim.share else 1.0)
         is_compared = claim.board in design.boards and claim.kind == "more"
         known = variances.get(claim.metric) if is_compared and effect else None
-        told = "" if known is None else f"{power(effect, known, design.layout(claim.board)):.2f}"
-        lines.append(f"| {claim.name} | {claim.source} | {claim.board} | {_test(claim)} | {told} |")
+        told = "" if known is None else f"{likely(effect, known, design.layout(claim.board)):.2f}"
+        source = f"{claim.source}, afterwards" if claim.afterwards else claim.source
+        lines.append(f"| {claim.name} | {source} | {claim.board} | {_test(claim)} | {told} |")
     return "\n".join(lines) + "\n"
 
 
@@ -152,14 +158,15 @@ def _test(claim: Claim) -> str:
 
 def known() -> tuple[dict[str, Components], dict[str, float]]:
     """The variances of each metric, the means over the claims that are decided, and the base's mean of it; those of
-    the pilot until there is one.
+    the pilot until there is one. Rows that came out as good as the same run for run say nothing of what others vary by.
     """
     before, means = pilot.known()
     between: dict[str, list[Components]] = {}
     for path in sorted((facts.RESULTS / "claims").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         for claim in found["claims"].values() if "rows" in found and "design" in found else ():
-            between.setdefault(claim["metric"], []).append(Components(**claim["variances"]))
+            if claim["high"] - claim["low"] > claim["effect"] / 100:
+                between.setdefault(claim["metric"], []).append(Components(**claim["variances"]))
             changes = (row["changes"].get(claim["metric"]) for row in found["rows"])
             means[claim["metric"]] = next(change["before"] for change in changes if change)
     return before | {metric: Components.mean(every) for metric, every in between.items()}, means

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import facts
 from benchmarks.claims import page
-from benchmarks.claims.compared import Boards
+from benchmarks.claims.boards import Boards
 
 BOARDS = ("matrix-rewards", "matrix-labels")
 LOOKED_AT_BY = ("vqa", "gold", "gold2", "technical", "natural", "image", "motion", "flawed", "text_accuracy")

@@ -12,22 +12,35 @@ from benchmarks.claims.design import Claim, Design, Verdict
 from vpo_kit.comparison import text
 
 PAGE = facts.RESULTS / "claims" / "README.md"
+END = "<!-- end of table -->"
 DECIDED = {told for told in get_args(Verdict) if told != "open"}
+
+
+def check(name: str) -> None:
+    """Raises `SystemExit` where the page has no section for a board, which only a writer can begin."""
+    if _mark(name) not in PAGE.read_text(encoding="utf-8"):
+        raise SystemExit(f"{PAGE.name} of the claims has no section for {name}: write its heading, {_mark(name)}{END}")
 
 
 def fill(name: str, words: str) -> None:
     """Put `words`, and the claim's plots, where the page has room for the claim `name`."""
     plots = sorted(path.name for pattern in (f"{name}.png", f"{name}-*.png") for path in PAGE.parent.glob(pattern))
     words = "\n".join([words, "", *(f"![{plot.removesuffix('.png')}]({plot})" for plot in plots)]).rstrip()
-    facts.fill(PAGE, f"<!-- table: python -m benchmarks.claims {name} -->\n", "<!-- end of table -->", f"\n{words}\n")
+    facts.fill(PAGE, _mark(name), END, f"\n{words}\n")
+
+
+def _mark(name: str) -> str:
+    return f"<!-- table: python -m benchmarks.claims {name} -->\n"
 
 
 def short(design: Design) -> None:
     """Every claim with what it came to, how many are decided, and a picture of those that have a result."""
     found = {claim.name: _result(claim) for claim in design.claims.values()}
     rows = [_row(claim, found[claim.name]) for claim in design.claims.values()]
-    decided = sum(row[-1] in DECIDED for row in rows)
-    lines = [f"{decided} of {len(rows)} are decided.", "", *table(["claim", "result", "difference", "verdict"], rows)]
+    before = [claim for claim in design.claims.values() if not claim.afterwards]
+    decided = sum(found[claim.name].get("verdict") in DECIDED for claim in before)
+    lines = [f"{decided} of {len(before)} are decided.", ""]
+    lines += table(["claim", "result", "difference", "verdict"], rows)
     if told := [one for one in found.values() if "verdict" in one]:
         plots.claims(told, PAGE.parent / "claims.png")
         lines += ["", "![claims](claims.png)"]
@@ -40,14 +53,17 @@ def _result(claim: Claim) -> dict[str, Any]:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "design" not in found:  # a result of version 0.1.0 had none
         return {"missing": "not run yet"}
-    told: dict[str, Any] = found["claims"].get(claim.name, {"missing": "waits for another board"})
+    told: dict[str, Any] = found["claims"].get(
+        claim.name, {"missing": f"waits: {found.get('waiting', {}).get(claim.name)}"}
+    )
     return told
 
 
 def _row(claim: Claim, found: Mapping[str, Any]) -> list[str]:
+    name = f"{claim.name} (afterwards)" if claim.afterwards else claim.name
     if "missing" in found:
-        return [claim.name, f"`{claim.board}`", "", found["missing"]]
-    return [claim.name, f"`{claim.board}.json`", span(found), found["verdict"]]
+        return [name, f"`{claim.board}`", "", found["missing"]]
+    return [name, f"`{claim.board}.json`", span(found), found["verdict"]]
 
 
 def say(claims: Mapping[str, Mapping[str, Any]]) -> None:
@@ -68,11 +84,12 @@ def board(name: str, found: Mapping[str, Any], metrics: Sequence[str]) -> None:
         ],
     )
     if found["claims"] or found["waiting"]:
-        told = [
-            [name, _name(one["one"]), _name(one["other"]), one["metric"], span(one), one["verdict"]]
-            for name, one in found["claims"].items()
-        ]
-        told += [[name, "", "", "", "", f"waits: {why}"] for name, why in found["waiting"].items()]
+        told = []
+        for claim, one in found["claims"].items():
+            told.append([claim, _name(one["one"]), _name(one["other"]), one["metric"], span(one), one["verdict"]])
+            if base := one.get("untrained"):
+                told.append(["untrained, the same", "`base`", *told[-1][2:4], span(base), base["verdict"]])
+        told += [[claim, "", "", "", "", f"waits: {why}"] for claim, why in found["waiting"].items()]
         lines += ["", "One row minus the other, from the same seeds of training on the same noises:", ""]
         lines += table(["claim", "row", "minus", "metric", "difference", "verdict"], told)
     fill(name, "\n".join(lines))

@@ -13,7 +13,7 @@ from vpo_kit.comparison import text
 TITLES = {
     "gold": "held-out judge", "vqa": "reward vqa", "flawed": "flawed share (less is better)", "motion": "motion",
     "speed": "speed, pixels a frame",
-    "text_accuracy": "share of right words", "warp_error": "warp error (less is better)", "flicker": "VBench flicker",
+    "text_accuracy": "share of right words", "warp_error": "warp error (less is better)",
 }  # fmt: skip
 
 COLOURS = {"found": "#2a7f3f", "excluded": "#b03a2a"}

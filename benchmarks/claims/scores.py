@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from benchmarks import facts
 from vpo_kit import files
+from vpo_kit.comparison.outcome import ENDED
 from vpo_kit.comparison.plan import Row
 from vpo_kit.evaluation.samples import Results
 
@@ -25,7 +28,6 @@ DIGITS = 5
 BASE, CANDIDATES = "base", "candidates"
 MODEL = "sprites"
 """The model whose candidates are known."""
-ENDED = ("done", "stopped")
 
 
 class WaitingError(Exception):
@@ -55,6 +57,8 @@ class Scores:
 
         Raises `WaitingError` where none has.
         """
+        if not (folder / "results.json").is_file():
+            raise WaitingError(f"the board {folder.name} has not been run there")
         told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         ended = {
             row["name"]: {
@@ -76,8 +80,27 @@ class Scores:
             },
         )
 
+    def is_alike(self, other: Scores) -> bool:
+        """Whether both measured the base on the same prompts and noises by the same judges: to a hundredth of a
+        metric's spread, as machines round differently.
+        """
+        one, two = self.base, other.base
+        return one.prompts == two.prompts and one.groups == two.groups and all(
+            float(np.abs(np.subtract(values, two.metrics[name])).mean()) <= 0.01 * float(np.std(values)) + 1e-9
+            for name, values in one.metrics.items()
+            if name in two.metrics
+        )  # fmt: skip
+
     def keep(self, name: str) -> None:
-        """Write them as the result `name`."""
+        """Write them as the result `name`. Runs that are kept and not among these stay, where the base is alike: a
+        folder that was begun anew takes nothing away from a board that has ended.
+        """
+        if _file(name).is_file() and self.is_alike(before := Scores.kept(name)):
+            rows = {row: {**before.rows.get(row, {}), **found} for row, found in self.rows.items()}
+            return replace(self, rows={**before.rows, **rows})._write(name)
+        return self._write(name)
+
+    def _write(self, name: str) -> None:
         told: dict[str, Any] = {
             "prompts": self.base.prompts,
             "groups": self.base.groups,

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vpo_kit.files import link
+from vpo_kit import files
 from vpo_kit.pairing import store
 from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.segments import vote
@@ -39,19 +39,35 @@ def named(arguments: Sequence[str]) -> list[str]:
 
 
 def make(work: Path, names: Sequence[str], clips: int) -> None:
-    """What is not there yet of the sets `names` and of what they are made of, from so many clips of a world."""
+    """What is not there yet of the sets `names` and of what they are made of, from so many clips of a world; one
+    process at a time. Raises `SystemExit` where there are clips, but not so many.
+    """
+    with files.held(work, lambda: print("another process makes the sets: waiting for it", flush=True)):
+        _make(work, names, clips)
+
+
+def _make(work: Path, names: Sequence[str], clips: int) -> None:
     for name in names:
         world, strategy = "duets" if name.startswith("duets-") else "sprites", name.removeprefix("duets-")
         if name in OTHER_JUDGES or name in CHANGES:
-            make(work, ["guided"], clips)
+            _make(work, ["guided"], clips)
             _derived(work, name)
         elif strategy == "clips":
-            if not (work / name / "metadata.jsonl").is_file():
-                vpo(work, "clips", "--model", world, "--output", name, "--count", str(clips))
+            _clips(work, name, world, clips)
         else:
             source = name.removesuffix(strategy) + "clips"
-            make(work, [source], clips)
+            _make(work, [source], clips)
             _pairs(work, name, strategy, source, world)
+
+
+def _clips(work: Path, name: str, world: str, count: int) -> None:
+    """Clips of a world, all or none."""
+    told = work / name / "metadata.jsonl"
+    if not told.is_file():
+        with files.beside(work / name) as part:
+            vpo(work, "clips", "--model", world, "--output", part.name, "--count", str(count))
+    elif (found := len(told.read_text(encoding="utf-8").splitlines())) != count:
+        raise SystemExit(f"{told.parent} has {found} clips, not {count}: remove it, and the pairs that were made of it")
 
 
 def _pairs(work: Path, name: str, strategy: str, source: str, world: str) -> None:
@@ -75,7 +91,7 @@ def _derived(work: Path, name: str) -> None:
         pairs = CHANGES.get(name, list)(guided.pairs)
         for pair in pairs:
             for file in pair.files:
-                link(guided.path / file, target / file)
+                files.link(guided.path / file, target / file)
         store.write(target, {**guided.facts, "pairs": len(pairs)}, pairs)
     judge = OTHER_JUDGES.get(name)
     if judge and store.read(target).facts["labels"]["labeller"] != f"reward:{judge}":

@@ -29,10 +29,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from benchmarks import facts
-from benchmarks.claims.scores import ENDED
 from benchmarks.claims.sets import vpo
 from benchmarks.learning import code
 from vpo_kit import files
+from vpo_kit.comparison.outcome import ENDED
 from vpo_kit.folders import prompts_of
 from vpo_kit.prompts import read_prompts
 

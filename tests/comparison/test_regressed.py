@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vpo_kit.comparison import regressed
+from vpo_kit.comparison import pooling, regressed
 from vpo_kit.comparison.pooling import pooled
 from vpo_kit.comparison.regressed import Floats, Luck
 from vpo_kit.evaluation.samples import Results
@@ -65,3 +65,25 @@ def test_luck_is_that_of_the_videos_own_prompt() -> None:
     assert luck.mean.tolist() == [1.0, 3.0]
     assert luck.off.tolist() == [0.0, 1.0]
     assert Luck.of(replace(base, metrics={"gold": [1.0, 3.0]}), candidates, "gold").share(np.arange(2)) == 0
+
+
+def test_more_draws_make_the_ends_surer() -> None:
+    """An interval near a line that decides must not hang on which draws there were."""
+    rng = np.random.default_rng(3)
+    change = rng.normal(0.1, 0.5, (3, 1)) + rng.normal(0, 1, (3, len(GROUPS)))
+
+    def uncertain(resamples: int) -> float:
+        before = np.zeros(len(GROUPS)).tolist()
+        ends = [pooled(before, change.tolist(), GROUPS, resamples=resamples, seed=seed).high for seed in range(8)]
+        return float(np.std(ends))
+
+    assert uncertain(50_000) < uncertain(1_000) / 2  # seven times, as the root of fifty
+
+
+def test_many_draws_are_those_of_parts() -> None:
+    """So memory does not grow with their number; those of the first part are as they were."""
+    first, more = (
+        pooling._draws(np.ones(9), np.ones(9, int), n, np.random.default_rng(0), (0.1, 2)) for n in (10_000, 25_000)
+    )
+    assert more.shape == (25_000,)
+    assert np.array_equal(first, more[:10_000])

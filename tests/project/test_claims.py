@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from benchmarks import facts
 from benchmarks.claims import compared, design, matrix, memory, page, pilot, scores, sets
@@ -98,8 +99,29 @@ def test_a_result_is_younger_than_the_design_it_names() -> None:
     for found in (one for one in every if "design" in one):  # those of version 0.1.0 had none
         order = ["git", "merge-base", "--is-ancestor", found["design"], found["commit"]]
         assert subprocess.run(order, cwd=ROOT, check=False).returncode == 0, found["command"]
-        for claim in found["claims"].values():
+        shown = ["git", "show", f"{found['design']}:{design.FILE.relative_to(ROOT)}"]
+        text = subprocess.run(shown, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        before, now = yaml.safe_load(text)["claims"], yaml.safe_load(design.FILE.read_text(encoding="utf-8"))["claims"]
+        for name in found["claims"]:
+            assert before.get(name) == now[name] or now[name].get("afterwards"), f"{name} was changed after its run"
+
+
+def test_verdicts_follow_from_the_scores_that_are_kept_and_from_the_design(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer draws, so the ends of intervals are those of the results nearly; the differences are the same."""
+    monkeypatch.setattr(compared, "RESAMPLES", 4000)
+    planned = design.read()
+    boards = Boards(work=Path("nowhere"), design=planned)
+    for path in sorted((facts.RESULTS / "claims").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if "design" not in found:
+            continue
+        for name, claim in found["claims"].items():
             assert claim["verdict"] == verdict(claim["kind"], claim["low"], claim["high"], claim["effect"])
+            if path.stem in planned.boards:
+                again, width = compared.decided(planned.claims[name], boards), claim["high"] - claim["low"]
+                assert again["effect"] == pytest.approx(claim["effect"])
+                assert again["difference"] == pytest.approx(claim["difference"], abs=1e-4)
+                assert [again["low"], again["high"]] == pytest.approx([claim["low"], claim["high"]], abs=0.1 * width)
 
 
 def test_power_stands_where_variances_are_known() -> None:
@@ -115,6 +137,7 @@ def test_power_stands_where_variances_are_known() -> None:
 def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boards:
     """Two boards that were run, of a row each, and a claim that sets one against the other."""
     monkeypatch.setattr(facts, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(compared, "RESAMPLES", 4000)
     size = Layout(prompts=24, noises=1, seeds=3)
     claim = Claim(name="c", source="", board="near", one="a", other="far/b", metric="gold", kind="more", effect=0.05)
     planned = {name: Comparison(what=name, arguments=["--methods", "dpo"], hours=1.0) for name in ("near", "far")}
@@ -131,20 +154,18 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boards:
             _measured(samples / "step-000000", base)
             _measured(samples / "step-000009", [score + gain + chance.gauss(0, 0.02) for score in base])
         _told(folder, row, ["done", "stopped", "done"])
+        scores.Scores.measured(folder).keep(board)
     return made
 
 
-def test_a_claim_is_decided_with_another_board_s_scores_wherever_that_was_run(boards: Boards) -> None:
-    """From the other board's folder and, where that is gone, from what was committed of it: the same verdict."""
+def test_a_claim_is_decided_from_what_was_kept_of_both_boards(boards: Boards) -> None:
+    """Wherever they were run: no folder of theirs is needed."""
     claim = boards.design.claims["c"]
-    boards.scores("far").keep("far")
-    near = compared.decided(claim, boards)
-    assert near["verdict"] == "found"
     shutil.rmtree(boards.folder("far"))
-    far = compared.decided(claim, boards)
-    assert far["verdict"] == "found"
-    assert far["difference"] == pytest.approx(near["difference"], abs=1e-4)
-    (facts.RESULTS / "claims" / "scores" / "far.json").unlink()
+    found = compared.decided(claim, boards)
+    assert found["verdict"] == "found"
+    assert found["difference"] == pytest.approx(0.2, abs=0.02)
+    _kept("far").unlink()
     with pytest.raises(WaitingError, match="the board far has not been run"):
         compared.decided(claim, boards)
 
@@ -155,9 +176,55 @@ def test_a_run_that_has_not_ended_is_not_a_model_that_has_learned_nothing(boards
     folder = boards.folder("far")
     shutil.rmtree(folder / "runs/b-1/samples/step-000009")
     _told(folder, "b", ["done", status, "done"])
+    _kept("far").unlink()
+    scores.Scores.measured(folder).keep("far")
     with pytest.raises(WaitingError, match="b, seed 1, has not ended"):
         compared.decided(boards.design.claims["c"], boards)
     assert compared.decided(replace(boards.design.claims["c"], other="base"), boards)["verdict"] == "found"
+
+
+def test_a_board_that_is_begun_anew_takes_nothing_away_from_what_was_kept(boards: Boards) -> None:
+    _told(boards.folder("far"), "b", ["open", "open", "done"])
+    scores.Scores.measured(boards.folder("far")).keep("far")
+    assert compared.decided(boards.design.claims["c"], boards)["verdict"] == "found"
+
+
+def test_boards_that_did_not_measure_the_same_base_are_not_set_against_each_other(boards: Boards) -> None:
+    """As after a judge was trained anew: the same prompts and noises, other figures."""
+    path = _kept("far")
+    told = json.loads(path.read_text(encoding="utf-8"))
+    for found in [told["base"], *told["rows"]["b"].values()]:
+        found["gold"] = [value + 1 for value in found["gold"]]
+    path.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(WaitingError, match="near and far did not measure the same base"):
+        compared.decided(boards.design.claims["c"], boards)
+
+
+def test_what_the_untrained_model_would_be_told_stands_beside_what_is_kept(boards: Boards) -> None:
+    claim = boards.design.claims["c"]
+    keeps = compared.decided(replace(claim, kind="keeps"), boards)
+    assert keeps["verdict"] == "found"
+    assert keeps["untrained"]["difference"] == pytest.approx(-0.1, abs=0.02)
+    assert "untrained" not in compared.decided(claim, boards)
+    assert "untrained" not in compared.decided(replace(claim, kind="keeps", other="base"), boards)
+
+
+def test_a_board_of_so_many_seconds_needs_a_quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1.4, 0.0, 0.0))
+    compared._check_quiet(["--budget", "optimiser_steps=48"])
+    with pytest.raises(SystemExit, match="the machine is busy"):
+        compared._check_quiet(["--budget", "seconds=600"])
+
+
+def test_a_page_without_a_section_is_refused_before_a_board_is_run() -> None:
+    every = design.read()
+    for name in every.boards:
+        if every.of(name):
+            page.check(name)
+    with pytest.raises(SystemExit, match="no section for elsewhere"):
+        page.check("elsewhere")
+    with pytest.raises(ValueError, match="has no marks"):
+        page.fill("elsewhere", "words")
 
 
 def test_a_claim_waits_for_the_base_s_candidates(boards: Boards) -> None:
@@ -171,24 +238,27 @@ def test_a_board_is_kept_and_its_claims_wait_for_the_other_board(
 ) -> None:
     """Whatever is run first: nothing of its hours is lost, and what waits is decided without another run."""
     far = boards.scores("far")
-    shutil.rmtree(boards.folder("far"))
+    _kept("far").unlink()
     runs = []
     monkeypatch.setattr(compared, "vpo", lambda *words: runs.append(words))
     monkeypatch.setattr(compared, "_check_order", lambda _: None)
     monkeypatch.setattr(page, "PAGE", facts.RESULTS / "claims" / "README.md")
-    files.write(page.PAGE, "# Claims\n")
+    files.write(page.PAGE, "# Claims\n" + page._mark("near") + page.END)
     compared.run("near", boards)
     result = facts.RESULTS / "claims" / "near.json"
     told = json.loads(result.read_text())
     assert (told["claims"], list(told["waiting"])) == ({}, ["c"])
     assert "waits: the board far has not been run" in page.PAGE.read_text()
     far.keep("far")
-    shutil.rmtree(boards.folder("near"))
     compared.settle(boards)
     told = json.loads(result.read_text())
     assert (told["claims"]["c"]["verdict"], told["waiting"], len(runs)) == ("found", {}, 1)
     assert "| c | `a` | `far/b` | gold | **+0." in page.PAGE.read_text()
     assert design.known()[0].keys() == {"gold"}
+
+
+def _kept(board: str) -> Path:
+    return facts.RESULTS / "claims" / "scores" / f"{board}.json"
 
 
 def _told(folder: Path, row: str, statuses: list[str]) -> None:
@@ -258,7 +328,7 @@ def test_sets_are_made_once_and_after_what_they_are_made_of(tmp_path: Path, monk
     def vpo(work: Path, *words: str) -> None:
         said.append(words)
         if words[0] == "clips":
-            files.write(work / words[words.index("--output") + 1] / "metadata.jsonl", '{"text": "a"}\n{"text": "a"}\n')
+            files.write(work / words[words.index("--output") + 1] / "metadata.jsonl", '{"text": "a"}\n' * 48)
 
     monkeypatch.setattr(sets, "vpo", vpo)
     sets.make(tmp_path, ["duets-guided", "duets-independent"], 48)
@@ -271,9 +341,8 @@ def test_sets_are_made_once_and_after_what_they_are_made_of(tmp_path: Path, monk
 
 def test_a_brief_board_is_set_against_brief_ones_alone(boards: Boards) -> None:
     """What was measured at full size has other prompts."""
-    boards.scores("far").keep("far")
     shutil.rmtree(boards.folder("far"))
-    with pytest.raises(WaitingError, match="far has not been run briefly"):
+    with pytest.raises(WaitingError, match="far has not been run there"):
         replace(boards, brief=True).scores("far")
 
 
@@ -283,6 +352,22 @@ def test_a_board_of_another_model_needs_no_candidates(boards: Boards) -> None:
     other = {name: replace(one, model="duets") for name, one in boards.design.boards.items()}
     there = replace(boards, design=replace(boards.design, boards=other))
     assert compared.decided(there.design.claims["c"], there)["verdict"] == "found"
+
+
+def test_clips_are_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process left is no set, and a set of another size is not taken for the one that is asked for."""
+
+    def killed(work: Path, *words: str) -> None:
+        files.write(work / words[words.index("--output") + 1] / "00000.mp4", "")
+        raise subprocess.CalledProcessError(-9, words)
+
+    monkeypatch.setattr(sets, "vpo", killed)
+    with pytest.raises(subprocess.CalledProcessError):
+        sets.make(tmp_path, ["clips"], 48)
+    assert not (tmp_path / "clips").exists()
+    files.write(tmp_path / "clips" / "metadata.jsonl", "{}\n" * 3)
+    with pytest.raises(SystemExit, match="has 3 clips, not 48"):
+        sets.make(tmp_path, ["guided"], 48)
 
 
 def test_curves_have_the_steps_at_which_something_was_measured(tmp_path: Path) -> None:

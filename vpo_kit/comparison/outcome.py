@@ -28,6 +28,10 @@ class Machine:
     """Resident memory of the process, not of a GPU."""
 
 
+ENDED = ("done", "stopped")
+"""What a run is when it was trained and measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One run: ``done``, ``stopped`` by a health check, ``failed`` (it is tried again) or ``open`` (not run yet).

@@ -15,11 +15,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vpo_kit.errors import DataError
 from vpo_kit.evaluation.metrics import ordered
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired, corrected, paired, wilson
+
+Floats = NDArray[np.float64]
+PART = 10_000
+"""Draws that are made at once."""
 
 
 def changes(before: Results, after: Sequence[Results]) -> dict[str, Paired]:
@@ -56,11 +61,8 @@ def pooled(
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     counts = np.bincount(index)
     sums = np.stack([np.bincount(index, row, minlength=len(counts)) for row in change])
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(counts), size=(resamples, len(counts)))
-    means = sums.mean(0)[draws].sum(1) / counts[draws].sum(1)
     error = change.mean(1).std(ddof=1) / math.sqrt(len(after))
-    means += error * rng.standard_t(len(after) - 1, size=resamples)
+    means = _draws(sums.mean(0), counts, resamples, np.random.default_rng(seed), (error, len(after) - 1))
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     beyond = min((means <= 0).sum(), (means >= 0).sum())
@@ -79,6 +81,21 @@ def pooled(
         p=min(1.0, 2 * float(beyond + 1) / (resamples + 1)),
         spread=float(np.concatenate([old, new.ravel()]).std()),
     )
+
+
+def _draws(
+    sums: Floats, counts: NDArray[np.int64], count: int, rng: np.random.Generator, seeds: tuple[float, int]
+) -> Floats:
+    """Means ``[count]`` of prompts drawn anew, each with a draw of what `seeds` (standard error, degrees of freedom)
+    add; in parts, so that many draws take no more memory than few.
+    """
+    error, freedom = seeds
+    parts = []
+    for size in [PART] * (count // PART) + [count % PART] * (count % PART > 0):
+        drawn = rng.integers(len(counts), size=(size, len(counts)))
+        means = sums[drawn].sum(1) / counts[drawn].sum(1)
+        parts.append(means + error * rng.standard_t(freedom, size=size))
+    return np.concatenate(parts)
 
 
 def by_seed(before: Results, after: Mapping[int, Results]) -> dict[str, dict[int, float]]:
