@@ -1,9 +1,9 @@
 """What the weights that ship were measured at, from their cards: ``python -m benchmarks.cards``.
 
 Nothing is measured here. The cards beside the weights, which the commands that trained them wrote, are put among the
-results as ``judges.json`` and ``sprites.json``, with the sizes of the weight files, and fill the tables of
-docs/rewards.md and docs/sprites.md. Commit, date and versions at the top are those of the copying; those of the weights
-stand inside.
+results as ``judges.json`` and ``models.json``, with the sizes of the weight files, and fill the tables of
+docs/rewards.md, docs/sprites.md and docs/duets.md. Commit, date and versions at the top are those of the copying; those
+of the weights stand inside.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 from safetensors import safe_open
 
 from benchmarks import facts
-from vpo_kit.sprites import world
+from vpo_kit.folders import EMBEDDED
+from vpo_kit.prompts import read_prompts
 
 ROOT = Path(__file__).parent.parent
-REWARDS, SPRITES = ROOT / "vpo_kit" / "rewards", ROOT / "vpo_kit" / "sprites"
+REWARDS = ROOT / "vpo_kit" / "rewards"
 JUDGES = ("vqa", "gold", "gold2")
 BEGIN, END = "<!-- {}: python -m benchmarks.cards -->", "<!-- end of {} -->"
 
@@ -66,13 +67,15 @@ def judge(name: str) -> dict[str, Any]:
     return {**made(REWARDS / f"{name}.json"), "versions": versions, **card, "by degradation": kinds}
 
 
-def sprites() -> dict[str, Any]:
-    card = json.loads((SPRITES / "quality.json").read_text(encoding="utf-8"))
-    parts = {file.parent.name: sizes(file) for file in sorted((SPRITES / "pipeline").rglob("*.safetensors"))}
+def model(name: str) -> dict[str, Any]:
+    """An embedded model's card."""
+    folder = EMBEDDED[name]
+    card = folder.parent / "quality.json"
+    parts = {file.parent.name: sizes(file) for file in sorted(folder.rglob("*.safetensors"))}
     return {
-        **made(SPRITES / "quality.json"),
-        **card,
-        "held-out prompts": len(world.scenes(held_out=True)),
+        **made(card),
+        **json.loads(card.read_text(encoding="utf-8")),
+        "held-out prompts": len(read_prompts(folder / "prompts" / "heldout.txt")),
         "weights": parts,
         "bytes of all weights": sum(part["bytes"] for part in parts.values()),
     }
@@ -84,10 +87,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def main() -> None:
-    found, model = {name: judge(name) for name in JUDGES}, sprites()
+    found = {name: judge(name) for name in JUDGES}
+    models = {name: model(name) for name in EMBEDDED}
     command = {"command": "python -m benchmarks.cards"}
     facts.write("judges", {**command, "from": "vpo_kit/rewards/NAME.json", **found})
-    facts.write("sprites", {**command, "from": "vpo_kit/sprites/quality.json", "sprites": model})
+    facts.write("models", {**command, "from": "vpo_kit/NAME/quality.json", **models})
 
     def shown(value: float | None) -> str:
         return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
@@ -98,12 +102,12 @@ def main() -> None:
         [kind, *(shown(found[name]["by degradation"].get(kind, {}).get(key)) for name, key in columns)]
         for kind in found["gold2"]["by degradation"]  # which is measured on all
     ]
-    tracked = [[key.replace("_", " "), *(f"{model[part][key]:.4g}" for part in SETS)] for key in TRACKED]
-    for page, name, head, rows in (
-        ("rewards", "judges", ["", *JUDGES], whole),
-        ("rewards", "degradations", ["degradation", *map(" ".join, columns)], kinds),
-        ("sprites", "quality", ["", *SETS.values()], tracked),
-    ):
+    filled = [("rewards", "judges", ["", *JUDGES], whole)]
+    filled += [("rewards", "degradations", ["degradation", *map(" ".join, columns)], kinds)]
+    for name, card in models.items():
+        tracked = [[key.replace("_", " "), *(f"{card[part][key]:.4g}" for part in SETS)] for key in TRACKED]
+        filled += [(name, "quality", ["", *SETS.values()], tracked)]
+    for page, name, head, rows in filled:
         facts.fill(ROOT / "docs" / f"{page}.md", BEGIN.format(name), END.format(name), table(head, rows))
 
 

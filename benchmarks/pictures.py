@@ -1,6 +1,6 @@
 """The pictures in docs: ``python -m benchmarks.pictures sheet|duets|change|moving``.
 
-`sheet` samples the embedded model on held-out prompts; `duets` draws clips of two sprites, clean and flawed; `change`
+`sheet` samples the embedded models on held-out prompts; `duets` draws clips of two sprites, clean and flawed; `change`
 shows the demo run's videos before and after, frame by frame, and `moving` as videos.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from vpo_kit import models
 from vpo_kit.duets import world
 from vpo_kit.evaluation.samples import Results, SamplePlan, videos
-from vpo_kit.folders import prompts_of
+from vpo_kit.folders import EMBEDDED, prompts_of
 from vpo_kit.prompts import read_prompts
 from vpo_kit.video import read_video
 
@@ -33,21 +33,17 @@ def strip(video: Tensor, gap: int = 2) -> np.ndarray:
 
 
 def sheet(count: int = 12) -> None:
-    """`count` held-out prompts, seed 0, one row each."""
-    model = models.load("sprites")
-    file = prompts_of("sprites", "heldout")
-    assert file is not None
-    prompts = read_prompts(file)
-    chosen = [prompts[37 * i % len(prompts)] for i in range(count)]  # an even step would keep to one background
-    rows = [
-        strip(clip)
-        for _, batch in videos(
-            model, SamplePlan(inputs=chosen, videos_per_prompt=1, settings=model.settings, batch_size=count, seed=0)
-        )
-        for clip in batch
-    ]
-    imsave(DOCS / "sprites.png", np.concatenate(rows).clip(0, 1))
-    (DOCS / "sprites.txt").write_text("\n".join(chosen) + "\n")
+    """`count` held-out prompts of each embedded model, seed 0, one row each."""
+    for name in EMBEDDED:
+        file = prompts_of(name, "heldout")
+        assert file is not None
+        prompts = read_prompts(file)
+        chosen = [prompts[37 * i % len(prompts)] for i in range(count)]  # an even step would keep to one background
+        model = models.load(name)
+        plan = SamplePlan(inputs=chosen, videos_per_prompt=1, settings=model.settings, batch_size=count, seed=0)
+        rows = [strip(clip) for _, batch in videos(model, plan) for clip in batch]
+        imsave(DOCS / f"{name}_sheet.png", np.concatenate(rows).clip(0, 1))
+        (DOCS / f"{name}_sheet.txt").write_text("\n".join(chosen) + "\n")
 
 
 def duets(kinds: tuple[str, ...] = ("", "swap", "merge", "ringing", "tear", "hue")) -> None:

@@ -228,7 +228,7 @@ class EarlyStopping(Section):
 class Model(Section):
     """The model that is sampled, how it is held in memory, and what its videos are like: the same in all commands."""
 
-    model: str = Field("sprites", description="sprites, a diffusers pipeline folder or a hub id")
+    model: str = Field("sprites", description="sprites, duets, a diffusers pipeline folder or a hub id")
     revision: str | None = Field(None, description="of a model on the hub: branch, tag or commit")
     variant: str | None = Field(
         None,

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str | None, typer.Option(help="sprites, a diffusers pipeline folder or a hub id", show_default="sprites")
+    str | None, typer.Option(help="sprites, duets, a diffusers pipeline folder or a hub id", show_default="sprites")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML recipe")]
 PairSet = Annotated[Path, typer.Argument(help="a pair set", metavar="SET")]
