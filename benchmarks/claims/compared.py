@@ -48,7 +48,8 @@ def run(name: str, boards: Boards) -> None:
         page.check(name)
     arguments = boards.arguments(name)
     boards.make_sets(sets.named(arguments))
-    _check_quiet(arguments)
+    if not boards.brief:
+        _check_quiet(arguments)
     vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
     if not boards.brief:
         Scores.measured(folder).keep(name)  # before a claim is looked at: it may wait for another board
@@ -154,9 +155,7 @@ def _check_quiet(arguments: Sequence[str]) -> None:
     """Where runs have so many seconds, whatever else is running takes steps away from them."""
     load = os.getloadavg()[0]
     if any(word.startswith("seconds=") for word in arguments) and load > QUIET:
-        raise SystemExit(
-            f"this board trains for so many seconds, and the machine is busy (load {load:.1f}): run it alone"
-        )
+        raise SystemExit(f"a board of so many seconds is run alone, and the machine is busy (load {load:.1f})")
 
 
 def _check_order(design: Design) -> None:
