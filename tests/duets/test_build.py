@@ -64,6 +64,7 @@ def test_what_it_writes_is_a_model_of_its_world(built: Path) -> None:
     assert recipe["methods"]["online"]["values"]["method"]["num_candidates"] == 8
     text = (folder / "recipe.yaml").read_text()
     assert "found on the embedded model" not in text
+    assert not [path for path in folder.rglob("config.json") if "_name_or_path" in path.read_text(encoding="utf-8")]
     assert "# The embedded model's settings (sprites), not tuned on this one." in text
 
 

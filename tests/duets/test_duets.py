@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from vpo_kit import models
-from vpo_kit.duets import world
+from vpo_kit.duets import build, world
 from vpo_kit.duets.truth import DuetTruth
 from vpo_kit.folders import EMBEDDED
 from vpo_kit.prompts import read_prompts
@@ -18,6 +19,19 @@ def test_what_ships_is_small_and_safe() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 16 * 2**20
     assert {path.suffix for path in files} == {".json", ".safetensors", ".txt", ".yaml"}
+
+
+def test_nothing_that_ships_names_the_place_where_it_was_built() -> None:
+    """diffusers writes where a part was loaded from into its configuration."""
+    configs = [path for model in EMBEDDED.values() for path in model.rglob("*.json")]
+    assert not [path for path in configs if "_name_or_path" in path.read_text(encoding="utf-8")]
+
+
+def test_its_recipe_is_the_sprites_as_it_is_now(tmp_path: Path) -> None:
+    build.write_recipe(tmp_path)
+    assert (tmp_path / "recipe.yaml").read_text(encoding="utf-8") == (FOLDER / "recipe.yaml").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_prompts_are_the_worlds_split() -> None:

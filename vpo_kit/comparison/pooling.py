@@ -91,7 +91,8 @@ def _draws(
     """
     error, freedom = seeds
     parts = []
-    for size in [PART] * (count // PART) + [count % PART] * (count % PART > 0):
+    for first in range(0, count, PART):
+        size = min(PART, count - first)
         drawn = rng.integers(len(counts), size=(size, len(counts)))
         means = sums[drawn].sum(1) / counts[drawn].sum(1)
         parts.append(means + error * rng.standard_t(freedom, size=size))

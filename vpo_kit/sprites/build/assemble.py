@@ -109,6 +109,10 @@ def export(vae: AutoencoderKLWan, both: Any, made: MadeWorld, folder: Path) -> N
     )
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("*/config.json"):  # diffusers notes where on this machine a part was loaded from
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     settings: dict[str, Any] = {"frames": world.NUM_FRAMES, "height": world.SIZE, "width": world.SIZE, "fps": world.FPS}
     settings |= {"steps": 8, "guidance": 3.0, "truth": made.truth}
     (folder / "vpo.json").write_text(json.dumps(settings, indent=2) + "\n")
