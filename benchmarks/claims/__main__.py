@@ -6,7 +6,8 @@
 A name is one of the boards of ``design.yaml``, or one of `judges` and `memory`, which are no comparisons; `all` is
 everything in order. Each makes the sets that it needs and goes on where it was stopped. Results go to
 ``results/claims/NAME.json`` and ``.png``; ``results/claims/README.md`` says in words what came out. ``--brief`` takes a
-tenth of the steps and of the clips, 16 prompts and two seeds, in the folder ``brief`` of the work folder, and prints.
+tenth of the steps and of the clips, 16 prompts and half the seeds, in the folder ``brief`` of the work folder, and
+prints.
 """
 
 from __future__ import annotations

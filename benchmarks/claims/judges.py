@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import facts
 from benchmarks.claims import page, plots
-from benchmarks.claims.boards import BRIEF, Boards
+from benchmarks.claims.boards import BRIEF_PROMPTS, Boards
 from benchmarks.claims.design import Claim, outcome
 from benchmarks.claims.image import Frames
 from benchmarks.claims.scores import MODEL, keep_candidates
@@ -34,7 +34,7 @@ WORTH = ("gold", "flawed", "speed", "motion")
 
 def run(boards: Boards) -> None:
     """Writes ``results/claims/judges.json`` and ``.png``; briefly, of few prompts, it only prints."""
-    design, size = boards.design, BRIEF.prompts if boards.brief else PROMPTS
+    design, size = boards.design, BRIEF_PROMPTS if boards.brief else PROMPTS
     model = models.load(MODEL)
     file = prompts_of(MODEL, "heldout")
     assert file is not None
