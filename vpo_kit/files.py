@@ -188,7 +188,7 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, on_busy: Callable[[], None]) -> Iterator[None]:
+def held(folder: Path, on_busy: Callable[[], None] = lambda: None) -> Iterator[None]:
     """The folder, made where it is not there, as this process's own, for as long as the process lives at most.
 
     Where another process holds it, `on_busy` is called once, which may raise; then this one waits. Raises

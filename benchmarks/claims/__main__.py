@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.claims import compared, design, judges, matrix, memory, page, pilot, sets
 from benchmarks.claims.boards import Boards
+from vpo_kit import files
 
 OTHERS: dict[str, Callable[[Boards], None]] = {"judges": judges.run, "memory": memory.run}
 
@@ -52,10 +53,11 @@ def _run(name: str, boards: Boards) -> None:
         OTHERS[name](boards)
     else:
         compared.run(name, boards)
-        if name in matrix.BOARDS and not boards.brief:
-            matrix.write(boards)
     if not boards.brief:
-        page.short(planned)
+        with files.held(boards.work):  # as another command may be at the same place
+            if name in matrix.BOARDS:
+                matrix.write(boards)
+            page.short(planned)
 
 
 if __name__ == "__main__":

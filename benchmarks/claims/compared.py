@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,20 +51,26 @@ def run(name: str, boards: Boards) -> None:
     if not boards.brief:
         _check_quiet(arguments)
     vpo(boards.work, *arguments, "--output", str(folder.relative_to(boards.work)))
-    if not boards.brief:
-        Scores.measured(folder).keep(name)  # before a claim is looked at: it may wait for another board
-    claims = decide(name, boards)
     if boards.brief:
+        decide(name, boards)
         return
-    told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    found = {"command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, **claims, **told}
-    facts.write(f"claims/{name}", found)
-    if not is_told:
-        return
+    with files.held(boards.work):  # commands that share a board end it at the same moment
+        Scores.measured(folder).keep(name)  # before a claim is looked at: it may wait for another board
+        told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        claims = decide(name, boards)
+        found = {"command": shlex.join(["vpo", *arguments]), "design": boards.design.commit, **claims, **told}
+        facts.write(f"claims/{name}", found)
+        if is_told:
+            _show(name, boards, found)
+
+
+def _show(name: str, boards: Boards, found: Mapping[str, Any]) -> None:
+    """The pictures of a board, and its section of the page."""
     picture = facts.RESULTS / "claims" / f"{name}.png"
-    plots.board(told, SHOWN, picture)
+    plots.board(found, SHOWN, picture)
     if fields := boards.design.boards[name].curves:
-        plots.lines(_curves(folder, fields), ("optimiser steps", "held out"), picture.with_stem(f"{name}-steps"))
+        lines = _curves(boards.folder(name), fields)
+        plots.lines(lines, ("optimiser steps", "held out"), picture.with_stem(f"{name}-steps"))
     page.board(name, found, SHOWN)
 
 

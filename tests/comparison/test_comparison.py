@@ -723,29 +723,47 @@ def test_a_process_that_was_left_behind_is_waited_for(tmp_path: Path) -> None:
     fcntl.flock(holder, fcntl.LOCK_EX)
     thread = threading.Thread(target=finish)
     thread.start()
-    runner.train(planned, lines.append, lambda: None)
+    assert not list(runner.turns([planned], lines.append))
     thread.join()
     assert "another process is at work here" in lines[0]
     assert not (tmp_path / "attempts.jsonl").exists()
 
 
 def test_commands_on_one_folder_share_the_runs(tmp_path: Path) -> None:
-    """What another one is at work on comes last; what is finished is passed in its place."""
+    """What another one is at work on comes last, and what is finished not at all."""
     run = config.build({"output": tmp_path})
     rows = [runner.Planned(name, run.model_copy(update={"output": tmp_path / name}), tmp_path) for name in "abcd"]
     for one in rows[:3]:
         one.path.mkdir()
     (rows[1].path / "summary.json").write_text("{}")
-    with (rows[0].path / runner.LOCK).open("a") as first, (rows[1].path / runner.LOCK).open("a") as second:
-        for file in (first, second):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        found = runner.turns(rows)
-        assert [one.row for one in (next(found), next(found))] == ["b", "c"]
-        fcntl.flock(first, fcntl.LOCK_UN)  # it was broken off
-        assert [one.row for one in found] == ["a", "d"]
-    with (rows[0].path / runner.LOCK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert [one.row for one in runner.turns(rows)] == ["b", "c", "d", "a"]
+    with (rows[0].path / runner.LOCK).open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = runner.turns(rows, print)
+        assert next(found)[0].row == "c"
+        fcntl.flock(held, fcntl.LOCK_UN)  # it was broken off
+        assert [one.row for one, _ in found] == ["a", "d"]
+
+
+def test_a_run_is_taken_by_one_of_two_commands(tmp_path: Path) -> None:
+    """A run that was found free is held from then on: two commands that begin together do not wait for one another."""
+    run = config.build({"output": tmp_path})
+    rows = [runner.Planned(name, run.model_copy(update={"output": tmp_path / name}), tmp_path) for name in "abc"]
+    first, second = (runner.turns(rows, pytest.fail) for _ in range(2))
+    assert [next(turn)[0].row for turn in (first, second, first)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["compare.yaml", "results.json"])
+def test_commands_that_are_at_one_place_together_leave_one_board(
+    killed: Path, tiny_wan: Path, pairs: Path, tmp_path: Path, name: str
+) -> None:
+    """A file takes a while to reach the disk, and another command must not take its place in between."""
+    folder = tmp_path / "board"
+    shutil.copytree(killed, folder)
+    (folder / "results.json").unlink()
+    command = [str(word) for word in arguments(tiny_wan, pairs, folder)]
+    both = [Fork(forked_runs.with_a_slow_file, Path(name).stem, command) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0], [process.errors for process in both]
+    assert results(folder) == results(killed)
 
 
 def test_a_run_is_a_process_of_its_own_and_what_ends_it_is_noted(
@@ -757,7 +775,8 @@ def test_a_run_is_a_process_of_its_own_and_what_ends_it_is_noted(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     run = config.build({"output": tmp_path / "run"})
-    runner.train(runner.Planned("row", run, tmp_path / "base"), print, lambda: None)
+    for one, lock in runner.turns([runner.Planned("row", run, tmp_path / "base")], print):
+        runner.train(one, lock, lambda: None)
     first, last = (json.loads(line) for line in (tmp_path / "run/attempts.jsonl").read_text().splitlines())
     assert (first["event"], last["event"]) == ("start", "end")
     assert last["reason"] == f"-m vpo_kit train --resume --output {tmp_path / 'run'}"
@@ -767,7 +786,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     runner.RunFolder(tmp_path).start(config.build({"output": tmp_path, "batch_size": 3}), resume=False)
     planned = runner.Planned("row", config.build({"output": tmp_path}), tmp_path / "base")
     with pytest.raises(ConfigError, match="batch_size differ"):
-        runner.train(planned, print, lambda: None)
+        runner.train(planned, 0, lambda: None)
 
 
 def test_names_of_rows_are_parts_of_paths() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from vpo_kit import files
 from vpo_kit.cli import main
 from vpo_kit.comparison import runner
 
@@ -24,6 +26,18 @@ def vpo(arguments: list[str]) -> None:
     torch.set_num_threads(1)  # a fork would wait for ever for the threads of a pool that this process had made
     runner._process = _process  # type: ignore[assignment]  # in the process of this one test
     main(arguments)
+
+
+def with_a_slow_file(stem: str, arguments: list[str]) -> None:
+    """``vpo ARGUMENTS``, where half a second passes before a file called `stem` is on the disk and gets its name."""
+    sync = files._sync_all
+
+    def slowly(path: Path) -> None:
+        sync(path)
+        time.sleep(0.5 if path.name.startswith(f".{stem}.") else 0)
+
+    files._sync_all = slowly
+    vpo(arguments)
 
 
 class _Child:

@@ -67,6 +67,7 @@ def measure_base(planned: Planned, on_notice: Callable[[str], None]) -> bool:
         # one step: a process that outlives this command soon ends by itself
         run = planned.run.model_copy(update={"output": planned.base, "steps": 1})
         with _held(planned.base, on_notice) as lock:
+            assert lock is not None
             RunFolder(planned.base).start(run, resume=True)
             with _process(planned.base, lock) as process:
                 while not done.is_file() and process.poll() is None:
@@ -77,60 +78,49 @@ def measure_base(planned: Planned, on_notice: Callable[[str], None]) -> bool:
     return True
 
 
-def train(planned: Planned, on_notice: Callable[[str], None], watch: Callable[[], None]) -> None:
-    """Train, or go on with, a run that is not finished; `watch` is called while it goes on.
+def turns(runs: Sequence[Planned], on_notice: Callable[[str], None]) -> Iterator[tuple[Planned, int]]:
+    """The runs that are not finished, in their order, each with the lock on its folder, which is held until the next
+    one is asked for. Those that another process is at work on are put off to the end and waited for there, so that
+    commands on one folder share the work.
+    """
+    left = list(runs)
+    while left := [one for one in left if not one.finished()]:
+        for one, wait in [*((one, False) for one in left), (left[0], True)]:
+            # taken where it is found free: two commands that only looked would both find the same one
+            with _held(one.path, on_notice if wait else None) as lock:
+                if lock is None:
+                    continue
+                left.remove(one)
+                if not one.finished():  # by the process that was waited for
+                    yield one, lock
+            break
+
+
+def train(planned: Planned, lock: int, watch: Callable[[], None]) -> None:
+    """Train, or go on with, a run whose lock is held; `watch` is called while it goes on.
 
     However the run ends, that is in its folder afterwards and no error here. Raises `OutputError`.
     """
-    if planned.finished():
-        return
-    with _held(planned.path, on_notice) as lock:
-        if planned.finished():  # by a process that an earlier, killed command had left behind
-            return
-        _prepare(planned)
-        log = planned.path / "output.log"
-        printed = log.stat().st_size if log.is_file() else 0
-        started, usage = time.monotonic(), None
-        with _process(planned.path, lock) as process:
-            _note(planned.path, {"event": "start"})
-            try:
-                while (usage := _ended(process)) is None:
-                    watch()
-                    time.sleep(POLL)
-            finally:
-                reason = "interrupted"
-                if usage is None:
-                    process.kill()
-                    usage = _ended(process, wait=True)
-                else:
-                    reason = _reason(log, printed, process.returncode)
-                memory = round(usage.ru_maxrss / MIB) if usage else None
-                seconds = round(time.monotonic() - started, 1)
-                _note(planned.path, {"event": "end", "reason": reason, "seconds": seconds, "peak_memory_mb": memory})
-
-
-def turns(runs: Sequence[Planned]) -> Iterator[Planned]:
-    """The runs in their order, but those that another process is at work on when their turn comes are put off to the
-    end, so that commands on one folder share the work.
-    """
-    left = list(runs)
-    while left:
-        free = (one for one in left if one.finished() or not _busy(one.path))
-        one = next(free, left[0])
-        left.remove(one)
-        yield one
-
-
-def _busy(path: Path) -> bool:
-    """Whether another process holds the lock of a run's folder."""
-    if not (path / LOCK).is_file():
-        return False
-    with (path / LOCK).open("a") as file:
+    _prepare(planned)
+    log = planned.path / "output.log"
+    printed = log.stat().st_size if log.is_file() else 0
+    started, usage = time.monotonic(), None
+    with _process(planned.path, lock) as process:
+        _note(planned.path, {"event": "start"})
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            while (usage := _ended(process)) is None:
+                watch()
+                time.sleep(POLL)
+        finally:
+            reason = "interrupted"
+            if usage is None:
+                process.kill()
+                usage = _ended(process, wait=True)
+            else:
+                reason = _reason(log, printed, process.returncode)
+            memory = round(usage.ru_maxrss / MIB) if usage else None
+            seconds = round(time.monotonic() - started, 1)
+            _note(planned.path, {"event": "end", "reason": reason, "seconds": seconds, "peak_memory_mb": memory})
 
 
 def _prepare(planned: Planned) -> None:
@@ -154,13 +144,19 @@ def _prepare(planned: Planned) -> None:
 
 
 @contextmanager
-def _held(path: Path, on_notice: Callable[[str], None]) -> Iterator[int]:
-    """A lock on a run's folder that its process inherits: it is held as long as this command or that process lives."""
+def _held(path: Path, on_notice: Callable[[str], None] | None) -> Iterator[int | None]:
+    """A lock on a run's folder that its process inherits: it is held as long as this command or that process lives.
+
+    Where another process has it, it is waited for after a notice; without `on_notice` there is None at once.
+    """
     path.mkdir(parents=True, exist_ok=True)
     with (path / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if on_notice is None:
+                yield None
+                return
             on_notice(f"{path}: another process is at work here, waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

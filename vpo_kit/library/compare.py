@@ -61,8 +61,9 @@ def run(request: CompareRequest) -> Board:
         _measure_bases(planned, console)
         _measure_candidates(planned[0][0], console)
         # seed by seed: when broken off there is something of every method
-        for one in runner.turns([one for runs in zip(*planned, strict=True) for one in runs]):
-            leaderboard.train(console, one)
+        in_order = [one for runs in zip(*planned, strict=True) for one in runs]
+        for one, lock in runner.turns(in_order, lambda line: leaderboard.notice(console, line)):
+            leaderboard.train(console, one, lock)
             _write(request, entries, planned)
     found = _write(request, entries, planned)
     leaderboard.show(console, found)
@@ -142,6 +143,23 @@ def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned,
 
 def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
     """``results`` as .json, .md, .csv and .tex, and ``report.html``, of what there is by now."""
+    found = _found(request, entries, planned)
+    place = request.output / "report.html"
+    seconds = [row.machine.seconds * len(row.measured) for row in found.lines if row.trained and row.machine.seconds]
+    head = Head(date=today(), duration=f"{clock(sum(seconds))} of all runs" if seconds else "", command=command())
+    own = of_rows({e.row.name: differing(e.settings, usual(e.recipe)) for e in entries})
+    page = board_page.render(found, place, head, own)
+    with files.held(request.output):  # commands that share the runs may come here at the same moment
+        files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
+        files.write(request.output / "results.md", text.markdown(found))
+        files.write(request.output / "results.csv", board_files.table(found))
+        files.write(request.output / "results.tex", board_files.latex(found))
+        files.write(place, page)
+    return found
+
+
+def _found(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
+    """What there is by now."""
     lines = [
         board.line(e.row.name, e.row.method, e.labels, e.settings, [outcome.read(one) for one in runs])
         for e, runs in zip(entries, planned, strict=True)
@@ -163,17 +181,7 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     lines = _with_baselines(lines, entries, planned[0][0], rank_by)
     said = people.read(request.output)
     lines = [replace(row, people=said.get(row.name, {})) for row in lines]
-    found = Board(board.ranked(lines, rank_by), rank_by, facts, licences)
-    files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
-    files.write(request.output / "results.md", text.markdown(found))
-    files.write(request.output / "results.csv", board_files.table(found))
-    files.write(request.output / "results.tex", board_files.latex(found))
-    place = request.output / "report.html"
-    seconds = [row.machine.seconds * len(row.measured) for row in found.lines if row.trained and row.machine.seconds]
-    head = Head(date=today(), duration=f"{clock(sum(seconds))} of all runs" if seconds else "", command=command())
-    own = of_rows({e.row.name: differing(e.settings, usual(e.recipe)) for e in entries})
-    files.write(place, board_page.render(found, place, head, own))
-    return found
+    return Board(board.ranked(lines, rank_by), rank_by, facts, licences)
 
 
 def _judges(entries: Sequence[Entry]) -> dict[str, RewardSpec]:

@@ -139,10 +139,11 @@ def _entry(row: Row, budget: Allowance, output: Path, console: Console) -> Entry
 def begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None:
     """Write what is compared. Rows and seeds may be added to a comparison that is there already."""
     listed = _listing(entries, seeds)
-    files.write(output / LISTING, yaml.safe_dump(listed, sort_keys=False, allow_unicode=True))
-    for entry in entries:
-        if entry.part is not None and entry.recipe.run.pairs is not None:
-            labels.write(*entry.part, entry.recipe.run.pairs)
+    with files.held(output):  # two commands on one folder may begin at the same moment
+        files.write(output / LISTING, yaml.safe_dump(listed, sort_keys=False, allow_unicode=True))
+        for entry in entries:
+            if entry.part is not None and entry.recipe.run.pairs is not None:
+                labels.write(*entry.part, entry.recipe.run.pairs)
 
 
 def _listing(entries: Sequence[Entry], seeds: Sequence[int]) -> dict[str, Any]:

@@ -28,10 +28,8 @@ def notice(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False)
 
 
-def train(console: Console, one: Planned) -> None:
-    """Train a run that is not finished, with a bar on a terminal, and say how it ended."""
-    if one.finished():
-        return
+def train(console: Console, one: Planned, lock: int) -> None:
+    """Train a run whose turn it is, with a bar on a terminal, and say how it ended."""
     passes = one.run.max_passes
     total = None if one.run.max_seconds else passes or one.run.steps
     with count_bar(console, one.path.name, total, "passes" if passes else "steps") as tick:
@@ -44,7 +42,7 @@ def train(console: Console, one: Planned) -> None:
                 tick(now - done)
                 done = now
 
-        runner.train(one, lambda line: notice(console, line), watch)
+        runner.train(one, lock, watch)
     found = outcome.read(one)
     seconds = "" if found.machine.seconds is None else f" in {found.machine.seconds:.0f} s"
     notice(console, f"{one.path.name}: {found.status}{seconds}{f': {found.reason}' if found.reason else ''}")
