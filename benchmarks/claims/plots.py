@@ -17,7 +17,7 @@ TITLES = {
 }  # fmt: skip
 
 COLOURS = {"found": "#2a7f3f", "excluded": "#b03a2a"}
-FAR = 6
+FAR = 8.0
 
 
 def board(found: Mapping[str, Any], metrics: Sequence[str], path: Path) -> None:
