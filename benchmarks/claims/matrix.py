@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks import facts
@@ -36,6 +37,8 @@ def write(boards: Boards) -> None:
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
             rows += [trained(row) for row in found["rows"] if row["samples"] == 1]
+    order = list(JUDGES.values())
+    rows.sort(key=lambda row: (row["method"], order.index(row["judge"])))
     facts.write("claims/matrix", {"design": boards.design.commit, "claims": {}, "waiting": {}, "rows": rows})
     picture(rows)
     head = ["method", "trained on", *LOOKED_AT_BY]
@@ -52,18 +55,23 @@ def trained(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def picture(rows: list[dict[str, Any]]) -> None:
-    """Changes in standard deviations over videos, so that judges can be set side by side; what is sure is in bold."""
+    """Changes in standard deviations over videos, so that judges can be set side by side; what is sure is in bold, and
+    what is worse is red.
+    """
     figure = Figure(figsize=(1.1 * len(LOOKED_AT_BY) + 2.5, 0.4 * len(rows) + 1.2), layout="constrained")
     axis = figure.add_subplot()
     values = [[_scaled(row["changes"].get(name)) for name in LOOKED_AT_BY] for row in rows]
-    axis.imshow(values, cmap="RdBu", vmin=-0.6, vmax=0.6, aspect="auto")
+    # every row has the same metrics, and each of them the same direction in all rows
+    turned = [-1 if rows[0]["changes"].get(name, {}).get("direction") == "lower" else 1 for name in LOOKED_AT_BY]
+    axis.imshow(np.array(values) * turned, cmap="RdBu", vmin=-0.6, vmax=0.6, aspect="auto")
     for y, (row, line) in enumerate(zip(rows, values, strict=True)):
         for x, (name, value) in enumerate(zip(LOOKED_AT_BY, line, strict=True)):
             change = row["changes"].get(name)
             sure = change is not None and change["low"] * change["high"] > 0
             weight = "bold" if sure else "normal"
             axis.text(x, y, f"{value:+.2f}", ha="center", va="center", fontsize=8, fontweight=weight)
-    axis.set_xticks(range(len(LOOKED_AT_BY)), LOOKED_AT_BY, rotation=30, ha="right", fontsize=8)
+    names = [f"{name} (less is better)" if sign < 0 else name for name, sign in zip(LOOKED_AT_BY, turned, strict=True)]
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), [f"{row['method']} on {row['judge']}" for row in rows], fontsize=8)
     figure.savefig(facts.RESULTS / "claims" / "matrix.png", dpi=110, metadata={"Software": None})
 
