@@ -47,8 +47,8 @@ NUMBER = re.compile(
     r"(?<![\w.,/-])(?P<sign>[-+])?(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+)(?!\.?\d)"
     rf"(?: ?(?P<unit>{'|'.join(sorted(UNITS, key=len, reverse=True))})(?!\w))?(?![\w%])"
 )
-NAMED = re.compile(rf"{FOLDER}/([\w/]+\.json)")
-BESIDE = re.compile(r"[\w/]+\.json")
+NAMED = re.compile(rf"{FOLDER}/([\w/-]+\.json)")
+BESIDE = re.compile(r"[\w/-]+\.json")
 
 
 @dataclass(frozen=True)
