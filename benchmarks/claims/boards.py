@@ -26,7 +26,7 @@ class Boards:
 
     def size(self, board: str) -> Layout:
         planned = self.design.layout(board)
-        # the matrix has the most rows, and three seeds: with two of them its brief board would take over 20 minutes
+        # the matrix has the most rows, and three seeds: with two of them its brief board would have 24 runs
         return Layout(prompts=BRIEF_PROMPTS, noises=1, seeds=planned.seeds // 2) if self.brief else planned
 
     def folder(self, board: str) -> Path:
