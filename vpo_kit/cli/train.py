@@ -71,11 +71,14 @@ def _show(checked: Recipe, *, plan: bool) -> None:
     from vpo_kit import defaults
     from vpo_kit.config import dump
     from vpo_kit.library import checks
+    from vpo_kit.rewards import loading
 
     print(dump(checked.run), end="")
     for line in defaults.provenance(checked.run, checked.given):
         print(f"# {line}")
     checks.check(checked)
+    for line in loading.foreign(checked.scoring, checked.run.model):
+        print(f"# {line}")
     for line in checks.unchecked(checked):
         print(f"# not checked: {line}")
     if plan:

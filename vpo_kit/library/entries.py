@@ -22,6 +22,7 @@ from vpo_kit.pairing import store
 from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.store import PairSet
 from vpo_kit.registry import METHODS
+from vpo_kit.rewards import loading
 from vpo_kit.training import initial
 from vpo_kit.training import recipe as recipes
 from vpo_kit.training.recipe import Recipe
@@ -73,6 +74,9 @@ def checked(request: CompareRequest, console: Console) -> tuple[list[Entry], lis
     _refuse_foreign(request.output)
     rows, budget, seeds = _rows(request)
     entries = [_entry(row, budget, request.output, console) for row in rows]
+    scoring = [one for entry in entries for one in entry.recipe.scoring]
+    for line in loading.foreign(scoring, entries[0].recipe.run.model):
+        console.print(line, soft_wrap=True)
     _refuse_another(request.output, _listing(entries, seeds))
     return entries, [[_planned(entry, seed, request.output) for seed in seeds] for entry in entries]
 

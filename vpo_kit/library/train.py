@@ -133,7 +133,7 @@ def _train(
 ) -> None:
     run, started = recipe.run, time.monotonic()
     notice = partial(console.print, soft_wrap=True)
-    for line in rewards.foreign(recipe.reward, run.model):
+    for line in rewards.foreign(recipe.scoring, run.model):
         notice(line)
     notice(f"run: {folder.path}")
     own = equip(recipe, console, processes, notice)

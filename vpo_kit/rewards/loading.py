@@ -77,7 +77,7 @@ def check_prompts(plans: Sequence[RewardPlan], prompts: Sequence[str]) -> None:
 
 def foreign(plans: Sequence[RewardPlan], model: str) -> list[str]:
     """A line where some of them know the embedded model's world alone, and videos are of another `model`."""
-    names = [one.spec.name for one in plans if one.spec.embedded_only]
+    names = list(dict.fromkeys(one.spec.name for one in plans if one.spec.embedded_only))
     if not names or is_embedded(model):
         return []
     what = f"{', '.join(names)}: {'a judge' if len(names) == 1 else 'judges'} of the embedded model's world"

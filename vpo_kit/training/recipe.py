@@ -49,6 +49,11 @@ class Recipe:
     kept_out: frozenset[str]
     given: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def scoring(self) -> list[rewards.RewardPlan]:
+        """All that scores videos in this run: what it is trained on, what chooses a strength, and who looks on."""
+        return [*self.reward, *self.selection, *(self.judges if self.held_out else [])]
+
 
 def read(options: Mapping[str, Any], file: Path | None, assignments: Sequence[str]) -> Recipe:
     """The checked recipe of what `merged` gives. Raises `ConfigError`, `DataError` or `ModelError`."""
