@@ -210,6 +210,20 @@ def held(folder: Path, on_busy: Callable[[], None] = lambda: None) -> Iterator[N
         lock.release()
 
 
+@contextmanager
+def claimed(folder: Path, what: str) -> Iterator[None]:
+    """The folder as this process's own, as by `held`; a second `what` that writes into it would spoil both.
+
+    Raises `OutputError` where another process has it.
+    """
+
+    def busy() -> None:
+        raise OutputError(f"{folder} is in use by another {what}: wait, or give another --output")
+
+    with held(folder, busy):
+        yield
+
+
 def _ends_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)

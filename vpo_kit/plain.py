@@ -45,6 +45,11 @@ def lines(text: str) -> list[str]:
     return found[:-1] if found[-1] == "" else found
 
 
+def one_line(text: str) -> str:
+    """The words of a text with a single space between them: what a caption or prompt is known by."""
+    return " ".join(text.split())
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The value of each line that is not empty, with the line's number from 1 on. Raises `DataError`."""
     for number, line in enumerate(lines(read(path)), 1):

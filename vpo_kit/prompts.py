@@ -44,7 +44,7 @@ def read_inputs(path: Path) -> list[Inputs]:
         found = _rows(file, column)
     else:
         found = [Inputs(line) for line in plain.lines(plain.read(file)) if not line.strip().startswith("#")]
-    cleaned = (replace(item, prompt=" ".join(item.prompt.split())) for item in found)
+    cleaned = (replace(item, prompt=plain.one_line(item.prompt)) for item in found)
     known: dict[tuple[str, ...], Inputs] = {}
     for item in cleaned:
         if item.prompt:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from benchmarks import facts
-from vpo_kit import files
+from vpo_kit import content, files
 from vpo_kit.comparison.outcome import ENDED
 from vpo_kit.comparison.plan import Row
 from vpo_kit.evaluation.samples import Results
@@ -40,6 +40,8 @@ class Scores:
 
     base: Results
     rows: Mapping[str, Mapping[int, Results]]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """A key of each row's settings; older files have none."""
 
     def of(self, row: str, seeds: int) -> list[Results]:
         """Those of a row with the first `seeds` seeds; the base's is the same for every seed. Raises `WaitingError`."""
@@ -74,6 +76,7 @@ class Scores:
             raise WaitingError(f"no run of {folder.name} has ended")
         return cls(
             base=Results.load(first / "step-000000"),
+            settings={row["name"]: content.key(row["settings"]) for row in told["rows"] if row["name"] in ended},
             rows={
                 row: {seed: Results.load(max(path.glob("step-*"))) for seed, path in paths.items()}
                 for row, paths in ended.items()
@@ -92,18 +95,22 @@ class Scores:
         )  # fmt: skip
 
     def keep(self, name: str) -> None:
-        """Write them as the result `name`. Runs that are kept and not among these stay, where the base is alike: a
-        folder that was begun anew takes nothing away from a board that has ended.
+        """Write them as the result `name`. Runs that are kept and not among these stay, where the base is alike and the
+        row has the settings that it had: a folder that was begun anew takes nothing away from a board that has ended,
+        and runs of an earlier recipe do not stand in for one that failed.
         """
         if _file(name).is_file() and self.is_alike(before := Scores.kept(name)):
-            rows = {row: {**before.rows.get(row, {}), **found} for row, found in self.rows.items()}
-            return replace(self, rows={**before.rows, **rows})._write(name)
+            changed = {row for row in self.rows if before.settings.get(row, "") not in ("", self.settings.get(row))}
+            old = {row: found for row, found in before.rows.items() if row not in changed}
+            rows = {row: {**old.get(row, {}), **found} for row, found in self.rows.items()}
+            return replace(self, rows=old | rows, settings={**before.settings, **self.settings})._write(name)
         return self._write(name)
 
     def _write(self, name: str) -> None:
         told: dict[str, Any] = {
             "prompts": self.base.prompts,
             "groups": self.base.groups,
+            "settings": dict(self.settings),
             "base": _rounded(self.base),
             "rows": {row: {str(s): _rounded(one) for s, one in found.items()} for row, found in self.rows.items()},
         }
@@ -121,6 +128,7 @@ class Scores:
 
         return cls(
             base=results(told["base"]),
+            settings=told.get("settings", {}),
             rows={row: {int(s): results(one) for s, one in found.items()} for row, found in told["rows"].items()},
         )
 

@@ -94,7 +94,8 @@ def _derived(work: Path, name: str) -> None:
                 files.link(guided.path / file, target / file)
         store.write(target, {**guided.facts, "pairs": len(pairs)}, pairs)
     judge = OTHER_JUDGES.get(name)
-    if judge and store.read(target).facts["labels"]["labeller"] != f"reward:{judge}":
+    # by the pairs: the facts are written first, and a kill may come between
+    if judge and {pair.labeller for pair in store.read(target).pairs} != {f"reward:{judge}"}:
         vpo(work, "label", name, "--with", f"reward:{judge}")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
 from tests.conftest import PROMPTS
@@ -28,8 +29,8 @@ from tests.support.commands import fails, main_ok
 from tests.support.forks import Fork
 from tests.support.offline_run import LABELS, make_set
 from tests.support.said import say
-from vpo_kit import config
-from vpo_kit.comparison import board, board_files, board_page, labels, outcome, plan, regressed, runner, text
+from vpo_kit import config, files
+from vpo_kit.comparison import baseline, board, board_files, board_page, labels, outcome, plan, regressed, runner, text
 from vpo_kit.comparison.board import Board, Line
 from vpo_kit.comparison.outcome import Machine, Outcome
 from vpo_kit.comparison.plan import Allowance, Given, Row, RowSettings
@@ -39,7 +40,7 @@ from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation import people, tables, unfinished
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.evaluation.statistics import Paired, paired
-from vpo_kit.library import leaderboard
+from vpo_kit.library import compare, entries, leaderboard
 from vpo_kit.methods.dense import Dense
 from vpo_kit.methods.sft import SFT
 from vpo_kit.pairing import store
@@ -261,7 +262,8 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(
     assert (sft[1:6], structural[1:6]) == (["2", "of", "2", "3", "6"], ["2", "of", "2", "3", "24"])
     assert sft[6] == "about"
     assert "4 of 4 runs are left, 60 passes, about " in shown
-    assert all(len(line) <= 80 for line in shown.split("4 of 4")[0].splitlines())
+    table = shown[shown.index("what is left to train") : shown.index("4 of 4")]
+    assert all(len(line) <= 80 for line in table.splitlines())
 
 
 def test_a_dry_run_takes_the_time_of_finished_runs(
@@ -706,6 +708,70 @@ def test_seconds_are_those_of_all_processes(tmp_path: Path) -> None:
     found = outcome.read(planned)
     assert found.machine == Machine(25.0, False, 400)
     assert (found.status, found.steps, found.passes, found.samples) == ("done", 2, 8, "samples/step-000002")
+
+
+def test_a_line_that_a_full_disk_has_cut_does_not_end_a_comparison(tmp_path: Path) -> None:
+    planned = runner.Planned("row", config.build({"output": tmp_path}), tmp_path / "base")
+    ended = json.dumps({"event": "end", "reason": "interrupted", "seconds": 5.0, "peak_memory_mb": 300})
+    (tmp_path / "attempts.jsonl").write_text(f'{{"event": "start"}}\n{{"event": "e\n{{"event": "start"}}\n{ended}\n')
+    assert outcome.read(planned).machine == Machine(5.0, False, 300)
+
+
+def test_a_log_is_read_on_from_where_it_was_read(tmp_path: Path) -> None:
+    log, path = leaderboard.Logged(tmp_path / "metrics.jsonl"), tmp_path / "metrics.jsonl"
+    log.read_on()
+    assert (log.steps, log.passes) == (0, 0)
+    path.write_text('{"step": 1, "passes": 4}\n{"step": 2, "pas')
+    log.read_on()
+    assert (log.steps, log.passes) == (1, 4)
+    with path.open("a") as file:
+        file.write('ses": 2}\n{"step": 3, "passes": 1}\n')
+    log.read_on()
+    assert (log.steps, log.passes) == (3, 7)
+    files.write(path, '{"step": 1, "passes": 4}\n')  # a run that goes on from its checkpoint
+    log.read_on()
+    assert (log.steps, log.passes) == (1, 4)
+
+
+def test_as_good_as_the_best_of_another_base_is_nothing(tmp_path: Path) -> None:
+    row = line("dense", 0.4, tmp_path)
+    base, files = row.before, [f"{i:03d}-{k}.mp4" for i in range(3) for k in range(2)]
+    assert base is not None
+    more = {name: [value + k for value in values for k in range(2)] for name, values in base.metrics.items()}
+    candidates = replace(base, groups=[0, 0, 1, 1, 2, 2], files=files, metrics=more)
+    (own,) = baseline.with_equals([row], base, candidates, more["gold"], "gold")
+    (other,) = baseline.with_equals([row], replace(base, name="other"), candidates, more["gold"], "gold")
+    assert own.equal is not None
+    assert other.equal is None
+
+
+def test_a_command_leaves_the_board_to_one_that_added_to_it(
+    killed: Path, tiny_wan: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two at work on one folder, of which the one that ends last knows fewer rows."""
+    folder = Path(shutil.copytree(killed, tmp_path / "board"))
+    listing = yaml.safe_load((folder / "compare.yaml").read_text())
+    (folder / "results.json").write_text("another's")
+
+    def checked_first(*arguments: Any) -> Any:
+        found = entries.checked(*arguments)
+        (folder / "compare.yaml").write_text(yaml.safe_dump({**listing, "seeds": [0, 1, 2]}))
+        return found
+
+    def added(*_: Any) -> None:
+        """The other command begins when this one has."""
+        (folder / "compare.yaml").write_text(yaml.safe_dump({**listing, "seeds": [0, 1, 2]}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "begin", added)
+        main_ok(arguments(tiny_wan, pairs, folder))
+    assert (folder / "results.json").read_text() == "another's"
+    assert "rows or seeds were added meanwhile" in capsys.readouterr().out
+    (folder / "compare.yaml").write_text(yaml.safe_dump(listing))
+    with pytest.MonkeyPatch.context() as patch:  # or between this one's check and its beginning
+        patch.setattr(compare, "checked", checked_first)
+        code, said = fails(capsys, *arguments(tiny_wan, pairs, folder))
+    assert (code, "was begun with seed 2, which this command leaves out" in said) == (2, True)
 
 
 def test_a_process_that_was_left_behind_is_waited_for(tmp_path: Path) -> None:

@@ -382,6 +382,14 @@ class TestAgreement:
             is None
         )
 
+    def test_pairs_of_no_prompt_are_drawn_one_by_one(self) -> None:
+        """As of a set that goes from pictures: all in one group would be drawn whole each time."""
+        clips = [JudgedClip(path=Path(f"{i}"), prompt="", model="xy"[i % 2]) for i in range(20)]
+        pairs = [JudgedPair(first=2 * i, second=2 * i + 1, verdicts={"q": 1 if i < 6 else -1}) for i in range(10)]
+        found = against_people.measures(JudgedSet(name="s", clips=clips, pairs=pairs), [1.0, 0.0] * 10, "q")["accuracy"]
+        assert (found.value, found.prompts) == (pytest.approx(0.6), 10)
+        assert found.low < 0.5 < 0.7 < found.high
+
     def test_an_interval_covers(self) -> None:
         """Over prompts: the pairs of one prompt all agree, so they count as one."""
         rng, inside = np.random.default_rng(1), 0

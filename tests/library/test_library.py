@@ -16,8 +16,9 @@ import yaml
 import vpo_kit
 from tests.support.commands import fails, main_ok
 from tests.support.places import ROOT
+from vpo_kit import files
 from vpo_kit.config import Model
-from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.library.bench import Bench, EvaluateRequest
 from vpo_kit.library.train import Trained
 from vpo_kit.pairing import store
@@ -179,6 +180,32 @@ def test_a_run_on_a_published_model_is_judged_as_it_was_trained(
     assert "warning: vqa, gold: judges of the embedded model's world" in capsys.readouterr().out
     with pytest.raises(DataError, match="reward 'text' reads captions of the embedded worlds alone, not 'another'"):
         bench("d", rewards=["text"])
+
+
+def test_an_evaluation_says_which_prompts_a_run_was_trained_on(
+    run: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run keeps out as many prompts as its own evaluation takes; one of more would tell what was learned by heart."""
+    folder, both = tmp_path / "own", tmp_path / "both.txt"
+    shutil.copytree(run.folder, folder)
+    both.write_text("a\nb\nc\nd\n")
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["prompts"], settings["evaluation"] = str(both), {"prompts": str(both), "num_prompts": 1}
+
+    def said(**more: Any) -> str:
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        Bench(EvaluateRequest(runs=[folder], output=tmp_path / "out", rewards=["natural"], **more))
+        return capsys.readouterr().out
+
+    assert "warning: own was trained on 3 of 4 prompts, 'b' for one: they are not held out" in said()
+    assert "trained on" not in said(num_prompts=1)
+    settings["prompts"] = str(tmp_path / "gone.txt")
+    assert "not known whether own was trained on some of these prompts: cannot read" in said()
+
+
+def test_a_folder_is_evaluated_into_by_one_command(run: Trained, tmp_path: Path) -> None:
+    with files.held(tmp_path / "out"), pytest.raises(OutputError, match="in use by another evaluation: wait, or give"):
+        vpo_kit.evaluate(run.folder, tmp_path / "out", reward="natural", num_prompts=1)
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

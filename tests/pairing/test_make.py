@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.support import known
-from vpo_kit import models
+from vpo_kit import files, models
 from vpo_kit.cli import clips as clips_command
+from vpo_kit.errors import OutputError
 from vpo_kit.library.pair import make_pairs
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
@@ -122,3 +123,11 @@ def test_labels_follow_the_scores_of_the_members(tiny_wan: Path, model: VideoMod
         assert pair.labels == [0 if tie else (gap > 0) - (gap < 0) for gap, tie in zip(gaps, veto, strict=True)]
         labels += pair.labels or []
     assert {1, -1} <= set(labels)
+
+
+def test_a_set_is_made_by_one_command(tiny_wan: Path, tmp_path: Path) -> None:
+    """Two would work on the same item, and one of them note the hash of what the other had half written."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n")
+    with files.held(tmp_path / "set"), pytest.raises(OutputError, match="is in use by another vpo pair: wait"):
+        make_pairs(tmp_path / "set", prompts=prompts, model=str(tiny_wan), label="none")

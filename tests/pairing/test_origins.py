@@ -13,8 +13,10 @@ from vpo_kit.errors import DataError
 from vpo_kit.labelling.people.by_people import describe, unanswered
 from vpo_kit.labelling.people.finish import Finished
 from vpo_kit.pairing import store
+from vpo_kit.pairing.imported import relabelled
 from vpo_kit.pairing.origins import by_labeller, of_labeller
 from vpo_kit.pairing.store import PairSet
+from vpo_kit.training.paired import Pairs
 
 
 @pytest.fixture
@@ -71,6 +73,15 @@ def test_one_that_is_not_there(mixed: PairSet) -> None:
         of_labeller(mixed, "gold")
     with pytest.raises(DataError, match="it has no labels"):
         of_labeller(replace(mixed, pairs=[mixed.pairs[2]]), "gold")
+
+
+def test_a_verdict_in_a_dimension_holds_for_every_segment(mixed: PairSet) -> None:
+    """People may be asked of whole clips in a set of one's own, whose pairs have several segments."""
+    judged = [pair.model_copy(update={"judged": {"motion": -1 if i else None}}) for i, pair in enumerate(mixed.pairs)]
+    found = relabelled(replace(mixed, pairs=judged), "motion")
+    assert [pair.labels for pair in found.pairs] == [None, *[[-1, -1, -1]] * 7]
+    labels = Pairs(found.path, found.pairs, [(0, 1), (1, 5), (5, 9)]).tensors([0, 1])["labels"]
+    assert labels.tolist() == [[0, 0, 0], [-1, -1, -1]]
 
 
 def test_train_asks_before_a_model_is_loaded(

@@ -24,7 +24,9 @@ from vpo_kit import files
 from vpo_kit.comparison.layout import Components, Layout
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.methods.base import Batch
+from vpo_kit.pairing import store
 from vpo_kit.pairing.records import Pair
+from vpo_kit.testing.pairs import pair_row
 
 
 @pytest.mark.parametrize(
@@ -189,6 +191,17 @@ def test_a_board_that_is_begun_anew_takes_nothing_away_from_what_was_kept(boards
     assert compared.decided(boards.design.claims["c"], boards)["verdict"] == "found"
 
 
+def test_runs_of_an_earlier_recipe_do_not_stand_in_for_one_that_failed(boards: Boards) -> None:
+    folder = boards.folder("far")
+    told = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    told["rows"][0]["settings"] = {"lr": 2}
+    told["rows"][0]["runs"][1]["status"] = "failed"
+    (folder / "results.json").write_text(json.dumps(told), encoding="utf-8")
+    scores.Scores.measured(folder).keep("far")
+    with pytest.raises(WaitingError, match="b, seed 1, has not ended"):
+        compared.decided(boards.design.claims["c"], boards)
+
+
 def test_boards_that_did_not_measure_the_same_base_are_not_set_against_each_other(boards: Boards) -> None:
     """As after a judge was trained anew: the same prompts and noises, other figures."""
     path = _kept("far")
@@ -266,7 +279,14 @@ def _told(folder: Path, row: str, statuses: list[str]) -> None:
     change = {"before": 0.0, "difference": 0.1, "low": 0.0, "high": 0.2, "spread": 1.0, "by_seed": {"0": 0.1}}
     runs = [{"seed": seed, "status": status} for seed, status in enumerate(statuses)]
     rows = [
-        {"name": row, "samples": 1, "runs": runs, "changes": dict.fromkeys(compared.SHOWN, change), "passes": 9},
+        {
+            "name": row,
+            "samples": 1,
+            "runs": runs,
+            "changes": dict.fromkeys(compared.SHOWN, change),
+            "passes": 9,
+            "settings": {"lr": 1},
+        },
         {"name": "best of 8 by vqa", "samples": 8, "runs": [{"seed": 0, "status": "done"}], "changes": {}, "passes": 0},
     ]
     (folder / "results.json").write_text(json.dumps({"rows": rows}))
@@ -337,6 +357,22 @@ def test_sets_are_made_once_and_after_what_they_are_made_of(tmp_path: Path, monk
     assert said[0][-2:] == ("--count", "48")
     assert "duets-prompts.txt" in said[2]
     assert (tmp_path / "duets-prompts.txt").read_text() == "a\n"
+
+
+def test_a_set_whose_labelling_was_killed_between_its_two_files_is_labelled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its facts say who labels it, and its pairs whose labels they still have."""
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(sets, "vpo", lambda work, *words: said.append(words))
+    files.write(tmp_path / "guided" / "metadata.jsonl", "")
+    pairs = [pair_row("a", labels=[1] * 4, label=1, labeller="reward:vqa")]
+    store.write(tmp_path / "guided-technical", {"labels": {"labeller": "reward:technical"}}, pairs)
+    sets._derived(tmp_path, "guided-technical")
+    assert said == [("label", "guided-technical", "--with", "reward:technical")]
+    store.write(tmp_path / "guided-technical", {}, [pairs[0].model_copy(update={"labeller": "reward:technical"})])
+    sets._derived(tmp_path, "guided-technical")
+    assert len(said) == 1
 
 
 def test_a_brief_board_is_set_against_brief_ones_alone(boards: Boards) -> None:

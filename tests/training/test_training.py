@@ -18,18 +18,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.brief_runs import PROMPTS, nothing, run_once
+from tests.support.brief_runs import BRIEF, PROMPTS, nothing, run_once
 from tests.support.brief_runs import model as model
 from vpo_kit import config
 from vpo_kit.cli import main
 from vpo_kit.config import Lora
-from vpo_kit.errors import CheckpointError, HealthError, InterruptedRunError
+from vpo_kit.errors import CheckpointError, HealthError, InterruptedRunError, ModelError
 from vpo_kit.methods.base import Batch, StepOutput
+from vpo_kit.methods.draft import Draft
 from vpo_kit.methods.online import Online
 from vpo_kit.models.base import VideoModel
 from vpo_kit.processes import Processes
+from vpo_kit.testing.rewards import Brightness
+from vpo_kit.testing.runs import train_briefly
 from vpo_kit.training import checkpoints, ending, health
 from vpo_kit.training.budget import Spending
+from vpo_kit.training.loop import Report
 from vpo_kit.training.lora import LoraPolicy
 from vpo_kit.training.run_folder import RunFolder
 
@@ -75,6 +79,53 @@ def test_seconds_go_on_from_the_checkpoint() -> None:
     free = Spending(config.build({"steps": 9}), Processes())
     free.resume(100)
     assert (free.seconds, free.spent(8, []), free.spent(9, [])) == (0, False, True)
+
+
+def test_looking_takes_no_seconds_away_from_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it takes no passes: a method that validates would else train for less of the same budget."""
+    now = [0.0]
+    monkeypatch.setattr("vpo_kit.training.budget.time.monotonic", lambda: now[0])
+    limited = Spending(config.build({"steps": 9, "max_seconds": 100}), Processes())
+    now[0] = 60.0
+    with limited.looking():
+        now[0] = 500.0
+    now[0] = 530.0
+    assert (limited.seconds, limited.spent(1, [])) == (90.0, False)
+
+
+class Refusing(Draft):
+    """Its judge cannot be reached when it looks at held-out data the second time."""
+
+    looks = 0
+
+    def validate(self, batches: Any) -> dict[str, float]:
+        type(self).looks += 1
+        if type(self).looks == 2:
+            raise ModelError("nobody answers")
+        return super().validate(batches)
+
+
+def looking(model: VideoModel, folder: Path, kind: type[Draft], on_notice: Callable[[str], None]) -> list[Report]:
+    """Three steps, each of which is followed by a look at one held-out prompt."""
+    own: dict[str, Any] = {**BRIEF, "validation": {"every": 1, "share": 0.5}, "checkpoints": {"every": 9}}
+    method = {"name": "draft"}
+    return train_briefly(
+        model, PROMPTS, folder, Brightness(), kind=kind, on_notice=on_notice, steps=3, method=method, **own
+    )
+
+
+def test_a_judge_that_fails_while_looking_takes_no_step_away(model: VideoModel, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(ModelError, match="nobody answers"):
+        looking(model, tmp_path / "run", Refusing, said.append)
+    found = checkpoints.latest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    assert found[0].step == 2
+    assert said[-1] == "looking at step 2 failed: its state is saved, go on with --resume, without this look"
+    rows = looking(model, tmp_path / "run", Refusing, said.append)
+    whole = looking(model, tmp_path / "whole", Draft, said.append)
+    assert [row["loss"] for row in rows] == [row["loss"] for row in whole]
+    assert ["heldout_reward" in row for row in rows] == [True, False, True]
 
 
 def test_reference_is_the_base_until_it_moves(model: VideoModel) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vpo_kit import content, files
+from vpo_kit import content, files, plain
 from vpo_kit.clips.captions import Caption, captions
 from vpo_kit.clips.index import IndexedFile, Progress, look_through
 from vpo_kit.errors import DataError
@@ -164,7 +164,7 @@ def _usable(folder: Path, name: str, caption: Caption) -> str | DataError:
     if caption is None or not caption.strip():
         where = f"metadata.jsonl, or into {path.with_suffix('.txt').name}"
         return DataError(f"{path} has no caption: write it into {where}")
-    return " ".join(caption.split())
+    return plain.one_line(caption)
 
 
 def cut_windows(

@@ -60,14 +60,18 @@ def _regressed(row: Line, luck: Mapping[str, Luck]) -> dict[str, Paired]:
     }
 
 
-def with_equals(rows: Sequence[Line], candidates: Results, scores: Sequence[float], metric: str | None) -> list[Line]:
-    """The rows with the number of the base's samples whose best by `scores` is as good by `metric`."""
+def with_equals(
+    rows: Sequence[Line], base: Results, candidates: Results, scores: Sequence[float], metric: str | None
+) -> list[Line]:
+    """The rows with the number of this base's samples whose best by `scores` is as good by `metric`, where it is
+    theirs.
+    """
     if metric is None or metric not in candidates.metrics:
         return list(rows)
     expected = best_of.curve(candidates, scores, metric)
     found = []
     for row in rows:
         known = [outcome.after for outcome in row.measured if outcome.after is not None]
-        after = best_of.by_prompt(known, metric) if row.trained and known else None
+        after = best_of.by_prompt(known, metric) if row.trained and known and row.before == base else None
         found.append(row if after is None else replace(row, equal=best_of.equal(expected, after)))
     return found

@@ -57,7 +57,7 @@ class Outcome:
 def read(planned: Planned) -> Outcome:
     """Raises `DataError` for a folder whose files cannot be read."""
     path, seed = planned.path, planned.run.seed
-    attempts = _lines(path / "attempts.jsonl")
+    attempts = _lines(path / "attempts.jsonl", torn=True)
     if not planned.finished():
         reason = attempts[-1].get("reason", "") if attempts else ""
         machine = _machine(attempts, None)
@@ -109,10 +109,23 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Path, *, torn: bool = False) -> list[dict[str, Any]]:
+    """The rows of a log. With `torn` a line that a full disk has cut is passed over: an event that is not there is a
+    process whose seconds are not complete, and no reason to end a comparison for good.
+    """
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row for line in path.read_text(encoding="utf-8").splitlines() if (row := _row(line, torn)) is not None]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _row(line: str, torn: bool) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError:
+        if torn:
+            return None
+        raise
+    return found

@@ -128,14 +128,14 @@ def _over_pairs(
 ) -> PromptInterval | None:
     margins = np.array([values[p.first] - values[p.second] for p in pairs], float)
     verdicts = np.array([p.verdicts[dimension] for p in pairs], float)
-    return _bootstrap([found.clips[p.first].prompt for p in pairs], lambda rows: measure(margins[rows], verdicts[rows]))
+    prompts = _known_by([found.clips[pair.first].prompt for pair in pairs])
+    return _bootstrap(prompts, lambda rows: measure(margins[rows], verdicts[rows]))
 
 
 def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str, PromptInterval | None]:
     rows = [i for i, clip in enumerate(found.clips) if dimension in clip.scores and np.isfinite(values[i])]
     ratings = np.array([found.clips[i].scores[dimension] for i in rows], float)
-    # clips of no prompt have nothing in common
-    prompts, own = [found.clips[i].prompt or f"\0{i}" for i in rows], values[rows]
+    prompts, own = _known_by([found.clips[i].prompt for i in rows]), values[rows]
     groups = _groups(prompts)
     several = [group for group in groups if len(group) > 1]
     ranks = np.array([reciprocal_rank(own[group], ratings[group]) for group in several], float)
@@ -143,6 +143,11 @@ def _over_ratings(found: JudgedSet, values: Floats, dimension: str) -> dict[str,
         "spearman": _bootstrap(prompts, lambda picked: spearman(own[picked], ratings[picked])),
         "reciprocal rank": _bootstrap([prompts[g[0]] for g in several], lambda picked: float(ranks[picked].mean())),
     }
+
+
+def _known_by(prompts: Sequence[str]) -> list[str]:
+    """The prompts, and for each that is empty a name of its own: what is of no prompt has nothing in common."""
+    return [prompt or f"\0{i}" for i, prompt in enumerate(prompts)]
 
 
 def _bootstrap(prompts: Sequence[str], measure: Callable[[Any], float], seed: int = 0) -> PromptInterval | None:

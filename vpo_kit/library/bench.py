@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,13 @@ import torch
 from pydantic import Field
 
 from vpo_kit.config import Model, Run
-from vpo_kit.errors import ConfigError
+from vpo_kit.errors import ConfigError, VpoError
 from vpo_kit.evaluation import features, measuring, report, set_metrics
 from vpo_kit.evaluation.consistency import Dino
 from vpo_kit.evaluation.eval_folder import GROWING, EvalFolder
 from vpo_kit.evaluation.samples import Results, SamplePlan, evaluate
 from vpo_kit.folders import is_embedded, prompts_of
+from vpo_kit.library import left_out
 from vpo_kit.library.display import count_bar, terminal
 from vpo_kit.models.base import VideoModel
 from vpo_kit.models.encoding import PromptCache
@@ -88,7 +89,7 @@ class Bench:
             set_metrics.reference_files(request.reference)
         rewards.locate(self.plans)
         rewards.check_prompts(self.plans, [item.prompt for item in self.items])
-        for line in rewards.foreign(self.plans, self.name):
+        for line in [*rewards.foreign(self.plans, self.name), *self._learned()]:
             self.console.print(line, soft_wrap=True)
         self.folder = EvalFolder(request.output)
         self.facts: dict[str, Any] = {
@@ -109,6 +110,24 @@ class Bench:
             self._keep_metrics(self._begun.get("metrics", IN_0_2))
         for label, files in self._files.items():
             self.folder.check_source(label, files)
+
+    def _learned(self) -> Iterator[str]:
+        """A line for each run that was trained on some of the prompts: a run keeps its own held-out ones out, which may
+        be fewer, or others.
+        """
+        prompts = [item.prompt for item in self.items]
+        for label, path in self.loras.items():
+            try:
+                run = sections.run_of(path)
+                found = left_out.trained_on(run, prompts) if run else []
+            except VpoError as error:
+                yield f"not known whether {label} was trained on some of these prompts: {error}"
+                continue
+            if found:
+                yield (
+                    f"warning: {label} was trained on {len(found)} of {len(prompts)} prompts, {found[0]!r} for one: "
+                    "they are not held out, give other --prompts, or no more of them than the run had"
+                )
 
     def _sampled(self) -> dict[str, Any]:
         """The sampling section, as folders have it that were begun before there was a LoRA in it."""

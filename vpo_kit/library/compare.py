@@ -22,7 +22,7 @@ from vpo_kit.evaluation import people, report
 from vpo_kit.evaluation.samples import finished
 from vpo_kit.library import compare_power, forecast, leaderboard
 from vpo_kit.library.display import terminal, working
-from vpo_kit.library.entries import CompareRequest, Entry, begin, checked
+from vpo_kit.library.entries import CompareRequest, Entry, begin, checked, widened
 from vpo_kit.library.heartbeat import clock
 from vpo_kit.pages.differing import differing, of_rows
 from vpo_kit.pages.templates import Head, command, today
@@ -67,6 +67,9 @@ def run(request: CompareRequest) -> Board:
             _write(request, entries, planned)
     found = _write(request, entries, planned)
     leaderboard.show(console, found)
+    if widened(request.output, entries, [one.run.seed for one in planned[0]]):
+        line = "rows or seeds were added meanwhile: the page is that of the command which added them"
+        leaderboard.notice(console, line)
     console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, highlight=False)
     if not found.seeds:
         failed = next(line for line in found.lines if line.reasons)
@@ -122,9 +125,15 @@ def _measure_candidates(first: Planned, console: Console) -> None:
             runner.measure_base(wanted, lambda line: leaderboard.notice(console, line))
 
 
-def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned, rank_by: str | None) -> list[Line]:
-    """The rows, each with the number of samples that it equals, and the base's best of n as rows of their own."""
-    wanted, base = _candidates(first), next((line.before for line in lines if line.before), None)
+def _with_baselines(
+    lines: list[Line], entries: Sequence[Entry], planned: Sequence[Sequence[Planned]], rank_by: str | None
+) -> list[Line]:
+    """The rows, each with the number of samples that it equals, and the base's best of n as rows of their own: of the
+    first row's base, whose candidates are measured, and of all rows that share it.
+    """
+    first = planned[0][0]
+    alike = [line for line, runs in zip(lines, planned, strict=True) if runs[0].base == first.base]
+    wanted, base = _candidates(first), next((line.before for line in alike if line.before), None)
     found = finished(wanted.base / runner.BASE_SAMPLES) if wanted else None
     if wanted is None or base is None or found is None:
         return lines
@@ -138,11 +147,13 @@ def _with_baselines(lines: list[Line], entries: Sequence[Entry], first: Planned,
     if not scores:
         return lines
     own = baseline.lines(base, found, scores, wanted.base, first.run.seed)
-    return [*baseline.with_equals(lines, found, next(iter(scores.values())), rank_by), *own]
+    return [*baseline.with_equals(lines, base, found, next(iter(scores.values())), rank_by), *own]
 
 
 def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:
-    """``results`` as .json, .md, .csv and .tex, and ``report.html``, of what there is by now."""
+    """``results`` as .json, .md, .csv and .tex, and ``report.html``, of what there is by now; not where another command
+    has added to the comparison, whose rows they would lack.
+    """
     found = _found(request, entries, planned)
     place = request.output / "report.html"
     seconds = [row.machine.seconds * len(row.measured) for row in found.lines if row.trained and row.machine.seconds]
@@ -150,6 +161,8 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     own = of_rows({e.row.name: differing(e.settings, usual(e.recipe)) for e in entries})
     page = board_page.render(found, place, head, own)
     with files.held(request.output):  # commands that share the runs may come here at the same moment
+        if widened(request.output, entries, [one.run.seed for one in planned[0]]):
+            return found
         files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
         files.write(request.output / "results.md", text.markdown(found))
         files.write(request.output / "results.csv", board_files.table(found))
@@ -178,7 +191,7 @@ def _found(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
         "versions": report.versions(),
     }
     licences = {name: spec.licence for name, spec in specs.items()}
-    lines = _with_baselines(lines, entries, planned[0][0], rank_by)
+    lines = _with_baselines(lines, entries, planned, rank_by)
     said = people.read(request.output)
     lines = [replace(row, people=said.get(row.name, {})) for row in lines]
     return Board(board.ranked(lines, rank_by), rank_by, facts, licences)

@@ -17,7 +17,7 @@ from vpo_kit.comparison import labels, plan
 from vpo_kit.comparison.plan import Allowance, Given, Row
 from vpo_kit.comparison.runner import Planned
 from vpo_kit.errors import ConfigError, OutputError, VpoError
-from vpo_kit.library import checks, contents
+from vpo_kit.library import checks, contents, pair_source
 from vpo_kit.pairing import store
 from vpo_kit.pairing.records import Pair
 from vpo_kit.pairing.store import PairSet
@@ -122,21 +122,24 @@ def _entry(row: Row, budget: Allowance, output: Path, console: Console) -> Entry
         if recipe.data != "pairs":
             return Entry(row=row, recipe=recipe, contents=contents.of(recipe, console))
         assert recipe.run.pairs is not None
-        found = store.read(recipe.run.pairs)
+        seen = pair_source.read_pairs(recipe)  # with the labels that the run will read: its dimension's, its labeller's
         held = contents.of(recipe, console)
         if budget.labels is None:
-            return Entry(row=row, recipe=recipe, contents=held, labels=labels.used(recipe.method, found.pairs))
-        chosen = labels.first(found, budget.labels)
+            return Entry(row=row, recipe=recipe, contents=held, labels=labels.used(recipe.method, seen.pairs))
+        chosen = labels.first(seen, budget.labels)
+        found = store.read(recipe.run.pairs)
     except VpoError as error:
         raise type(error)(f"{row.name}: {error}") from error
-    name = f"{found.path.resolve().name}-{_digest(str(found.path.resolve()))}-{budget.labels}"
+    asked = [str(found.path.resolve()), *filter(None, (recipe.run.data.dimension, recipe.run.data.labeller))]
+    name = f"{found.path.resolve().name}-{_digest(' '.join(asked))}-{budget.labels}"
+    ids = {pair.id for pair in chosen}
     limited = recipe.run.model_copy(update={"pairs": output / "pairs" / name})
     return Entry(
         row=row,
         recipe=replace(recipe, run=limited),
         contents=held,
         labels=labels.used(recipe.method, chosen),
-        part=(found, chosen),
+        part=(found, [pair for pair in found.pairs if pair.id in ids]),
     )
 
 
@@ -144,10 +147,17 @@ def begin(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> None:
     """Write what is compared. Rows and seeds may be added to a comparison that is there already."""
     listed = _listing(entries, seeds)
     with files.held(output):  # two commands on one folder may begin at the same moment
+        _refuse_another(output, listed)
         files.write(output / LISTING, yaml.safe_dump(listed, sort_keys=False, allow_unicode=True))
         for entry in entries:
             if entry.part is not None and entry.recipe.run.pairs is not None:
                 labels.write(*entry.part, entry.recipe.run.pairs)
+
+
+def widened(output: Path, entries: Sequence[Entry], seeds: Sequence[int]) -> bool:
+    """Whether another command has added rows or seeds to this comparison since it began."""
+    listed = config.read_file(output / LISTING)
+    return not (set(listed["rows"]) <= {entry.row.name for entry in entries} and set(listed["seeds"]) <= set(seeds))
 
 
 def _listing(entries: Sequence[Entry], seeds: Sequence[int]) -> dict[str, Any]:

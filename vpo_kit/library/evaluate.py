@@ -47,6 +47,11 @@ def evaluate(
 def run(request: EvaluateRequest) -> dict[str, Any]:
     """Write ``results.json``, ``results.md``, ``report.html`` and the videos, and print the changes."""
     began, bench = time.monotonic(), Bench(request)
+    with files.claimed(request.output, "evaluation"):
+        return _run(request, bench, began)
+
+
+def _run(request: EvaluateRequest, bench: Bench, began: float) -> dict[str, Any]:
     results = [bench.evaluation(label) for label in bench.labels]
     if request.vbench_export is not None:
         videos = [bench.folder.videos(label) for label in bench.labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -33,11 +34,12 @@ def train(console: Console, one: Planned, lock: int) -> None:
     passes = one.run.max_passes
     total = None if one.run.max_seconds else passes or one.run.steps
     with count_bar(console, one.path.name, total, "passes" if passes else "steps") as tick:
-        done = 0
+        log, done = Logged(one.path / "metrics.jsonl"), 0
 
         def watch() -> None:
             nonlocal done
-            now = _progress(one.path / "metrics.jsonl", passes is not None)
+            log.read_on()
+            now = round(log.passes) if passes else log.steps
             if now > done:
                 tick(now - done)
                 done = now
@@ -116,7 +118,26 @@ def _cell(name: str, change: Paired | None) -> Text:
     return Text(text.cell(change), style=STYLES[verdict(name, change)] if change else "")
 
 
-def _progress(log: Path, count_passes: bool) -> int:
-    """Steps or passes that a run has logged; a last line may be half written."""
-    lines = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
-    return round(sum(json.loads(line)["passes"] for line in lines)) if count_passes else len(lines)
+class Logged:
+    """Steps and passes that a run has logged, read on from where they were read last: a look is taken every moment, and
+    a log grows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._inode, self._read = path, 0, 0
+        self.steps, self.passes = 0, 0.0
+
+    def read_on(self) -> None:
+        """Take up the lines that are new; a last one may be half written."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:  # a run that goes on writes a new one, of the steps that its checkpoint holds
+                self._inode, self._read, self.steps, self.passes = inode, 0, 0, 0.0
+            file.seek(self._read)
+            lines = file.read().split(b"\n")[:-1]
+        rows = [json.loads(line) for line in lines]
+        self._read += sum(len(line) + 1 for line in lines)
+        self.steps += len(rows)
+        self.passes += sum(row["passes"] for row in rows)

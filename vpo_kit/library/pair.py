@@ -95,10 +95,12 @@ def make_pairs(
     folder.check(facts)
     _doubt(labeller, found.model, console)
     processes.wait()  # all have looked before the first one writes
-    if not folder.finished:
-        _make(folder, strategy, data, facts, found, weights, labeller, processes, console)
-    elif processes.is_main:
-        folder.tidy()
+    with files.claimed(folder.path, "vpo pair") if processes.is_main else nullcontext():
+        folder.check(facts)  # again, as another one may have begun here meanwhile
+        if not folder.finished:
+            _make(folder, strategy, data, facts, found, weights, labeller, processes, console)
+        elif processes.is_main:
+            folder.tidy()
     made = store.read(Path(output))
     if labeller and not any(pair.labels for pair in made.pairs):
         return labeller.label(made, _around(processes, console))

@@ -12,7 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpo_kit import files
+from vpo_kit import files, plain
 from vpo_kit.errors import ConfigError, DataError, OutputError
 from vpo_kit.pairing import check, store
 from vpo_kit.pairing.records import Pair
@@ -127,7 +127,7 @@ def held_out(prompts: Sequence[str], share: float, seed: int) -> HeldOut:
     wanted = min(math.ceil(share * len(prompts)), len(prompts) - 1)
     groups: dict[str, list[int]] = {}
     for i, prompt in enumerate(prompts):
-        groups.setdefault(prompt, []).append(i)
+        groups.setdefault(plain.one_line(prompt), []).append(i)
     order = sorted(groups, key=lambda prompt: derive_seed(seed, "split", prompt))
     held: list[int] = []
     for prompt in order:

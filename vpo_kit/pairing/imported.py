@@ -143,8 +143,9 @@ def weight(pair: Pair, dimension: str | None) -> float:
 
 def _relabelled(pair: Pair, dimension: str) -> Pair:
     verdict = (pair.judged or {}).get(dimension)
-    own = {"labels": None, "labeller": None} if verdict is None else {"labels": [verdict], "labeller": PEOPLE}
-    return pair.model_copy(update={"label": verdict, **own})
+    labels = None if verdict is None else [verdict] * len(pair.segments)
+    labeller = None if verdict is None else PEOPLE
+    return pair.model_copy(update={"label": verdict, "labels": labels, "labeller": labeller})
 
 
 def _look(clips: Sequence[JudgedClip], progress: Progress) -> list[_Seen | str]:

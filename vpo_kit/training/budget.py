@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from vpo_kit.config import Run
 from vpo_kit.processes import Processes
@@ -23,6 +24,15 @@ class Spending:
     def seconds(self) -> float:
         """The seconds of training so far; 0 without a limit, so that checkpoints do not depend on the clock."""
         return 0.0 if self._run.max_seconds is None else time.monotonic() - self._started
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """What is done in here is no training, and its seconds do not count."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._started += time.monotonic() - began
 
     def resume(self, seconds: float) -> None:
         """Go on from a checkpoint's `seconds`."""

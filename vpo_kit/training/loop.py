@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -120,13 +120,13 @@ def train(job: RunParts) -> LoopResult:
             history.append(row)
             last = budget.spent(step + 1, history)
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
-                with policy.holding(average.state):  # what would be kept is what is looked at
+                with _looking(step + 1, job, state, row):  # what would be kept is what is looked at
                     row |= method.validate(job.held_out.in_order())
                     best.update(history, policy.state())
                 passes.take()  # looking is not training
             _log(job, row, history, state)
             if run.samples.every and (step + 1) % run.samples.every == 0 and not last:
-                with policy.holding(average.state):
+                with _looking(step + 1, job, state):
                     job.on_sample(step + 1)
                 passes.take()
             # of all processes, as a signal reaches each at a moment of its own, and they save together
@@ -176,6 +176,23 @@ def _keep(step: int, first: int, job: RunParts, state: State) -> None:
     if step > first:
         _save(step, job, state)
         job.on_notice(f"step {step + 1} failed: the state after step {step} is saved, go on with --resume")
+
+
+@contextmanager
+def _looking(step: int, job: RunParts, state: State, row: Report | None = None) -> Iterator[None]:
+    """A look at what the run would keep after `step` steps, which is no training. A judge that fails in it takes no
+    step away: the state is saved, behind the step's `row` where that is not logged yet.
+    """
+    try:
+        with state.budget.looking(), job.policy.holding(state.average.state):
+            yield
+    except VpoError:
+        if job.processes.count == 1:  # of several, the others wait inside and cannot help to save
+            if row is not None:
+                job.folder.append({k: v for k, v in row.items() if math.isfinite(v)})
+            _save(step, job, state)
+            job.on_notice(f"looking at step {step} failed: its state is saved, go on with --resume, without this look")
+        raise
 
 
 def _log(job: RunParts, row: Report, history: list[Report], state: State) -> None:

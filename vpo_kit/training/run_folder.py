@@ -50,11 +50,7 @@ class RunFolder:
 
         The lock is the system's and ends with its process, however that ends. Raises `OutputError`.
         """
-
-        def busy() -> None:
-            raise OutputError(f"{self.path} is in use by another run: wait, or give another --output")
-
-        with files.held(self.path, busy):
+        with files.claimed(self.path, "run"):
             yield
 
     def start(self, run: Run, *, resume: bool) -> None:

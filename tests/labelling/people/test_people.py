@@ -430,6 +430,22 @@ def give(survey: Survey, rows: Mapping[int, list[int]]) -> dict[Question, int]:
     return {survey.questions[f"{i:06d}"][k]: c for i, row in rows.items() for k, c in enumerate(row)}
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_verdicts_in_dimensions_leave_the_labels_whose_they_are(folder: Path, drop: bool) -> None:
+    """A reward's labels of segments under people's name could be told from people's own by nobody."""
+    with closing(PeopleAnswers(folder, create=True)) as answers:
+        survey = Survey(store.read(folder), answers.settle({"dimensions": ["motion"]}))
+        for i in range(3):
+            (question,) = survey.questions[f"{i:06d}"]
+            answers.add(Answer(key=f"{i}", annotator="ann", question=question, choice=-1, swapped=False, seconds=2.0))
+        finish.finish(folder, answers, drop=drop)
+    found = store.read(folder)
+    assert [pair.judged for pair in found.pairs] == [{"motion": -1}] * 3 + [None]
+    assert [(pair.labels, pair.labeller) for pair in found.pairs[:3]] == [(row, "reward:vqa") for row in OLD[:3]]
+    assert (found.pairs[3].labels, found.pairs[3].labeller) == ((None, None) if drop else (OLD[3], "reward:vqa"))
+    assert found.facts["labels"]["others"] == {"labeller": "reward:vqa", "tie_margin": 0.5}
+
+
 def test_the_agreement_is_printed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By hand: ann and bob agree in 5 of 8; chance is (4*3 + 2*3 + 2*2) / 64 = 22/64, so kappa is 18/42."""
     survey = survey_of(folder)

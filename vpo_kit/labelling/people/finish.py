@@ -107,7 +107,7 @@ def finish(path: Path, answers: PeopleAnswers, *, drop: bool = False, least_gold
         before = found.facts.get("labels")
         if isinstance(before, Mapping) and before.get("labeller") == LABELLER:
             before = before.get("others")
-        if before and len(done) < len(pairs) and not drop:
+        if before and any(pair.labeller not in (None, LABELLER) for pair in pairs):
             facts["others"] = before
         store.write(path, {**found.facts, "labels": facts}, pairs)
     return outcome
@@ -124,11 +124,14 @@ def _labelled(pair: Pair, survey: Survey, votes: Mapping[Question, Sequence[int]
 
 
 def _judged(pair: Pair, survey: Survey, votes: Mapping[Question, Sequence[int]]) -> Pair:
-    """The pair with people's verdict in each dimension, and the share of votes for its first member, a tie as half."""
+    """The pair with people's verdict in each dimension, and the share of votes for its first member, a tie as half.
+    Labels that it has stay, and whose they are.
+    """
     given = {question.dimension: votes[question] for question in survey.questions[pair.id]}
     judged = {name: majority(choices) for name, choices in given.items()}
     shares = {name: round(0.5 + sum(choices) / (2 * len(choices)), 4) for name, choices in given.items()}
-    return pair.model_copy(update={"judged": judged, "shares": shares, "labeller": LABELLER})
+    labeller = LABELLER if pair.label is None else pair.labeller
+    return pair.model_copy(update={"judged": judged, "shares": shares, "labeller": labeller})
 
 
 def _other(pair: Pair, drop: bool) -> Pair:
