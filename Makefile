@@ -64,4 +64,4 @@ lock:
 	  --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) build dist

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vpo_kit import config
 from vpo_kit.errors import ConfigError, DataError
@@ -45,6 +45,28 @@ def test_mistakes_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.build(values)
     assert str(caught.value) == message
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    value: int = 0
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    maybe: Inner | None = None
+    by_name: dict[str, Inner] = {}
+    several: list[Inner] = []
+
+
+@pytest.mark.parametrize(
+    "values", [{"maybe": {"valeu": 1}}, {"by_name": {"a": {"valeu": 1}}}, {"several": [{}, {"valeu": 1}]}]
+)
+def test_a_mistake_in_a_section_that_may_be_missing_is_named_too(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting .*\.valeu \(did you mean 'value'\?\)"):
+        config.validate(Outer, values)
 
 
 @pytest.mark.parametrize("text", ["a", "=3", "a..b=1", "a=[1"])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -150,3 +151,21 @@ def test_what_a_killed_process_left_is_nothing(tmp_path: Path, left: str) -> Non
         assert not files.bare(tmp_path)
         assert not files.bare(tmp_path / name)
         (tmp_path / name).unlink()
+
+
+def test_what_is_linked_in_may_be_write_protected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DVC and git-annex leave videos; to root nothing is protected, so the way it is opened is looked at."""
+    opened: list[str] = []
+    read = Path.open
+
+    def spy(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        opened.append(mode)
+        return read(path, mode, *rest, **more)
+
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    (tmp_path / "a.mp4").chmod(0o444)
+    monkeypatch.setattr(Path, "open", spy)
+    with files.beside(tmp_path / "set") as partial:
+        files.link(tmp_path / "a.mp4", partial / "a.mp4")
+    assert (tmp_path / "set" / "a.mp4").read_bytes() == b"video"
+    assert set(opened) == {"rb"}

@@ -13,6 +13,12 @@ from vpo_kit.registry import REWARDS
 HINT = r"it lies in this folder, so let Python look here: export PYTHONPATH=\$PWD"
 
 
+@pytest.mark.parametrize("name", ["./my_judge.py:Judge", "../judge:Judge", ":Judge", ".judge:Judge"])
+def test_a_path_is_no_module(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"reward '.*' (is no package\.module:Class|cannot be imported)"):
+        REWARDS.load(name)
+
+
 def test_a_module_beside_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The `vpo` script does not look where it is called; a missing import of the module's own is no matter of that."""
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -254,13 +254,18 @@ def _elsewhere(kind: type[BaseModel], name: str) -> str:
     return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""
 
 
-def _fields_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+def _fields_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """The fields of the section that `path` leads to in a type, also through optional ones, mappings and lists."""
     for part in path:
-        inner = kind.model_fields[str(part)].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        kind = inner
-    return list(kind.model_fields)
+        inner = [one.model_fields[str(part)].annotation for one in _sections(kind) if str(part) in one.model_fields]
+        kind = inner[0] if inner else kind  # else the key of a mapping, a place in a list, or the name of a type
+    return [name for one in _sections(kind) for name in one.model_fields]
+
+
+def _sections(kind: Any) -> list[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [one for inner in get_args(kind) for one in _sections(inner)]
 
 
 def dump(config: BaseModel) -> str:

@@ -247,5 +247,5 @@ def _sync_all(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
+    with path.open("rb") as file:  # for reading: what was linked in may be write-protected
         os.fsync(file.fileno())

@@ -68,6 +68,8 @@ class Registry:
         except (ImportError, AttributeError) as error:
             hint = _lies_here(module, error)
             raise ConfigError(f"{self.kind} {name!r} cannot be imported from {target}: {error}{hint}") from error
+        except (TypeError, ValueError) as error:  # a path, or a name with dots at its beginning, is no module
+            raise ConfigError(f"{self.kind} {name!r} is no package.module:Class ({error})") from error
 
 
 def _lies_here(module: str, error: Exception) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vpo_kit.measures import Metric
 from vpo_kit.models.base import VideoModel
+from vpo_kit.models.settings import Settings
 from vpo_kit.registry import TRUTHS
 
 TEXT = "text_accuracy"
@@ -20,6 +21,8 @@ class Truth(Protocol):
     """What can be said of a made world's clips without a judge."""
 
     metrics: ClassVar[Sequence[Metric]]
+    least: ClassVar[tuple[int, int]]
+    """The fewest frames and the shortest side, in pixels, of a clip that can be read."""
 
     def knows(self, prompt: str) -> bool:
         """Whether the world has what the prompt speaks of."""
@@ -28,14 +31,18 @@ class Truth(Protocol):
         """Metrics by name of `video` ``[B, F, 3, H, W]``, a number for each clip."""
 
 
-def truth_of(model: VideoModel, prompts: Sequence[str]) -> Truth | None:
-    """The truth that the model's folder declares (``truth`` in ``vpo.json``), where it knows all `prompts`; else None.
+def truth_of(model: VideoModel, settings: Settings, prompts: Sequence[str]) -> Truth | None:
+    """The truth that the model's folder declares (``truth`` in ``vpo.json``), where it knows all `prompts` and can read
+    videos of these `settings`; else None.
 
     Raises `ConfigError` for a truth that is not registered.
     """
     if model.truth is None:
         return None
     truth: Truth = TRUTHS.load(model.truth)()
+    frames, side = truth.least
+    if settings.frames < frames or min(settings.height, settings.width) < side:
+        return None
     return truth if all(truth.knows(prompt) for prompt in prompts) else None
 
 

@@ -40,6 +40,8 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also what is in the file already")
     given = parser.parse_args()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for row in [row for kind in ("kills", "fuzz") for row in found.get(kind, {}).values()]:
+        row.setdefault("commit", found.get("commit"))  # of a file whose parts did not say
 
     def part(kind: str, name: str, wanted: dict[str, int], make: Callable[[], dict[str, Any]]) -> None:
         old = found.get(kind, {}).get(name, {})
@@ -48,7 +50,9 @@ def main() -> int:
         if given.again or any(old.get(key) != value for key, value in wanted.items()) or not old["ok"]:
             began = time.monotonic()
             made = make()
-            found.setdefault(kind, {})[name] = {**wanted, **made, "seconds": round(time.monotonic() - began, 1)}
+            row = {**wanted, **made, "seconds": round(time.monotonic() - began, 1)}
+            # each with its own facts: parts are made on many days, and those of the file are of its newest
+            found.setdefault(kind, {})[name] = {**row, **_made_with(facts.facts())}
             found.update(facts.facts())
             _write(found)
         row = found[kind][name]
@@ -68,6 +72,10 @@ def main() -> int:
             part("fuzz", target, {"cases": count, "seed": given.seed}, lambda: _fuzzed(target, count, given.seed))  # noqa: B023
     rows = [row for kind in ("kills", "fuzz") for row in found.get(kind, {}).values()]
     return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _made_with(known: dict[str, Any]) -> dict[str, Any]:
+    return {name: known[name] for name in ("commit", "date")}
 
 
 def _killed(nursery: Nursery, case: kills.Case, folder: Path, count: int, seed: int) -> dict[str, Any]:

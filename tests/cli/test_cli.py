@@ -198,3 +198,7 @@ def test_sample_score_eval_and_lists(
     _, shown = fails(capsys, "score", tmp_path / "bad.mp4")
     assert "bad.mp4" in shown
     gc.collect()  # imageio-ffmpeg leaves the pipes of an ffmpeg that failed to the garbage collector
+
+
+def test_a_mixture_is_shown_part_by_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is a mixture: name one of its rewards" in fails(capsys, "rewards", "vqa:0.5+technical:0.5")[1]

@@ -53,6 +53,29 @@ def test_each_state(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_tracker_s_file_is_no_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """wandb writes the settings of a run once more, each with a value in it."""
+    other = folder / "a" / "tracking" / "wandb" / "files" / "config.yaml"
+    other.parent.mkdir(parents=True)
+    other.write_text("steps: {value: 40}\nmethod: {value: {name: grpo}}\n")
+    assert [line.split()[0] for line in shown(capsys, "runs", folder)] == ["run", "a", "b", "board/c"]
+
+
+def test_another_user_s_run_is_looked_at_for_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock may be read and not written."""
+    (folder / "b" / LOCK).write_bytes(b"")
+    read = Path.open
+
+    def refused(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if path.name == LOCK and mode != "rb":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr("os.open", lambda *_, **__: pytest.fail("written"))
+    assert look(folder / "b").state == "broken off (--resume goes on)"
+
+
 def test_one_that_is_at_work(folder: Path) -> None:
     assert look(folder / "b").state == "broken off (--resume goes on)"
     with FileLock(folder / "b" / LOCK):

@@ -50,7 +50,7 @@ def test_what_it_writes_is_a_model_of_its_world(built: Path) -> None:
     folder = built / "pipeline"
     model = models.load(str(folder))
     captions = read_prompts(folder / "prompts" / "heldout.txt")
-    assert truth_of(model, captions) is not None
+    assert truth_of(model, model.settings, captions) is not None
     assert [len(read_prompts(folder / "prompts" / f"{name}.txt")) for name in ("train", "validation")] == [688, 128]
     assert read_prompts(folders.prompts_of(str(folder), "heldout") or Path()) == captions
     video = measure.sampled(model, captions[:2], 0, 2)

@@ -181,15 +181,17 @@ class TestTruth:
 
     def test_of_the_world_that_the_model_declares(self) -> None:
         model = models.load("sprites")
-        truth = truth_of(model, [self.CAPTION])
+        truth = truth_of(model, model.settings, [self.CAPTION])
         known = measure(clip("quickly")[None], [self.CAPTION], [], fps=8, truth=truth)
         assert (known["text_accuracy"], known["flawed"]) == ([1.0], [0.0])
-        assert truth_of(model, [self.CAPTION, "a cat"]) is None  # it would say nothing of some of the videos
+        assert truth_of(model, model.settings, [self.CAPTION, "a cat"]) is None  # it would say nothing of some videos
+        for least in ({"frames": 5}, {"height": 16}, {"width": 16}):  # nothing can be followed in such clips
+            assert truth_of(model, model.settings.changed(**least), [self.CAPTION]) is None
 
     def test_of_no_other_model_however_its_prompts_read(self, tiny_wan: Path) -> None:
         model = models.load(str(tiny_wan))
         assert model.truth is None
-        assert truth_of(model, [self.CAPTION]) is None
+        assert truth_of(model, model.settings, [self.CAPTION]) is None
         assert set(measure(clip("quickly")[None], [self.CAPTION], [], fps=8)) == {"motion"}
 
     def test_evaluate_asks_the_model(self, tiny_wan: Path, tmp_path: Path) -> None:
@@ -204,8 +206,9 @@ class TestTruth:
         shutil.copytree(tiny_wan, folder)
         extras = {"frames": 5, "height": 16, "width": 16, "fps": 8, "steps": 2, "guidance": 1, "truth": "nowhere"}
         (folder / "vpo.json").write_text(json.dumps(extras))
+        other = models.load(str(folder))
         with pytest.raises(ConfigError, match="unknown truth 'nowhere'"):
-            truth_of(models.load(str(folder)), [self.CAPTION])
+            truth_of(other, other.settings, [self.CAPTION])
 
 
 def test_video_round_trip(tmp_path: Path) -> None:

@@ -122,6 +122,11 @@ def test_a_hub_model_and_a_stopped_run(tiny_wan: Path) -> None:
     assert "| vqa | 1.00 | 2.17 | +1.17 \\[+1.00, +1.50\\] |" in text
     assert "Among the prompts:" in text
     assert text.count("\n- ") == card.SHOWN + len(header(text)["tags"])
+    sampling = made.run.sampling.model_copy(update={"lora": Path("/home/me/secret/few-steps")})
+    distilled = replace(made, run=made.run.model_copy(update={"sampling": sampling}))
+    shown = render(distilled, model, RunOutcome(steps=3, changes=CHANGES, health="passed"))
+    assert "| sampling.lora | few-steps |" in shown
+    assert "secret" not in shown
     quiet = render(hub, model, RunOutcome(steps=3, changes={}, health="passed"))
     assert "The run was not evaluated." in quiet
     assert "gold" not in quiet

@@ -6,6 +6,7 @@ import json
 import math
 import random
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -109,6 +110,27 @@ def test_a_study_is_killed_goes_on_and_becomes_a_set_for_judges(
     main_ok(["study", evaluation, "--output", folder, "--finish", "--without", "Bob"])
     assert "left out: bob" in capsys.readouterr().out
     assert "another --pairs" in fails(capsys, "study", evaluation, "--output", folder, "--pairs", 3, "--finish")[1]
+
+
+def test_another_board_does_not_take_over_a_study(
+    evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows are called alike, and what people said of other videos would stand beside its judges."""
+    source, folder = Path(shutil.copytree(evaluation, tmp_path / "eval")), tmp_path / "study"
+    with asking(source, folder) as served:
+        answer_all(served, folder, "ann")
+        served.stop()
+    (source / people.FILE).unlink(missing_ok=True)
+    other = Path(shutil.copytree(source, tmp_path / "other"))
+    for path in (other / "videos" / "dense").glob("*.mp4"):
+        write_video(path, torch.full((8, 3, 32, 48), 0.9), 8.0)
+    code, said = fails(capsys, "study", other, "--output", folder, "--finish")
+    assert (code, "shows videos of dense that" in said, "does not have" in said) == (2, True, True)
+    assert not (other / people.FILE).exists()
+    for path in (source / "videos" / "sft").glob("*.mp4"):
+        path.unlink()  # to save room: nothing speaks against the rest
+    main_ok(["study", source, "--output", folder, "--finish"])
+    assert (source / people.FILE).is_file()
 
 
 def test_a_panel_of_known_strengths_joins_the_evaluation(

@@ -279,6 +279,16 @@ def test_the_way_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert run("pair", "export", tmp_path / "set", "--format", "hub", *more) == 0
     assert "pushed: a/b" in capsys.readouterr().out
     assert [(facts["repo_type"], facts.get("private")) for facts in pushed] == [("dataset", True), ("dataset", None)]
+
+    class NoNetworkError(Exception):
+        """As those of the Hub's HTTP library: no OSError."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise NoNetworkError("no address for huggingface.co")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", fails)
+    with pytest.raises(OutputError, match=r"cannot push to a/b: no address for .*; the folder .* is whole"):
+        push(folder, "a/b", "dataset")
     monkeypatch.undo()
     with pytest.raises(OutputError, match=r"cannot push to a b: .*; the folder .* is whole"):
         push(folder, "a b", "dataset")

@@ -520,6 +520,7 @@ def test_the_check_command_fails_a_random_network(tiny: Path, capsys: pytest.Cap
         main(["reward", "check", "hpsv2", "--clips", "2", *(x for s in sets for x in ("--set", s))])
     shown = capsys.readouterr()
     assert "own caption above another" in shown.out
+    assert "[/]" not in shown.out
     assert "Apache-2.0" in shown.out
     failed = "FAILS" in shown.out
     assert caught.value.code == (1 if failed else 0)

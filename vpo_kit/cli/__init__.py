@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except SystemExit as end:  # typer makes one of Ctrl-C, without a word
         if end.code == INTERRUPTED:
             print(
-                "vpo: interrupted; what was finished is kept, and the same command goes on (a run with --resume)",
+                "vpo: interrupted; pair, label, eval, compare and study go on with the same command, "
+                "train with --resume",
                 file=sys.stderr,
             )
         raise

@@ -15,6 +15,8 @@ from vpo_kit.cli.reward import reward_app
 from vpo_kit.errors import ConfigError, OutputError, VpoError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from vpo_kit.rewards.base import RewardSpec
     from vpo_kit.sprites.judges.check import JudgeFinding
 
@@ -75,10 +77,13 @@ def _print(checked: Sequence[Checked]) -> None:
     terminal().print(table)
 
 
-def _cell(finding: JudgeFinding | None) -> str:
+def _cell(finding: JudgeFinding | None) -> Text:
+    from rich.text import Text
+
     if finding is None:
-        return "-"
-    return finding.figure + {True: " [green]ok[/]", False: " [red]FAILS[/]", None: ""}[finding.passed]
+        return Text("-")
+    word, style = {True: (" ok", "green"), False: (" FAILS", "red"), None: ("", "")}[finding.passed]
+    return Text(finding.figure).append(word, style)
 
 
 def _write(path: Path, checked: Sequence[Checked], num_clips: int, seed: int) -> None:

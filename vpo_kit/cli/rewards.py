@@ -11,7 +11,7 @@ import typer
 from vpo_kit import catalogue
 from vpo_kit.cli.listing import WIDTH, cut, show, show_plugins, yes
 from vpo_kit.cli.options import app
-from vpo_kit.errors import ModelError
+from vpo_kit.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from vpo_kit.rewards.base import RewardSpec
@@ -54,7 +54,9 @@ def _show_one(name: str) -> None:
     from vpo_kit.library.lists import reward_facts
     from vpo_kit.rewards import loading
 
-    (plan,) = loading.plan(name, {}, in_groups=True)
+    plan, *others = loading.plan(name, {}, in_groups=True)
+    if others:
+        raise ConfigError(f"{name!r} is a mixture: name one of its rewards")
     spec = plan.kind.spec
     print(fill(f"{spec.name}: {', '.join(_uses(spec))}", WIDTH))
     for label, text in (

@@ -16,9 +16,10 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="where they are, also in folders of their own")] = Path("runs"),
 ) -> None:
     """List runs: method, step, reward, gain, and whether they go on."""
-    from vpo_kit.training.run_seen import look
+    from vpo_kit.training.run_seen import is_run, look
 
-    found = [look(path.parent) for path in sorted(folder.rglob("config.yaml"))]
+    places = [path.parent for path in sorted(folder.rglob("config.yaml"))]
+    found = [look(place) for place in places if is_run(place)]
     if not found:
         raise DataError(f"{folder} holds no runs: give the folder that they are in")
     names = [str(one.path.relative_to(folder)) for one in found]

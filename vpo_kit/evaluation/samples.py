@@ -189,7 +189,7 @@ def evaluate(
     Raises `ConfigError` for a judge with a metric's name, `DataError` for a score that is not finite.
     """
     check_names(judges)
-    truth = truth_of(model, plan.prompts)
+    truth = truth_of(model, plan.settings, plan.prompts)
     parts, processes = Parts(folder, plan.made_with), processes or Processes()
     if processes.is_main:
         _take_up(folder, plan, parts)

@@ -135,6 +135,8 @@ def _settings(recipe: Recipe, outcome: RunOutcome) -> list[tuple[str, str]]:
     ]
     rows += [("revision of the model", run.revision)] if run.revision else []
     sampling = {key: value for key, value in run.sampling.model_dump().items() if value is not None}
+    if run.sampling.lora is not None:
+        sampling["lora"] = _name(str(run.sampling.lora))
     rows += [(f"sampling.{key}", str(value)) for key, value in sampling.items()]
     return rows + ([] if outcome.strength == 1 else [("strength", _strength(recipe, outcome.strength))])
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from vpo_kit import files
 from vpo_kit.errors import ConfigError, DataError
 from vpo_kit.evaluation import people
 from vpo_kit.evaluation.people import PeopleSay
@@ -75,6 +76,7 @@ def run(request: StudyRequest, console: Console) -> dict[str, Any]:
         facts = {"format": 1, "source": str(request.source), "study": {**request.fixed, "names": list(found.names)}}
         imported.write(design(request.output.name, found, request.pairs, request.seed), request.output, facts)
     names = _names(request)
+    _check_source(request, names)
     label(request.output, "people", **settings, **request.asking)
     return _tell(request, names, without, console)
 
@@ -97,6 +99,25 @@ def _names(request: StudyRequest) -> list[str]:
             f"{request.output} was begun with another --{' and --'.join(changed)}: give the same, or another --output"
         )
     return [str(name) for name in held["names"]]
+
+
+def _check_source(request: StudyRequest, names: Sequence[str]) -> None:
+    """Raises `ConfigError` where the source is another board or evaluation than the one whose videos the study shows:
+    rows of two boards are often called alike. What is not there any more is no other one.
+    """
+    if not request.source.is_dir():
+        return
+    shown: dict[str, set[str]] = {name: set() for name in names}
+    for pair in store.read(request.output).pairs:
+        for name, sha256 in zip(pair.models or (), (pair.sha256.first, pair.sha256.second), strict=False):
+            shown.setdefault(name, set()).add(sha256)
+    for name, wanted in shown.items():
+        there = {files.sha256(path) for path in subjects.made_by(request.source, name)}
+        if there and not wanted <= there:
+            raise ConfigError(
+                f"{request.output} shows videos of {name} that {request.source} does not have: give the board or the "
+                "evaluation that the study was begun with, or another --output"
+            )
 
 
 def _tell(request: StudyRequest, names: Sequence[str], without: Sequence[str], console: Console) -> dict[str, Any]:

@@ -21,6 +21,7 @@ Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+LEAST_FRAMES = 6
 HALF = 17  # pixels: the mask is a crop of side S = 2 * HALF + 1 around the shape
 TOP = 40  # pixels that surely lie inside the shape (the smallest one covers about 120)
 PACE_LIMIT = 1.25  # pixels a frame
@@ -103,8 +104,8 @@ def track(video: Array, hidden: Bools | None = None) -> Track:
 
 def readable(video: Array) -> Array:
     """A clip ``[F, 3, H, W]`` as float32 in [0, 1]; `ValueError` for another array shape or fewer than 6 frames."""
-    if video.ndim != 4 or video.shape[1] != 3 or video.shape[0] < 6 or min(video.shape[2:]) < HALF:
-        raise ValueError(f"expected a clip [F >= 6, 3, H >= {HALF}, W >= {HALF}], got {video.shape}")
+    if video.ndim != 4 or video.shape[1] != 3 or video.shape[0] < LEAST_FRAMES or min(video.shape[2:]) < HALF:
+        raise ValueError(f"expected a clip [F >= {LEAST_FRAMES}, 3, H >= {HALF}, W >= {HALF}], got {video.shape}")
     return np.clip(np.nan_to_num(video), 0, 1).astype(np.float32, copy=False)
 
 

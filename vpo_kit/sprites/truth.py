@@ -16,6 +16,7 @@ NEEDS: tuple[Need, ...] = ("prompt", "truth")
 class SpriteTruth:
     """The trackers, for a model whose folder says that it was made on this world."""
 
+    least: ClassVar[tuple[int, int]] = (tracker.LEAST_FRAMES, tracker.HALF)
     metrics: ClassVar[Sequence[Metric]] = (
         Metric(
             name="text_accuracy",

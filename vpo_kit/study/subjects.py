@@ -54,6 +54,13 @@ def read(source: Path, wanted: Sequence[str] = ()) -> StudyRows:
     return StudyRows(names=list(kept), prompts=[first.prompts[group] for group in first.groups], videos=videos)
 
 
+def made_by(source: Path, name: str) -> list[Path]:
+    """The videos that lie there of a row, of all of its runs; those that were removed since are not among them."""
+    found = _of_board(source) if is_board(source) else _of_eval(source)
+    paths = [folder / file for folder, made in found.get(name, ()) for file in made.files]
+    return [path for path in paths if path.is_file()]
+
+
 def is_board(source: Path) -> bool:
     """Whether a folder is what `vpo compare` writes, with a board."""
     return (source / "results.json").is_file() and (source / "runs").is_dir()

@@ -98,7 +98,7 @@ class Assembly:
             processes=self.processes,
             scores=getattr(source, "scores", None) if scores is None else scores,
             judges=[judge for judge in judges if not judge.spec.for_training],
-            truth=truth_of(self.policy.model, source.prompts) if source else None,
+            truth=truth_of(self.policy.model, self.settings, source.prompts) if source else None,
         )
 
     def job(

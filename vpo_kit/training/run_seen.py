@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from vpo_kit import config
 from vpo_kit.errors import DataError
@@ -47,6 +46,12 @@ def look(path: Path) -> RunSeen:
     )
 
 
+def is_run(path: Path) -> bool:
+    """Whether the ``config.yaml`` in a folder is a run's: trackers write files of that name too."""
+    values = config.read_file(path / "config.yaml")
+    return "method" in values and isinstance(values.get("steps"), int)
+
+
 def _state(path: Path, summary: Mapping[str, Any]) -> str:
     if _held(path):
         return "running"
@@ -57,15 +62,14 @@ def _state(path: Path, summary: Mapping[str, Any]) -> str:
 
 
 def _held(path: Path) -> bool:
-    """Whether a process is at work in the folder."""
+    """Whether a process is at work in the folder, which may be another user's: the lock is looked at for reading."""
     if not (path / LOCK).is_file():
         return False
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    lock.release()
+    with (path / LOCK).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # freed with the file
+        except BlockingIOError:
+            return True
     return False
 
 

@@ -134,7 +134,9 @@ class _Desk:
         """The page; with a token in the address, the cookie and the address without it."""
         if token is not None and self._lets_in(token):
             response = RedirectResponse("/", 303, PRIVATE)
-            response.set_cookie(self._cookie, token, httponly=True, samesite="strict", max_age=30 * 86400)
+            # lax: a link in a mail or a chat comes from another site, and "strict" would keep the cookie from the page
+            # that it leads to; what changes something takes JSON, which no other site can send
+            response.set_cookie(self._cookie, token, httponly=True, samesite="lax", max_age=30 * 86400)
             return response
         if token is not None or not self._lets_in(request.cookies.get(self._cookie, "")):
             text = "Wrong or no token: open the address that vpo label printed.\n"
@@ -202,7 +204,8 @@ class _Desk:
         file = self._inside(found.second_file_name if second else found.first_file_name)
         if file is None:
             raise HTTPException(404, f"pair {pair}: a video is missing (vpo pair check)")
-        return FileResponse(file, media_type="video/mp4", headers=PRIVATE)
+        kind = "video/webm" if file.suffix.lower() in (".webm", ".mkv") else "video/mp4"  # browsers that go by it
+        return FileResponse(file, media_type=kind, headers=PRIVATE)
 
     def _inside(self, name: str) -> Path | None:
         """A regular video file whose links, if any, do not lead out of the set."""
