@@ -55,6 +55,17 @@ class HealthError(VpoError):
         self.check = check
 
 
+def is_memory_full(error: BaseException) -> bool:
+    """Whether an error is torch's that a GPU's memory is full; torch is not imported for it."""
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+
+
+def memory_full(error: BaseException) -> str:
+    """What to do about it, behind what torch says."""
+    said = first_line(error).split(". ")[0]
+    return f"{said}: vpo plan --memory SIZE, with the run's own options, says what would make it fit (docs/memory.md)"
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says in its first line that is not empty; some print pages, some nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

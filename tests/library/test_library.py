@@ -108,6 +108,9 @@ def test_a_loaded_model_is_left_as_it_was(run: Trained) -> None:
         vpo_kit.sample(PROMPT, model=model, dtype="bfloat16")
     for_good = vpo_kit.load_model(lora=run.folder)
     torch.testing.assert_close(vpo_kit.sample(PROMPT, model=for_good)[0].frames, trained.frames, atol=0.05, rtol=0)
+    for more in ({"lora": run.folder}, {"sampling": {"lora": run.folder / "lora"}}):  # taken off, it would take both
+        with pytest.raises(ConfigError, match="the loaded model has a LoRA already"):
+            vpo_kit.sample(PROMPT, model=for_good, **more)
 
 
 def test_a_sampled_video_is_judged_as_its_frames_are(run: Trained, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from vpo_kit.errors import ConfigError
 from vpo_kit.evaluation.samples import Results
 from vpo_kit.library.selection import choose
 from vpo_kit.models.base import VideoModel
+from vpo_kit.rewards import loading
 from vpo_kit.rewards.base import Mixture
 from vpo_kit.sampler import draw_noise
 from vpo_kit.testing.rewards import stub
@@ -226,8 +228,20 @@ class TestSettings:
         assert not trained & made.kept_out
 
 
-def test_a_whole_run(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The strength in summary, card and file; the after of the table is that of the exported LoRA."""
+def test_a_whole_run(
+    tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strength in summary, card and file; the after of the table is that of the exported LoRA. Its reward is read
+    once.
+    """
+    read: list[list[str]] = []
+    load = loading.load
+
+    def counted(plans: list[loading.RewardPlan], *rest: Any, **more: Any) -> Any:
+        read.append([plan.spec.name for plan in plans])
+        return load(plans, *rest, **more)
+
+    monkeypatch.setattr(loading, "load", counted)
     for name, text in (("train", "a\nb\nc\n"), ("validation", "d\ne\n"), ("heldout", "f\na\n")):
         (tmp_path / f"{name}.txt").write_text(text)
     sets = [
@@ -239,6 +253,7 @@ def test_a_whole_run(tiny_wan: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     run = ["train", "--model", tiny_wan, "--prompts", tmp_path / "train.txt", "--steps", 2, "--output"]
     main_ok([*run, tmp_path / "run", *flags])
     shown = " ".join(capsys.readouterr().out.split())
+    assert read == [["vqa"], []]
     assert "2 items to train on, none held out" in shown
     assert "left out: 1 of 3 prompts are of prompts that are held out, 'a' for one" in shown
     assert "strength 0.5: " in shown

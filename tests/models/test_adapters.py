@@ -17,11 +17,13 @@ from tests.support.places import ROOT
 from vpo_kit import models
 from vpo_kit.errors import ConfigError, DataError, ModelError
 from vpo_kit.inputs import Inputs, Shade
+from vpo_kit.models.ltx import LTXModel
+from vpo_kit.models.rerun import rerun
 from vpo_kit.models.wan import WanImageModel
 from vpo_kit.registry import MODELS
 from vpo_kit.sampler import chain_levels, draw_noise, sample
 from vpo_kit.schedule import DDPMSchedule, FlowSchedule, from_scheduler
-from vpo_kit.testing import adapter
+from vpo_kit.testing import adapter, families
 from vpo_kit.testing.calling import arguments_of
 from vpo_kit.testing.families import FAMILIES
 from vpo_kit.testing.lora_checks import with_lora
@@ -206,6 +208,38 @@ def test_a_prompt_is_cut_where_its_notice_says(case: Case) -> None:
     template = most // 4 * ("Hunyuan" in type(model.pipeline).__name__)  # a tiny tokenizer cuts its end to many tokens
     assert seen(max(n for n in range(most) if length("red " * n + "circle") <= most - template))
     assert not seen(min(n for n in range(most + 2) if length("red " * n) > most))
+
+
+def test_wan_s_own_clamp_silences_no_pixel(tiny_wan: Path) -> None:
+    """Diffusers' decoder ends with one: the values stay, and the gradient of what is saturated passes."""
+    model = models.load(str(tiny_wan))
+    latents = 30 * torch.randn(1, 8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    plain = model.decode(latents)
+    silent = (plain == 0) | (plain == 1)
+    assert silent.any()
+    seen = model.decode(latents.requires_grad_())
+    torch.testing.assert_close(seen.detach(), plain)
+    (gradient,) = torch.autograd.grad(seen[silent].sum(), latents)
+    assert gradient.abs().max() > 0
+
+
+def test_a_decoder_that_adds_noise_adds_the_same() -> None:
+    """LTX 0.9.1: before and after would differ by more than the LoRA, and a gradient be that of another picture."""
+    torch.manual_seed(0)
+    model = LTXModel(families.ltx(timed=True, noisy=True), None, "tiny")
+    latents = torch.randn(1, 8, 3, 2, 2).requires_grad_()
+    state = torch.get_rng_state()
+    video = model.decode(latents)
+    assert torch.equal(torch.get_rng_state(), state)
+    (gradient,) = torch.autograd.grad(video.square().sum(), latents)
+    rerun(model.pipeline.vae.decoder)
+    again = model.decode(latents)
+    assert torch.equal(again, video)
+    assert torch.equal(torch.autograd.grad(again.square().sum(), latents)[0], gradient)
+    for name, weight in model.pipeline.vae.decoder.named_parameters():
+        if "per_channel_scale" in name:
+            weight.data.zero_()
+    assert not torch.equal(model.decode(latents), video)
 
 
 def test_two_experts(cases: Cases) -> None:

@@ -19,7 +19,7 @@ from vpo_kit.clips import read_folder
 from vpo_kit.errors import OutputError
 from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.cache import DiskCache, text_facts, weights_hash
+from vpo_kit.models.cache import DiskCache, latent_facts, text_facts, weights_hash
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.testing.families import FAMILIES
 from vpo_kit.training.data import ClipSource, Encoder
@@ -242,3 +242,23 @@ def test_a_second_run_encodes_nothing(method: str, tiny_wan: Path, videos: Path,
     assert train("second", f"cache={tmp_path / 'cache'}") == [0, 0]
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("without", "first", "second")]
     assert logs[0] == logs[1] == logs[2]
+
+
+def test_what_is_a_part_of_the_latent_is_a_part_of_its_key(tiny_wan: Path) -> None:
+    """CogVideoX 1.5 repeats a frame in front, 1.0 has the same autoencoder and does not."""
+    model = models.load(str(tiny_wan))
+    plain = latent_facts(model)
+    assert "padding" not in plain  # keys of before stay
+    model.padding = 1
+    assert latent_facts(model) != plain
+
+
+def test_pixels_are_scaled_before_they_are_rounded(tiny_wan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the pipelines do: near one, bfloat16 has half as many steps below one as it has of what is scaled."""
+    model = models.load(str(tiny_wan), dtype="bfloat16")
+    seen: list[torch.Tensor] = []
+    encode = model.pipeline.vae.encode
+    monkeypatch.setattr(model.pipeline.vae, "encode", lambda x: (seen.append(x), encode(x))[1])
+    video = torch.rand(1, 9, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model.encode(video)
+    assert torch.equal(seen[0], (video * 2 - 1).bfloat16().transpose(1, 2))

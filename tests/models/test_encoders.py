@@ -6,6 +6,8 @@ import gc
 import os
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tests.support.commands import main_ok
 from vpo_kit import models
 from vpo_kit.inputs import Inputs, Shade
 from vpo_kit.models.base import VideoModel
-from vpo_kit.models.cache import DiskCache
+from vpo_kit.models.cache import DiskCache, _late_facts
 from vpo_kit.models.encoders import Encoders
 from vpo_kit.models.encoding import PromptCache
 from vpo_kit.testing.families import FAMILIES
@@ -91,6 +93,14 @@ def test_a_warm_cache_never_reads_their_weights(name: str, tmp_path: Path) -> No
         for path in folder.glob("*_encoder/*.safetensors"):
             without_meaning(path)
     assert all(torch.equal(value, found[1].tensors[key]) for key, value in found[0].tensors.items())
+    other = models.load(str(folder), late_encoders=True)
+    assert other.encoders is not None
+    other.encoders.variant = "fp16"  # its files lie in the same folder
+    asked: list[Any] = []
+    disk = SimpleNamespace(known=lambda _, facts, make: asked.append(facts))
+    for one in (model, other):
+        _late_facts(one, "text_encoder", disk)  # type: ignore[arg-type]
+    assert asked[0] != asked[1]
     os.utime(folder / "text_encoder" / "model.safetensors")
     model = models.load(str(folder), late_encoders=True)
     model.settings = model.settings.changed(frames=9, height=32, width=32)

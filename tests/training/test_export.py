@@ -20,6 +20,7 @@ from tests.support.commands import fails, main_ok
 from vpo_kit import config, models
 from vpo_kit.config import Lora
 from vpo_kit.errors import ModelError, OutputError
+from vpo_kit.folders import EMBEDDED
 from vpo_kit.library import export as exporting
 from vpo_kit.models.base import VideoModel
 from vpo_kit.testing.families import FAMILIES
@@ -335,10 +336,14 @@ def test_weights_under_another_name(made: Callable[[str], Made], tmp_path: Path)
         models.load(str(half), variant="ema")
     with pytest.raises(ModelError, match=r"has no fp16 weights: set variant .*\(none\)"):
         models.load(str(plain.model), variant="fp16")
+    shutil.copytree(EMBEDDED["sprites"] / "preview_decoder", half / "preview_decoder")
+    (half / "recipe.yaml").write_text("all: {source: found here, values: {batch_size: 3}}\n")
     run = shutil.copytree(plain.run, tmp_path / "run")
     (run / "config.yaml").write_text(config.dump(config.build({"model": str(half), "variant": "fp16"})))
     main_ok(["export", run, "--format", "merged", "--output", tmp_path / "merged"])
     assert (tmp_path / "merged" / "transformer" / "diffusion_pytorch_model.fp16.safetensors").is_file()
+    for name in ("recipe.yaml", "preview_decoder/model.safetensors"):  # what is known of the model holds for the copy
+        assert (tmp_path / "merged" / name).read_bytes() == (half / name).read_bytes()
     copy = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "merged", variant="fp16")
     torch.testing.assert_close(probe(type(models.load(str(plain.model)))(copy, None, "plain")), plain.output)
 

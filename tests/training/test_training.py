@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.support.brief_runs import model as model
 from vpo_kit import config
 from vpo_kit.cli import main
 from vpo_kit.config import Lora
-from vpo_kit.errors import CheckpointError, HealthError, InterruptedRunError, ModelError
+from vpo_kit.errors import CheckpointError, HealthError, InterruptedRunError, ModelError, VpoError
 from vpo_kit.methods.base import Batch, StepOutput
 from vpo_kit.methods.draft import Draft
 from vpo_kit.methods.online import Online
@@ -219,6 +220,35 @@ def test_a_gradient_that_is_not_finite_changes_nothing(model: VideoModel, tmp_pa
     assert found is not None
     assert found[0].step == 2
     assert all(torch.isfinite(value).all() for value in found[0].policy.values())
+
+
+class Large(Online):
+    """Its third step asks for more than the GPU has."""
+
+    def step(self, batch: Batch) -> StepOutput:
+        if batch.step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nmore")
+        return super().step(batch)
+
+
+def test_a_full_gpu_takes_no_step_away_and_is_a_line(
+    model: VideoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = r"CUDA out of memory: vpo plan --memory SIZE, with the run's own options, says what would make it fit"
+    with pytest.raises(VpoError, match=rf"^step 3: {line}"):
+        run_once(model, tmp_path, 4, kind=Large, every=9)
+    found = checkpoints.latest(tmp_path / "checkpoints")
+    assert found is not None
+    assert found[0].step == 2
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("vpo_kit.library.train.run", full)
+    with pytest.raises(SystemExit) as end:
+        main(["train"])
+    assert end.value.code == 1
+    assert re.match(rf"vpo: {line} \(docs/memory.md\)\n$", capsys.readouterr().err)
 
 
 def row(**values: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vpo_kit.cli.options import app
 from vpo_kit.cli.processor import keep_freed, let_others_work
-from vpo_kit.errors import VpoError
+from vpo_kit.errors import VpoError, is_memory_full, memory_full
 
 # isort: off
 # in the order of `vpo --help`
@@ -69,6 +69,11 @@ def main(arguments: list[str] | None = None) -> Any:
     except OSError as error:  # a disk that fills up can strike anywhere
         where = f"{error.filename}: " if error.filename else ""
         print(f"vpo: {where}{error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except RuntimeError as error:
+        if not is_memory_full(error):
+            raise
+        print(f"vpo: {memory_full(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except SystemExit as end:  # typer makes one of Ctrl-C, without a word
         if end.code == INTERRUPTED:

@@ -62,7 +62,9 @@ def select(
         batch_size=run.sampling.batch_size,
         seed=run.seed,
     )
-    reward = rewards.load(recipe.selection, measurer.model.device, offload=run.offload)
+    # the run's own is there already; another one is on the GPU only while it scores: training's parts are still there
+    reward = own.reward if recipe.selection == recipe.reward else None
+    reward = reward or rewards.load(recipe.selection, measurer.model.device, offload=True)
 
     def measure(strength: float) -> Results:
         own.policy.keep(strength)

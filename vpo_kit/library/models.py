@@ -41,6 +41,11 @@ def section(
     return sections.read(Model, given, Path(config) if config else None, Path(lora) if lora else None)
 
 
+def has_lora(model: VideoModel) -> bool:
+    """Whether a LoRA lies on one of the networks."""
+    return any(getattr(network, "peft_config", None) for network in model.networks.values())
+
+
 @contextmanager
 def ready(
     model: VideoModel | str | None, lora: Path | None, file: Path | None, settings: dict[str, Any]
@@ -56,6 +61,8 @@ def ready(
     if isinstance(model, VideoModel):
         if others := sorted(set(settings) - {"sampling"}):
             raise ConfigError(f"{others[0]}: the model is loaded already: give it to load_model")
+        if (lora is not None or found.sampling.lora is not None) and has_lora(model):
+            raise ConfigError("the loaded model has a LoRA already, which another one would take off: load it without")
         made, own = model, model.settings
         taken = found.sampling
     else:

@@ -65,7 +65,7 @@ class Autoencoding:
     def encode(self, video: Tensor) -> Tensor:
         """Video ``[B, F, 3, H, W]`` to its normalised latent (the posterior's mode). No gradient."""
         vae = self.pipeline.vae
-        pixels = video.transpose(1, 2).to(vae.device, vae.dtype) * 2 - 1
+        pixels = (video.transpose(1, 2).to(vae.device) * 2 - 1).to(vae.dtype)  # scaled before it is rounded
         latents = self.normalise(vae.encode(pixels).latent_dist.mode().float())
         return torch.cat([latents[:, :, :1]] * self.padding + [latents], 2)
 

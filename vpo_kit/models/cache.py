@@ -103,7 +103,8 @@ def latent_facts(model: VideoModel) -> dict[str, Any]:
     """All that the latent of a video depends on, but for the video: tiling included, which changes it at the seams."""
     numbers = {k: v for k, v in vars(model.pipeline.vae).items() if isinstance(v, bool | int | float)}
     switches = {k: v for k, v in numbers.items() if not k.startswith("_")}
-    return {**_common(model), "vae": _facts(model.pipeline.vae), "switches": switches}
+    padding = {"padding": model.padding} if model.padding else {}  # repeated frames are a part of the latent
+    return {**_common(model), "vae": _facts(model.pipeline.vae), "switches": switches, **padding}
 
 
 def picture_facts(model: VideoModel, disk: DiskCache | None = None) -> dict[str, Any]:
@@ -166,7 +167,8 @@ def _late_facts(model: VideoModel, name: str, disk: DiskCache | None) -> Any:
     held = encoders.files(name)
     if disk is None or held is None:
         return make()
-    return disk.known("encoders", {**_common(model), "files": held, "dtype": str(model.dtype)}, make)
+    variant = {"variant": encoders.variant} if encoders.variant else {}  # which of the files are read
+    return disk.known("encoders", {**_common(model), "files": held, "dtype": str(model.dtype), **variant}, make)
 
 
 def _facts(part: Any) -> dict[str, Any]:

@@ -24,13 +24,20 @@ class Encoders:
     """The text and image encoders `names` of `model`, which `read` takes from their files when something is encoded.
 
     Once loaded they stay until `leave`. With `waits` they are loaded into the machine's memory, for `offload` to copy
-    them to the device; `folder` gives the folder of a part's files, None where it is not known.
+    them to the device; `folder` gives the folder of a part's files, None where it is not known; those of the `variant`
+    are read.
     """
 
     def __init__(
-        self, model: VideoModel, names: Sequence[str], read: Read, folder: Callable[[str], Path | None], waits: bool
+        self,
+        model: VideoModel,
+        names: Sequence[str],
+        read: Read,
+        folder: Callable[[str], Path | None],
+        waits: bool,
+        variant: str | None = None,
     ) -> None:
-        self.names = names
+        self.names, self.variant = names, variant
         self._model, self._read, self._folder, self._waits = model, read, folder, waits
         self._yields = False
 
@@ -83,10 +90,15 @@ class Encoders:
 
 
 def late(
-    model: VideoModel, names: Sequence[str], read: Read, folder: Callable[[str], Path | None], waits: bool
+    model: VideoModel,
+    names: Sequence[str],
+    read: Read,
+    folder: Callable[[str], Path | None],
+    waits: bool,
+    variant: str | None = None,
 ) -> None:
     """Let the parts `names`, which `model` was loaded without, come when they are needed, as `Encoders` says."""
-    model.encoders = encoders = Encoders(model, names, read, folder, waits)
+    model.encoders = encoders = Encoders(model, names, read, folder, waits, variant)
 
     def with_parts(beginning: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpo_kit.inputs import Inputs
 from vpo_kit.models.base import VideoModel
@@ -35,6 +36,11 @@ class LTXModel(VideoModel):
     times_source: ClassVar[str] = "logit-normal, shifted by the number of tokens, as LTX-Video-Trainer does it"
     text_tokens: ClassVar[int] = 128
     """The pipeline's default; a tokenizer made for shorter texts says so."""
+
+    def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
+        super().__init__(pipeline, settings, source)
+        if any(pipeline.vae.config.get("decoder_inject_noise", ())):
+            _with_fixed_noise(pipeline.vae.decoder)
 
     @property
     def temporal_stride(self) -> int:
@@ -158,3 +164,19 @@ class LTXConditionModel(LTXModel):
         places = pipeline._scale_video_ids(ids, self.spatial_stride, self.temporal_stride).float()
         places[:, 0] /= self.settings.fps
         return {"video_coords": places}
+
+
+def _with_fixed_noise(decoder: nn.Module) -> None:
+    """Let a decoder that adds noise (0.9.1's) add the same in each call: diffusers draws it from the global generator,
+    so no video is decoded twice alike, and a pass for the gradient would be that of another picture.
+    """
+    plain: Callable[..., Any] = decoder.forward
+
+    @wraps(plain)
+    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        device = hidden_states.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            return plain(hidden_states, *args, **kwargs)
+
+    decoder.forward = forward

@@ -39,7 +39,7 @@ class UNetModel(VideoModel):
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         vae = self.pipeline.vae
-        pixels = video.flatten(0, 1).to(vae.device, vae.dtype) * 2 - 1
+        pixels = (video.flatten(0, 1).to(vae.device) * 2 - 1).to(vae.dtype)  # scaled before it is rounded
         latents: Tensor = vae.encode(pixels).latent_dist.mode().float()
         return self.normalise(latents.reshape(*video.shape[:2], *latents.shape[1:]).transpose(1, 2))
 

@@ -8,12 +8,14 @@ time for each token (`expand_timesteps`), which is 0 in a first frame that is gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.overrides import TorchFunctionMode
 
 from vpo_kit.errors import DataError
 from vpo_kit.inputs import Inputs, as_image
@@ -96,6 +98,10 @@ class WanModel(VideoModel):
         mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in self.statistics())
         # divided by the inverse, as in the pipeline: the same to the last bit
         return latents / (1 / std).to(latents) + mean.to(latents)
+
+    def decode_clip(self, latents: Tensor) -> Tensor:
+        with _PassingClamp() if latents.requires_grad else nullcontext():
+            return super().decode_clip(latents)
 
     def predict(self, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
         if self._boundary is None:
@@ -210,3 +216,26 @@ class SkyReelsModel(WanModel):
 
     def __init__(self, pipeline: Any, settings: Settings | None, source: str) -> None:
         super().__init__(pipeline, settings or self.defaults, source)
+
+
+class _PassingClamp(TorchFunctionMode):
+    """Inside, the clamp to [-1, 1] with which diffusers' decoder ends passes the gradient on: it would silence every
+    pixel that is saturated, as `vpo_kit.video.straight_through_clamp` says of the one that comes after it.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.clamp and kwargs == {"min": -1.0, "max": 1.0}:
+            return _Clamped.apply(*args)
+        return func(*args, **(kwargs or {}))
+
+
+class _Clamped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, video: Tensor) -> Tensor:
+        return video.clamp(-1.0, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> Tensor:
+        return gradient[0]

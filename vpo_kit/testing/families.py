@@ -116,11 +116,15 @@ def skyreels() -> Any:
     )  # fmt: skip
 
 
-def ltx(timed: bool = False, conditioned: bool = False, pictured: bool = False) -> Any:
+def ltx(timed: bool = False, conditioned: bool = False, pictured: bool = False, noisy: bool = False) -> Any:
     vae = diffusers.AutoencoderKLLTXVideo(
         latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
         layers_per_block=(1,) * 5, decoder_layers_per_block=(1,) * 5, timestep_conditioning=timed,
+        decoder_inject_noise=(noisy,) * 5,
     )  # fmt: skip
+    for name, weight in vae.decoder.named_parameters():
+        if "per_channel_scale" in name:
+            weight.data.fill_(0.1)
     vae.latents_mean.fill_(0.1)
     vae.latents_std.fill_(0.5)
     moving = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "shift_terminal": 0.1}

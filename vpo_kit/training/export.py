@@ -189,10 +189,10 @@ def write_merged(policy: LoraPolicy, folder: Path, revision: str | None, variant
     model = policy.model
     source = _folder_of(model.source, revision, variant)
     parts = [name for name in model.pipeline.config if (source / name).is_dir() and name not in policy.networks]
-    for name in [*parts, "prompts"]:
+    for name in [*parts, "prompts", "preview_decoder"]:
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name, ignore=shutil.ignore_patterns(*PICKLES))
-    for name in ("model_index.json", "vpo.json"):
+    for name in ("model_index.json", "vpo.json", "recipe.yaml"):
         if (source / name).is_file():
             shutil.copy(source / name, folder / name)
     for name, network in policy.networks.items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vpo_kit.config import Run
-from vpo_kit.errors import HealthError, VpoError
+from vpo_kit.errors import HealthError, VpoError, memory_full
 from vpo_kit.methods.base import Batch, Method, StepOutput
 from vpo_kit.models.activations import kept_away
 from vpo_kit.processes import Processes
@@ -109,6 +109,10 @@ def train(job: RunParts) -> LoopResult:
             except HealthError:  # in all processes at once, and before a weight was changed
                 _keep(step, first, job, state)
                 raise
+            except torch.OutOfMemoryError as error:  # before the weights were changed, as with any other
+                if job.processes.count == 1:
+                    _keep(step, first, job, state)
+                raise VpoError(f"step {step + 1}: {memory_full(error)}") from error
             except VpoError as error:  # a reward that cannot go on, for one: nothing of this step has happened yet
                 if job.processes.count == 1:  # of several, the others wait inside the step and cannot help to save
                     _keep(step, first, job, state)
