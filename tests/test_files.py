@@ -169,3 +169,18 @@ def test_what_is_linked_in_may_be_write_protected(tmp_path: Path, monkeypatch: p
         files.link(tmp_path / "a.mp4", partial / "a.mp4")
     assert (tmp_path / "set" / "a.mp4").read_bytes() == b"video"
     assert set(opened) == {"rb"}
+
+
+def test_a_folder_that_was_claimed_for_nothing_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), files.claimed(tmp_path / "a", "run"):
+        raise ValueError("no")
+    assert not (tmp_path / "a").exists()
+    with files.claimed(tmp_path / "a", "run"):
+        (tmp_path / "a" / "b").write_text("c")
+        with pytest.raises(OutputError, match="is in use by another run"), files.claimed(tmp_path / "a", "run"):
+            pass
+    assert (tmp_path / "a" / "b").is_file()
+    (tmp_path / "mine").mkdir()
+    with files.claimed(tmp_path / "mine", "run"):
+        pass
+    assert (tmp_path / "mine").is_dir()

@@ -212,16 +212,23 @@ def held(folder: Path, on_busy: Callable[[], None] = lambda: None) -> Iterator[N
 
 @contextmanager
 def claimed(folder: Path, what: str) -> Iterator[None]:
-    """The folder as this process's own, as by `held`; a second `what` that writes into it would spoil both.
+    """The folder as this process's own, as by `held`; a second `what` that writes into it would spoil both. One that
+    was made for it goes again where nothing came to lie there.
 
     Raises `OutputError` where another process has it.
     """
+    made = not folder.exists()
 
     def busy() -> None:
         raise OutputError(f"{folder} is in use by another {what}: wait, or give another --output")
 
     with held(folder, busy):
-        yield
+        try:
+            yield
+        finally:
+            if made and bare(folder):  # nobody waits for this lock: whoever meets it is refused
+                with suppress(OSError):
+                    _remove(folder)
 
 
 def _ends_line(path: Path) -> bool:

@@ -126,7 +126,8 @@ def train(job: RunParts) -> LoopResult:
             if job.held_out is not None and ((step + 1) % run.validation.every == 0 or last):
                 with _looking(step + 1, job, state, row):  # what would be kept is what is looked at
                     row |= method.validate(job.held_out.in_order())
-                    best.update(history, policy.state())
+                    looked_at = policy.state()
+                best.update(history, looked_at)
                 passes.take()  # looking is not training
             _log(job, row, history, state)
             if run.samples.every and (step + 1) % run.samples.every == 0 and not last:
