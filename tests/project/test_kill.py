@@ -160,8 +160,9 @@ class TestDisk:
             self.fails(nursery.run(self.arguments(pairs, half, 4, "--resume"), half), "in use by another run")
             self.fails(nursery.run(self.arguments(pairs, half, 4, "--overwrite"), half), "in use by another run")
             self.fails(nursery.run(self.arguments(pairs, new, 4), new), "in use by another run")
+            assert [path.name for path in new.iterdir()] == [files.LOCK]
         assert {path: path.stat().st_mtime_ns for path in half.rglob("*")} == before
-        assert [path.name for path in new.iterdir()] == [files.LOCK]
+        assert not new.exists()
 
     @pytest.mark.parametrize(
         ("name", "damage"), [("optimiser.pt", "flip"), ("state.json", "flip"), ("method.safetensors", "remove")]
