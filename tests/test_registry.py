@@ -13,9 +13,9 @@ from vpo_kit.registry import REWARDS
 HINT = r"it lies in this folder, so let Python look here: export PYTHONPATH=\$PWD"
 
 
-@pytest.mark.parametrize("name", ["./my_judge.py:Judge", "../judge:Judge", ":Judge", ".judge:Judge"])
+@pytest.mark.parametrize("name", ["./my_judge.py:Judge", "../judge:Judge", ":Judge", ".judge:Judge", "judge:"])
 def test_a_path_is_no_module(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"reward '.*' (is no package\.module:Class|cannot be imported)"):
+    with pytest.raises(ConfigError, match=r"reward '.*' is no package\.module:Class"):
         REWARDS.load(name)
 
 

@@ -63,13 +63,13 @@ class Registry:
         """Import what `name` (registered, or ``package.module:Class``) stands for. Raises `ConfigError`."""
         target = self.check(name)
         module, _, attribute = target.partition(":")
+        if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+            raise ConfigError(f"{self.kind} {name!r} is no package.module:Class, as it would be imported in Python")
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             hint = _lies_here(module, error)
             raise ConfigError(f"{self.kind} {name!r} cannot be imported from {target}: {error}{hint}") from error
-        except (TypeError, ValueError) as error:  # a path, or a name with dots at its beginning, is no module
-            raise ConfigError(f"{self.kind} {name!r} is no package.module:Class ({error})") from error
 
 
 def _lies_here(module: str, error: Exception) -> str:
