@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test lint types docs check lists plans bench lock clean
+.PHONY: setup demo test test-slow lint types docs check lists plans bench lock clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ demo: $(STAMP)
 # one worker a core, each with one thread: threads that wait for each other cost more than they bring here
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# what is too long for each change: kills of whole commands, every cut of the power, every quickstart
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

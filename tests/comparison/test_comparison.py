@@ -178,8 +178,9 @@ def test_a_stopped_run_that_goes_on_and_is_stopped_at_once_counts_all_its_steps(
 def test_the_base_is_measured_once(killed: Path) -> None:
     base, candidates = sorted((killed / "base").iterdir())
     assert candidates.name == f"{base.name}-best-of-2"
-    for sample in (base / "samples" / "step-000000").glob("0*.mp4"):
-        assert sample.stat().st_nlink == 5  # here and in four runs
+    found = sorted((base / "samples" / "step-000000").glob("*.mp4"))
+    assert [path.name for path in found] == ["000-0.mp4", "001-0.mp4"]
+    assert {path.stat().st_nlink for path in found} == {5}  # here and in four runs
 
 
 def test_a_base_that_was_ended_while_it_cleared_up_leaves_nothing(tmp_path: Path) -> None:
@@ -284,6 +285,7 @@ def test_the_page_shows_all_methods_side_by_side(killed: Path) -> None:
     assert [file for _, file in numbers["clips"]] == ["000-0.mp4", "001-0.mp4"]
     assert len(numbers["models"]) == 3  # the base and two rows
     for model in numbers["models"]:
+        assert model["runs"]
         for run in model["runs"].values():
             assert (killed / run["folder"] / "000-0.mp4").is_file()
             assert len(run["values"]["gold"]) == 2
@@ -787,7 +789,7 @@ def test_a_process_that_was_left_behind_is_waited_for(tmp_path: Path) -> None:
 
     holder = (tmp_path / runner.LOCK).open("a")
     fcntl.flock(holder, fcntl.LOCK_EX)
-    thread = threading.Thread(target=finish)
+    thread = threading.Thread(target=finish, daemon=True)
     thread.start()
     assert not list(runner.turns([planned], lines.append))
     thread.join()

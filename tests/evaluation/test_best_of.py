@@ -63,7 +63,7 @@ def test_a_gain_equals_the_n_at_which_the_curve_reaches_it() -> None:
 
 def test_the_interval_of_a_gain_covers() -> None:
     """A model as good as the base's best of 3: its interval holds 3 in about 95% of draws of prompts and seeds."""
-    rng, inside = np.random.default_rng(1), 0
+    rng, inside, narrow = np.random.default_rng(1), 0, 0
     for trial in range(60):
         values = rng.normal(size=(60, 8))
         expected = best_of.curve(candidates(values.tolist()), values.ravel().tolist(), "gold")
@@ -71,7 +71,9 @@ def test_the_interval_of_a_gain_covers() -> None:
         seeds = truth + 0.05 * rng.normal(size=(3, 1)) + rng.normal(size=(3, 60))
         found = best_of.equal(expected, seeds, resamples=400, seed=trial)
         inside += found.low <= 3 <= found.high
+        narrow += found.low > 1 and found.high < 8
     assert inside >= 53
+    assert narrow >= 53  # one without an end would hold it always
 
 
 def test_a_row_of_the_board_shares_the_bases_videos() -> None:

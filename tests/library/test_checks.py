@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from tests.support.offline_run import make_set
-from vpo_kit import folders
+from vpo_kit import config, folders
 from vpo_kit.cli import main
-from vpo_kit.errors import DataError
+from vpo_kit.errors import ConfigError, DataError
+from vpo_kit.library.checks import check_processes
 from vpo_kit.pairing import store
 from vpo_kit.pairing.usable import usable
 from vpo_kit.training import recipe
@@ -139,3 +142,14 @@ def test_one_model_by_two_names(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folders.EMBEDDED["sprites"])
     assert folders.same("sprites", str(tmp_path / "link"))
     assert not folders.same("sprites", "owner/sprites")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"activation_offload": True}, {"group_offload": True, "gradient_checkpointing": True}, {"quantise": "fp8"}],
+)
+def test_what_does_not_go_with_a_sharded_network(setting: dict[str, Any]) -> None:
+    run = config.build(setting)
+    check_processes(run, SimpleNamespace(count=2, sharded=False))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"^{next(iter(setting))}: "):
+        check_processes(run, SimpleNamespace(count=2, sharded=True))  # type: ignore[arg-type]

@@ -108,7 +108,10 @@ class TestLines:
         assert left is not None
         assert int(left[1]) * 60 + int(left[2]) <= 3  # a tenth of a second for each of the seven
 
-    def test_nothing_where_all_goes_quickly(self, console: Console, log: io.StringIO) -> None:
+    def test_nothing_where_all_goes_quickly(
+        self, console: Console, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(heartbeat, "QUIET_S", 60.0)
         with count_bar(console, "pairs", 1) as tick:
             tick(1)
         assert log.getvalue() == ""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -102,7 +102,16 @@ def test_checkpointing_inside_the_sampler(tiny_wan: Path) -> None:
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-5)
 
 
-def test_a_run_is_the_same_with_less_memory(tiny_wan: Path, tmp_path: Path) -> None:
+def test_a_run_is_the_same_with_less_memory(tiny_wan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the settings reach the model: without them the runs would be the same too."""
+    told: list[dict[str, Any]] = []
+    tune = memory.tune
+
+    def tuned(model: Any, **given: Any) -> None:
+        told.append(given)
+        tune(model, **given)
+
+    monkeypatch.setattr(memory, "tune", tuned)
     sets = ["batch_size=1", "evaluation.num_prompts=0", "method.num_candidates=2", "method.updates_per_rollout=2"]
     flags = [part for text in sets for part in ("--set", text)]
     for name, more in (
@@ -110,6 +119,8 @@ def test_a_run_is_the_same_with_less_memory(tiny_wan: Path, tmp_path: Path) -> N
         ("less", ["--set", "gradient_checkpointing=true", "--set", "vae=[slicing, tiling]", "--set", "attention=sdpa"]),
     ):
         main_ok(["train", "--model", tiny_wan, "--output", tmp_path / name, "--steps", 2, *flags, *more])
+    assert [one["gradient_checkpointing"] for one in told] == [False, True]
+    assert [one["vae"] for one in told] == [[], ["slicing", "tiling"]]
     logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("plain", "less")]
     for one, other in zip(*logs, strict=True):
         assert json.loads(one) == pytest.approx(json.loads(other), rel=1e-3, abs=1e-4)

@@ -138,7 +138,7 @@ def test_the_day_ends_when_it_must(trouble: str, tmp_path: Path) -> None:
     outcome = Outcome(tmp_path / "out", 7 / 60)
     part = Part(trouble, "trouble", 60)
     assert run([[part], [part]], Options(True, tmp_path), outcome) == 1
-    assert time.monotonic() - started < 7
+    assert time.monotonic() - started < 30  # of a part that would take sixty
     assert any("not reached" in text or "the day is over" in text for text in outcome.failed)
 
 

@@ -128,7 +128,7 @@ def test_a_run_that_breaks_off_inside_a_step_ends_as_if_it_had_not(
     assert one.keys() == other.keys()
     assert [key for key in one if not torch.equal(one[key], other[key])] == []
     moved = [float((one[key] - kept[key]).abs().max()) for key in one if key.startswith(("lora/", "average/"))]
-    assert min(moved) >= 0 < max(moved)
+    assert max(moved) > 0
     assert any(key.startswith("method/") for key in kept) == (name in KEEP), "of the method's own state"
     assert any(key.startswith("best/") for key in one) == (name in VALIDATED)
 
