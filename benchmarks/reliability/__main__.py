@@ -49,11 +49,11 @@ def main() -> int:
             return
         if given.again or any(old.get(key) != value for key, value in wanted.items()) or not old["ok"]:
             began = time.monotonic()
-            made = make()
-            row = {**wanted, **made, "seconds": round(time.monotonic() - began, 1)}
-            # each with its own facts: parts are made on many days, and those of the file are of its newest
-            found.setdefault(kind, {})[name] = {**row, **_made_with(facts.facts())}
-            found.update(facts.facts())
+            made, known = make(), facts.facts()
+            # each with its own commit: parts are made on many days, and the facts of the file are of its newest
+            own = {"seconds": round(time.monotonic() - began, 1), "commit": known["commit"], "date": known["date"]}
+            found.setdefault(kind, {})[name] = {**wanted, **made, **own}
+            found.update(known)
             _write(found)
         row = found[kind][name]
         print(f"{kind:6} {name:16} {'ok' if row['ok'] else 'WRONG'}  {row['seconds']:.0f} s", flush=True)
@@ -72,10 +72,6 @@ def main() -> int:
             part("fuzz", target, {"cases": count, "seed": given.seed}, lambda: _fuzzed(target, count, given.seed))  # noqa: B023
     rows = [row for kind in ("kills", "fuzz") for row in found.get(kind, {}).values()]
     return 0 if all(row["ok"] for row in rows) else 1
-
-
-def _made_with(known: dict[str, Any]) -> dict[str, Any]:
-    return {name: known[name] for name in ("commit", "date")}
 
 
 def _killed(nursery: Nursery, case: kills.Case, folder: Path, count: int, seed: int) -> dict[str, Any]:

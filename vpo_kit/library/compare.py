@@ -67,7 +67,7 @@ def run(request: CompareRequest) -> Board:
             _write(request, entries, planned)
     found = _write(request, entries, planned)
     leaderboard.show(console, found)
-    if widened(request.output, entries, [one.run.seed for one in planned[0]]):
+    if _widened(request, entries, planned):
         line = "rows or seeds were added meanwhile: the page is that of the command which added them"
         leaderboard.notice(console, line)
     console.print(f"page: {request.output / 'report.html'}", soft_wrap=True, highlight=False)
@@ -161,7 +161,7 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
     own = of_rows({e.row.name: differing(e.settings, usual(e.recipe)) for e in entries})
     page = board_page.render(found, place, head, own)
     with files.held(request.output):  # commands that share the runs may come here at the same moment
-        if widened(request.output, entries, [one.run.seed for one in planned[0]]):
+        if _widened(request, entries, planned):
             return found
         files.write(request.output / "results.json", json.dumps(board.results(found), indent=2) + "\n")
         files.write(request.output / "results.md", text.markdown(found))
@@ -169,6 +169,10 @@ def _write(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[
         files.write(request.output / "results.tex", board_files.latex(found))
         files.write(place, page)
     return found
+
+
+def _widened(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> bool:
+    return widened(request.output, entries, [one.run.seed for one in planned[0]])
 
 
 def _found(request: CompareRequest, entries: Sequence[Entry], planned: Sequence[Sequence[Planned]]) -> Board:

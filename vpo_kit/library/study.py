@@ -111,8 +111,9 @@ def _check_source(request: StudyRequest, names: Sequence[str]) -> None:
     for pair in store.read(request.output).pairs:
         for name, sha256 in zip(pair.models or (), (pair.sha256.first, pair.sha256.second), strict=False):
             shown.setdefault(name, set()).add(sha256)
+    videos = subjects.every_video(request.source)
     for name, wanted in shown.items():
-        there = {files.sha256(path) for path in subjects.made_by(request.source, name)}
+        there = {files.sha256(path) for path in videos.get(name, ())}
         if there and not wanted <= there:
             raise ConfigError(
                 f"{request.output} shows videos of {name} that {request.source} does not have: give the board or the "

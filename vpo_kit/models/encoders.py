@@ -38,28 +38,28 @@ class Encoders:
         variant: str | None = None,
     ) -> None:
         self.names, self.variant = names, variant
-        self._model, self._read, self._folder, self._waits = model, read, folder, waits
+        self.model, self._read, self._folder, self._waits = model, read, folder, waits
         self._yields = False
 
     def come(self, beginning: str) -> None:
         """Load the parts whose names begin so, where they are not there."""
-        pipeline = self._model.pipeline
+        pipeline = self.model.pipeline
         missing = [name for name in self.names if name.startswith(beginning) and getattr(pipeline, name) is None]
         if not missing:
             return
-        if self._yields and self._model.home is None and self._model.device.type != "cpu":
-            self._model.home = self._model.device
-            self._model.move_networks(torch.device("cpu"))
+        if self._yields and self.model.home is None and self.model.device.type != "cpu":
+            self.model.home = self.model.device
+            self.model.move_networks(torch.device("cpu"))
             torch.cuda.empty_cache()
         for name, part in self._read(missing).items():
-            place = torch.device("cpu") if self._waits else self._model.device
+            place = torch.device("cpu") if self._waits else self.model.device
             pipeline.register_modules(**{name: part.requires_grad_(False).eval().to(place)})
 
     def leave(self) -> None:
         """Give back their memory, on the device and off it."""
-        there = [name for name in self.names if getattr(self._model.pipeline, name) is not None]
+        there = [name for name in self.names if getattr(self.model.pipeline, name) is not None]
         if there:
-            self._model.pipeline.register_modules(**dict.fromkeys(there))
+            self.model.pipeline.register_modules(**dict.fromkeys(there))
             gc.collect()
             torch.cuda.empty_cache()
 
@@ -71,9 +71,9 @@ class Encoders:
             yield
         finally:
             self._yields = False
-            if self._model.home is not None:
-                self._model.move_networks(self._model.home)
-                self._model.home = None
+            if self.model.home is not None:
+                self.model.move_networks(self.model.home)
+                self.model.home = None
 
     def files(self, name: str) -> list[list[Any]] | None:
         """What the files of a part are known by without being read: places, sizes and times of change; None where they
@@ -89,16 +89,10 @@ class Encoders:
         return found
 
 
-def late(
-    model: VideoModel,
-    names: Sequence[str],
-    read: Read,
-    folder: Callable[[str], Path | None],
-    waits: bool,
-    variant: str | None = None,
-) -> None:
-    """Let the parts `names`, which `model` was loaded without, come when they are needed, as `Encoders` says."""
-    model.encoders = encoders = Encoders(model, names, read, folder, waits, variant)
+def late(encoders: Encoders) -> None:
+    """Let parts that a model was loaded without come when they are needed, as `Encoders` says."""
+    model = encoders.model
+    model.encoders = encoders
 
     def with_parts(beginning: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)

@@ -140,7 +140,8 @@ def load(
             found = read(**there)  # by the pipeline's own class, which knows each part's options
             return {name: getattr(found, name) for name in names}
 
-        encoders.late(model, late, encoding, partial(encoders.part_folder, source, revision), offload, variant)
+        folder = partial(encoders.part_folder, source, revision)
+        encoders.late(encoders.Encoders(model, late, encoding, folder, offload, variant))
     if attention != "auto":
         set_attention(model, attention)
     return model

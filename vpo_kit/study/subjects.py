@@ -54,11 +54,11 @@ def read(source: Path, wanted: Sequence[str] = ()) -> StudyRows:
     return StudyRows(names=list(kept), prompts=[first.prompts[group] for group in first.groups], videos=videos)
 
 
-def made_by(source: Path, name: str) -> list[Path]:
-    """The videos that lie there of a row, of all of its runs; those that were removed since are not among them."""
+def every_video(source: Path) -> dict[str, list[Path]]:
+    """The videos that lie there of each row, of all of its runs; those that were removed since are not among them."""
     found = _of_board(source) if is_board(source) else _of_eval(source)
-    paths = [folder / file for folder, made in found.get(name, ()) for file in made.files]
-    return [path for path in paths if path.is_file()]
+    paths = {name: [folder / file for folder, one in made for file in one.files] for name, made in found.items()}
+    return {name: [path for path in of if path.is_file()] for name, of in paths.items()}
 
 
 def is_board(source: Path) -> bool:

@@ -109,14 +109,14 @@ def train(job: RunParts) -> LoopResult:
             except HealthError:  # in all processes at once, and before a weight was changed
                 _keep(step, first, job, state)
                 raise
-            except torch.OutOfMemoryError as error:  # before the weights were changed, as with any other
-                if job.processes.count == 1:
-                    _keep(step, first, job, state)
-                raise VpoError(f"step {step + 1}: {memory_full(error)}") from error
-            except VpoError as error:  # a reward that cannot go on, for one: nothing of this step has happened yet
+            # a reward that cannot go on, for one, or a full GPU: nothing of this step has happened yet
+            except (VpoError, torch.OutOfMemoryError) as error:
                 if job.processes.count == 1:  # of several, the others wait inside the step and cannot help to save
                     _keep(step, first, job, state)
-                error.args = (f"step {step + 1}, items {job.stream.names(batch.indices)}: {error}",)
+                where = f"step {step + 1}, items {job.stream.names(batch.indices)}"
+                if not isinstance(error, VpoError):
+                    raise VpoError(f"{where}: {memory_full(error)}") from error
+                error.args = (f"{where}: {error}",)
                 raise
             if run.optimiser.ema:
                 average.update(policy.state())
